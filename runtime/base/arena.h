@@ -1,0 +1,27 @@
+/* arena - memory that lives as long as one request.
+ *
+ * A bump allocator over blocks with a cap on the sum; everything goes at once. Belongs to one
+ * thread. First block is small (2 KiB) and kept over outr_arena_reset. */
+#ifndef OUTR_BASE_ARENA_H
+#define OUTR_BASE_ARENA_H
+
+#include "base/base.h"
+#include "base/str.h"
+
+typedef struct outr_arena outr_arena;
+
+/* max_bytes: over it outr_arena_try gives NULL and outr_arena_alloc ends the process, so sizes that
+ * a peer chooses go through _try. */
+outr_arena *outr_arena_new(size_t max_bytes);
+void outr_arena_free(outr_arena *arena);                      /* NULL is fine */
+void outr_arena_reset(outr_arena *arena);
+void *outr_arena_alloc(outr_arena *arena, size_t n) OUTR_MUST_USE; /* zeroed, 16-byte aligned */
+void *outr_arena_try(outr_arena *arena, size_t n) OUTR_MUST_USE;   /* NULL over the cap */
+size_t outr_arena_used(const outr_arena *arena);
+/* Runs fn(ctx) when the arena is freed or reset, last added first. */
+void outr_arena_defer(outr_arena *arena, void (*fn)(void *ctx), void *ctx);
+outr_str outr_arena_str(outr_arena *arena, outr_str s) OUTR_MUST_USE;      /* copy; NUL follows */
+char *outr_arena_strz(outr_arena *arena, outr_str s) OUTR_MUST_USE;
+outr_str outr_arena_printf(outr_arena *arena, const char *fmt, ...) OUTR_PRINTF(2, 3);
+
+#endif
