@@ -1,0 +1,44 @@
+/* nameresolution - vtable of resolvers: app ids to instances of sidecars. */
+#ifndef OUTR_COMPONENTS_NAMERESOLUTION_H
+#define OUTR_COMPONENTS_NAMERESOLUTION_H
+
+#include "components/component.h"
+
+typedef struct outr_resolver outr_resolver;
+
+typedef struct outr_instance {     /* one sidecar */
+    outr_addr addr;                /* internal port */
+    outr_str id;                   /* registration id, or the address */
+    outr_kvs labels;
+} outr_instance;
+
+typedef struct outr_self {         /* what is registered */
+    outr_str app_id, namespace_, instance_id;
+    outr_str host;                 /* address others reach us by */
+    uint16_t internal_port;
+    outr_kvs labels;
+} outr_self;
+
+typedef struct outr_resolve {
+    outr_arena *arena;
+    outr_str app_id, namespace_;
+    uint16_t port;                 /* our own internal port, for resolvers that know only hosts */
+    outr_instance *instances;      /* out; empty: nobody has that id */
+    size_t count;
+} outr_resolve;
+
+typedef struct outr_resolver_backend {
+    outr_backend base;
+    outr_code (*create)(outr_resolver **out, const outr_component_init *init, outr_err *err);
+    void (*open)(outr_resolver *resolver, outr_op *op);
+    void (*close)(outr_resolver *resolver, outr_op *op);      /* deregisters first */
+    void (*join)(outr_resolver *resolver, const outr_self *self, outr_op *op); /* registers, keeps renewing */
+    void (*resolve)(outr_resolver *resolver, outr_resolve *req, outr_op *op);
+    uint64_t cache_ns;             /* how long an answer may be used without asking again */
+} outr_resolver_backend;
+
+struct outr_resolver {
+    const outr_resolver_backend *backend;
+};
+
+#endif

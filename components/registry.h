@@ -1,0 +1,17 @@
+/* registry - the one place that names backends. */
+#ifndef OUTR_COMPONENTS_REGISTRY_H
+#define OUTR_COMPONENTS_REGISTRY_H
+
+#include "components/nameresolution.h"
+#include "components/pubsub.h"
+#include "components/secretstores.h"
+#include "components/state.h"
+
+/* By full type ("state.sqlite") and version ("v1"); NULL: no such backend. Missing functions are
+ * already filled with the generic ones. */
+const outr_state_backend *outr_registry_state(outr_str type, outr_str version);
+const outr_pubsub_backend *outr_registry_pubsub(outr_str type, outr_str version);
+const outr_secret_backend *outr_registry_secret(outr_str type, outr_str version);
+const outr_resolver_backend *outr_registry_resolver(outr_str type, outr_str version);
+
+#endif

@@ -1,0 +1,80 @@
+/* channel - the way to the app: pooled HTTP/1.1 or h2c (TLS unverified for https), a concurrency
+ * limit over all loops, the app token, and whether the app is up and healthy.
+ *
+ * outr_app_state is shared by all loops (atomics only); an outr_app belongs to one loop. */
+#ifndef OUTR_APP_CHANNEL_H
+#define OUTR_APP_CHANNEL_H
+
+#include "config/settings.h"
+#include "http/client.h"
+
+typedef struct outr_app_state outr_app_state;
+typedef struct outr_app outr_app;
+
+outr_app_state *outr_app_state_new(const outr_settings *settings, size_t loop_count);
+void outr_app_state_free(outr_app_state *state);
+
+typedef struct outr_app_options {
+    outr_loop *loop;
+    const outr_settings *settings;
+    outr_app_state *state;
+} outr_app_options;
+outr_code outr_app_new(outr_app **out, const outr_app_options *options, outr_err *err);
+void outr_app_free(outr_app *app);
+
+/* Main loop only: waits for the port (TCP connect each 100 ms), then probes when health checks are
+ * on. Changes reach every loop's watchers. */
+void outr_app_start(outr_app *app);
+void outr_app_stop(outr_app *app);
+
+bool outr_app_is_configured(const outr_app *app); /* an app port was given */
+bool outr_app_is_up(const outr_app *app);         /* its port has been open at least once */
+bool outr_app_is_healthy(const outr_app *app);    /* up, and the last probes were good (or no checks) */
+
+typedef struct outr_app_watcher {
+    outr_link link;
+    void (*changed)(struct outr_app_watcher *watcher, bool is_up, bool is_healthy); /* on app's loop */
+} outr_app_watcher;
+void outr_app_watch(outr_app *app, outr_app_watcher *watcher);   /* also called once, soon, with the present state */
+void outr_app_unwatch(outr_app_watcher *watcher);
+
+/* One call, streaming both ways: takes a concurrency slot (waits in order for one; held until the
+ * answer's body has ended), sets dapr-api-token from APP_API_TOKEN, then runs http. The caller fills
+ * call->http as for outr_http_call_start; target must start with "/". Fails with UNAVAILABLE when
+ * the app cannot be reached, FAILED_PRECONDITION when there is no app channel. */
+typedef struct outr_app_call {
+    outr_http_call http;
+    bool skip_token;              /* health probe */
+    bool skip_limit;              /* health probe, /dapr/config, /dapr/subscribe */
+    /* machinery */
+    outr_app *app;
+    outr_op inner;
+    outr_op *op;
+    outr_link waiting;
+    bool has_slot;
+    outr_http_request request;
+} outr_app_call;
+void outr_app_call_start(outr_app *app, outr_app_call *call, outr_op *op);
+
+/* A small call with bodies in memory: subscriptions, deliveries, probes. The answer's body is cut
+ * off with RESOURCE_EXHAUSTED over max_body. */
+typedef struct outr_app_fetch {
+    outr_str method, target;      /* in, borrowed until done */
+    outr_headers headers;         /* in: arena must be set (outr_headers_init) */
+    outr_str body;
+    size_t max_body;              /* 0: 4 MiB */
+    int status;                   /* out */
+    outr_headers answer_headers;  /* out, on headers.arena */
+    outr_str answer;              /* out, on headers.arena */
+    /* machinery */
+    outr_app_call call;
+    outr_op inner;
+    outr_op *op;
+    outr_http_request request;
+    outr_memory_source source;
+    outr_gather gather;
+    bool is_gathering;
+} outr_app_fetch;
+void outr_app_fetch_start(outr_app *app, outr_app_fetch *fetch, outr_op *op);
+
+#endif

@@ -1,0 +1,37 @@
+/* reload - watches the resource folders and says what changed.
+ *
+ * inotify through libuv, a settle time of 50 ms (several writes are one change) and a full
+ * comparison every reconcile interval, so that a missed event (rename over, symlink swap) is noticed
+ * (pitfall 23). A folder that does not parse changes nothing and is reported once. */
+#ifndef OUTR_CONFIG_RELOAD_H
+#define OUTR_CONFIG_RELOAD_H
+
+#include "config/snapshot.h"
+#include "loop/loop.h"
+
+typedef struct outr_reload outr_reload;
+
+typedef struct outr_reload_diff {
+    const outr_snapshot *before, *after;
+    /* Components and subscriptions changed in place; anything else asks for a restart (Dapr: SIGHUP). */
+    const outr_component_spec **added, **removed;     /* changed = in both */
+    size_t added_count, removed_count;
+    bool subscriptions_changed;
+    bool needs_restart;   /* Configuration, HTTPEndpoint or Resiliency in the folders changed */
+} outr_reload_diff;
+
+typedef struct outr_reload_options {
+    outr_loop *loop;
+    const outr_settings *settings;
+    char *const *envp;
+    const outr_snapshot *current;                      /* referenced */
+    void (*changed)(void *ctx, const outr_reload_diff *diff); /* on loop; diff is borrowed for the call */
+    void (*failed)(void *ctx, const outr_err_list *errors);
+    void *ctx;
+} outr_reload_options;
+
+outr_code outr_reload_start(outr_reload **out, const outr_reload_options *options, outr_err *err);
+void outr_reload_check(outr_reload *reload);           /* now */
+void outr_reload_stop(outr_reload *reload);            /* asynchronous handles close with the loop */
+
+#endif

@@ -1,0 +1,30 @@
+/* snapshot - everything the YAML said, immutable, refcounted (atomically: loops share it).
+ *
+ * Loading is all or nothing: on any error that ends the start in daprd the call fails with every
+ * mistake listed as file:line:column; what daprd only logs (a file that is not YAML, resources of
+ * other kinds) becomes a warning. */
+#ifndef OUTR_CONFIG_SNAPSHOT_H
+#define OUTR_CONFIG_SNAPSHOT_H
+
+#include "base/err.h"
+#include "config/resource.h"
+#include "config/settings.h"
+
+typedef struct outr_snapshot {
+    uint32_t refs;                       /* atomic */
+    struct outr_arena *arena;
+    outr_configuration configuration;
+    const outr_component_spec *components; size_t component_count;     /* in file order, filtered by scope and namespace */
+    const outr_subscription_spec *subscriptions; size_t subscription_count;
+    const outr_endpoint_spec *endpoints; size_t endpoint_count;
+    const outr_resiliency_spec *resiliencies; size_t resiliency_count;
+} outr_snapshot;
+
+/* Reads --config files and resource folders. errors: fatal mistakes (non-empty exactly when it
+ * fails); warnings: the rest. */
+outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings, char *const *envp,
+                             outr_err_list *errors, outr_err_list *warnings);
+outr_snapshot *outr_snapshot_ref(const outr_snapshot *snapshot);
+void outr_snapshot_unref(outr_snapshot *snapshot);
+
+#endif
