@@ -36,6 +36,9 @@ typedef struct outr_api_route {
     const char *metric_path;      /* bounded path label: "/v1.0/state/{store}" with {n} filled from
                                      parameters as contract/metrics.csv says; NULL: pattern */
     void (*run)(outr_api_request *r);
+    /* OUTR_ROUTE_BODY: the body was too large ("stream too large") or broke; NULL: 400
+     * ERR_MALFORMED_REQUEST with that text. Must end the request. */
+    void (*body_failed)(outr_api_request *r, const outr_err *err);
 } outr_api_route;
 
 /* Route tables, each in its own file, terminated by a row with pattern NULL. */
@@ -54,6 +57,8 @@ struct outr_api_request {
     outr_op op;                   /* the handler's one operation; cancelled when the client is gone */
     void *user;                   /* handler's */
     outr_gather gather;
+    outr_headers extra;           /* CORS and baggage headers of the answer */
+    bool has_gather;
 };
 
 /* One per loop; everything in it is borrowed and outlives it unless said otherwise. */
@@ -87,6 +92,12 @@ extern const outr_http_handler outr_api_public_handler;
 outr_kvs outr_api_metadata(outr_api_request *r);
 /* A query parameter, decoded; p == NULL when absent. */
 outr_str outr_api_query(outr_api_request *r, const char *name);
+
+/* What every answer carries: trace headers when absent, CORS, baggage. The reply functions below do it
+ * themselves; who relays an answer (invocation) calls it before the head goes out. */
+void outr_api_decorate(outr_api_request *r, outr_http_response *head);
+/* Ends the request without an answer of ours: relayed, or broken off. */
+void outr_api_finish(outr_api_request *r);
 
 /* Every one of these ends the request: r and its exchange are gone afterwards. */
 void outr_api_reply(outr_api_request *r, int status, const char *content_type, outr_str body); /* borrowed for the call */
