@@ -58,7 +58,7 @@ struct outr_api_request {
     void *user;                   /* handler's */
     outr_gather gather;
     outr_headers extra;           /* CORS and baggage headers of the answer */
-    bool has_gather;
+    bool is_bare;                 /* the answer carries no trace headers */
 };
 
 /* One per loop; everything in it is borrowed and outlives it unless said otherwise. */
@@ -75,7 +75,9 @@ struct outr_api {
     struct outr_pubsub *pubsub;
     struct outr_metadata *metadata;    /* api/core/metadata.h: shared key/values */
     outr_router *router, *public_router;
+    bool is_invoke_open;               /* spec.api leaves the invoke group open */
     outr_metric_shard *metrics;
+    struct outr_api_metrics *http_metrics; /* made by outr_api_open */
     void (*shutdown)(void *ctx, bool is_forced); /* POST /v1.0/shutdown; called on this loop */
     void *shutdown_ctx;
 };

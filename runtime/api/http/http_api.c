@@ -1,0 +1,346 @@
+#include "api/http/http_api.h"
+
+#include "api/http/api_metrics.h"
+#include "api/http/cors.h"
+#include "api/http/invoke.h"
+#include "base/encode.h"
+#include "base/url.h"
+
+/* ---- which routes are open: spec.api ---------------------------------------------------------- */
+
+/* "v1.0-alpha1" and "v1alpha1" are the same version; so are "v1.0" and "v1". */
+static bool same_version(outr_str a, outr_str b)
+{
+    size_t i = 0, j = 0;
+    for (;;) {
+        if (outr_str_starts(outr_str_skip(a, i), OUTR_STR(".0")))
+            i += 2;
+        if (outr_str_starts(outr_str_skip(b, j), OUTR_STR(".0")))
+            j += 2;
+        if (i < a.n && a.p[i] == '-')
+            i++;
+        if (j < b.n && b.p[j] == '-')
+            j++;
+        if (i >= a.n || j >= b.n)
+            return i >= a.n && j >= b.n;
+        if (a.p[i++] != b.p[j++])
+            return false;
+    }
+}
+
+static bool rule_matches(const outr_api_rule *rule, const outr_api_route *route)
+{
+    outr_str head, rest = outr_str_cut(rule->name, '/', &head);
+    outr_str name = rest.p ? rest : rule->name; /* the older form "v1.0/state" */
+    outr_str version = rest.p ? head : rule->version;
+    return outr_str_iis(name, route->group) && same_version(version, outr_str_from(route->version));
+}
+
+static bool is_http(const outr_api_rule *rule)
+{
+    return rule->protocol.n == 0 || outr_str_iis(rule->protocol, "http");
+}
+
+static bool is_open(const outr_configuration *c, const outr_api_route *route)
+{
+    bool has_allowed = false;
+    if (route->flags & OUTR_ROUTE_ALWAYS)
+        return true;
+    for (size_t i = 0; i < c->api_denied_count; i++) {
+        if (is_http(&c->api_denied[i]) && rule_matches(&c->api_denied[i], route))
+            return false;
+    }
+    for (size_t i = 0; i < c->api_allowed_count; i++) {
+        if (!is_http(&c->api_allowed[i]))
+            continue;
+        if (rule_matches(&c->api_allowed[i], route))
+            return true;
+        has_allowed = true;
+    }
+    return !has_allowed;
+}
+
+/* ---- life of the API -------------------------------------------------------------------------- */
+
+static const outr_api_route *const tables[] = {
+    outr_routes_system, outr_routes_state,   outr_routes_secrets,
+    outr_routes_invoke, outr_routes_publish, outr_routes_absent,
+};
+
+static void build_routers(outr_api *api)
+{
+    api->router = outr_router_new();
+    api->public_router = outr_router_new();
+    api->is_invoke_open = false;
+    for (size_t t = 0; t < OUTR_LEN(tables); t++) {
+        for (const outr_api_route *route = tables[t]; route->pattern; route++) {
+            if (!is_open(&api->snapshot->configuration, route))
+                continue;
+            outr_router_add(api->router, route->methods, route->pattern, route);
+            if (route->flags & OUTR_ROUTE_PUBLIC)
+                outr_router_add(api->public_router, route->methods, route->pattern, route);
+            if (strcmp(route->group, "invoke") == 0)
+                api->is_invoke_open = true;
+        }
+    }
+}
+
+static void use_snapshot(outr_api *api, const outr_snapshot *snapshot)
+{
+    const outr_configuration *c = &snapshot->configuration;
+    api->snapshot = outr_snapshot_ref(snapshot);
+    api->trace = (outr_trace_config){c->tracing_is_on, c->sampling_rate};
+    api->http_metrics = outr_api_metrics_new(api->metrics, c);
+    build_routers(api);
+}
+
+static void drop_snapshot(outr_api *api)
+{
+    outr_router_free(api->router);
+    outr_router_free(api->public_router);
+    outr_api_metrics_free(api->http_metrics);
+    outr_snapshot_unref((outr_snapshot *)api->snapshot);
+}
+
+void outr_api_open(outr_api *api)
+{
+    use_snapshot(api, api->snapshot);
+}
+
+void outr_api_done(outr_api *api)
+{
+    drop_snapshot(api);
+}
+
+void outr_api_update(outr_api *api, const outr_snapshot *snapshot)
+{
+    outr_api before = *api;
+    use_snapshot(api, snapshot);
+    drop_snapshot(&before);
+}
+
+/* ---- one request ------------------------------------------------------------------------------ */
+
+static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED)
+{
+    outr_api_request *r = x->user;
+    if (r->gather.done) {
+        outr_gather_cancel(&r->gather);
+        r->gather.done = NULL;
+        outr_api_finish(r);
+        return;
+    }
+    outr_op_cancel(&r->op, OUTR_CANCELLED);
+}
+
+static void on_body(outr_gather *gather, const outr_err *err)
+{
+    outr_api_request *r = gather->ctx;
+    r->gather.done = NULL;
+    if (!err) {
+        /* The bytes must live as long as the request, the gatherer's buffer goes with it. */
+        outr_arena_defer(r->x->arena, (void (*)(void *))outr_buf_done, &gather->body);
+        r->body = outr_buf_view(&gather->body);
+        r->route->run(r);
+        return;
+    }
+    outr_err shown;
+    outr_fail_reason(&shown, OUTR_INVALID_ARGUMENT, OUTR_REASON_MALFORMED_REQUEST, "%s",
+                     err->code == OUTR_RESOURCE_EXHAUSTED ? "stream too large" : err->text);
+    if (r->route->body_failed)
+        r->route->body_failed(r, &shown);
+    else
+        outr_api_fail(r, &shown, NULL);
+}
+
+static void run(outr_api_request *r)
+{
+    if (!(r->route->flags & OUTR_ROUTE_BODY) || !r->x->body) {
+        r->route->run(r);
+        return;
+    }
+    int64_t max = r->api->settings->max_body_bytes;
+    outr_gather_start(&r->gather, r->x->body, max > 0 ? (size_t)max : SIZE_MAX / 2, on_body, r);
+}
+
+static void decode_params(outr_api_request *r, const outr_route_match *match)
+{
+    for (size_t i = 0; i < match->param_count; i++) {
+        if (!outr_percent_decode(r->x->arena, match->params[i], true, &r->params[i]))
+            r->params[i] = match->params[i];
+    }
+}
+
+/* The route of the path as sent, else of the cleaned path ("//", trailing "/"): contract/README. */
+static bool find_route(outr_api_request *r, const outr_router *router)
+{
+    outr_route_match match;
+    bool found = outr_router_find(router, r->x->req.method, r->path, &match);
+    if (!found) {
+        outr_str clean = outr_path_clean(r->x->arena, r->path);
+        if (clean.n > 1 && clean.p[clean.n - 1] == '/')
+            clean.n--;
+        found = !outr_str_eq(clean, r->path) &&
+                outr_router_find(router, r->x->req.method, clean, &match);
+    }
+    if (!found)
+        return false;
+    r->route = match.route;
+    decode_params(r, &match);
+    return true;
+}
+
+/* Takes as long for a wrong token as for a right one. */
+static bool is_token(outr_str given, outr_str token)
+{
+    unsigned char differs = given.n != token.n;
+    for (size_t i = 0; i < given.n; i++)
+        differs |= (unsigned char)(given.p[i] ^ token.p[token.n ? i % token.n : 0]);
+    return !differs;
+}
+
+static bool check_token(outr_api_request *r)
+{
+    outr_headers *headers = &r->x->req.headers;
+    outr_str token = r->api->settings->api_token;
+    if (token.n == 0)
+        return true;
+    bool is_right = is_token(outr_headers_get(headers, "dapr-api-token"), token);
+    outr_headers_remove(headers, "dapr-api-token"); /* it never crosses a hop */
+    return is_right || (r->route && (r->route->flags & OUTR_ROUTE_NO_TOKEN));
+}
+
+static void fail_text(outr_api_request *r, int status, const char *text)
+{
+    outr_http_response head = {.status = status};
+    outr_headers_init(&head.headers, r->x->arena);
+    outr_headers_add(&head.headers, OUTR_STR("Content-Type"), OUTR_STR("text/plain; charset=utf-8"));
+    outr_headers_add(&head.headers, OUTR_STR("X-Content-Type-Options"), OUTR_STR("nosniff"));
+    outr_api_reply_with(r, &head, outr_str_from(text));
+}
+
+static bool check_baggage(outr_api_request *r)
+{
+    outr_str baggage = outr_headers_get(&r->x->req.headers, "baggage");
+    if (baggage.n == 0 || (r->route && (r->route->flags & OUTR_ROUTE_NO_TRACE)))
+        return true;
+    if (!outr_baggage_is_valid(baggage))
+        return false;
+    outr_headers_add(&r->extra, OUTR_STR("Baggage"), baggage);
+    return true;
+}
+
+static outr_api_request *begin(outr_api *api, outr_exchange *x)
+{
+    outr_api_request *r = outr_arena_alloc(x->arena, sizeof *r);
+    outr_trace parent;
+    x->user = r;
+    x->on_gone = on_gone;
+    r->x = x;
+    r->api = api;
+    r->query = outr_str_cut(x->req.target, '?', &r->path);
+    r->view = outr_host_pin(api->host, api->loop);
+    outr_headers_init(&r->extra, x->arena);
+    outr_trace_read(&parent, &x->req.headers);
+    outr_trace_start(&r->trace, &parent, &api->trace, outr_loop_rand(api->loop));
+    return r;
+}
+
+static void on_request(void *ctx, outr_exchange *x)
+{
+    outr_api *api = ctx;
+    outr_api_request *r = begin(api, x);
+    find_route(r, api->router);
+    if (outr_cors_apply(api->settings, &x->req, &r->extra)) {
+        outr_api_reply(r, 200, NULL, OUTR_STR_NONE);
+    } else if (!check_baggage(r)) {
+        outr_err err;
+        outr_fail_reason(&err, OUTR_INVALID_ARGUMENT, OUTR_REASON_MALFORMED_REQUEST, "invalid baggage header");
+        r->trace.is_valid = false;
+        r->is_bare = true;
+        outr_api_fail(r, &err, NULL);
+    } else if (!check_token(r)) {
+        fail_text(r, 401, "invalid api token\n");
+    } else if (r->route) {
+        run(r);
+    } else if (api->is_invoke_open) {
+        outr_api_invoke_any(r);
+    } else {
+        fail_text(r, 404, "404 page not found\n");
+    }
+}
+
+static void on_public_request(void *ctx, outr_exchange *x)
+{
+    outr_api *api = ctx;
+    outr_api_request *r = begin(api, x);
+    if (find_route(r, api->public_router))
+        run(r);
+    else
+        fail_text(r, 404, "404 page not found\n");
+}
+
+static void log_call(const outr_api *api, const outr_exchange *x, const outr_api_request *r)
+{
+    const outr_configuration *c = &api->snapshot->configuration;
+    bool is_on = api->settings->api_logging < 0 ? c->api_logging : api->settings->api_logging > 0;
+    if (!is_on || (c->api_logging_omit_health && r->route && (r->route->flags & OUTR_ROUTE_NO_TRACE)))
+        return;
+    outr_str path = c->api_logging_obfuscate ? outr_str_from(r->route ? r->route->pattern : "/{method...}")
+                                             : x->req.target;
+    OUTR_LOG(api->log, INFO, "HTTP API Called", OUTR_S("method", x->req.method), OUTR_S("path", path),
+             OUTR_I("code", x->status), OUTR_I("size", x->sent_bytes),
+             OUTR_I("duration", (outr_loop_now(x->loop) - x->started_ns) / OUTR_MS),
+             OUTR_S("useragent", outr_headers_get(&x->req.headers, "user-agent")));
+}
+
+static void on_finished(void *ctx, outr_exchange *x, bool is_broken OUTR_UNUSED)
+{
+    outr_api *api = ctx;
+    const outr_api_request *r = x->user;
+    if (!r) /* the server's own answer to a malformed head */
+        return;
+    outr_api_metrics_record(api->http_metrics, x, r->path);
+    log_call(api, x, r);
+}
+
+const outr_http_handler outr_api_handler = {.on_request = on_request, .on_finished = on_finished};
+const outr_http_handler outr_api_public_handler = {.on_request = on_public_request, .on_finished = on_finished};
+
+/* ---- what handlers read ----------------------------------------------------------------------- */
+
+static outr_str decode(outr_api_request *r, outr_str text)
+{
+    outr_str out;
+    return outr_percent_decode(r->x->arena, text, true, &out) ? out : text;
+}
+
+outr_kvs outr_api_metadata(outr_api_request *r)
+{
+    outr_str rest = r->query, key, value;
+    size_t max = 0, count = 0;
+    for (outr_str scan = r->query; outr_query_next(&scan, &key, &value);)
+        max++;
+    outr_kv *items = outr_arena_alloc(r->x->arena, (max + 1) * sizeof *items);
+    while (outr_query_next(&rest, &key, &value)) {
+        key = decode(r, key);
+        if (!outr_str_starts(key, OUTR_STR("metadata.")))
+            continue;
+        key = outr_str_skip(key, sizeof "metadata." - 1);
+        if (!outr_kvs_find_exact((outr_kvs){items, count}, key))
+            items[count++] = (outr_kv){key, decode(r, value)};
+    }
+    return (outr_kvs){items, count};
+}
+
+outr_str outr_api_query(outr_api_request *r, const char *name)
+{
+    outr_str rest = r->query, key, value;
+    while (outr_query_next(&rest, &key, &value)) {
+        if (outr_str_is(decode(r, key), name)) {
+            value = decode(r, value);
+            return value.p ? value : OUTR_STR("");
+        }
+    }
+    return OUTR_STR_NONE;
+}

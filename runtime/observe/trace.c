@@ -1,0 +1,177 @@
+#include "observe/trace.h"
+
+#include "base/encode.h"
+
+#define TRACESTATE_MAX         512 /* longer is dropped (contract/headers.csv) */
+#define TRACESTATE_MEMBERS_MAX 32  /* W3C Trace Context section 3.3.1.1 */
+#define BAGGAGE_MAX            8192 /* W3C Baggage section 3.3.2 */
+#define BAGGAGE_MEMBERS_MAX    64
+
+static bool is_zero(const uint8_t *p, size_t n)
+{
+    uint8_t any = 0;
+    for (size_t i = 0; i < n; i++)
+        any |= p[i];
+    return any == 0;
+}
+
+/* Lower case only: W3C Trace Context section 3.2.2. */
+static bool read_hex(outr_str s, void *out, size_t n)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] >= 'A' && s.p[i] <= 'F')
+            return false;
+    }
+    return outr_hex_decode(s, out, n);
+}
+
+bool outr_trace_parse(outr_trace *out, outr_str s)
+{
+    uint8_t version;
+    *out = (outr_trace){0};
+    s = outr_str_trim(s);
+    if (s.n < OUTR_TRACEPARENT_LEN || s.p[2] != '-' || s.p[35] != '-' || s.p[52] != '-')
+        return false;
+    if (!read_hex(outr_str_of(s.p, 2), &version, 1) || version == 0xff)
+        return false;
+    /* Version 00 has exactly this length; later ones may go on after another dash. */
+    if (s.n > OUTR_TRACEPARENT_LEN && (version == 0 || s.p[OUTR_TRACEPARENT_LEN] != '-'))
+        return false;
+    outr_trace trace = {0};
+    if (!read_hex(outr_str_of(s.p + 3, 32), trace.trace_id, 16) ||
+        !read_hex(outr_str_of(s.p + 36, 16), trace.span_id, 8) ||
+        !read_hex(outr_str_of(s.p + 53, 2), &trace.flags, 1))
+        return false;
+    if (is_zero(trace.trace_id, 16) || is_zero(trace.span_id, 8))
+        return false;
+    trace.is_valid = true;
+    *out = trace;
+    return true;
+}
+
+static bool is_state_key(outr_str key)
+{
+    if (key.n == 0 || key.n > 256)
+        return false;
+    for (size_t i = 0; i < key.n; i++) {
+        char c = key.p[i];
+        bool is_alnum = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+        if (!is_alnum && (i == 0 || !memchr("_-*/@", c, 5)))
+            return false;
+    }
+    return true;
+}
+
+/* W3C Trace Context section 3.3.1: list members key=value, printable, no comma or equals sign. */
+static bool is_state(outr_str state)
+{
+    size_t members = 0;
+    if (state.n == 0 || state.n > TRACESTATE_MAX)
+        return false;
+    while (state.p) {
+        outr_str member, key;
+        state = outr_str_cut(state, ',', &member);
+        member = outr_str_trim(member);
+        if (member.n == 0)
+            continue;
+        outr_str value = outr_str_cut(member, '=', &key);
+        if (!value.p || value.n > 256 || !is_state_key(key) || ++members > TRACESTATE_MEMBERS_MAX)
+            return false;
+        for (size_t i = 0; i < value.n; i++) {
+            if (value.p[i] < 0x20 || value.p[i] > 0x7e || value.p[i] == '=')
+                return false;
+        }
+    }
+    return members > 0;
+}
+
+void outr_trace_read(outr_trace *out, const outr_headers *headers)
+{
+    if (!outr_trace_parse(out, outr_headers_get(headers, "traceparent")))
+        return;
+    outr_str state = outr_headers_get(headers, "tracestate");
+    if (is_state(state))
+        out->state = state;
+}
+
+static void random_id(uint8_t *id, size_t n, outr_rand *rand)
+{
+    do {
+        for (size_t i = 0; i < n; i += 8) {
+            uint64_t word = outr_rand_next(rand);
+            memcpy(id + i, &word, 8);
+        }
+    } while (is_zero(id, n));
+}
+
+void outr_trace_start(outr_trace *out, const outr_trace *parent, const outr_trace_config *config,
+                      outr_rand *rand)
+{
+    outr_trace trace = *parent;
+    if (config->is_on) {
+        if (!trace.is_valid) {
+            random_id(trace.trace_id, sizeof trace.trace_id, rand);
+            trace.flags = outr_rand_unit(rand) < config->sampling_rate ? 1 : 0;
+            trace.is_valid = true;
+        }
+        random_id(trace.span_id, sizeof trace.span_id, rand);
+    }
+    *out = trace;
+}
+
+void outr_trace_write(const outr_trace *trace, char out[OUTR_TRACEPARENT_LEN + 1])
+{
+    out[0] = '0';
+    out[1] = '0';
+    out[2] = '-';
+    outr_hex_encode(trace->trace_id, 16, out + 3);
+    out[35] = '-';
+    outr_hex_encode(trace->span_id, 8, out + 36);
+    out[52] = '-';
+    outr_hex_encode(&trace->flags, 1, out + 53);
+    out[OUTR_TRACEPARENT_LEN] = 0;
+}
+
+static bool is_token_char(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+           (c && strchr("!#$%&'*+-.^_`|~", c));
+}
+
+static bool is_baggage_value(outr_str value)
+{
+    for (size_t i = 0; i < value.n; i++) {
+        char c = value.p[i];
+        if (c <= 0x20 || c > 0x7e || c == '"' || c == ',' || c == ';' || c == '\\')
+            return false;
+    }
+    return true;
+}
+
+/* W3C Baggage section 3.3.1: key = value *( ; property ), property = key [ = value ]. */
+bool outr_baggage_is_valid(outr_str text)
+{
+    size_t members = 0;
+    if (text.n > BAGGAGE_MAX)
+        return false;
+    while (text.p) {
+        outr_str member, part, key;
+        bool is_first = true;
+        text = outr_str_cut(text, ',', &member);
+        while (member.p) {
+            member = outr_str_cut(member, ';', &part);
+            outr_str value = outr_str_cut(outr_str_trim(part), '=', &key);
+            key = outr_str_trim(key);
+            if (key.n == 0 || (is_first && !value.p) || !is_baggage_value(outr_str_trim(value)))
+                return false;
+            for (size_t i = 0; i < key.n; i++) {
+                if (!is_token_char(key.p[i]))
+                    return false;
+            }
+            is_first = false;
+        }
+        if (++members > BAGGAGE_MEMBERS_MAX)
+            return false;
+    }
+    return true;
+}
