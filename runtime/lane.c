@@ -1,0 +1,203 @@
+#include "lane.h"
+
+#include "api/grpc/services.h"
+#include "observe/exposition.h"
+
+#define HEADER_SLACK (4 * OUTR_KIB) /* Go's net/http grants this beyond the configured size */
+
+outr_code outr_lane_open(outr_lane *lane, unsigned index, outr_env *env, outr_metrics *metrics,
+                         const outr_log *log, outr_err *err)
+{
+    const outr_loop_options options = {
+        .env = env,
+        .index = index,
+        .log = log,
+        .metrics = metrics ? outr_metrics_shard(metrics, index) : NULL,
+    };
+    lane->loop = outr_loop_new(&options);
+    for (size_t i = 0; i < OUTR_PORT_COUNT; i++)
+        lane->ports[i].lane = lane;
+    return lane->loop ? OUTR_OK : outr_fail(err, OUTR_INTERNAL, "event loop %u: cannot be made", index);
+}
+
+static void on_accept(void *ctx, outr_stream *own_stream)
+{
+    outr_port_server *port = ctx;
+    outr_http_server_take(port->server, own_stream);
+}
+
+outr_code outr_lane_listen(outr_lane *lane, outr_port port, const outr_addr *addr, bool is_shared, outr_err *err)
+{
+    outr_port_server *p = &lane->ports[port];
+    outr_env *env = outr_loop_env(lane->loop);
+    if (p->listener_count == OUTR_LEN(p->listeners))
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "more than %zu listen addresses", OUTR_LEN(p->listeners));
+    const outr_listen_options options = {.addr = *addr, .is_shared = is_shared, .on_accept = on_accept, .ctx = p};
+    outr_code rc = env->listen(env, lane->loop, &options, &p->listeners[p->listener_count], err);
+    if (rc)
+        return rc;
+    outr_listener_pause(p->listeners[p->listener_count++], true);
+    return OUTR_OK;
+}
+
+outr_code outr_lane_build_app(outr_lane *lane, const outr_lane_parts *parts, outr_err *err)
+{
+    const outr_app_options options = {.loop = lane->loop, .settings = parts->settings, .state = parts->app_state};
+    return outr_app_new(&lane->app, &options, err);
+}
+
+static outr_http_server *new_server(outr_lane *lane, outr_port port, const outr_lane_parts *parts)
+{
+    const outr_settings *s = parts->settings;
+    outr_http_server_options options = {
+        .loop = lane->loop,
+        .ctx = &lane->api,
+        .allow_h1 = true,
+        .allow_h2 = s->enable_h2c,
+        .limits = {.max_header_bytes = (size_t)s->read_buffer_bytes + HEADER_SLACK},
+    };
+    switch (port) {
+    case OUTR_PORT_HTTP:
+        options.handler = &outr_api_handler;
+        break;
+    case OUTR_PORT_PUBLIC:
+        options.handler = &outr_api_public_handler;
+        break;
+    case OUTR_PORT_GRPC:
+        options.handler = &outr_grpc_api_handler;
+        options.allow_h1 = false;
+        options.allow_h2 = true;
+        options.limits.max_header_bytes = (size_t)s->read_buffer_bytes * OUTR_KIB / 4;
+        break;
+    case OUTR_PORT_INTERNAL:
+        options.handler = &outr_mesh_handler;
+        options.ctx = lane->mesh;
+        options.allow_h1 = false;
+        options.allow_h2 = true;
+        options.allow_connect_protocol = true;
+        options.settings_id = OUTR_MESH_SETTINGS_ID;
+        options.settings_value = OUTR_MESH_SETTINGS_VALUE;
+        options.limits.max_header_bytes = OUTR_MAX(options.limits.max_header_bytes, OUTR_MIB);
+        break;
+    case OUTR_PORT_METRICS:
+        options.handler = &outr_exposition_handler;
+        options.ctx = parts->metrics;
+        break;
+    case OUTR_PORT_COUNT:
+        break;
+    }
+    return outr_http_server_new(&options);
+}
+
+void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub *pubsub)
+{
+    const outr_mesh_options mesh = {
+        .loop = lane->loop,
+        .settings = parts->settings,
+        .snapshot = parts->snapshot,
+        .resolver = parts->resolver,
+        .app = lane->app,
+        .host = parts->host_address,
+        .host_name = parts->host_name,
+        .internal_port = parts->internal_port,
+    };
+    lane->mesh = outr_mesh_new(&mesh);
+    lane->api = (outr_api){
+        .loop = lane->loop,
+        .log = parts->log,
+        .settings = parts->settings,
+        .snapshot = parts->snapshot,
+        .health = parts->health,
+        .host = parts->host,
+        .app = lane->app,
+        .mesh = lane->mesh,
+        .pubsub = pubsub,
+        .metadata = parts->metadata,
+        .metrics = outr_loop_metrics(lane->loop),
+        .shutdown = parts->shutdown,
+        .shutdown_ctx = parts->ctx,
+    };
+    outr_api_open(&lane->api);
+    lane->has_api = true;
+    for (int port = 0; port < OUTR_PORT_COUNT; port++) {
+        if (lane->ports[port].listener_count > 0)
+            lane->ports[port].server = new_server(lane, (outr_port)port, parts);
+    }
+}
+
+static void *run_thread(void *arg)
+{
+    outr_lane *lane = arg;
+    outr_loop_run(lane->loop);
+    return NULL;
+}
+
+outr_code outr_lane_start(outr_lane *lane, outr_err *err)
+{
+    pthread_attr_t attr;
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, 512 * OUTR_KIB);
+    int rc = pthread_create(&lane->thread, &attr, run_thread, lane);
+    pthread_attr_destroy(&attr);
+    if (rc)
+        return outr_fail_errno(err, rc, "event loop %u: thread", outr_loop_index(lane->loop));
+    return OUTR_OK;
+}
+
+void outr_lane_accept(outr_lane *lane)
+{
+    for (int port = 0; port < OUTR_PORT_COUNT; port++) {
+        for (size_t i = 0; i < lane->ports[port].listener_count; i++)
+            outr_listener_pause(lane->ports[port].listeners[i], false);
+    }
+}
+
+static void close_listeners(outr_port_server *p)
+{
+    for (size_t i = 0; i < p->listener_count; i++)
+        outr_listener_close(p->listeners[i]);
+    p->listener_count = 0;
+}
+
+void outr_lane_drain(outr_lane *lane, outr_port port, void (*done)(void *ctx), void *ctx)
+{
+    outr_port_server *p = &lane->ports[port];
+    close_listeners(p);
+    if (p->server)
+        outr_http_server_drain(p->server, done, ctx);
+    else
+        done(ctx);
+}
+
+void outr_lane_update(outr_lane *lane, const outr_snapshot *snapshot)
+{
+    outr_mesh_update(lane->mesh, snapshot);
+    outr_api_update(&lane->api, snapshot);
+}
+
+void outr_lane_close(outr_lane *lane)
+{
+    for (int port = 0; port < OUTR_PORT_COUNT; port++) {
+        close_listeners(&lane->ports[port]);
+        if (lane->ports[port].server)
+            outr_http_server_free(lane->ports[port].server);
+        lane->ports[port].server = NULL;
+    }
+    if (lane->has_api)
+        outr_api_done(&lane->api);
+    if (lane->mesh)
+        outr_mesh_free(lane->mesh);
+    if (lane->app)
+        outr_app_free(lane->app);
+    lane->has_api = false;
+    lane->mesh = NULL;
+    lane->app = NULL;
+    outr_loop_stop(lane->loop);
+}
+
+void outr_lane_join(outr_lane *lane)
+{
+    if (lane->thread)
+        pthread_join(lane->thread, NULL);
+    outr_loop_free(lane->loop);
+}
