@@ -23,8 +23,9 @@ struct outr_exchange {
     outr_loop *loop;
     outr_arena *arena;            /* the request's; freed after done and the end of the response */
     outr_http_request req;        /* on arena */
-    outr_source *body;            /* request body (for an upgrade: bytes from the client); NULL: none.
-                                     Attach a sink or outr_source_cancel it; done cancels the rest */
+    outr_source *body;            /* request body; NULL: none. Attach a sink or outr_source_cancel it; done
+                                     cancels the rest */
+    outr_source *tunnel;          /* bytes from the client behind a 101; NULL: no upgrade was asked for */
     outr_addr peer;
     outr_http_server *server;
     uint64_t started_ns;
@@ -35,6 +36,7 @@ struct outr_exchange {
     /* Filled by the server for the access log and metrics, valid in on_finished. */
     int status;
     uint64_t received_bytes, sent_bytes; /* bodies */
+    const struct outr__exchange_ops *ops; /* the connection's */
 };
 
 typedef struct outr_http_handler {

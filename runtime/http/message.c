@@ -1,0 +1,161 @@
+#include "http/message.h"
+
+void outr_headers_init(outr_headers *h, outr_arena *arena)
+{
+    *h = (outr_headers){.arena = arena};
+}
+
+void outr_headers_add(outr_headers *h, outr_str name, outr_str value)
+{
+    if (h->count == h->cap) {
+        size_t cap = h->cap ? h->cap * 2 : 16;
+        outr_header *items = outr_arena_alloc(h->arena, cap * sizeof *items);
+        if (h->count)
+            memcpy(items, h->items, h->count * sizeof *items);
+        h->items = items;
+        h->cap = cap;
+    }
+    h->items[h->count++] = (outr_header){name, value, false};
+}
+
+/* Length and first letter tell most names apart before a comparison. */
+static bool is_named(const outr_header *h, outr_str name)
+{
+    return h->name.n == name.n && ((h->name.p[0] ^ name.p[0]) & 0xdf) == 0 && outr_str_ieq(h->name, name);
+}
+
+static void remove_named(outr_headers *h, outr_str name)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < h->count; i++) {
+        if (!is_named(&h->items[i], name))
+            h->items[kept++] = h->items[i];
+    }
+    h->count = kept;
+}
+
+void outr_headers_remove(outr_headers *h, const char *name)
+{
+    remove_named(h, outr_str_from(name));
+}
+
+void outr_headers_set(outr_headers *h, outr_str name, outr_str value)
+{
+    remove_named(h, name);
+    outr_headers_add(h, name, value);
+}
+
+outr_str outr_headers_get(const outr_headers *h, const char *name)
+{
+    outr_str wanted = outr_str_from(name);
+    for (size_t i = 0; i < h->count; i++) {
+        if (is_named(&h->items[i], wanted))
+            return h->items[i].value;
+    }
+    return OUTR_STR_NONE;
+}
+
+bool outr_headers_has(const outr_headers *h, const char *name)
+{
+    outr_str wanted = outr_str_from(name);
+    for (size_t i = 0; i < h->count; i++) {
+        if (is_named(&h->items[i], wanted))
+            return true;
+    }
+    return false;
+}
+
+static bool list_has(outr_str list, outr_str token)
+{
+    while (list.p) {
+        outr_str item;
+        list = outr_str_cut(list, ',', &item);
+        if (outr_str_ieq(outr_str_trim(item), token))
+            return true;
+    }
+    return false;
+}
+
+bool outr_headers_has_token(const outr_headers *h, const char *name, const char *token)
+{
+    outr_str wanted = outr_str_from(name);
+    for (size_t i = 0; i < h->count; i++) {
+        if (is_named(&h->items[i], wanted) && list_has(h->items[i].value, outr_str_from(token)))
+            return true;
+    }
+    return false;
+}
+
+bool outr_header_is_hop_by_hop(const outr_headers *h, outr_str name)
+{
+    static const char *const names[] = {"Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade",
+                                        "HTTP2-Settings", "TE", "Trailer", "Proxy-Authorization", "Proxy-Authenticate"};
+    for (size_t i = 0; i < OUTR_LEN(names); i++) {
+        if (outr_str_iis(name, names[i]))
+            return true;
+    }
+    for (size_t i = 0; i < h->count; i++) {
+        if (outr_str_iis(h->items[i].name, "Connection") && list_has(h->items[i].value, name))
+            return true;
+    }
+    return false;
+}
+
+static bool is_token_char(unsigned char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c && strchr("!#$%&'*+-.^_`|~", c));
+}
+
+bool outr_header_name_is_valid(outr_str name)
+{
+    for (size_t i = 0; i < name.n; i++) {
+        if (!is_token_char((unsigned char)name.p[i]))
+            return false;
+    }
+    return name.n > 0;
+}
+
+bool outr_header_value_is_valid(outr_str value)
+{
+    for (size_t i = 0; i < value.n; i++) {
+        unsigned char c = (unsigned char)value.p[i];
+        if ((c < 0x20 && c != '\t') || c == 0x7f)
+            return false;
+    }
+    return value.n == 0 || (outr_str_trim(value).n == value.n);
+}
+
+bool outr_http_has_body(outr_str method, int status)
+{
+    return !outr_str_is(method, "HEAD") && status >= 200 && status != 204 && status != 304;
+}
+
+const char *outr_http_status_text(int status)
+{
+    static const struct {
+        int status;
+        const char *text;
+    } texts[] = {
+        {100, "Continue"}, {101, "Switching Protocols"}, {102, "Processing"}, {103, "Early Hints"}, {200, "OK"},
+        {201, "Created"}, {202, "Accepted"}, {203, "Non-Authoritative Information"}, {204, "No Content"},
+        {205, "Reset Content"}, {206, "Partial Content"}, {207, "Multi-Status"}, {208, "Already Reported"},
+        {226, "IM Used"}, {300, "Multiple Choices"}, {301, "Moved Permanently"}, {302, "Found"}, {303, "See Other"},
+        {304, "Not Modified"}, {305, "Use Proxy"}, {307, "Temporary Redirect"}, {308, "Permanent Redirect"},
+        {400, "Bad Request"}, {401, "Unauthorized"}, {402, "Payment Required"}, {403, "Forbidden"}, {404, "Not Found"},
+        {405, "Method Not Allowed"}, {406, "Not Acceptable"}, {407, "Proxy Authentication Required"},
+        {408, "Request Timeout"}, {409, "Conflict"}, {410, "Gone"}, {411, "Length Required"},
+        {412, "Precondition Failed"}, {413, "Request Entity Too Large"}, {414, "Request URI Too Long"},
+        {415, "Unsupported Media Type"}, {416, "Requested Range Not Satisfiable"}, {417, "Expectation Failed"},
+        {418, "I'm a teapot"}, {421, "Misdirected Request"}, {422, "Unprocessable Entity"}, {423, "Locked"},
+        {424, "Failed Dependency"}, {425, "Too Early"}, {426, "Upgrade Required"}, {428, "Precondition Required"},
+        {429, "Too Many Requests"}, {431, "Request Header Fields Too Large"}, {451, "Unavailable For Legal Reasons"},
+        {500, "Internal Server Error"}, {501, "Not Implemented"}, {502, "Bad Gateway"}, {503, "Service Unavailable"},
+        {504, "Gateway Timeout"}, {505, "HTTP Version Not Supported"}, {506, "Variant Also Negotiates"},
+        {507, "Insufficient Storage"}, {508, "Loop Detected"}, {510, "Not Extended"}, {511, "Network Authentication Required"},
+    };
+    for (size_t i = 0; i < OUTR_LEN(texts); i++) {
+        if (texts[i].status == status)
+            return texts[i].text;
+    }
+    return "Unknown";
+}
