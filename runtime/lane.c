@@ -32,7 +32,8 @@ outr_code outr_lane_listen(outr_lane *lane, outr_port port, const outr_addr *add
     outr_env *env = outr_loop_env(lane->loop);
     if (p->listener_count == OUTR_LEN(p->listeners))
         return outr_fail(err, OUTR_INVALID_ARGUMENT, "more than %zu listen addresses", OUTR_LEN(p->listeners));
-    const outr_listen_options options = {.addr = *addr, .is_shared = is_shared, .on_accept = on_accept, .ctx = p};
+    const outr_listen_options options = {.addr = *addr, .is_shared = is_shared,
+                                         .is_first = outr_loop_index(lane->loop) == 0, .on_accept = on_accept, .ctx = p};
     outr_code rc = env->listen(env, lane->loop, &options, &p->listeners[p->listener_count], err);
     if (rc)
         return rc;

@@ -46,6 +46,7 @@ typedef struct outr_lookup {
 typedef struct outr_listen_options {
     outr_addr addr;           /* port 0: the kernel picks; read it back with outr_listener_addr */
     bool is_shared;           /* SO_REUSEPORT: every loop listens on its own socket */
+    bool is_first;            /* shared, and the first of them: fails when somebody else has the port */
     int backlog;              /* 0: 1024 */
     /* Called on the loop for each connection; the stream is the callee's. */
     void (*on_accept)(void *ctx, struct outr_stream *own_stream);

@@ -13,6 +13,7 @@ struct outr_loop {
     outr_list deferred, flushing;
     outr_message *inbox;         /* atomic: messages from other threads, newest first */
     outr_rand rand;
+    outr_chunk *read_chunk;
     pthread_t thread;
     bool is_simulated, is_stopping;
     /* the driver */
@@ -203,6 +204,7 @@ void outr_loop_free(outr_loop *loop)
     if (!loop->is_simulated && uv_loop_close(&loop->uv) != 0)
         OUTR_LOG(loop->log, WARN, "an event loop ends with open handles", OUTR_I("loop", loop->index));
     outr_heap_done(&loop->timers);
+    outr_chunk_unref(loop->read_chunk);
     free(loop);
 }
 
@@ -241,6 +243,15 @@ const outr_log *outr_loop_log(const outr_loop *loop)
 outr_metric_shard *outr_loop_metrics(const outr_loop *loop)
 {
     return loop->metrics;
+}
+
+outr_chunk *outr_loop_read_chunk(outr_loop *loop)
+{
+    if (loop->read_chunk && loop->read_chunk->refs == 1)
+        return loop->read_chunk;
+    outr_chunk_unref(loop->read_chunk);
+    loop->read_chunk = outr_chunk_new(OUTR_READ_CHUNK);
+    return loop->read_chunk;
 }
 
 struct uv_loop_s *outr_loop_uv(outr_loop *loop)

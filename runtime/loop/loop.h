@@ -5,6 +5,7 @@
 #ifndef OUTR_LOOP_LOOP_H
 #define OUTR_LOOP_LOOP_H
 
+#include "base/chunk.h"
 #include "base/heap.h"
 #include "base/list.h"
 #include "base/metric.h"
@@ -58,6 +59,10 @@ outr_env *outr_loop_env(const outr_loop *loop);
 unsigned outr_loop_index(const outr_loop *loop);
 const outr_log *outr_loop_log(const outr_loop *loop);
 outr_metric_shard *outr_loop_metrics(const outr_loop *loop);
+/* What sockets read into: 64 KiB, one for the whole loop, replaced when somebody kept a reference. So
+ * an idle connection has no buffer of its own. Borrowed. */
+#define OUTR_READ_CHUNK ((size_t)65536)
+outr_chunk *outr_loop_read_chunk(outr_loop *loop);
 struct uv_loop_s *outr_loop_uv(outr_loop *loop); /* only net/ and other fd owners; NULL when simulated */
 
 void outr_loop_defer(outr_loop *loop, outr_deferred *deferred); /* again while queued: nothing */
