@@ -21,6 +21,7 @@ typedef struct outr_setting {
     outr_str name;
     outr_str value;          /* text of a scalar, JSON text of an object; env already read */
     outr_str secret_name, secret_key; /* secretKeyRef; key defaults to name */
+    outr_str env_ref;        /* already read into value */
     int line, column;
 } outr_setting;
 

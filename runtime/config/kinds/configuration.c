@@ -1,0 +1,184 @@
+#include "config/kinds/kinds.h"
+
+#define C(field) offsetof(outr_configuration, field)
+
+/* What needs a second look after binding. */
+typedef struct raw {
+    outr_configuration c;
+    outr_str sampling_rate;
+    outr_str *buckets;
+    size_t bucket_count;
+    struct raw_scope *scopes;
+    size_t scope_count;
+} raw;
+
+typedef struct raw_scope {
+    outr_secret_scope scope;
+    outr_str default_access;
+} raw_scope;
+
+#define R(field) offsetof(raw, field)
+
+static const outr_yaml_row zipkin[] = {{"endpointAddress", OUTR_YT_TEXT, C(zipkin_url), 0, NULL, 0, 0}, {0}};
+static const outr_yaml_row otel[] = {
+    {"endpointAddress", OUTR_YT_TEXT, C(otel_address), 0, NULL, 0, 0},
+    {"protocol", OUTR_YT_TEXT, C(otel_protocol), 0, NULL, 0, 0},
+    {"isSecure", OUTR_YT_BOOL, C(otel_is_secure), 0, NULL, 0, 0},
+    {"headers", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"timeout", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {0},
+};
+static const outr_yaml_row tracing[] = {
+    {"samplingRate", OUTR_YT_TEXT, R(sampling_rate), 0, NULL, 0, 0},
+    {"stdout", OUTR_YT_BOOL, C(tracing_stdout), 0, NULL, 0, 0},
+    {"zipkin", OUTR_YT_GROUP, 0, 0, zipkin, 0, 0},
+    {"otel", OUTR_YT_GROUP, 0, 0, otel, 0, 0},
+    {0},
+};
+static const outr_yaml_row metrics_http[] = {
+    {"increasedCardinality", OUTR_YT_BOOL, C(metrics_full_paths), 0, NULL, 0, 0},
+    {"pathMatching", OUTR_YT_TEXTS, C(metrics_paths), 0, NULL, 0, 0},
+    {"excludeVerbs", OUTR_YT_BOOL, C(metrics_exclude_verbs), 0, NULL, 0, 0},
+    {0},
+};
+static const outr_yaml_row metrics[] = {
+    {"enabled", OUTR_YT_BOOL, C(metrics_is_on), 0, NULL, 0, 0},
+    {"recordErrorCodes", OUTR_YT_BOOL, C(metrics_record_error_codes), 0, NULL, 0, 0},
+    {"http", OUTR_YT_GROUP, 0, 0, metrics_http, 0, 0},
+    {"latencyDistributionBuckets", OUTR_YT_TEXTS, R(buckets), 0, NULL, 0, 0},
+    {"rules", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"workflow", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {0},
+};
+static const outr_yaml_row scope[] = {
+    {"storeName", OUTR_YT_TEXT, offsetof(raw_scope, scope.store), OUTR_YT_REQUIRED, NULL, 0, 0},
+    {"defaultAccess", OUTR_YT_TEXT, offsetof(raw_scope, default_access), 0, NULL, 0, 0},
+    {"allowedSecrets", OUTR_YT_TEXTS, offsetof(raw_scope, scope.allowed), 0, NULL, 0, 0},
+    {"deniedSecrets", OUTR_YT_TEXTS, offsetof(raw_scope, scope.denied), 0, NULL, 0, 0},
+    {0},
+};
+static const outr_yaml_row secrets[] = {{"scopes", OUTR_YT_LIST, R(scopes), 0, scope, sizeof(raw_scope), 0}, {0}};
+static const outr_yaml_row resolution[] = {
+    {"component", OUTR_YT_TEXT, C(name_resolution_component), 0, NULL, 0, 0},
+    {"version", OUTR_YT_TEXT, C(name_resolution_version), 0, NULL, 0, 0},
+    {"configuration", OUTR_YT_KVS, C(name_resolution), 0, NULL, 0, 0},
+    {0},
+};
+static const outr_yaml_row feature[] = {
+    {"name", OUTR_YT_TEXT, offsetof(outr_feature, name), OUTR_YT_REQUIRED, NULL, 0, 0},
+    {"enabled", OUTR_YT_BOOL, offsetof(outr_feature, is_on), 0, NULL, 0, 0},
+    {0},
+};
+static const outr_yaml_row api_rule[] = {
+    {"name", OUTR_YT_TEXT, offsetof(outr_api_rule, name), OUTR_YT_REQUIRED, NULL, 0, 0},
+    {"version", OUTR_YT_TEXT, offsetof(outr_api_rule, version), 0, NULL, 0, 0},
+    {"protocol", OUTR_YT_TEXT, offsetof(outr_api_rule, protocol), 0, NULL, 0, 0},
+    {0},
+};
+static const outr_yaml_row api[] = {
+    {"allowed", OUTR_YT_LIST, C(api_allowed), 0, api_rule, sizeof(outr_api_rule), 0},
+    {"denied", OUTR_YT_LIST, C(api_denied), 0, api_rule, sizeof(outr_api_rule), 0},
+    {0},
+};
+static const outr_yaml_row components[] = {{"deny", OUTR_YT_TEXTS, C(denied_components), 0, NULL, 0, 0}, {0}};
+static const outr_yaml_row api_logging[] = {
+    {"enabled", OUTR_YT_BOOL, C(api_logging), 0, NULL, 0, 0},
+    {"obfuscateURLs", OUTR_YT_BOOL, C(api_logging_obfuscate), 0, NULL, 0, 0},
+    {"omitHealthChecks", OUTR_YT_BOOL, C(api_logging_omit_health), 0, NULL, 0, 0},
+    {0},
+};
+static const outr_yaml_row logging[] = {{"apiLogging", OUTR_YT_GROUP, 0, 0, api_logging, 0, 0}, {0}};
+
+static const outr_yaml_row spec[] = {
+    {"httpPipeline", OUTR_YT_MARK, C(has_http_pipeline), 0, NULL, 0, 0},
+    {"appHttpPipeline", OUTR_YT_MARK, C(has_app_pipeline), 0, NULL, 0, 0},
+    {"tracing", OUTR_YT_GROUP, 0, 0, tracing, 0, 0},
+    {"metric", OUTR_YT_GROUP, 0, 0, metrics, 0, 0},
+    {"metrics", OUTR_YT_GROUP, 0, 0, metrics, 0, 0},
+    {"mtls", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"secrets", OUTR_YT_GROUP, 0, 0, secrets, 0, 0},
+    {"accessControl", OUTR_YT_MARK, C(has_access_control), 0, NULL, 0, 0},
+    {"nameResolution", OUTR_YT_GROUP, 0, 0, resolution, 0, 0},
+    {"features", OUTR_YT_LIST, C(features), 0, feature, sizeof(outr_feature), 0},
+    {"api", OUTR_YT_GROUP, 0, 0, api, 0, 0},
+    {"components", OUTR_YT_GROUP, 0, 0, components, 0, 0},
+    {"logging", OUTR_YT_GROUP, 0, 0, logging, 0, 0},
+    {"wasm", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"workflow", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {0},
+};
+
+static const outr_yaml_row top[] = {
+    {"apiVersion", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, {"kind", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"metadata", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},   {"spec", OUTR_YT_GROUP, 0, 0, spec, 0, 0}, {0},
+};
+
+void outr_configuration_default(outr_configuration *out)
+{
+    *out = (outr_configuration){.metrics_is_on = true, .metrics_full_paths = true, .otel_is_secure = true};
+}
+
+/* Ids are made when a rate above 0 was given, or something is there to export to. */
+static void finish_tracing(raw *r, const outr_yaml *node)
+{
+    outr_configuration *c = &r->c;
+    double rate;
+    bool has_exporter = c->tracing_stdout || c->zipkin_url.n || c->otel_address.n;
+    if (!node)
+        return;
+    bool is_number = outr_str_to_double(r->sampling_rate, &rate) && rate >= 0 && rate <= 1;
+    c->sampling_rate = is_number ? rate : 0.0001;
+    c->tracing_is_on = is_number ? rate > 0 : has_exporter;
+}
+
+static void finish_buckets(outr_binder *b, raw *r, const outr_yaml *node)
+{
+    if (r->bucket_count == 0)
+        return;
+    double *bounds = outr_arena_alloc(b->arena, r->bucket_count * sizeof *bounds);
+    for (size_t i = 0; i < r->bucket_count; i++) {
+        if (!outr_str_to_double(r->buckets[i], &bounds[i]) || (i > 0 && bounds[i] <= bounds[i - 1]))
+            outr_bind_error(b, node, "latencyDistributionBuckets must be growing numbers");
+    }
+    r->c.latency_buckets_ms = bounds;
+    r->c.latency_bucket_count = r->bucket_count;
+}
+
+static void finish_scopes(outr_binder *b, raw *r)
+{
+    if (r->scope_count == 0)
+        return;
+    outr_secret_scope *scopes = outr_arena_alloc(b->arena, r->scope_count * sizeof *scopes);
+    for (size_t i = 0; i < r->scope_count; i++) {
+        scopes[i] = r->scopes[i].scope;
+        scopes[i].is_deny_default = outr_str_iis(r->scopes[i].default_access, "deny");
+    }
+    r->c.secret_scopes = scopes;
+    r->c.secret_scope_count = r->scope_count;
+}
+
+/* A rule that would not be enforced must not look as if it were. */
+static void refuse_unenforced(outr_binder *b, const raw *r, const outr_yaml *node)
+{
+    const struct {
+        bool is_there;
+        const char *key;
+    } parts[] = {{r->c.has_access_control, "accessControl"}, {r->c.has_http_pipeline, "httpPipeline"}, {r->c.has_app_pipeline, "appHttpPipeline"}};
+    for (size_t i = 0; i < OUTR_LEN(parts); i++) {
+        if (parts[i].is_there)
+            outr_bind_error(b, outr_yaml_find(node, parts[i].key), "spec.%s is not enforced by this version, refusing to run without it", parts[i].key);
+    }
+}
+
+void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root, outr_configuration *out)
+{
+    const outr_yaml *node = outr_yaml_find(root, "spec");
+    raw *r = outr_arena_alloc(env->binder->arena, sizeof *r);
+    r->c = *out;
+    outr_bind_yaml(env->binder, top, root, "", r);
+    finish_tracing(r, outr_yaml_find(node, "tracing"));
+    finish_buckets(env->binder, r, node);
+    finish_scopes(env->binder, r);
+    refuse_unenforced(env->binder, r, node);
+    *out = r->c;
+}

@@ -1,0 +1,29 @@
+/* kinds - one bind table per resource kind, and what is checked beyond types. Source:
+ * contract/yaml-*.csv. */
+#ifndef OUTR_CONFIG_KINDS_KINDS_H
+#define OUTR_CONFIG_KINDS_KINDS_H
+
+#include "config/binder.h"
+#include "config/resource.h"
+
+typedef struct outr_kind_env {
+    outr_binder *binder;
+    char *const *envp;      /* for envRef */
+    outr_str env_keys;      /* DAPR_ENV_KEYS */
+} outr_kind_env;
+
+/* Each fills *out from the document's root. */
+void outr_kind_component(const outr_kind_env *env, const outr_yaml *root, outr_component_spec *out);
+void outr_kind_subscription(const outr_kind_env *env, const outr_yaml *root, bool is_v2, outr_subscription_spec *out);
+void outr_kind_endpoint(const outr_kind_env *env, const outr_yaml *root, outr_endpoint_spec *out);
+void outr_kind_resiliency(const outr_kind_env *env, const outr_yaml *root, outr_resiliency_spec *out);
+/* Adds to what earlier files said: later wins. */
+void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root, outr_configuration *out);
+void outr_configuration_default(outr_configuration *out);
+
+/* Rows that several kinds have. */
+extern const outr_yaml_row outr_rows_setting[];   /* name, value, secretKeyRef, envRef of outr_setting */
+/* envRef -> value; a setting with several sources or none is a mistake. */
+void outr_setting_finish(const outr_kind_env *env, outr_setting *settings, size_t count, const outr_yaml *list);
+
+#endif

@@ -1,0 +1,330 @@
+#include "config/snapshot.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "config/kinds/kinds.h"
+
+#define FILE_MAX_BYTES (4 * OUTR_MIB)
+#define NODES_MAX      200000
+#define ARENA_MAX      (64 * OUTR_MIB)
+
+/* A growing list of specs of one kind. */
+typedef struct list {
+    char *items;
+    size_t count, cap, size;
+} list;
+
+typedef struct loader {
+    outr_snapshot *snapshot;
+    outr_arena *arena;
+    const outr_settings *settings;
+    char *const *envp;
+    outr_err_list *errors, *warnings;
+    list components, subscriptions, endpoints, resiliencies;
+} loader;
+
+static void *add(loader *l, list *to)
+{
+    if (to->count == to->cap) {
+        size_t cap = to->cap ? to->cap * 2 : 8;
+        char *items = outr_arena_alloc(l->arena, cap * to->size);
+        if (to->count)
+            memcpy(items, to->items, to->count * to->size);
+        to->items = items;
+        to->cap = cap;
+    }
+    return to->items + to->count++ * to->size;
+}
+
+/* ---- files ------------------------------------------------------------------------------------- */
+
+static outr_code read_file(outr_arena *arena, const char *path, outr_str *out, outr_err *err)
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return outr_fail_errno(err, errno, "%s", path);
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode) || (size_t)st.st_size > FILE_MAX_BYTES) {
+        close(fd);
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "%s: not a file of at most %zu bytes", path, FILE_MAX_BYTES);
+    }
+    char *text = outr_arena_alloc(arena, (size_t)st.st_size + 1);
+    size_t n = 0;
+    ssize_t got = 1;
+    while (n < (size_t)st.st_size && (got = read(fd, text + n, (size_t)st.st_size - n)) > 0)
+        n += (size_t)got;
+    int saved = errno;
+    close(fd);
+    if (got < 0)
+        return outr_fail_errno(err, saved, "%s", path);
+    *out = outr_str_of(text, n);
+    return OUTR_OK;
+}
+
+static bool is_yaml(const char *name)
+{
+    outr_str s = outr_str_from(name);
+    return outr_str_ends(s, OUTR_STR(".yaml")) || outr_str_ends(s, OUTR_STR(".yml"));
+}
+
+/* ---- documents --------------------------------------------------------------------------------- */
+
+static bool is_in_scope(const loader *l, const outr_resource *r)
+{
+    if (l->settings->has_namespace && r->namespace_.n && !outr_str_eq(r->namespace_, l->settings->namespace_))
+        return false;
+    for (size_t i = 0; i < r->scope_count; i++) {
+        if (outr_str_eq(r->scopes[i], l->settings->app_id))
+            return true;
+    }
+    return r->scope_count == 0;
+}
+
+static void read_base(loader *l, const outr_yaml *root, const char *file, outr_resource *out, outr_binder *b)
+{
+    const outr_yaml *meta = outr_yaml_find(root, "metadata"), *name = outr_yaml_find(meta, "name");
+    const outr_yaml *ns = outr_yaml_find(meta, "namespace"), *scopes = outr_yaml_find(root, "scopes");
+    OUTR_AUTO(outr_buf) json = OUTR_BUF_MAX(FILE_MAX_BYTES * 2);
+    if (outr_yaml_is_null(name) || name->kind != OUTR_YAML_SCALAR)
+        outr_bind_error(b, name ? name : root, "metadata.name: required");
+    else
+        out->name = name->text;
+    if (!outr_yaml_is_null(ns))
+        out->namespace_ = ns->text;
+    if (!outr_yaml_is_null(scopes) && scopes->kind == OUTR_YAML_SEQUENCE) {
+        outr_str *items = outr_arena_alloc(l->arena, (scopes->count + 1) * sizeof *items);
+        for (const outr_yaml *s = scopes->child; s; s = s->next)
+            items[out->scope_count++] = s->text;
+        out->scopes = items;
+    } else if (!outr_yaml_is_null(scopes)) {
+        outr_bind_error(b, scopes, "scopes: must be a list");
+    }
+    out->file = outr_arena_str(l->arena, outr_str_from(file));
+    out->line = root->line;
+    outr_yaml_to_json(&json, root);
+    out->digest = outr_str_hash(outr_buf_view(&json), 0);
+}
+
+static outr_str text_of(const outr_yaml *root, const char *key)
+{
+    const outr_yaml *node = outr_yaml_find(root, key);
+    return node && node->kind == OUTR_YAML_SCALAR ? node->text : OUTR_STR("");
+}
+
+static bool is_denied(const loader *l, const outr_component_spec *spec)
+{
+    const outr_configuration *c = &l->snapshot->configuration;
+    outr_str full = outr_arena_printf(l->arena, OUTR_FMT "/" OUTR_FMT, OUTR_ARG(spec->type), OUTR_ARG(spec->version));
+    for (size_t i = 0; i < c->denied_component_count; i++) {
+        outr_str rule = c->denied_components[i];
+        if (outr_str_ends(rule, OUTR_STR("*")) ? outr_str_istarts(full, outr_str_head(rule, rule.n - 1))
+                                               : outr_str_ieq(rule, full) || outr_str_ieq(rule, spec->type))
+            return true;
+    }
+    return false;
+}
+
+static void check_duplicate(loader *l, const list *of, const outr_resource *r)
+{
+    for (size_t i = 0; i + 1 < of->count; i++) {
+        const outr_resource *other = (const outr_resource *)(void *)(of->items + i * of->size);
+        if (outr_str_eq(other->name, r->name) && r->name.n)
+            outr_err_list_add(l->errors, OUTR_ALREADY_EXISTS, OUTR_FMT ":%d: the name \"" OUTR_FMT "\" is taken by " OUTR_FMT ":%d",
+                              OUTR_ARG(r->file), r->line, OUTR_ARG(r->name), OUTR_ARG(other->file), other->line);
+    }
+}
+
+static void read_component(loader *l, const outr_kind_env *env, const outr_yaml *root, const outr_resource *base)
+{
+    outr_component_spec spec = {.base = *base};
+    size_t before = l->errors->count;
+    outr_kind_component(env, root, &spec);
+    if (l->errors->count == before && is_denied(l, &spec)) {
+        outr_err_list_add(l->warnings, OUTR_PERMISSION_DENIED, OUTR_FMT ":%d: component " OUTR_FMT " of type " OUTR_FMT " is denied by the Configuration",
+                          OUTR_ARG(base->file), base->line, OUTR_ARG(base->name), OUTR_ARG(spec.type));
+        return;
+    }
+    *(outr_component_spec *)add(l, &l->components) = spec;
+    check_duplicate(l, &l->components, base);
+}
+
+static void read_document(loader *l, const char *file, const outr_yaml *root)
+{
+    outr_binder binder = {l->arena, file, l->errors, l->warnings};
+    const outr_kind_env env = {&binder, l->envp, l->settings->env_keys};
+    outr_resource base = {0};
+    if (!root || root->kind != OUTR_YAML_MAPPING)
+        return;
+    outr_str kind = text_of(root, "kind"), version = text_of(root, "apiVersion");
+    bool is_v2 = outr_str_is(version, "dapr.io/v2alpha1");
+    if (!outr_str_is(version, "dapr.io/v1alpha1") && !is_v2)
+        return; /* another group or version: not ours */
+    read_base(l, root, file, &base, &binder);
+    if (!is_in_scope(l, &base))
+        return;
+    if (outr_str_is(kind, "Component") && !is_v2) {
+        read_component(l, &env, root, &base);
+    } else if (outr_str_is(kind, "Subscription")) {
+        outr_subscription_spec *spec = add(l, &l->subscriptions);
+        spec->base = base;
+        outr_kind_subscription(&env, root, is_v2, spec);
+        check_duplicate(l, &l->subscriptions, &base);
+    } else if (outr_str_is(kind, "HTTPEndpoint") && !is_v2) {
+        outr_endpoint_spec *spec = add(l, &l->endpoints);
+        spec->base = base;
+        outr_kind_endpoint(&env, root, spec);
+        check_duplicate(l, &l->endpoints, &base);
+    } else if (outr_str_is(kind, "Resiliency") && !is_v2) {
+        outr_resiliency_spec *spec = add(l, &l->resiliencies);
+        spec->base = base;
+        outr_kind_resiliency(&env, root, spec);
+        check_duplicate(l, &l->resiliencies, &base);
+    } else if (!outr_str_is(kind, "Configuration")) {
+        outr_bind_warning(&binder, root, "kind \"" OUTR_FMT "\" is not acted on by this version", OUTR_ARG(kind));
+    }
+}
+
+static void read_resource_file(loader *l, const char *path)
+{
+    outr_str text;
+    outr_yaml_doc *docs;
+    outr_err err;
+    if (read_file(l->arena, path, &text, &err) || outr_yaml_parse(&docs, l->arena, path, text, NODES_MAX, &err)) {
+        outr_err_list_add(l->warnings, err.code, "%s; the file is skipped", err.text);
+        return;
+    }
+    for (; docs; docs = docs->next)
+        read_document(l, path, docs->root);
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int only_yaml(const struct dirent *entry)
+{
+    return is_yaml(entry->d_name) && entry->d_name[0] != '.';
+}
+
+static void read_folder(loader *l, outr_str folder)
+{
+    char path[4096];
+    struct dirent **entries;
+    int n = scandir(outr_arena_strz(l->arena, folder), &entries, only_yaml, by_name);
+    if (n < 0) {
+        outr_err err;
+        outr_fail_errno(&err, errno, "resources path " OUTR_FMT, OUTR_ARG(folder));
+        outr_err_list_add(l->errors, err.code, "%s", err.text);
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        snprintf(path, sizeof path, OUTR_FMT "/%s", OUTR_ARG(folder), entries[i]->d_name);
+        read_resource_file(l, path);
+        free(entries[i]);
+    }
+    free(entries);
+}
+
+/* ---- Configuration ----------------------------------------------------------------------------- */
+
+static bool is_name_char(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+}
+
+/* $NAME and ${NAME}, as Go's os.ExpandEnv does: unknown ones become empty. */
+static outr_str expand(const loader *l, outr_str text)
+{
+    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(FILE_MAX_BYTES * 2);
+    for (size_t i = 0; i < text.n; i++) {
+        if (text.p[i] != '$' || i + 1 == text.n) {
+            outr_buf_char(&out, text.p[i]);
+            continue;
+        }
+        bool has_brace = text.p[i + 1] == '{';
+        size_t start = i + 1 + has_brace, end = start;
+        while (end < text.n && (has_brace ? text.p[end] != '}' : is_name_char(text.p[end])))
+            end++;
+        if (end == start && !has_brace) {
+            outr_buf_char(&out, '$');
+            continue;
+        }
+        char *const *envp = l->envp;
+        for (; envp && *envp; envp++) {
+            outr_str name, value = outr_str_cut(outr_str_from(*envp), '=', &name);
+            if (outr_str_eq(name, outr_str_of(text.p + start, end - start)))
+                outr_buf_str(&out, value);
+        }
+        i = has_brace ? end : end - 1;
+    }
+    return outr_arena_str(l->arena, outr_buf_view(&out));
+}
+
+static void read_configuration(loader *l, const char *path)
+{
+    outr_str text;
+    outr_yaml_doc *docs;
+    outr_err err;
+    if (read_file(l->arena, path, &text, &err) || outr_yaml_parse(&docs, l->arena, path, expand(l, text), NODES_MAX, &err)) {
+        outr_err_list_add(l->errors, err.code, "%s", err.text);
+        return;
+    }
+    outr_binder binder = {l->arena, path, l->errors, l->warnings};
+    const outr_kind_env env = {&binder, l->envp, l->settings->env_keys};
+    for (; docs; docs = docs->next) {
+        if (docs->root && outr_str_is(text_of(docs->root, "kind"), "Configuration"))
+            outr_kind_configuration(&env, docs->root, &l->snapshot->configuration);
+    }
+}
+
+/* ---- the whole --------------------------------------------------------------------------------- */
+
+outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings, char *const *envp, outr_err_list *errors, outr_err_list *warnings)
+{
+    outr_arena *arena = outr_arena_new(ARENA_MAX);
+    outr_snapshot *s = outr_arena_alloc(arena, sizeof *s);
+    loader l = {
+        .snapshot = s, .arena = arena, .settings = settings, .envp = envp, .errors = errors, .warnings = warnings,
+        .components.size = sizeof(outr_component_spec), .subscriptions.size = sizeof(outr_subscription_spec),
+        .endpoints.size = sizeof(outr_endpoint_spec), .resiliencies.size = sizeof(outr_resiliency_spec),
+    };
+    s->refs = 1;
+    s->arena = arena;
+    outr_configuration_default(&s->configuration);
+    for (size_t i = 0; i < settings->config_files.count; i++)
+        read_configuration(&l, outr_arena_strz(arena, settings->config_files.items[i]));
+    for (size_t i = 0; i < settings->resources_paths.count; i++)
+        read_folder(&l, settings->resources_paths.items[i]);
+    if (errors->count > 0) {
+        outr_arena_free(arena);
+        return errors->items[0].code;
+    }
+    s->components = (void *)l.components.items;
+    s->component_count = l.components.count;
+    s->subscriptions = (void *)l.subscriptions.items;
+    s->subscription_count = l.subscriptions.count;
+    s->endpoints = (void *)l.endpoints.items;
+    s->endpoint_count = l.endpoints.count;
+    s->resiliencies = (void *)l.resiliencies.items;
+    s->resiliency_count = l.resiliencies.count;
+    *out = s;
+    return OUTR_OK;
+}
+
+outr_snapshot *outr_snapshot_ref(const outr_snapshot *snapshot)
+{
+    outr_snapshot *s = (outr_snapshot *)snapshot;
+    __atomic_fetch_add(&s->refs, 1, __ATOMIC_RELAXED);
+    return s;
+}
+
+void outr_snapshot_unref(outr_snapshot *s)
+{
+    if (s && __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) == 0)
+        outr_arena_free(s->arena);
+}
