@@ -52,6 +52,7 @@ typedef struct outr_app_call {
     outr_op *op;
     outr_link waiting;
     bool has_slot;
+    uint64_t sent_ns;
     outr_http_request request;
 } outr_app_call;
 void outr_app_call_start(outr_app *app, outr_app_call *call, outr_op *op);
@@ -74,6 +75,7 @@ typedef struct outr_app_fetch {
     outr_memory_source source;
     outr_gather gather;
     bool is_gathering;
+    outr_err too_large;
 } outr_app_fetch;
 void outr_app_fetch_start(outr_app *app, outr_app_fetch *fetch, outr_op *op);
 

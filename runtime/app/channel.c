@@ -1,0 +1,516 @@
+#include "app/channel.h"
+
+#define PORT_WAIT_NS    (100 * OUTR_MS)
+#define ANSWER_MAX      (4 * OUTR_MIB)
+#define APP_CONNECTIONS 4096
+
+static const outr_metric_desc client_count = {"dapr_http_client_completed_count", "calls to the app", OUTR_COUNTER, 0, {"method", "path", "status"}};
+static const outr_metric_desc client_latency = {"dapr_http_client_roundtrip_latency", "time until the app's answer, ms", OUTR_HISTOGRAM, OUTR_BUCKETS_LATENCY_MS, {"method", "path", "status"}};
+static const outr_metric_desc client_sent = {"dapr_http_client_sent_bytes", "size of bodies sent to the app", OUTR_HISTOGRAM, OUTR_BUCKETS_BYTES, {"method", "path", "status"}};
+static const outr_metric_desc probe_count = {"dapr_http_healthprobes_completed_count", "health probes of the app", OUTR_COUNTER, 0, {"status"}};
+
+/* One loop's place in what all loops share. */
+typedef struct shared_loop {
+    outr_app *app;
+    outr_message wake, notice;
+    uint32_t waiting;       /* atomic: calls that wait for a slot */
+    uint8_t wake_posted;    /* atomic */
+    uint8_t notice_posted;  /* atomic */
+} shared_loop;
+
+struct outr_app_state {
+    const outr_settings *settings;
+    int64_t limit;          /* 0: none */
+    int64_t in_flight;      /* atomic */
+    uint8_t is_up, is_healthy; /* atomic */
+    size_t loop_count;
+    shared_loop loops[];
+};
+
+struct outr_app {
+    outr_loop *loop;
+    const outr_settings *settings;
+    outr_app_state *state;
+    shared_loop *shared;
+    outr_http_pool *pool;   /* NULL: no app channel, or its name is not known yet */
+    outr_tls *tls;
+    outr_str authority;
+    char authority_text[300];
+    outr_list waiting, watchers;
+    outr_deferred greeter;  /* tells new watchers the present state */
+    /* main loop: waiting for the port, probing */
+    outr_timer timer;
+    outr_op op;
+    outr_connect connect;
+    outr_app_fetch probe;
+    outr_arena *probe_arena;
+    int64_t failures;
+    bool is_started, is_stopped, is_freed;
+};
+
+/* ---- shared state ------------------------------------------------------------------------------ */
+
+outr_app_state *outr_app_state_new(const outr_settings *settings, size_t loop_count)
+{
+    outr_app_state *state = outr_alloc(sizeof *state + loop_count * sizeof state->loops[0]);
+    state->settings = settings;
+    state->limit = settings->app_max_concurrency;
+    state->loop_count = loop_count;
+    return state;
+}
+
+void outr_app_state_free(outr_app_state *state)
+{
+    free(state);
+}
+
+bool outr_app_is_configured(const outr_app *app)
+{
+    return app->settings->app_port != 0;
+}
+
+bool outr_app_is_up(const outr_app *app)
+{
+    return __atomic_load_n(&app->state->is_up, __ATOMIC_ACQUIRE);
+}
+
+bool outr_app_is_healthy(const outr_app *app)
+{
+    return __atomic_load_n(&app->state->is_healthy, __ATOMIC_ACQUIRE);
+}
+
+static void tell_watchers(outr_app *app)
+{
+    bool is_up = outr_app_is_up(app), is_healthy = outr_app_is_healthy(app);
+    OUTR_LIST_EACH(link, &app->watchers)
+    {
+        outr_app_watcher *w = OUTR_LIST_ITEM(link, outr_app_watcher, link);
+        w->changed(w, is_up, is_healthy);
+    }
+}
+
+static void on_notice(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
+    shared_loop *l = OUTR_CONTAINER(message, shared_loop, notice);
+    __atomic_store_n(&l->notice_posted, 0, __ATOMIC_RELEASE);
+    if (l->app)
+        tell_watchers(l->app);
+}
+
+/* Main loop: the state has changed. */
+static void announce(outr_app *app)
+{
+    for (size_t i = 0; i < app->state->loop_count; i++) {
+        shared_loop *l = &app->state->loops[i];
+        l->notice.run = on_notice;
+        if (l->app && __atomic_exchange_n(&l->notice_posted, 1, __ATOMIC_ACQ_REL) == 0)
+            outr_loop_post(l->app->loop, &l->notice);
+    }
+}
+
+static void on_greet(outr_deferred *deferred)
+{
+    tell_watchers(OUTR_CONTAINER(deferred, outr_app, greeter));
+}
+
+void outr_app_watch(outr_app *app, outr_app_watcher *watcher)
+{
+    outr_list_push(&app->watchers, &watcher->link);
+    outr_loop_defer(app->loop, &app->greeter);
+}
+
+void outr_app_unwatch(outr_app_watcher *watcher)
+{
+    outr_link_remove(&watcher->link);
+}
+
+/* ---- concurrency limit ------------------------------------------------------------------------- */
+
+static bool take_slot(outr_app_state *state)
+{
+    if (state->limit == 0)
+        return true;
+    int64_t n = __atomic_load_n(&state->in_flight, __ATOMIC_RELAXED);
+    while (n < state->limit) {
+        if (__atomic_compare_exchange_n(&state->in_flight, &n, n + 1, true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+            return true;
+    }
+    return false;
+}
+
+static void send_call(outr_app *app, outr_app_call *call);
+
+static void serve_waiting(outr_app *app)
+{
+    while (!outr_list_is_empty(&app->waiting) && take_slot(app->state)) {
+        outr_app_call *call = OUTR_LIST_ITEM(outr_list_pop(&app->waiting), outr_app_call, waiting);
+        __atomic_fetch_sub(&app->shared->waiting, 1, __ATOMIC_RELEASE);
+        call->has_slot = true;
+        send_call(app, call);
+    }
+}
+
+static void on_wake(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
+    shared_loop *l = OUTR_CONTAINER(message, shared_loop, wake);
+    __atomic_store_n(&l->wake_posted, 0, __ATOMIC_RELEASE);
+    if (l->app)
+        serve_waiting(l->app);
+}
+
+static void give_slot_back(outr_app *app)
+{
+    outr_app_state *state = app->state;
+    if (state->limit == 0)
+        return;
+    __atomic_fetch_sub(&state->in_flight, 1, __ATOMIC_ACQ_REL);
+    for (size_t i = 0; i < state->loop_count; i++) {
+        shared_loop *l = &state->loops[i];
+        l->wake.run = on_wake;
+        if (__atomic_load_n(&l->waiting, __ATOMIC_ACQUIRE) > 0 && __atomic_exchange_n(&l->wake_posted, 1, __ATOMIC_ACQ_REL) == 0)
+            outr_loop_post(l->app->loop, &l->wake);
+    }
+}
+
+/* ---- one call ---------------------------------------------------------------------------------- */
+
+static void count_call(outr_app *app, const outr_app_call *call)
+{
+    outr_metric_shard *shard = outr_loop_metrics(app->loop);
+    char status[12];
+    if (!shard)
+        return;
+    int n = snprintf(status, sizeof status, "%d", call->http.head.status);
+    outr_str path;
+    outr_str_cut(call->request.target, '?', &path);
+    const outr_str labels[] = {call->request.method, outr_str_head(path, 128), outr_str_of(status, (size_t)n)};
+    outr_metric_count(shard, &client_count, labels, 1);
+    outr_metric_count(shard, &client_latency, labels, (double)(outr_loop_update(app->loop) - call->sent_ns) / (double)OUTR_MS);
+    outr_metric_count(shard, &client_sent, labels, (double)OUTR_MAX(call->request.content_length, 0));
+}
+
+static void on_call_done(outr_op *inner)
+{
+    outr_app_call *call = OUTR_CONTAINER(inner, outr_app_call, inner);
+    outr_app *app = call->app;
+    outr_op *op = call->op;
+    bool had_slot = call->has_slot;
+    if (!call->skip_limit && call->http.progress == OUTR_CALL_ANSWERED)
+        count_call(app, call);
+    call->has_slot = false;
+    if (inner->err.code) {
+        outr_err err = inner->err;
+        outr_op_fail(op, &err);
+    } else {
+        outr_op_finish(op);
+    }
+    if (had_slot)
+        give_slot_back(app);
+}
+
+static void send_call(outr_app *app, outr_app_call *call)
+{
+    outr_http_request *req = &call->request;
+    *req = *call->http.req;
+    req->authority = app->authority;
+    req->scheme = app->tls ? OUTR_STR("https") : OUTR_STR("http");
+    if (!call->skip_token && app->settings->app_token.n > 0)
+        outr_headers_set(&req->headers, OUTR_STR("Dapr-Api-Token"), app->settings->app_token);
+    call->http.req = req;
+    call->sent_ns = outr_loop_now(app->loop);
+    outr_op_init(&call->inner, app->loop, call->op, 0, on_call_done);
+    outr_http_call_start(app->pool, &call->http, &call->inner);
+}
+
+static void on_call_cancel(outr_op *op)
+{
+    outr_app_call *call = op->impl;
+    if (outr_link_is_in(&call->waiting)) {
+        outr_link_remove(&call->waiting);
+        __atomic_fetch_sub(&call->app->shared->waiting, 1, __ATOMIC_RELEASE);
+        outr_op_finish(op);
+        return;
+    }
+    outr_op_cancel(&call->inner, op->err.code);
+}
+
+void outr_app_call_start(outr_app *app, outr_app_call *call, outr_op *op)
+{
+    outr_err err;
+    call->app = app;
+    call->op = op;
+    call->has_slot = false;
+    outr_op_begin(op, call, on_call_cancel);
+    if (!app->pool) {
+        if (!outr_app_is_configured(app))
+            outr_fail(&err, OUTR_FAILED_PRECONDITION, "app channel is not initialized");
+        else if (app->settings->app_protocol >= OUTR_APP_GRPC)
+            outr_fail(&err, OUTR_UNIMPLEMENTED, "app protocol " OUTR_FMT " is not in this version", OUTR_ARG(app->settings->app_protocol_name));
+        else
+            outr_fail(&err, OUTR_UNAVAILABLE, "the app's address is not known yet");
+        outr_op_fail_soon(op, &err);
+        return;
+    }
+    if (!call->skip_limit && !take_slot(app->state)) {
+        outr_list_push(&app->waiting, &call->waiting);
+        __atomic_fetch_add(&app->shared->waiting, 1, __ATOMIC_RELEASE);
+        serve_waiting(app); /* a slot may have come back in between */
+        return;
+    }
+    call->has_slot = !call->skip_limit && app->state->limit > 0;
+    send_call(app, call);
+}
+
+/* ---- small calls ------------------------------------------------------------------------------- */
+
+static void fetch_over(outr_app_fetch *f)
+{
+    if (outr_op_is_pending(&f->inner) || f->is_gathering)
+        return;
+    outr_op *op = f->op;
+    if (f->inner.err.code) {
+        outr_err err = f->inner.err;
+        outr_op_fail(op, &err);
+    } else {
+        outr_op_finish(op);
+    }
+}
+
+static void on_fetch_body(outr_gather *gather, const outr_err *err)
+{
+    outr_app_fetch *f = gather->ctx;
+    f->is_gathering = false;
+    if (!err)
+        f->answer = outr_arena_str(f->headers.arena, outr_buf_view(&gather->body));
+    outr_buf_done(&gather->body);
+    if (err && f->inner.err.code == OUTR_OK && outr_op_is_pending(&f->inner)) {
+        f->too_large = *err;
+    }
+    fetch_over(f);
+}
+
+static void on_fetch_response(outr_http_call *call)
+{
+    outr_app_fetch *f = call->user;
+    f->status = call->head.status;
+    f->answer_headers = call->head.headers;
+    if (!call->response)
+        return;
+    f->is_gathering = true;
+    outr_gather_start(&f->gather, call->response, f->max_body ? f->max_body : ANSWER_MAX, on_fetch_body, f);
+}
+
+static void on_fetch_done(outr_op *inner)
+{
+    outr_app_fetch *f = OUTR_CONTAINER(inner, outr_app_fetch, inner);
+    if (inner->err.code == OUTR_OK && f->too_large.code)
+        inner->err = f->too_large;
+    fetch_over(f);
+}
+
+static void on_fetch_cancel(outr_op *op)
+{
+    outr_app_fetch *f = op->impl;
+    outr_op_cancel(&f->inner, op->err.code);
+}
+
+void outr_app_fetch_start(outr_app *app, outr_app_fetch *f, outr_op *op)
+{
+    f->op = op;
+    f->too_large.code = OUTR_OK;
+    f->is_gathering = false;
+    f->answer = OUTR_STR_NONE;
+    f->request = (outr_http_request){.method = f->method, .target = f->target, .headers = f->headers, .content_length = (int64_t)f->body.n};
+    if (f->body.n == 0 && (outr_str_is(f->method, "GET") || outr_str_is(f->method, "OPTIONS")))
+        f->request.content_length = -1;
+    outr_memory_source_init(&f->source, app->loop, f->body);
+    f->call.http = (outr_http_call){
+        .req = &f->request,
+        .body = f->body.n ? &f->source.base : NULL,
+        .on_response = on_fetch_response,
+        .user = f,
+        .arena = f->headers.arena,
+    };
+    outr_op_begin(op, f, on_fetch_cancel);
+    outr_op_init(&f->inner, app->loop, op, 0, on_fetch_done);
+    outr_app_call_start(app, &f->call, &f->inner);
+}
+
+/* ---- is it there, is it well -------------------------------------------------------------------- */
+
+static void set_state(outr_app *app, bool is_up, bool is_healthy)
+{
+    bool was_up = __atomic_exchange_n(&app->state->is_up, is_up, __ATOMIC_ACQ_REL);
+    bool was_healthy = __atomic_exchange_n(&app->state->is_healthy, is_healthy, __ATOMIC_ACQ_REL);
+    if (was_up != is_up || was_healthy != is_healthy)
+        announce(app);
+}
+
+static void again_in(outr_app *app, uint64_t ns)
+{
+    if (!app->is_stopped)
+        outr_timer_start(app->loop, &app->timer, outr_loop_now(app->loop) + ns);
+}
+
+static void on_probed(outr_op *op)
+{
+    outr_app *app = OUTR_CONTAINER(op, outr_app, op);
+    bool is_good = !op->err.code && app->probe.status >= 200 && app->probe.status < 300;
+    char status[12];
+    int n = snprintf(status, sizeof status, "%d", op->err.code ? 0 : app->probe.status);
+    const outr_str label = outr_str_of(status, (size_t)n);
+    outr_metric_count(outr_loop_metrics(app->loop), &probe_count, &label, 1);
+    outr_arena_reset(app->probe_arena);
+    if (app->is_freed) {
+        outr_arena_free(app->probe_arena);
+        free(app);
+        return;
+    }
+    app->failures = is_good ? 0 : app->failures + 1;
+    if (is_good)
+        set_state(app, true, true);
+    else if (app->failures >= app->settings->app_health_threshold)
+        set_state(app, true, false);
+    again_in(app, app->settings->app_health_interval_ns);
+}
+
+static void probe(outr_app *app)
+{
+    if (!app->probe_arena)
+        app->probe_arena = outr_arena_new(OUTR_MIB);
+    app->probe = (outr_app_fetch){.method = OUTR_STR("GET"), .target = app->settings->app_health_path, .max_body = 64 * OUTR_KIB};
+    if (app->probe.target.n == 0 || app->probe.target.p[0] != '/')
+        app->probe.target = outr_arena_printf(app->probe_arena, "/" OUTR_FMT, OUTR_ARG(app->settings->app_health_path));
+    app->probe.call.skip_token = app->probe.call.skip_limit = true;
+    outr_headers_init(&app->probe.headers, app->probe_arena);
+    outr_op_init(&app->op, app->loop, NULL, outr_loop_now(app->loop) + app->settings->app_health_timeout_ns, on_probed);
+    outr_app_fetch_start(app, &app->probe, &app->op);
+}
+
+static void on_port_tried(outr_op *op)
+{
+    outr_app *app = OUTR_CONTAINER(op, outr_app, op);
+    if (app->connect.stream) {
+        static const outr_stream_events no_events = {0};
+        app->connect.stream->events = &no_events;
+        outr_stream_close(app->connect.stream);
+    }
+    if (app->is_freed) {
+        free(app);
+        return;
+    }
+    if (op->err.code) {
+        again_in(app, PORT_WAIT_NS);
+        return;
+    }
+    bool is_checked = app->settings->app_health_check;
+    set_state(app, true, !is_checked);
+    if (is_checked)
+        probe(app);
+}
+
+static void try_port(outr_app *app)
+{
+    outr_env *env = outr_loop_env(app->loop);
+    outr_op_init(&app->op, app->loop, NULL, outr_loop_now(app->loop) + 5 * OUTR_SEC, on_port_tried);
+    env->connect(env, app->loop, &app->connect, &app->op);
+}
+
+static void on_timer(outr_timer *timer)
+{
+    outr_app *app = OUTR_CONTAINER(timer, outr_app, timer);
+    if (outr_app_is_up(app))
+        probe(app);
+    else
+        try_port(app);
+}
+
+void outr_app_start(outr_app *app)
+{
+    app->is_started = true;
+    app->timer.fire = on_timer;
+    if (outr_app_is_configured(app))
+        try_port(app);
+}
+
+void outr_app_stop(outr_app *app)
+{
+    app->is_stopped = true;
+    outr_timer_stop(app->loop, &app->timer);
+    if (outr_op_is_pending(&app->op))
+        outr_op_cancel(&app->op, OUTR_CANCELLED);
+}
+
+/* ---- making and freeing ------------------------------------------------------------------------ */
+
+static outr_code open_pool(outr_app *app, const outr_addr *addr, outr_err *err)
+{
+    const outr_settings *s = app->settings;
+    static const outr_tls_options trusting = {0}; /* the app's certificate is not verified: contract/lifecycle.md */
+    if (s->app_protocol >= OUTR_APP_GRPC)
+        return OUTR_OK;
+    if (s->app_protocol == OUTR_APP_HTTPS) {
+        outr_code rc = outr_tls_new(&app->tls, &trusting, err);
+        if (rc)
+            return rc;
+    }
+    const outr_http_pool_options options = {
+        .loop = app->loop,
+        .addr = *addr,
+        .version = s->app_protocol == OUTR_APP_H2C ? OUTR_HTTP_2 : OUTR_HTTP_1,
+        .tls = app->tls,
+        .server_name = s->app_channel_address,
+        .limits = {.max_header_bytes = OUTR_MAX((size_t)s->read_buffer_bytes, 64 * OUTR_KIB), .body_idle_ns = 24 * 3600 * OUTR_SEC},
+        .max_connections = APP_CONNECTIONS,
+        .max_pending = 65536,
+    };
+    app->pool = outr_http_pool_new(&options);
+    return OUTR_OK;
+}
+
+outr_code outr_app_new(outr_app **out, const outr_app_options *options, outr_err *err)
+{
+    const outr_settings *s = options->settings;
+    outr_app *app = outr_alloc(sizeof *app);
+    app->loop = options->loop;
+    app->settings = s;
+    app->state = options->state;
+    app->shared = &options->state->loops[outr_loop_index(options->loop)];
+    app->shared->app = app;
+    app->greeter.run = on_greet;
+    outr_list_init(&app->waiting);
+    outr_list_init(&app->watchers);
+    outr_str host = outr_str_is(s->app_channel_address, "localhost") ? OUTR_STR("127.0.0.1") : s->app_channel_address;
+    outr_code rc = OUTR_OK;
+    if (s->app_port) {
+        rc = outr_addr_from_ip(&app->connect.addr, host, s->app_port, err);
+        if (rc)
+            outr_wrap(err, "--app-channel-address");
+        else
+            rc = open_pool(app, &app->connect.addr, err);
+        int n = snprintf(app->authority_text, sizeof app->authority_text, "%.250s:%u", s->app_channel_address.p, s->app_port);
+        app->authority = outr_str_of(app->authority_text, (size_t)n);
+    }
+    if (rc) {
+        app->shared->app = NULL;
+        free(app);
+        return rc;
+    }
+    *out = app;
+    return OUTR_OK;
+}
+
+void outr_app_free(outr_app *app)
+{
+    outr_loop_undefer(&app->greeter);
+    outr_timer_stop(app->loop, &app->timer);
+    app->shared->app = NULL;
+    app->is_stopped = true;
+    outr_http_pool_free(app->pool);
+    outr_tls_unref(app->tls);
+    app->is_freed = outr_op_is_pending(&app->op);
+    if (app->is_freed)
+        return; /* its last operation frees it */
+    outr_arena_free(app->probe_arena);
+    free(app);
+}
