@@ -118,7 +118,9 @@ void outr_cli_help(const outr_command *self, outr_buf *out) {
             outr_buf_printf(out, "  -%c, ", flag->letter);
         else
             outr_buf_printf(out, "      ");
-        outr_buf_printf(out, "%s%*s%s\n", left, OUTR_MAX(HELP_COLUMN - n, 1), "", flag->text);
+        bool is_wide = n >= HELP_COLUMN;
+        outr_buf_printf(out, "%s%s%*s%s\n", left, is_wide ? "\n      " : "",
+                        is_wide ? HELP_COLUMN : HELP_COLUMN - n, "", flag->text);
     }
     outr_buf_printf(out, "  -h, %-*s%s\n", HELP_COLUMN, "--help", "this text");
     outr_buf_printf(out, "\nExamples:\n%s", self->examples);
