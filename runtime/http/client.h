@@ -59,6 +59,7 @@ struct outr_http_call {
     outr_source *response;        /* NULL: no body */
     outr_arena *arena;            /* in: the request's arena, used for the response head too */
     outr_call_progress progress;
+    bool body_taken;              /* reading of `body` has begun: it cannot be sent a second time */
     bool was_reused;              /* it went out on a kept-alive connection (a stale one may be retried) */
     uint32_t peer_setting;        /* value of settings_id in the peer's SETTINGS, 0 when absent */
     void *impl;                   /* machinery */

@@ -301,6 +301,7 @@ static void do_start(outr__client *client, outr_http_call *call)
     call->progress = OUTR_CALL_SENT;
     outr_loop_flush(c->loop, &c->flusher);
     watch(c);
+    call->body_taken = has_body;
     if (has_body)
         outr_source_attach(call->body, &c->in);
 }

@@ -272,6 +272,7 @@ static void do_start(outr__client *client, outr_http_call *call)
         return;
     }
     call->progress = OUTR_CALL_SENT;
+    call->body_taken = has_body;
     if (has_body)
         outr_source_attach(call->body, &k->stream.out);
     else

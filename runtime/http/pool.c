@@ -107,7 +107,7 @@ void outr_http_call_start(outr_http_pool *pool, outr_http_call *call, outr_op *o
     call->impl = impl;
     call->progress = OUTR_CALL_NOT_SENT;
     call->response = NULL;
-    call->was_reused = false;
+    call->was_reused = call->body_taken = false;
     pool->in_flight++;
     outr_op_begin(op, call, on_cancel);
     outr_list_push(&pool->waiting, &impl->link);

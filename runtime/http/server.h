@@ -37,6 +37,7 @@ struct outr_exchange {
     int status;
     uint64_t received_bytes, sent_bytes; /* bodies */
     const struct outr__exchange_ops *ops; /* the connection's */
+    void *invoke;                 /* the invocation that has taken it over, if any */
 };
 
 typedef struct outr_http_handler {
@@ -53,7 +54,7 @@ typedef struct outr_http_server_options {
     outr_http_limits limits;
     bool allow_h1, allow_h2;      /* h2: preface, upgrade and ALPN */
     bool allow_connect_protocol;  /* RFC 8441 offered in SETTINGS */
-    uint64_t max_connections;     /* 0: 20000; over it accepting pauses */
+    uint64_t max_connections;     /* 0: 20000; over it new ones are reset */
     uint64_t max_age_ns;          /* GOAWAY / Connection: close after; 0: never */
     /* Announced in SETTINGS so that a peer can tell an Outrigger; 0: none. */
     uint16_t settings_id;

@@ -59,6 +59,7 @@ typedef struct outr_invoke {
     /* Before the head is sent: headers may be added or removed. May be NULL. */
     void (*on_head)(struct outr_invoke *invoke, outr_http_response *head);
     void *user;
+    void *impl;                   /* machinery */
 } outr_invoke;
 /* invoke must lie on x->arena. Cancelled by x->on_gone, which invoke takes over. */
 void outr_mesh_invoke(outr_mesh *mesh, outr_invoke *invoke);

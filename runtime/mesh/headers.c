@@ -1,0 +1,113 @@
+#include "mesh/internal.h"
+
+/* Never from a client, never to an app under the client's hand: they say who calls. */
+static bool is_internal(outr_str name)
+{
+    static const char *const names[] = {"dapr-caller-app-id", "dapr-caller-namespace", "dapr-callee-app-id", "destination-app-id", "dapr-app-id", OUTR__ERROR_HEADER};
+    if (name.n < 11 || (((unsigned char)name.p[0] | 0x20) != 'd' && ((unsigned char)name.p[0] | 0x20) != 'o'))
+        return false;
+    for (size_t i = 0; i < OUTR_LEN(names); i++) {
+        if (outr_str_iis(name, names[i]))
+            return true;
+    }
+    return false;
+}
+
+static bool is_bin(outr_str name)
+{
+    return name.n > 4 && outr_str_iis(outr_str_skip(name, name.n - 4), "-bin");
+}
+
+/* The trace headers are written anew where this hop has a span; else the client's pass as they are,
+ * tracestate only together with a traceparent. */
+static void add_trace(outr_headers *out, const outr_headers *in, const outr_trace *trace, bool is_traced, bool always)
+{
+    outr_str given = outr_headers_get(in, "traceparent");
+    if (is_traced || (always && given.p == NULL) || (given.p && outr_str_trim(given).n == 0)) {
+        char *text = outr_arena_alloc(out->arena, OUTR_TRACEPARENT_LEN + 1);
+        outr_trace_write(trace, text);
+        outr_headers_add(out, OUTR_STR("traceparent"), outr_str_of(text, OUTR_TRACEPARENT_LEN));
+        if (trace->state.n)
+            outr_headers_add(out, OUTR_STR("tracestate"), trace->state);
+        return;
+    }
+    if (!given.p)
+        return;
+    outr_headers_add(out, OUTR_STR("traceparent"), given);
+    outr_str state = outr_headers_get(in, "tracestate");
+    if (state.p)
+        outr_headers_add(out, OUTR_STR("tracestate"), state);
+}
+
+static bool is_trace(outr_str name)
+{
+    return outr_str_iis(name, "traceparent") || outr_str_iis(name, "tracestate");
+}
+
+/* All that may cross: no hop-by-hop, no tokens, nothing that speaks in our name. */
+static void copy_request(outr_headers *out, const outr_headers *in)
+{
+    for (size_t i = 0; i < in->count; i++) {
+        const outr_header *h = &in->items[i];
+        if (is_internal(h->name) || outr_header_is_hop_by_hop(in, h->name) || outr_str_iis(h->name, "dapr-api-token") || is_trace(h->name) || is_bin(h->name))
+            continue;
+        outr_headers_add(out, h->name, h->value);
+    }
+}
+
+static void append(outr_headers *out, const outr_headers *in, const char *name, outr_str value)
+{
+    outr_str given = outr_headers_get(in, name);
+    if (given.n)
+        value = outr_arena_printf(out->arena, OUTR_FMT ", " OUTR_FMT, OUTR_ARG(given), OUTR_ARG(value));
+    outr_headers_set(out, outr_str_from(name), value);
+}
+
+void outr__headers_to_peer(outr_headers *out, const outr_mesh_options *o, const outr_exchange *x, const outr__target *target, const outr_trace *trace, bool is_traced)
+{
+    const outr_headers *in = &x->req.headers;
+    bool is_v6 = outr_str_find(o->host, ':') >= 0;
+    copy_request(out, in);
+    outr_headers_add(out, OUTR_STR("dapr-caller-app-id"), o->settings->app_id);
+    outr_headers_add(out, OUTR_STR("dapr-caller-namespace"), o->settings->namespace_);
+    outr_headers_add(out, OUTR_STR("dapr-callee-app-id"), target->app_id);
+    append(out, in, "X-Forwarded-For", o->host);
+    append(out, in, "X-Forwarded-Host", o->host_name);
+    append(out, in, "Forwarded",
+           outr_arena_printf(out->arena, is_v6 ? "for=\"[" OUTR_FMT "]\";by=\"[" OUTR_FMT "]\";host=" OUTR_FMT : "for=" OUTR_FMT ";by=" OUTR_FMT ";host=" OUTR_FMT,
+                             OUTR_ARG(o->host), OUTR_ARG(o->host), OUTR_ARG(o->host_name)));
+    add_trace(out, in, trace, is_traced, false);
+}
+
+void outr__headers_to_app(outr_headers *out, const outr_headers *in, const outr_trace *trace, bool is_traced)
+{
+    static const char *const said[] = {"dapr-caller-app-id", "dapr-caller-namespace", "dapr-callee-app-id"};
+    copy_request(out, in);
+    for (size_t i = 0; i < OUTR_LEN(said); i++) {
+        outr_str value = outr_headers_get(in, said[i]);
+        if (value.p)
+            outr_headers_add(out, outr_str_from(said[i]), value);
+    }
+    add_trace(out, in, trace, is_traced, true);
+}
+
+void outr__headers_to_outside(outr_headers *out, const outr_headers *in, const outr__target *target, const outr_trace *trace, bool is_traced)
+{
+    copy_request(out, in);
+    for (size_t i = 0; target->endpoint && i < target->endpoint->header_count; i++)
+        outr_headers_set(out, target->endpoint->headers[i].name, target->endpoint->headers[i].value);
+    add_trace(out, in, trace, is_traced, true);
+}
+
+void outr__headers_of_answer(outr_headers *out, const outr_headers *in)
+{
+    for (size_t i = 0; i < in->count; i++) {
+        const outr_header *h = &in->items[i];
+        if (outr_header_is_hop_by_hop(in, h->name) || is_bin(h->name) || outr_str_iis(h->name, OUTR__ERROR_HEADER))
+            continue;
+        outr_str name = h->name;
+        if (outr_str_istarts(name, OUTR_STR("grpc-")))
+            name = outr_arena_printf(out->arena, "dapr-" OUTR_FMT, OUTR_ARG(name));
+        outr_headers_add(out, name, h->value);
+    }
+}

@@ -1,0 +1,116 @@
+/* What the files of mesh/ share. */
+#ifndef OUTR_MESH_INTERNAL_H
+#define OUTR_MESH_INTERNAL_H
+
+#include "base/url.h"
+#include "mesh/mesh.h"
+
+/* ---- target.c: who is meant, and which path ---------------------------------------------------- */
+
+typedef struct outr__target {
+    enum { OUTR__APP, OUTR__URL, OUTR__ENDPOINT } kind;
+    outr_str app_id, namespace_;
+    outr_str base_url;                 /* URL, ENDPOINT */
+    const outr_endpoint_spec *endpoint;
+} outr__target;
+
+outr_code outr__target_parse(outr__target *out, outr_str text, const outr_snapshot *snapshot, const outr_settings *settings, outr_err *err);
+/* Checks and cleans the decoded method and writes it as a request target: "/a%20b?x=1". */
+outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method, outr_str query, outr_err *err);
+/* As Go spells verbs: known ones in upper case, others POST; CONNECT is refused. */
+outr_code outr__verb(outr_str *out, outr_str method, outr_err *err);
+bool outr__is_idempotent(outr_str verb);
+
+/* ---- headers.c: what crosses a hop (contract/invocation.md sections 4 to 6) --------------------- */
+
+#define OUTR__ERROR_HEADER "outrigger-error" /* <gRPC code>: the peer's sidecar failed, not its app */
+
+/* From the client to the peer's sidecar. */
+void outr__headers_to_peer(outr_headers *out, const outr_mesh_options *o, const outr_exchange *x, const outr__target *target, const outr_trace *trace, bool is_traced);
+/* To an app: from a peer's request, or the client's own for a local call. */
+void outr__headers_to_app(outr_headers *out, const outr_headers *in, const outr_trace *trace, bool is_traced);
+/* To a URL or HTTPEndpoint. */
+void outr__headers_to_outside(outr_headers *out, const outr_headers *in, const outr__target *target, const outr_trace *trace, bool is_traced);
+/* Of an answer, in either direction. */
+void outr__headers_of_answer(outr_headers *out, const outr_headers *in);
+
+/* ---- relay.c: an answer on its way back --------------------------------------------------------- */
+
+typedef struct outr__relay {
+    outr_exchange *x;
+    outr_http_call *call;
+    bool guesses_type;                 /* an answer without Content-Type gets one from its first bytes */
+    void (*on_head)(struct outr__relay *relay, outr_http_response *head); /* before it goes out; may be NULL */
+    bool has_head;                     /* the head has gone out */
+    /* machinery */
+    outr_http_response head;
+    outr_sink guesser;
+    outr_sink *to;
+} outr__relay;
+void outr__relay_answer(outr__relay *relay, outr_http_call *call); /* from call->on_response */
+
+/* A body that must not be longer than max: a source in front of a source. */
+typedef struct outr__limiter {
+    outr_source source;                /* what the call reads */
+    outr_sink sink;
+    uint64_t left;
+    bool is_over;                      /* it was longer */
+} outr__limiter;
+outr_source *outr__limiter_init(outr__limiter *limiter, outr_source *from, uint64_t max);
+
+/* ---- peers.c: instances of an app and connections to them ---------------------------------------- */
+
+typedef struct outr__peer outr__peer;
+typedef struct outr__peers outr__peers;
+typedef struct outr__pick {
+    outr_str app_id, namespace_;
+    bool is_fresh;                     /* in: do not trust the cache */
+    outr__peer *tried[8];              /* in: not these again while there are others */
+    size_t tried_count;
+    outr__peer *peer;                  /* out: held until outr__peer_release */
+    outr_op *op;
+    /* machinery */
+    outr__peers *peers;
+    outr_arena *arena;
+    outr_resolve resolve;
+    outr_op inner;
+    unsigned attempts;
+    bool sleeps;
+} outr__pick;
+
+outr__peers *outr__peers_new(const outr_mesh_options *o);
+void outr__peers_free(outr__peers *peers);
+/* NOT_FOUND: nobody has that id. */
+void outr__pick_start(outr__peers *peers, outr__pick *pick, outr_arena *arena, outr_op *op);
+outr_http_pool *outr__peer_pool(outr__peer *peer);
+void outr__peer_release(outr__peer *peer, bool has_failed);
+
+/* ---- outside.c: pools for URLs -------------------------------------------------------------------- */
+
+typedef struct outr__outside outr__outside;
+typedef struct outr__reach {
+    const outr__target *target;
+    outr_url url;                      /* out */
+    outr_http_pool *pool;              /* out */
+    outr_op *op;
+    outr_lookup lookup;
+    outr_op inner;
+    outr__outside *outside;
+    outr_str key;
+} outr__reach;
+outr__outside *outr__outside_new(const outr_mesh_options *o);
+void outr__outside_free(outr__outside *outside);
+void outr__reach_start(outr__outside *outside, outr__reach *reach, outr_arena *arena, outr_op *op);
+
+/* ---- the mesh itself ------------------------------------------------------------------------------ */
+
+struct outr_mesh {
+    outr_mesh_options o;
+    outr_snapshot *snapshot;
+    outr_trace_config trace;
+    outr__peers *peers;
+    outr__outside *outside;
+    outr_list calls;                   /* in flight, both sides: cancelled when the mesh ends */
+};
+
+#endif

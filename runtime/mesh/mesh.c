@@ -1,0 +1,104 @@
+#include "components/registry.h"
+#include "mesh/internal.h"
+
+static void use_snapshot(outr_mesh *mesh, const outr_snapshot *snapshot)
+{
+    outr_snapshot *before = mesh->snapshot;
+    mesh->snapshot = outr_snapshot_ref(snapshot);
+    mesh->trace = (outr_trace_config){snapshot->configuration.tracing_is_on, snapshot->configuration.sampling_rate};
+    outr_snapshot_unref(before);
+}
+
+outr_mesh *outr_mesh_new(const outr_mesh_options *options)
+{
+    outr_mesh *mesh = outr_alloc(sizeof *mesh);
+    mesh->o = *options;
+    outr_list_init(&mesh->calls);
+    use_snapshot(mesh, options->snapshot);
+    mesh->peers = outr__peers_new(&mesh->o);
+    mesh->outside = outr__outside_new(&mesh->o);
+    return mesh;
+}
+
+void outr_mesh_free(outr_mesh *mesh)
+{
+    outr__peers_free(mesh->peers);
+    outr__outside_free(mesh->outside);
+    outr_snapshot_unref(mesh->snapshot);
+    free(mesh);
+}
+
+void outr_mesh_update(outr_mesh *mesh, const outr_snapshot *snapshot)
+{
+    use_snapshot(mesh, snapshot);
+}
+
+/* ---- the resolver ----------------------------------------------------------------------------------- */
+
+static void on_joined(outr_op *inner)
+{
+    outr_mesh_resolver_open *req = OUTR_CONTAINER(inner, outr_mesh_resolver_open, inner);
+    if (inner->err.code) {
+        outr_err err = inner->err;
+        outr_op_fail(req->op, &err);
+        return;
+    }
+    outr_op_finish(req->op);
+}
+
+static void on_opened(outr_op *inner)
+{
+    outr_mesh_resolver_open *req = OUTR_CONTAINER(inner, outr_mesh_resolver_open, inner);
+    outr_loop *loop = inner->loop;
+    if (inner->err.code) {
+        outr_err err = inner->err;
+        req->resolver = NULL;
+        outr_op_fail(req->op, &err);
+        return;
+    }
+    outr_op_init(&req->inner, loop, req->op, 0, on_joined);
+    req->resolver->backend->join(req->resolver, &req->self, &req->inner);
+}
+
+static void on_cancel(outr_op *op)
+{
+    outr_mesh_resolver_open *req = op->impl;
+    outr_op_cancel(&req->inner, op->err.code);
+}
+
+void outr_mesh_resolver_open_start(outr_mesh_resolver_open *req, outr_op *op)
+{
+    const outr_configuration *c = &req->snapshot->configuration;
+    outr_str name = c->name_resolution_component.n ? c->name_resolution_component : OUTR_STR("sqlite");
+    outr_str version = c->name_resolution_version.n ? c->name_resolution_version : OUTR_STR("v1");
+    char type[160];
+    outr_err err;
+    req->op = op;
+    req->resolver = NULL;
+    outr_op_begin(op, req, on_cancel);
+    int n = snprintf(type, sizeof type, "nameresolution." OUTR_FMT, OUTR_ARG(name));
+    const outr_resolver_backend *backend = outr_registry_resolver(outr_str_of(type, OUTR_MIN((size_t)n, sizeof type - 1)), version);
+    if (!backend) {
+        outr_fail(&err, OUTR_UNIMPLEMENTED, "name resolution component \"" OUTR_FMT "\" is not in this version", OUTR_ARG(name));
+        outr_op_fail_soon(op, &err);
+        return;
+    }
+    const outr_component_init init = {
+        .name = name,
+        .type = outr_str_from(backend->base.type),
+        .version = version,
+        .app_id = req->settings->app_id,
+        .namespace_ = req->settings->namespace_,
+        .run_dir = req->run_dir,
+        .metadata = c->name_resolution,
+        .loop = op->loop,
+        .log = outr_loop_log(op->loop),
+    };
+    if (backend->create(&req->resolver, &init, &err)) {
+        outr_wrap(&err, "%s", type);
+        outr_op_fail_soon(op, &err);
+        return;
+    }
+    outr_op_init(&req->inner, op->loop, op, 0, on_opened);
+    backend->open(req->resolver, &req->inner);
+}

@@ -1,0 +1,153 @@
+#include "grpc/status.h"
+#include "mesh/internal.h"
+
+/* The called side: what the internal port's server runs for each request of a peer. */
+
+typedef struct served {
+    outr_mesh *mesh;
+    outr_exchange *x;
+    outr_link link;
+    outr_op op;
+    outr_app_call call;
+    outr_http_request req;
+    outr__relay relay;
+    outr_str caller;
+    unsigned tries;
+} served;
+
+static const outr_metric_desc req_recv = {"dapr_runtime_service_invocation_req_recv_total", "invocations received", OUTR_COUNTER, 0, {"src_app_id"}};
+static const outr_metric_desc res_sent = {"dapr_runtime_service_invocation_res_sent_total", "answers sent", OUTR_COUNTER, 0, {"dst_app_id", "status"}};
+
+/* An error of this sidecar, in a form no app can be mistaken for: the caller strips the header from
+ * what apps answer. */
+static void refuse(outr_exchange *x, outr_code code, const char *text)
+{
+    outr_http_response head = {.status = 500};
+    outr_headers_init(&head.headers, x->arena);
+    outr_headers_add(&head.headers, OUTR_STR(OUTR__ERROR_HEADER), outr_arena_printf(x->arena, "%d", (int)code));
+    outr_headers_add(&head.headers, OUTR_STR("content-type"), OUTR_STR("text/plain; charset=utf-8"));
+    outr_str body = outr_arena_printf(x->arena, "rpc error: code = %s desc = %s", outr_code_name(code), text);
+    head.content_length = (int64_t)body.n;
+    outr_http_reply(x, &head, body);
+    outr_http_done(x);
+}
+
+static void on_relay_head(outr__relay *relay, outr_http_response *head)
+{
+    served *s = OUTR_CONTAINER(relay, served, relay);
+    char text[12];
+    int n = snprintf(text, sizeof text, "%d", head->status);
+    const outr_str labels[] = {s->caller, outr_str_of(text, (size_t)n)};
+    outr_metric_count(outr_loop_metrics(s->mesh->o.loop), &res_sent, labels, 1);
+}
+
+static void on_response(outr_http_call *http)
+{
+    served *s = http->user;
+    s->relay.x = s->x;
+    s->relay.on_head = on_relay_head;
+    outr__relay_answer(&s->relay, http);
+}
+
+static void on_inform(outr_http_call *http, const outr_http_response *head)
+{
+    served *s = http->user;
+    if (head->status != 100)
+        outr_http_inform(s->x, head);
+}
+
+static void start(served *s);
+
+static void on_done(outr_op *op)
+{
+    served *s = OUTR_CONTAINER(op, served, op);
+    outr_exchange *x = s->x;
+    const outr_http_call *http = &s->call.http;
+    bool is_stale = op->err.code == OUTR_UNAVAILABLE && http->was_reused && http->progress == OUTR_CALL_SENT && !http->body_taken && outr__is_idempotent(s->req.method);
+    if (op->err.code && is_stale && s->tries++ == 0 && x->on_gone) {
+        start(s); /* the app closed a kept-alive connection just as the request went out */
+        return;
+    }
+    outr_link_remove(&s->link);
+    if (op->err.code == OUTR_OK || s->relay.has_head) {
+        outr_http_done(x);
+        return;
+    }
+    char text[OUTR_ERR_TEXT_MAX + 32];
+    snprintf(text, sizeof text, "error invoking app channel: %s", op->err.text);
+    refuse(x, OUTR_INTERNAL, text);
+}
+
+static void start(served *s)
+{
+    s->call = (outr_app_call){.http = {.req = &s->req, .body = s->x->req.upgrade.n ? s->x->tunnel : s->x->body, .on_response = on_response, .on_inform = on_inform, .user = s, .arena = s->x->arena}};
+    outr_op_init(&s->op, s->mesh->o.loop, NULL, 0, on_done);
+    outr_app_call_start(s->mesh->o.app, &s->call, &s->op);
+}
+
+static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED)
+{
+    served *s = x->user;
+    x->on_gone = NULL;
+    outr_op_cancel(&s->op, OUTR_CANCELLED);
+}
+
+/* What was judged is what is dispatched: the target goes on byte for byte, so it must be clean. */
+static bool is_clean_target(outr_arena *arena, outr_str target)
+{
+    outr_str path;
+    outr_str_cut(target, '?', &path);
+    return path.n > 0 && path.p[0] == '/' && outr_str_find(target, '#') < 0 && outr_str_eq(outr_path_clean(arena, path), path);
+}
+
+static bool admit(outr_mesh *mesh, outr_exchange *x)
+{
+    outr_str callee = outr_headers_get(&x->req.headers, "dapr-callee-app-id");
+    if (outr_grpc_is_call(&x->req) && !callee.p) {
+        outr_grpc_refuse(x, OUTR_UNIMPLEMENTED, OUTR_STR("calls of a daprd peer are not in this version"));
+        return false;
+    }
+    if (!outr_str_eq(callee, mesh->o.settings->app_id)) {
+        refuse(x, OUTR_NOT_FOUND, "this sidecar serves another app id");
+        return false;
+    }
+    if (!outr_app_is_configured(mesh->o.app)) {
+        refuse(x, OUTR_INTERNAL, "app channel is not initialized");
+        return false;
+    }
+    if (outr_app_is_up(mesh->o.app) && !outr_app_is_healthy(mesh->o.app)) {
+        refuse(x, OUTR_INTERNAL, "app is not in a healthy state");
+        return false;
+    }
+    if (!is_clean_target(x->arena, x->req.target)) {
+        refuse(x, OUTR_INVALID_ARGUMENT, "malformed method");
+        return false;
+    }
+    return true;
+}
+
+static void on_request(void *ctx, outr_exchange *x)
+{
+    outr_mesh *mesh = ctx;
+    outr_trace parent, span;
+    if (!admit(mesh, x))
+        return;
+    served *s = outr_arena_alloc(x->arena, sizeof *s);
+    s->mesh = mesh;
+    s->x = x;
+    s->caller = outr_headers_get(&x->req.headers, "dapr-caller-app-id");
+    x->user = s;
+    x->on_gone = on_gone;
+    const outr_str label = s->caller.n ? s->caller : OUTR_STR("unknown");
+    s->caller = label;
+    outr_metric_count(outr_loop_metrics(mesh->o.loop), &req_recv, &label, 1);
+    outr_trace_read(&parent, &x->req.headers);
+    outr_trace_start(&span, &parent, &mesh->trace, outr_loop_rand(mesh->o.loop));
+    s->req = (outr_http_request){.method = x->req.method, .target = x->req.target, .content_length = x->req.content_length, .upgrade = x->req.upgrade};
+    outr_headers_init(&s->req.headers, x->arena);
+    outr__headers_to_app(&s->req.headers, &x->req.headers, &span, mesh->trace.is_on);
+    outr_list_push(&mesh->calls, &s->link);
+    start(s);
+}
+
+const outr_http_handler outr_mesh_handler = {.on_request = on_request};
