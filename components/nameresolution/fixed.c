@@ -1,0 +1,172 @@
+#include "base/url.h"
+#include "components/nameresolution.h"
+
+/* Resolvers that need no registry: a pattern, or a list of addresses per app id. Hosts are literal
+ * addresses or names the system can look up. */
+
+typedef struct resolver {
+    outr_resolver base;
+    outr_arena *arena;
+    outr_kvs entries;      /* static: app id -> "host:port,host:port" */
+    outr_str format;       /* nameformat: pattern with {appid} */
+} resolver;
+
+/* One question: its names are looked up one after the other. */
+typedef struct question {
+    resolver *r;
+    outr_resolve *req;
+    outr_op *op;
+    outr_op inner;
+    outr_lookup lookup;
+    outr_str rest;         /* addresses still to look up */
+} question;
+
+static resolver *of(outr_resolver *base)
+{
+    return OUTR_CONTAINER(base, resolver, base);
+}
+
+static void finish_now(outr_op *op)
+{
+    outr_op_begin(op, NULL, NULL);
+    outr_op_finish_soon(op);
+}
+
+static void open_resolver(outr_resolver *base OUTR_UNUSED, outr_op *op)
+{
+    finish_now(op);
+}
+
+static void close_resolver(outr_resolver *base, outr_op *op)
+{
+    outr_arena_free(of(base)->arena);
+    finish_now(op);
+}
+
+static void join(outr_resolver *base OUTR_UNUSED, const outr_self *self OUTR_UNUSED, outr_op *op)
+{
+    finish_now(op); /* there is nothing to register with */
+}
+
+static void look_up_next(question *q);
+
+static void on_looked_up(outr_op *inner)
+{
+    question *q = OUTR_CONTAINER(inner, question, inner);
+    outr_resolve *req = q->req;
+    if (outr_op_is_cancelled(q->op)) {
+        outr_op_finish(q->op);
+        return;
+    }
+    for (size_t i = 0; !inner->err.code && i < q->lookup.count && req->count < 64; i++)
+        req->instances[req->count++].addr = q->lookup.addrs[i];
+    if (q->rest.p)
+        look_up_next(q);
+    else if (inner->err.code && req->count == 0)
+        outr_op_fail(q->op, &inner->err);
+    else
+        outr_op_finish(q->op);
+}
+
+static void look_up_next(question *q)
+{
+    outr_loop *loop = q->op->loop;
+    outr_env *env = outr_loop_env(loop);
+    outr_str one, host = OUTR_STR_NONE;
+    uint16_t port = 0;
+    q->rest = outr_str_cut(q->rest, ',', &one);
+    outr_hostport_parse(outr_str_trim(one), &host, &port, NULL);
+    q->lookup = (outr_lookup){.host = host, .port = port ? port : q->req->port};
+    outr_op_init(&q->inner, loop, q->op, 0, on_looked_up);
+    env->lookup(env, loop, &q->lookup, &q->inner);
+}
+
+static void on_cancel(outr_op *op)
+{
+    question *q = op->impl;
+    outr_op_cancel(&q->inner, op->err.code);
+}
+
+static void ask(resolver *r, outr_resolve *req, outr_str addresses, outr_op *op)
+{
+    question *q = outr_arena_alloc(req->arena, sizeof *q);
+    req->count = 0;
+    if (addresses.n == 0) {
+        finish_now(op);
+        return;
+    }
+    req->instances = outr_arena_alloc(req->arena, 64 * sizeof *req->instances);
+    *q = (question){.r = r, .req = req, .op = op, .rest = addresses};
+    outr_op_begin(op, q, on_cancel);
+    look_up_next(q);
+}
+
+/* ---- static ----------------------------------------------------------------------------------------- */
+
+static void resolve_static(outr_resolver *base, outr_resolve *req, outr_op *op)
+{
+    const outr_kv *kv = outr_kvs_find_exact(of(base)->entries, req->app_id);
+    ask(of(base), req, kv ? kv->value : OUTR_STR_NONE, op);
+}
+
+/* ---- nameformat ------------------------------------------------------------------------------------- */
+
+static void resolve_format(outr_resolver *base, outr_resolve *req, outr_op *op)
+{
+    static const char mark[] = "{appid}";
+    outr_str format = of(base)->format;
+    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(1024);
+    ptrdiff_t at;
+    while ((at = outr_str_search(format, OUTR_STR(mark))) >= 0) {
+        outr_buf_str(&out, outr_str_head(format, (size_t)at));
+        outr_buf_str(&out, req->app_id);
+        format = outr_str_skip(format, (size_t)at + sizeof mark - 1);
+    }
+    outr_buf_str(&out, format);
+    ask(of(base), req, outr_arena_str(req->arena, outr_buf_view(&out)), op);
+}
+
+static outr_code create(outr_resolver **out, const outr_component_init *init, const outr_resolver_backend *backend, bool needs_format, outr_err *err)
+{
+    const outr_kv *format = outr_kvs_find(init->metadata, "format");
+    if (needs_format && (!format || outr_str_search(format->value, OUTR_STR("{appid}")) < 0))
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "format: required, with {appid} in it");
+    outr_arena *arena = outr_arena_new(OUTR_MIB);
+    resolver *r = outr_arena_alloc(arena, sizeof *r);
+    outr_kv *items = outr_arena_alloc(arena, (init->metadata.count + 1) * sizeof *items);
+    for (size_t i = 0; i < init->metadata.count; i++)
+        items[i] = (outr_kv){outr_arena_str(arena, init->metadata.items[i].key), outr_arena_str(arena, init->metadata.items[i].value)};
+    r->base.backend = backend;
+    r->arena = arena;
+    r->entries = (outr_kvs){items, init->metadata.count};
+    r->format = format ? outr_arena_str(arena, format->value) : OUTR_STR_NONE;
+    *out = &r->base;
+    return OUTR_OK;
+}
+
+extern const outr_resolver_backend outr_nameresolution_static, outr_nameresolution_nameformat, outr_nameresolution_structuredformat, outr_nameresolution_dns;
+
+static outr_code create_static(outr_resolver **out, const outr_component_init *init, outr_err *err)
+{
+    return create(out, init, &outr_nameresolution_static, false, err);
+}
+
+static outr_code create_format(outr_resolver **out, const outr_component_init *init, outr_err *err)
+{
+    return create(out, init, &outr_nameresolution_nameformat, true, err);
+}
+
+static const outr_bind_row format_rows[] = {
+    {"format", NULL, OUTR_BIND_STR, OUTR_BIND_REQUIRED, 0, 0, 0, NULL, NULL, 0, "address of an app id: host or host:port with {appid}"},
+};
+
+#define FIXED(type_text, rows_, count_, create_, resolve_)                                                                  \
+    {                                                                                                                       \
+        .base = {"nameresolution." type_text, "v1", rows_, count_}, .create = create_, .open = open_resolver,                \
+        .close = close_resolver, .join = join, .resolve = resolve_, .cache_ns = 5 * OUTR_SEC                                 \
+    }
+
+const outr_resolver_backend outr_nameresolution_static = FIXED("static", NULL, 0, create_static, resolve_static);
+const outr_resolver_backend outr_nameresolution_nameformat = FIXED("nameformat", format_rows, 1, create_format, resolve_format);
+const outr_resolver_backend outr_nameresolution_structuredformat = FIXED("structuredformat", format_rows, 1, create_format, resolve_format);
+const outr_resolver_backend outr_nameresolution_dns = FIXED("dns", format_rows, 1, create_format, resolve_format);

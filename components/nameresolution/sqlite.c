@@ -1,0 +1,360 @@
+#include "components/common/sqlite.h"
+
+#include "components/nameresolution.h"
+#include "loop/worker.h"
+
+#include <time.h>
+
+/* The registry in a file that all sidecars of a machine share. Table layout as daprd's component has
+ * it, so that both may use one file: contract/components.csv. */
+
+typedef struct config {
+    outr_str connection, table, metadata_table;
+    int64_t update_ns, cleanup_ns, timeout_ns, busy_ns;
+    bool disable_wal;
+} config;
+
+static const outr_bind_row rows[] = {
+    {"connectionString", NULL, OUTR_BIND_STR, 0, offsetof(config, connection), 0, 0, NULL, NULL, 0, "database file"},
+    {"tableName", NULL, OUTR_BIND_STR, 0, offsetof(config, table), 0, 0, "hosts", NULL, 0, "table with registrations"},
+    {"metadataTableName", NULL, OUTR_BIND_STR, 0, offsetof(config, metadata_table), 0, 0, "metadata", NULL, 0, "table with the schema version"},
+    {"updateInterval", NULL, OUTR_BIND_DURATION, 0, offsetof(config, update_ns), 1000000000, INT64_MAX, "5s", NULL, 1000000000, "heartbeat; older rows are ignored"},
+    {"cleanupInterval", NULL, OUTR_BIND_DURATION, 0, offsetof(config, cleanup_ns), 0, 0, "1h", NULL, 1000000000, "removal of stale rows"},
+    {"timeout", NULL, OUTR_BIND_DURATION, 0, offsetof(config, timeout_ns), 0, 0, "1s", NULL, 1000000000, "operation time limit"},
+    {"busyTimeout", NULL, OUTR_BIND_DURATION, 0, offsetof(config, busy_ns), 0, 0, "800ms", NULL, 1000000, "wait on a locked database"},
+    {"disableWAL", NULL, OUTR_BIND_BOOL, 0, offsetof(config, disable_wal), 0, 0, "false", NULL, 0, "no write-ahead log"},
+};
+
+#define DEFAULT_FILE "nameresolution.db"
+#define CACHE_NS     OUTR_SEC
+
+typedef struct resolver {
+    outr_resolver base;
+    config c;
+    char *connection;
+    outr_worker *worker;
+    sqlite3 *db;
+    sqlite3_stmt *find, *put, *drop, *sweep;
+    outr_loop *loop;
+    const outr_log *log;
+    /* registration */
+    char *address, *app_id, *namespace_, *id;
+    outr_timer beat;
+    struct job *beating;
+    uint64_t swept_ns;
+    bool is_joined, is_closing;
+} resolver;
+
+typedef enum what { OPEN, PUT, FIND, CLOSE } what;
+
+typedef struct job {
+    outr_work work;
+    what what;
+    resolver *r;
+    outr_resolve *resolve;
+    outr_op inner;      /* heartbeats of our own */
+    char **found;       /* addresses, heap: the arena is the loop's */
+    size_t count;
+} job;
+
+static resolver *of(outr_resolver *base)
+{
+    return OUTR_CONTAINER(base, resolver, base);
+}
+
+/* ---- on the worker ------------------------------------------------------------------------------ */
+
+static outr_code do_open(resolver *r, outr_err *err)
+{
+    char sql[1024];
+    const outr_sqlite_options o = {.connection = r->c.connection, .busy_timeout_ns = r->c.busy_ns, .disable_wal = r->c.disable_wal};
+    outr_code rc = outr_sqlite_open(&r->db, &o, err);
+    if (rc)
+        return rc;
+    snprintf(sql, sizeof sql,
+             "CREATE TABLE IF NOT EXISTS " OUTR_FMT " (key text NOT NULL PRIMARY KEY, value text NOT NULL);"
+             "CREATE TABLE IF NOT EXISTS " OUTR_FMT " (registration_id TEXT NOT NULL PRIMARY KEY, address TEXT NOT NULL, app_id TEXT NOT NULL,"
+             " namespace TEXT NOT NULL, last_update INTEGER NOT NULL);"
+             "CREATE UNIQUE INDEX IF NOT EXISTS " OUTR_FMT "_address_idx ON " OUTR_FMT " (address);"
+             "CREATE INDEX IF NOT EXISTS " OUTR_FMT "_last_update_idx ON " OUTR_FMT " (last_update);"
+             "INSERT OR IGNORE INTO " OUTR_FMT " (key, value) VALUES ('nr-migrations', '1')",
+             OUTR_ARG(r->c.metadata_table), OUTR_ARG(r->c.table), OUTR_ARG(r->c.table), OUTR_ARG(r->c.table), OUTR_ARG(r->c.table), OUTR_ARG(r->c.table), OUTR_ARG(r->c.metadata_table));
+    rc = outr_sqlite_exec(r->db, sql, err);
+    snprintf(sql, sizeof sql, "SELECT address FROM " OUTR_FMT " WHERE app_id = ? AND namespace = ? AND last_update >= unixepoch(CURRENT_TIMESTAMP) - ?", OUTR_ARG(r->c.table));
+    if (!rc)
+        rc = outr_sqlite_prepare(r->db, &r->find, sql, err);
+    snprintf(sql, sizeof sql, "INSERT OR REPLACE INTO " OUTR_FMT " (registration_id, address, app_id, namespace, last_update) VALUES (?, ?, ?, ?, unixepoch(CURRENT_TIMESTAMP))", OUTR_ARG(r->c.table));
+    if (!rc)
+        rc = outr_sqlite_prepare(r->db, &r->put, sql, err);
+    snprintf(sql, sizeof sql, "DELETE FROM " OUTR_FMT " WHERE registration_id = ?", OUTR_ARG(r->c.table));
+    if (!rc)
+        rc = outr_sqlite_prepare(r->db, &r->drop, sql, err);
+    snprintf(sql, sizeof sql, "DELETE FROM " OUTR_FMT " WHERE last_update < unixepoch(CURRENT_TIMESTAMP) - ?", OUTR_ARG(r->c.table));
+    return rc ? rc : outr_sqlite_prepare(r->db, &r->sweep, sql, err);
+}
+
+static int64_t update_seconds(const resolver *r)
+{
+    return (r->c.update_ns + (int64_t)OUTR_SEC - 1) / (int64_t)OUTR_SEC;
+}
+
+static outr_code do_put(resolver *r, outr_err *err)
+{
+    outr_sqlite_bind(r->put, 1, outr_str_from(r->id));
+    outr_sqlite_bind(r->put, 2, outr_str_from(r->address));
+    outr_sqlite_bind(r->put, 3, outr_str_from(r->app_id));
+    outr_sqlite_bind(r->put, 4, outr_str_from(r->namespace_));
+    outr_code rc = outr_sqlite_run(r->db, r->put, err);
+    if (rc)
+        return rc;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t ns = (uint64_t)now.tv_sec * OUTR_SEC;
+    if (r->c.cleanup_ns > 0 && ns - r->swept_ns > (uint64_t)r->c.cleanup_ns) {
+        r->swept_ns = ns;
+        sqlite3_bind_int64(r->sweep, 1, update_seconds(r) * 2);
+        outr_sqlite_run(r->db, r->sweep, NULL);
+    }
+    return OUTR_OK;
+}
+
+static outr_code do_find(resolver *r, job *j, outr_err *err)
+{
+    int rc;
+    outr_sqlite_bind(r->find, 1, j->resolve->app_id);
+    outr_sqlite_bind(r->find, 2, j->resolve->namespace_);
+    sqlite3_bind_int64(r->find, 3, update_seconds(r) + 1); /* a heartbeat may be under way */
+    while ((rc = sqlite3_step(r->find)) == SQLITE_ROW && j->count < 256) {
+        j->found = outr_realloc(j->found, (j->count + 1) * sizeof *j->found);
+        j->found[j->count++] = outr_str_dup(outr_sqlite_text(r->find, 0));
+    }
+    outr_code code = rc == SQLITE_ROW || rc == SQLITE_DONE ? OUTR_OK : outr_sqlite_fail(r->db, err, "SQLite");
+    sqlite3_reset(r->find);
+    return code;
+}
+
+static void do_close(resolver *r)
+{
+    if (r->db && r->is_joined) {
+        outr_sqlite_bind(r->drop, 1, outr_str_from(r->id));
+        outr_sqlite_run(r->db, r->drop, NULL);
+    }
+    sqlite3_finalize(r->find);
+    sqlite3_finalize(r->put);
+    sqlite3_finalize(r->drop);
+    sqlite3_finalize(r->sweep);
+    outr_sqlite_close(r->db);
+    r->db = NULL;
+}
+
+static void handle(void *ctx, outr_work **items, size_t count)
+{
+    resolver *r = ctx;
+    for (size_t i = 0; i < count; i++) {
+        job *j = OUTR_CONTAINER(items[i], job, work);
+        switch (j->what) {
+        case OPEN:
+            do_open(r, &items[i]->err);
+            break;
+        case PUT:
+            do_put(r, &items[i]->err);
+            break;
+        case FIND:
+            do_find(r, j, &items[i]->err);
+            break;
+        case CLOSE:
+            do_close(r);
+            break;
+        }
+    }
+}
+
+/* ---- on the loop -------------------------------------------------------------------------------- */
+
+static job *new_job(resolver *r, what w)
+{
+    job *j = outr_alloc(sizeof *j);
+    j->r = r;
+    j->what = w;
+    return j;
+}
+
+/* Calls that need no more than their op's end: the job is freed with the resolver's next turn. */
+typedef struct simple {
+    job job;
+    outr_op *op;
+    outr_op inner;
+} simple;
+
+static void on_simple_done(outr_op *inner)
+{
+    simple *s = OUTR_CONTAINER(inner, simple, inner);
+    outr_op *op = s->op;
+    resolver *r = s->job.r;
+    outr_err err = inner->err;
+    if (s->job.what == PUT && !err.code) {
+        r->is_joined = true;
+        outr_timer_start(r->loop, &r->beat, outr_loop_now(r->loop) + (uint64_t)r->c.update_ns);
+    }
+    bool is_close = s->job.what == CLOSE;
+    free(s);
+    if (is_close) {
+        outr_worker_close(r->worker);
+        free(r->connection);
+        free(r->address);
+        free(r->app_id);
+        free(r->namespace_);
+        free(r->id);
+        free(r);
+    }
+    if (err.code)
+        outr_op_fail(op, &err);
+    else
+        outr_op_finish(op);
+}
+
+static void run_simple(resolver *r, what w, outr_op *op)
+{
+    simple *s = outr_alloc(sizeof *s);
+    s->job.r = r;
+    s->job.what = w;
+    s->op = op;
+    outr_op_begin(op, s, NULL);
+    outr_op_init(&s->inner, op->loop, NULL, 0, on_simple_done);
+    outr_worker_submit(r->worker, &s->job.work, &s->inner);
+}
+
+static void on_beaten(outr_op *inner)
+{
+    job *j = OUTR_CONTAINER(inner, job, inner);
+    resolver *r = j->r;
+    if (inner->err.code)
+        OUTR_LOG(r->log, WARN, "registration could not be renewed", OUTR_ERR(&inner->err));
+    r->beating = NULL;
+    free(j);
+}
+
+static void on_beat(outr_timer *timer)
+{
+    resolver *r = OUTR_CONTAINER(timer, resolver, beat);
+    outr_timer_start(r->loop, timer, outr_loop_now(r->loop) + (uint64_t)r->c.update_ns);
+    if (r->beating)
+        return;
+    r->beating = new_job(r, PUT);
+    outr_op_init(&r->beating->inner, r->loop, NULL, 0, on_beaten);
+    outr_worker_submit(r->worker, &r->beating->work, &r->beating->inner);
+}
+
+static outr_code create(outr_resolver **out, const outr_component_init *init, outr_err *err)
+{
+    OUTR_AUTO(outr_err_list) errors = {0};
+    resolver *r = outr_alloc(sizeof *r);
+    const outr_worker_options worker = {.name = "outr-names", .handle = handle, .ctx = r};
+    outr_code rc = outr_bind_kvs(rows, OUTR_LEN(rows), &r->c, init->metadata, &errors);
+    if (rc)
+        *err = errors.items[0];
+    else if (!outr_sqlite_is_name(r->c.table) || !outr_sqlite_is_name(r->c.metadata_table))
+        rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "tableName and metadataTableName may hold letters, digits and _ only");
+    else
+        rc = outr_worker_open(&r->worker, &worker, err);
+    if (rc) {
+        free(r);
+        return rc;
+    }
+    if (r->c.connection.n) {
+        r->connection = outr_str_dup(r->c.connection);
+    } else {
+        char path[512];
+        snprintf(path, sizeof path, OUTR_FMT "/" DEFAULT_FILE, OUTR_ARG(init->run_dir));
+        r->connection = outr_strdup(path);
+    }
+    r->c.connection = outr_str_from(r->connection);
+    r->loop = init->loop;
+    r->log = init->log;
+    r->beat.fire = on_beat;
+    extern const outr_resolver_backend outr_nameresolution_sqlite;
+    r->base.backend = &outr_nameresolution_sqlite;
+    *out = &r->base;
+    return OUTR_OK;
+}
+
+static void open_resolver(outr_resolver *base, outr_op *op)
+{
+    run_simple(of(base), OPEN, op);
+}
+
+static void close_resolver(outr_resolver *base, outr_op *op)
+{
+    resolver *r = of(base);
+    r->is_closing = true;
+    outr_timer_stop(r->loop, &r->beat);
+    run_simple(r, CLOSE, op);
+}
+
+static void join(outr_resolver *base, const outr_self *self, outr_op *op)
+{
+    resolver *r = of(base);
+    char text[300], uuid[OUTR_UUID_LEN + 1];
+    bool is_v6 = outr_str_find(self->host, ':') >= 0;
+    snprintf(text, sizeof text, is_v6 ? "[" OUTR_FMT "]:%u" : OUTR_FMT ":%u", OUTR_ARG(self->host), self->internal_port);
+    outr_rand_uuid(outr_loop_rand(r->loop), uuid);
+    r->address = outr_strdup(text);
+    r->app_id = outr_str_dup(self->app_id);
+    r->namespace_ = outr_str_dup(self->namespace_);
+    r->id = outr_strdup(uuid);
+    run_simple(r, PUT, op);
+}
+
+typedef struct finding {
+    job job;
+    outr_op *op;
+    outr_op inner;
+} finding;
+
+static void on_found(outr_op *inner)
+{
+    finding *f = OUTR_CONTAINER(inner, finding, inner);
+    outr_resolve *req = f->job.resolve;
+    outr_op *op = f->op;
+    outr_err err = inner->err;
+    if (!err.code) {
+        req->instances = outr_arena_alloc(req->arena, (f->job.count + 1) * sizeof *req->instances);
+        for (size_t i = 0; i < f->job.count; i++) {
+            outr_str text = outr_arena_str(req->arena, outr_str_from(f->job.found[i]));
+            if (outr_addr_parse(&req->instances[req->count].addr, text, NULL) == OUTR_OK)
+                req->instances[req->count++].id = text;
+        }
+    }
+    for (size_t i = 0; i < f->job.count; i++)
+        free(f->job.found[i]);
+    free(f->job.found);
+    free(f);
+    if (err.code)
+        outr_op_fail(op, &err);
+    else
+        outr_op_finish(op);
+}
+
+static void resolve(outr_resolver *base, outr_resolve *req, outr_op *op)
+{
+    finding *f = outr_alloc(sizeof *f);
+    f->job.r = of(base);
+    f->job.what = FIND;
+    f->job.resolve = req;
+    f->op = op;
+    req->count = 0;
+    outr_op_begin(op, f, NULL);
+    outr_op_init(&f->inner, op->loop, NULL, 0, on_found);
+    outr_worker_submit(f->job.r->worker, &f->job.work, &f->inner);
+}
+
+extern const outr_resolver_backend outr_nameresolution_sqlite;
+const outr_resolver_backend outr_nameresolution_sqlite = {
+    .base = {"nameresolution.sqlite", "v1", rows, OUTR_LEN(rows)},
+    .create = create,
+    .open = open_resolver,
+    .close = close_resolver,
+    .join = join,
+    .resolve = resolve,
+    .cache_ns = CACHE_NS,
+};
