@@ -1,0 +1,317 @@
+"""Publishing and delivery, most of it over pubsub.sqlite, where sidecars share one file."""
+import json
+import threading
+import time
+
+from harness import SLOW, Case, Reply, component, reply_json, tag, wait_for
+
+
+def subscription(topic, route, name=None, dead_letter=None, extra=""):
+    lines = ["apiVersion: dapr.io/v2alpha1", "kind: Subscription", "metadata:", "  name: " + (name or topic), "spec:",
+             "  pubsubname: ps", "  topic: " + topic, "  routes:", "    default: " + route]
+    if dead_letter:
+        lines.append("  deadLetterTopic: " + dead_letter)
+    return "\n".join(lines) + "\n" + extra
+
+
+class PubSub(Case):
+    def resources(self, *subscriptions, **metadata):
+        metadata = {"connectionString": self.path("ps.db"), "redeliverInterval": "100ms", "maxRedeliverInterval": "300ms",
+                    **metadata}
+        return {"ps.yaml": component("ps", "pubsub.sqlite", metadata), "subs.yaml": "---\n".join(subscriptions) or "---\n"}
+
+    def data(self, app, path="/event"):
+        return [r.json["data"] for r in app.seen(path)]
+
+    def wait_data(self, app, expected, path="/event", timeout_s=None):
+        wait_for("delivery of %d messages" % len(expected),
+                 lambda: set(map(json.dumps, self.data(app, path))) >= set(map(json.dumps, expected)), timeout_s)
+
+    @tag("debug", "tsan")
+    def test_what_one_app_publishes_the_other_receives(self):
+        app = self.app(lambda r: Reply(200, b""))
+        a = self.sidecar("publisher", resources=self.resources())
+        self.sidecar("subscriber", app, resources=self.resources(subscription("t", "/event")))
+        for i in range(20):
+            self.assertEqual(a.publish("ps", "t", {"n": i}).status, 204)
+        self.wait_data(app, [{"n": i} for i in range(20)])
+        event = app.seen("/event")[0].json
+        self.assertEqual((event["topic"], event["pubsubname"], event["source"]), ("t", "ps", "publisher"))
+        self.assertEqual(app.seen("/event")[0].header("Content-Type"), "application/cloudevents+json")
+
+    def test_programmatic_subscription(self):
+        def handler(request):
+            if request.path == "/dapr/subscribe":
+                return reply_json([{"pubsubname": "ps", "topic": "t", "route": "/event"}])
+            return Reply(200, b"")
+        for type_ in ("pubsub.in-memory", "pubsub.sqlite"):
+            app = self.app(handler)
+            a = self.sidecar("app", app, resources={"ps.yaml": component("ps", type_, {"connectionString": self.path("p.db")}
+                                                                           if "sql" in type_ else None)})
+            wait_for("the subscription", lambda: a.publish("ps", "t", "x").status == 204 and (time.sleep(0.05) or app.seen("/event")))
+
+    def test_delivery_is_prompt(self):
+        arrived = {}
+
+        def handler(request):
+            arrived[request.json["data"]["n"]] = time.monotonic()
+            return Reply(200, b"")
+        app = self.app(handler)
+        a = self.sidecar("publisher", resources=self.resources())
+        self.sidecar("subscriber", app, resources=self.resources(subscription("t", "/event")))
+        took = []
+        for i in range(60):
+            time.sleep(0.01)
+            began = time.monotonic()
+            a.publish("ps", "t", {"n": i})
+            wait_for("arrival", lambda: i in arrived)
+            took.append(arrived[i] - began)
+        median = sorted(took)[len(took) // 2]
+        self.assertLess(median, 0.015 * SLOW, "publish and delivery took %.1f ms" % (median * 1000))
+
+    def test_each_group_gets_every_message_and_its_members_share(self):
+        apps = {name: self.app(lambda r: Reply(200, b"")) for name in ("x1", "x2", "y")}
+        a = self.sidecar("publisher", resources=self.resources())
+        for name, app in apps.items():
+            self.sidecar(name[0], app, resources=self.resources(subscription("t", "/event")))
+        sent = [{"n": i} for i in range(200)]
+        for value in sent:
+            self.assertEqual(a.publish("ps", "t", value).status, 204)
+        self.wait_data(apps["y"], sent)
+        wait_for("group x", lambda: len(apps["x1"].seen("/event")) + len(apps["x2"].seen("/event")) >= 200)
+        time.sleep(0.2)
+        both = self.data(apps["x1"]) + self.data(apps["x2"])
+        self.assertEqual(sorted(v["n"] for v in both), list(range(200)))
+        self.assertEqual(sorted(v["n"] for v in self.data(apps["y"])), list(range(200)))
+
+    def test_a_group_that_is_away_finds_its_messages(self):
+        app = self.app(lambda r: Reply(200, b""))
+        resources = self.resources(subscription("t", "/event"))
+        a = self.sidecar("publisher", resources=self.resources())
+        b = self.sidecar("subscriber", app, resources=resources)
+        a.publish("ps", "t", {"n": 0})
+        self.wait_data(app, [{"n": 0}])
+        self.assertEqual(b.stop(), 0)
+        for i in range(1, 10):
+            self.assertEqual(a.publish("ps", "t", {"n": i}).status, 204)
+        self.sidecar("subscriber", app, resources=resources)
+        self.wait_data(app, [{"n": i} for i in range(10)])
+        time.sleep(0.2)
+        self.assertEqual(len(app.seen("/event")), 10)
+
+    @tag("debug")
+    def test_kill_9_of_publisher_and_subscriber_loses_nothing(self):
+        seen, lock = set(), threading.Lock()
+
+        def handler(request):
+            with lock:
+                seen.add(request.json["data"]["n"])
+            return Reply(200, b"")
+        app = self.app(handler)
+        resources = self.resources(subscription("t", "/event"), leaseDuration="1s")
+        a = self.sidecar("publisher", resources=self.resources())
+        b = self.sidecar("subscriber", app, resources=resources)
+        acknowledged, n = set(), 0
+        for round_ in range(3):
+            end = time.monotonic() + 0.4
+            killed = []
+
+            def kill():
+                time.sleep(0.2)
+                (a if round_ == 1 else b).kill()
+                killed.append(True)
+            thread = threading.Thread(target=kill)
+            thread.start()
+            while time.monotonic() < end:
+                n += 1
+                try:
+                    if a.publish("ps", "t", {"n": n}).status == 204:
+                        acknowledged.add(n)
+                except (OSError, EOFError):
+                    break
+            thread.join()
+            if round_ == 1:
+                a = self.sidecar("publisher", resources=self.resources())
+            else:
+                b = self.sidecar("subscriber", app, resources=resources)
+        self.assertGreater(len(acknowledged), 50)
+        wait_for("all that was acknowledged", lambda: acknowledged <= seen, 30)
+
+    def test_another_instance_takes_over_from_a_dead_one(self):
+        gate = threading.Event()
+        stuck = self.app(lambda r: (gate.wait(30), Reply(500, b""))[1])
+        well = self.app(lambda r: Reply(200, b""))
+        resources = self.resources(subscription("t", "/event"), leaseDuration="1s")
+        a = self.sidecar("publisher", resources=self.resources())
+        b1 = self.sidecar("subscriber", stuck, resources=resources)
+        self.assertEqual(a.publish("ps", "t", {"n": 1}).status, 204)
+        wait_for("the stuck delivery", lambda: stuck.seen("/event"))
+        self.sidecar("subscriber", well, resources=resources)
+        b1.kill()
+        gate.set()
+        self.wait_data(well, [{"n": 1}])
+
+    @tag("debug")
+    def test_outcomes_retry_drop_and_statuses(self):
+        tries = {}
+
+        def handler(request):
+            kind = request.json["data"]
+            tries[kind] = tries.get(kind, 0) + 1
+            if kind == "retry" and tries[kind] < 3:
+                return reply_json({"status": "RETRY"})
+            if kind == "fail" and tries[kind] < 3:
+                return Reply(500, b"")
+            if kind == "drop":
+                return reply_json({"status": "DROP"})
+            if kind == "none":
+                return Reply(404, b"")
+            return reply_json({"status": "SUCCESS"})
+        app = self.app(handler)
+        a = self.sidecar("app", app, resources=self.resources(subscription("t", "/event")))
+        for kind in ("retry", "fail", "drop", "none", "fine"):
+            a.publish("ps", "t", kind)
+        wait_for("retries", lambda: tries.get("retry", 0) >= 3 and tries.get("fail", 0) >= 3)
+        time.sleep(0.7)
+        self.assertEqual(tries, {"retry": 3, "fail": 3, "drop": 1, "none": 1, "fine": 1})
+
+    def test_dead_letter_gets_what_cannot_be_processed(self):
+        app = self.app(lambda r: Reply(500 if r.path == "/event" else 200, b""))
+        a = self.sidecar("app", app, resources=self.resources(subscription("t", "/event", dead_letter="dead"),
+                                                              subscription("dead", "/dead")))
+        a.publish("ps", "t", {"n": 1})
+        self.wait_data(app, [{"n": 1}], "/dead")
+
+    @tag("debug")
+    def test_05_dead_letter_unreachable_keeps_the_message(self):
+        """The dead-letter topic is not allowed, so publishing there fails: the message comes again until it is processed."""
+        fine = threading.Event()
+        app = self.app(lambda r: Reply(200 if fine.is_set() else 500, b""))
+        a = self.sidecar("app", app, resources=self.resources(subscription("t", "/event", dead_letter="dead"), allowedTopics="t"))
+        self.assertEqual(a.publish("ps", "t", {"n": 1}).status, 204)
+        wait_for("redelivery", lambda: len(app.seen("/event")) >= 3)
+        fine.set()
+        count = len(app.seen("/event"))
+        wait_for("the last delivery", lambda: len(app.seen("/event")) > count)
+        time.sleep(0.7)
+        settled = len(app.seen("/event"))
+        time.sleep(0.7)
+        self.assertEqual(len(app.seen("/event")), settled)
+
+    @tag("debug")
+    def test_unhealthy_app_pauses_delivery_and_resumes(self):
+        healthy = threading.Event()
+        healthy.set()
+
+        def handler(request):
+            if request.path == "/healthz":
+                return Reply(200 if healthy.is_set() else 503, b"")
+            return Reply(200, b"")
+        app = self.app(handler)
+        a = self.sidecar("app", app, resources=self.resources(subscription("t", "/event")),
+                         flags=["--enable-app-health-check", "--app-health-probe-interval", "1", "--app-health-threshold", "1"])
+        a.publish("ps", "t", {"n": 0})
+        self.wait_data(app, [{"n": 0}])
+        healthy.clear()
+        probes = len(app.seen("/healthz"))
+        wait_for("two bad probes", lambda: len(app.seen("/healthz")) >= probes + 2)
+        for i in range(1, 6):
+            self.assertEqual(a.publish("ps", "t", {"n": i}).status, 204)
+        time.sleep(0.5)
+        self.assertEqual(len(app.seen("/event")), 1)
+        healthy.set()
+        self.wait_data(app, [{"n": i} for i in range(6)])
+
+    def test_app_late_gone_and_back_loses_nothing(self):
+        app = self.app(lambda r: Reply(200, b""), is_up=False)
+        a = self.sidecar("publisher", resources=self.resources())
+        b = self.sidecar("subscriber", app, is_ready=False, resources=self.resources(subscription("t", "/event")))
+        app.up()
+        b.wait_ready()
+        wait_for("the subscription", lambda: a.publish("ps", "t", "probe").status == 204 and (time.sleep(0.05) or app.seen("/event")))
+        app.down()
+        for i in range(5):
+            self.assertEqual(a.publish("ps", "t", {"n": i}).status, 204)
+        time.sleep(0.3)
+        app.up()
+        self.wait_data(app, [{"n": i} for i in range(5)])
+
+    @tag("debug")
+    def test_06_a_delivery_in_progress_is_not_repeated(self):
+        gate = threading.Event()
+        app = self.app(lambda r: (gate.wait(30), Reply(200, b""))[1])
+        a = self.sidecar("app", app, resources=self.resources(subscription("t", "/event"), leaseDuration="1s"))
+        a.publish("ps", "t", {"n": 1})
+        wait_for("the delivery", lambda: app.seen("/event"))
+        time.sleep(3.5)  # several leases long; this is the time that the test is about
+        self.assertEqual(len(app.seen("/event")), 1)
+        gate.set()
+        time.sleep(0.5)
+        self.assertEqual(len(app.seen("/event")), 1)
+
+    def test_04_messages_in_hand_are_finished_at_shutdown(self):
+        finished = []
+
+        def handler(request):
+            time.sleep(0.3)
+            finished.append(request.json["data"]["n"])
+            return Reply(200, b"")
+        app = self.app(handler)
+        resources = self.resources(subscription("t", "/event"))
+        a = self.sidecar("publisher", resources=self.resources())
+        b = self.sidecar("subscriber", app, resources=resources)
+        for i in range(10):
+            a.publish("ps", "t", {"n": i})
+        wait_for("the first deliveries", lambda: app.seen("/event"))
+        self.assertEqual(b.stop(), 0)
+        self.sidecar("subscriber", app, resources=resources)
+        wait_for("all messages", lambda: set(finished) == set(range(10)))
+        time.sleep(0.5)
+        self.assertEqual(sorted(finished), list(range(10)))  # none twice: those in hand were acknowledged
+
+    def test_routes_by_content(self):
+        app = self.app(lambda r: Reply(200, b""))
+        routed = ("apiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata:\n  name: r\nspec:\n  pubsubname: ps\n  topic: t\n"
+                  "  routes:\n    rules:\n    - match: event.data.amount > 100\n      path: /big\n"
+                  "    - match: event.data.kind == \"gift\"\n      path: /gift\n    default: /rest\n")
+        a = self.sidecar("app", app, resources=self.resources(routed))
+        for value in ({"amount": 500}, {"amount": 1, "kind": "gift"}, {"amount": 1, "kind": "x"}):
+            a.publish("ps", "t", value)
+        wait_for("all", lambda: len(app.seen("/big")) == 1 and len(app.seen("/gift")) == 1 and len(app.seen("/rest")) == 1)
+
+    def test_bulk_publish_and_bulk_delivery(self):
+        def handler(request):
+            return reply_json({"statuses": [{"entryId": e["entryId"], "status": "SUCCESS"} for e in request.json["entries"]]})
+        app = self.app(handler)
+        sub = subscription("t", "/event", extra="  bulkSubscribe:\n    enabled: true\n    maxMessagesCount: 5\n    maxAwaitDurationMs: 100\n")
+        a = self.sidecar("app", app, resources=self.resources(sub))
+        entries = [{"entryId": str(i), "event": {"n": i}, "contentType": "application/json"} for i in range(12)]
+        self.assertEqual(a.call_json("POST", "/v1.0/publish/bulk/ps/t", entries).status, 204)
+
+        def delivered():
+            return sorted(e["event"]["data"]["n"] for r in app.seen("/event") for e in r.json["entries"])
+        wait_for("all", lambda: delivered() == list(range(12)))
+        self.assertLessEqual(max(len(r.json["entries"]) for r in app.seen("/event")), 5)
+
+    def test_ttl_drops_what_came_too_late(self):
+        app = self.app(lambda r: Reply(200, b""))
+        resources = self.resources(subscription("t", "/event"))
+        a = self.sidecar("publisher", resources=self.resources())
+        b = self.sidecar("subscriber", app, resources=resources)
+        a.publish("ps", "t", {"n": 0})
+        self.wait_data(app, [{"n": 0}])
+        b.stop()
+        a.call_json("POST", "/v1.0/publish/ps/t?metadata.ttlInSeconds=1", {"n": 1})
+        a.publish("ps", "t", {"n": 2})
+        time.sleep(1.5)
+        self.sidecar("subscriber", app, resources=resources)
+        self.wait_data(app, [{"n": 2}])
+        time.sleep(0.2)
+        self.assertEqual([v["n"] for v in self.data(app)], [0, 2])
+
+    def test_corrupt_broker_file_is_a_clear_error(self):
+        with open(self.path("ps.db"), "wb") as file:
+            file.write(b"certainly not a database" * 1000)
+        a = self.sidecar("app", resources=self.resources(), is_ready=False)
+        self.assertEqual(a.wait_exit(), 1)
+        self.assertRegex(a.log(), r"ps.*(not a database|corrupt|malformed)")
