@@ -15,6 +15,8 @@ static outr_code make(const char *path, outr_err *err)
         return outr_fail(err, OUTR_FAILED_PRECONDITION, "runtime directory %s: not a directory", path);
     if (st.st_uid != geteuid())
         return outr_fail(err, OUTR_PERMISSION_DENIED, "runtime directory %s: owned by another user", path);
+    if (st.st_mode & (S_IWGRP | S_IWOTH))
+        return outr_fail(err, OUTR_PERMISSION_DENIED, "runtime directory %s: others may write there", path);
     return OUTR_OK;
 }
 
@@ -49,7 +51,11 @@ outr_code outr_rundir_make(char *out, size_t size, outr_err *err)
         snprintf(out, size, "%s/.outrigger/run", dir);
         return make_below(parent, out, err);
     }
+    /* Where everybody may write, the name may be somebody's symbolic link to a place of ours. */
+    struct stat st;
     dir = variable("TMPDIR");
     snprintf(out, size, "%s/outrigger-%u", dir ? dir : "/tmp", (unsigned)geteuid());
+    if (lstat(out, &st) == 0 && S_ISLNK(st.st_mode))
+        return outr_fail(err, OUTR_PERMISSION_DENIED, "runtime directory %s: is a symbolic link", out);
     return make(out, err);
 }
