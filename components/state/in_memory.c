@@ -91,9 +91,9 @@ static outr_code check(shard *s, const outr_state_write *w, int64_t now_ns, outr
     const entry *e = find(s, w->key, now_ns);
     if (w->has_etag && w->etag.n > 0) {
         if (!e || !outr_str_is(w->etag, e->etag))
-            return outr_fail(err, OUTR_ABORTED, "possible etag mismatch. error from state store: state not exist or etag not match");
+            return outr_fail(err, OUTR_ABORTED, "possible etag mismatch. error from state store");
     } else if (w->concurrency == OUTR_FIRST_WRITE && w->kind == OUTR_STATE_UPSERT && e) {
-        return outr_fail(err, OUTR_ABORTED, "possible etag mismatch. error from state store: item already exists and no etag was passed");
+        return outr_fail(err, OUTR_ABORTED, "possible etag mismatch. error from state store");
     }
     return OUTR_OK;
 }

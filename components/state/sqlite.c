@@ -157,9 +157,9 @@ static outr_code check(store *st, const outr_state_write *w, outr_err *err)
     if (code)
         return code;
     if (w->has_etag && w->etag.n > 0)
-        return is_same ? OUTR_OK : outr_fail(err, OUTR_ABORTED, "possible etag mismatch. error from state store: no row matches the etag");
+        return is_same ? OUTR_OK : outr_fail(err, OUTR_ABORTED, "possible etag mismatch. error from state store");
     if (w->kind == OUTR_STATE_UPSERT && is_there)
-        return outr_fail(err, OUTR_ABORTED, "possible etag mismatch. error from state store: the key exists and no etag was passed");
+        return outr_fail(err, OUTR_ABORTED, "possible etag mismatch. error from state store");
     return OUTR_OK;
 }
 
