@@ -13,56 +13,67 @@
 typedef struct outr_http_pool outr_http_pool;
 typedef struct outr_http_call outr_http_call;
 
-typedef enum outr_http_version { OUTR_HTTP_1, OUTR_HTTP_2 /* prior knowledge or ALPN */ } outr_http_version;
+typedef enum outr_http_version {
+    OUTR_HTTP_1,
+    OUTR_HTTP_2 /* prior knowledge or ALPN */
+} outr_http_version;
 
 typedef struct outr_http_pool_options {
     outr_loop *loop;
     outr_addr addr;
-    outr_http_version version;    /* with TLS and OUTR_HTTP_1 as given; ALPN h2 upgrades when offered */
-    outr_tls *tls;                /* NULL: clear text; referenced */
-    outr_str server_name;         /* SNI and check; copied */
-    outr_http_limits limits;      /* response heads, windows, idle time (0: 90 s) */
-    size_t max_connections;       /* 0: 1024 */
-    size_t max_pending;           /* calls waiting for a connection; 0: 4096; over it RESOURCE_EXHAUSTED */
-    uint64_t connect_timeout_ns;  /* 0: 5 s */
-    uint64_t ping_interval_ns;    /* HTTP/2 keepalive also when idle; 0: none. Ack within half of it or closed */
-    uint16_t settings_id;         /* as in server.h */
+    outr_http_version
+        version;          /* with TLS and OUTR_HTTP_1 as given; ALPN h2 upgrades when offered */
+    outr_tls *tls;        /* NULL: clear text; referenced */
+    outr_str server_name; /* SNI and check; copied */
+    outr_http_limits
+        limits; /* response heads, windows, idle time (0: 90 s); body_idle_ns 0: none, for
+                                     how long an answer may take is the caller's deadline */
+    size_t max_connections; /* 0: 1024 */
+    size_t max_pending; /* calls waiting for a connection; 0: 4096; over it RESOURCE_EXHAUSTED */
+    uint64_t connect_timeout_ns; /* 0: 5 s */
+    uint64_t
+        ping_interval_ns; /* HTTP/2 keepalive also when idle; 0: none. Ack within half of it or closed */
+    uint16_t settings_id; /* as in server.h */
     uint32_t settings_value;
 } outr_http_pool_options;
 
 outr_http_pool *outr_http_pool_new(const outr_http_pool_options *options);
-void outr_http_pool_free(outr_http_pool *pool);       /* calls in flight fail with CANCELLED; closes behind */
+void outr_http_pool_free(
+    outr_http_pool *pool); /* calls in flight fail with CANCELLED; closes behind */
 size_t outr_http_pool_in_flight(const outr_http_pool *pool); /* calls not done yet: for balancing */
 size_t outr_http_pool_connections(const outr_http_pool *pool);
+/* What the newest HTTP/2 connection's peer said under settings_id (0: nothing). False: no SETTINGS yet. */
+bool outr_http_pool_peer_setting(const outr_http_pool *pool, uint32_t *value);
 /* Closes idle connections and lets busy ones finish (peer restarted, address changed). */
 void outr_http_pool_retire(outr_http_pool *pool);
 
 /* How far a failed call got; decides whether it may be repeated (RFC 9110 section 9.2.2). */
 typedef enum outr_call_progress {
-    OUTR_CALL_NOT_SENT,     /* no byte of it reached a socket, or the peer said so: REFUSED_STREAM,
+    OUTR_CALL_NOT_SENT, /* no byte of it reached a socket, or the peer said so: REFUSED_STREAM,
                                GOAWAY with a lower stream id */
-    OUTR_CALL_SENT,         /* may have been processed */
-    OUTR_CALL_ANSWERED,     /* a response head came */
+    OUTR_CALL_SENT,     /* may have been processed */
+    OUTR_CALL_ANSWERED, /* a response head came */
 } outr_call_progress;
 
 struct outr_http_call {
     /* in: set by the caller, borrowed until done */
     const outr_http_request *req;
-    outr_source *body;            /* NULL: none. The call attaches its sink; cancelled when the call ends early */
+    outr_source
+        *body; /* NULL: none. The call attaches its sink; cancelled when the call ends early */
     /* Head of the final response (1xx other than 101 go to on_inform). Then attach a sink to
      * call->response or cancel it. For 101 / 2xx-to-CONNECT response is the raw bytes back. */
     void (*on_response)(outr_http_call *call);
     void (*on_inform)(outr_http_call *call, const outr_http_response *head); /* may be NULL */
     void *user;
     /* out */
-    outr_http_response head;      /* on the call's arena, until done */
-    outr_source *response;        /* NULL: no body */
-    outr_arena *arena;            /* in: the request's arena, used for the response head too */
+    outr_http_response head; /* on the call's arena, until done */
+    outr_source *response;   /* NULL: no body */
+    outr_arena *arena;       /* in: the request's arena, used for the response head too */
     outr_call_progress progress;
-    bool body_taken;              /* reading of `body` has begun: it cannot be sent a second time */
-    bool was_reused;              /* it went out on a kept-alive connection (a stale one may be retried) */
-    uint32_t peer_setting;        /* value of settings_id in the peer's SETTINGS, 0 when absent */
-    void *impl;                   /* machinery */
+    bool body_taken;       /* reading of `body` has begun: it cannot be sent a second time */
+    bool was_reused;       /* it went out on a kept-alive connection (a stale one may be retried) */
+    uint32_t peer_setting; /* value of settings_id in the peer's SETTINGS, 0 when absent */
+    void *impl;            /* machinery */
 };
 
 /* op is done when request and response are both finished (or failed: UNAVAILABLE for connection

@@ -1,107 +1,155 @@
 #include "http/conn.h"
 
-static void put(outr_bufq *out, outr_str s)
-{
-    outr_bufq_copy(out, s.p, s.n);
-}
-
-static void put_z(outr_bufq *out, const char *z)
-{
-    outr_bufq_copy(out, z, strlen(z));
-}
-
+#define COPY_BELOW         2048
 #define NAME_MAX_CANONICAL 64
 
+/* Many small pieces become few copies into the queue. */
+typedef struct writer {
+    outr_bufq *out;
+    size_t n;
+    char bytes[2048];
+} writer;
+
+static void spill(writer *w) {
+    outr_bufq_copy(w->out, w->bytes, w->n);
+    w->n = 0;
+}
+
+static void put(writer *w, outr_str s) {
+    if (s.n > sizeof w->bytes - w->n)
+        spill(w);
+    if (s.n > sizeof w->bytes) {
+        outr_bufq_copy(w->out, s.p, s.n);
+        return;
+    }
+    if (s.n > 0)
+        memcpy(w->bytes + w->n, s.p, s.n);
+    w->n += s.n;
+}
+
+static void put_z(writer *w, const char *z) {
+    put(w, outr_str_from(z));
+}
+
+static void put_number(writer *w, uint64_t value) {
+    char text[20];
+    size_t at = sizeof text;
+    do {
+        text[--at] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    put(w, outr_str_of(text + at, sizeof text - at));
+}
+
 /* HTTP/2 names come in lower case; HTTP/1 peers of a Go proxy are used to Canonical-Case. */
-static void put_name(outr_bufq *out, outr_str name)
-{
+static void put_name(writer *w, outr_str name) {
     char text[NAME_MAX_CANONICAL];
     bool starts_word = true;
     for (size_t i = 0; i < name.n; i++) {
-        if (i == sizeof text || (name.p[i] >= 'A' && name.p[i] <= 'Z')) {
-            put(out, name);
+        char c = name.p[i];
+        if (i == sizeof text || (c >= 'A' && c <= 'Z')) {
+            put(w, name);
             return;
         }
-        bool is_lower = name.p[i] >= 'a' && name.p[i] <= 'z';
-        text[i] = starts_word && is_lower ? (char)(name.p[i] - 32) : name.p[i];
-        starts_word = name.p[i] == '-';
+        text[i] = starts_word && c >= 'a' && c <= 'z' ? (char)(c - 32) : c;
+        starts_word = c == '-';
     }
-    outr_bufq_copy(out, text, name.n);
+    put(w, outr_str_of(text, name.n));
 }
 
-void outr__h1_write_headers(outr_bufq *out, const outr_headers *headers)
-{
+static void put_header(writer *w, outr_str name, outr_str value) {
+    put_name(w, name);
+    put(w, OUTR_STR(": "));
+    put(w, value);
+    put(w, OUTR_STR("\r\n"));
+}
+
+static void put_headers(writer *w, const outr_headers *headers) {
     for (size_t i = 0; i < headers->count; i++) {
-        put_name(out, headers->items[i].name);
-        outr_bufq_copy(out, ": ", 2);
-        put(out, headers->items[i].value);
-        outr_bufq_copy(out, "\r\n", 2);
+        const outr_header *h = &headers->items[i];
+        if (!outr__header_is_own(h->name) && outr_header_name_is_valid(h->name))
+            put_header(w, h->name, outr__header_value_clean(headers->arena, h->value));
     }
 }
 
-static void put_length(outr_bufq *out, int64_t length)
-{
-    char text[48];
-    int n = snprintf(text, sizeof text, "Content-Length: %lld\r\n", (long long)length);
-    outr_bufq_copy(out, text, (size_t)n);
+static void put_frame(writer *w, const outr__h1_frame *frame) {
+    if (frame->is_chunked) {
+        put(w, OUTR_STR("Transfer-Encoding: chunked\r\n"));
+    } else if (frame->has_length) {
+        put(w, OUTR_STR("Content-Length: "));
+        put_number(w, (uint64_t)frame->length);
+        put(w, OUTR_STR("\r\n"));
+    }
+    if (frame->connection)
+        put_header(w, OUTR_STR("Connection"), outr_str_from(frame->connection));
+    if (frame->upgrade.n > 0)
+        put_header(w, OUTR_STR("Upgrade"), frame->upgrade);
+    put(w, OUTR_STR("\r\n"));
 }
 
-void outr__h1_write_response(outr_bufq *out, const outr_http_response *head, outr_str date, const char *connection,
-                             bool is_chunked, bool has_length)
-{
-    char line[64];
-    int n = snprintf(line, sizeof line, "HTTP/1.1 %d %s\r\n", head->status, outr_http_status_text(head->status));
-    outr_bufq_copy(out, line, (size_t)n);
-    outr__h1_write_headers(out, &head->headers);
-    if (date.n && !outr_headers_has(&head->headers, "Date")) {
-        put_z(out, "Date: ");
-        put(out, date);
-        put_z(out, "\r\n");
-    }
-    if (has_length)
-        put_length(out, head->content_length);
-    if (is_chunked)
-        put_z(out, "Transfer-Encoding: chunked\r\n");
-    if (connection) {
-        put_z(out, "Connection: ");
-        put_z(out, connection);
-        put_z(out, "\r\n");
-    }
-    put_z(out, "\r\n");
+void outr__h1_write_response(outr_bufq *out, const outr_http_response *head,
+                             const outr__h1_frame *frame) {
+    writer w;
+    w.out = out;
+    w.n = 0;
+    put(&w, OUTR_STR("HTTP/1.1 "));
+    put_number(&w, (uint64_t)head->status);
+    put(&w, OUTR_STR(" "));
+    put_z(&w, outr_http_status_text(head->status));
+    put(&w, OUTR_STR("\r\n"));
+    put_headers(&w, &head->headers);
+    if (frame->date.n > 0 && !outr_headers_has(&head->headers, "Date"))
+        put_header(&w, OUTR_STR("Date"), frame->date);
+    put_frame(&w, frame);
+    spill(&w);
 }
 
-void outr__h1_write_request(outr_bufq *out, const outr_http_request *req, bool is_chunked, bool has_body)
-{
-    put(out, req->method);
-    put_z(out, " ");
-    put(out, req->target);
-    put_z(out, " HTTP/1.1\r\nHost: ");
-    put(out, req->authority);
-    put_z(out, "\r\n");
-    outr__h1_write_headers(out, &req->headers);
-    if (is_chunked)
-        put_z(out, "Transfer-Encoding: chunked\r\n");
-    else if (has_body || req->content_length == 0)
-        put_length(out, OUTR_MAX(req->content_length, 0));
-    if (req->upgrade.n) {
-        put_z(out, "Connection: Upgrade\r\nUpgrade: ");
-        put(out, req->upgrade);
-        put_z(out, "\r\n");
-    }
-    put_z(out, "\r\n");
+void outr__h1_write_request(outr_bufq *out, const outr_http_request *req,
+                            const outr__h1_frame *frame) {
+    writer w;
+    w.out = out;
+    w.n = 0;
+    put(&w, req->method);
+    put(&w, OUTR_STR(" "));
+    put(&w, req->target);
+    put(&w, OUTR_STR(" HTTP/1.1\r\nHost: "));
+    put(&w, req->authority);
+    put(&w, OUTR_STR("\r\n"));
+    put_headers(&w, &req->headers);
+    put_frame(&w, frame);
+    spill(&w);
 }
 
-void outr__h1_write_chunk_head(outr_bufq *out, size_t n)
-{
+static void put_chunk_head(outr_bufq *out, size_t n) {
     char text[24];
     int length = snprintf(text, sizeof text, "%zx\r\n", n);
     outr_bufq_copy(out, text, (size_t)length);
 }
 
-void outr__h1_write_last_chunk(outr_bufq *out, const outr_headers *trailers)
-{
-    put_z(out, "0\r\n");
+void outr__h1_write_last_chunk(outr_bufq *out, const outr_headers *trailers) {
+    writer w;
+    w.out = out;
+    w.n = 0;
+    put(&w, OUTR_STR("0\r\n"));
     if (trailers)
-        outr__h1_write_headers(out, trailers);
-    put_z(out, "\r\n");
+        put_headers(&w, trailers);
+    put(&w, OUTR_STR("\r\n"));
+    spill(&w);
+}
+
+void outr__h1_write_piece(outr_bufq *out, outr_slice own_slice, bool is_chunked) {
+    if (own_slice.n == 0) { /* an empty chunk would be the last one */
+        outr_slice_done(&own_slice);
+        return;
+    }
+    if (is_chunked)
+        put_chunk_head(out, own_slice.n);
+    if (own_slice.n < COPY_BELOW || !own_slice.chunk) {
+        outr_bufq_copy(out, own_slice.p, own_slice.n);
+        outr_slice_done(&own_slice);
+    } else {
+        outr_bufq_push(out, own_slice);
+    }
+    if (is_chunked)
+        outr_bufq_copy(out, "\r\n", 2);
 }

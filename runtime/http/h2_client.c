@@ -1,95 +1,104 @@
+/* HTTP/2 towards a server: the calls of a pool as the session's streams. */
 #include "http/conn.h"
 #include "http/h2_session.h"
 
 typedef struct h2_client {
     outr__client base;
     outr_loop *loop;
-    outr_stream *stream;       /* NULL once closed */
+    outr_stream *stream; /* NULL once closed */
     outr__h2 h2;
     outr_list calls;
-    outr_deferred flusher;
-    outr_timer pinger;         /* keepalive: asks, then waits half an interval for the answer */
-    bool is_broken, is_waiting_for_pong, saw_bytes, is_gone;
-    unsigned holds;
+    outr_deferred flusher, reaper;
+    outr__deadline deadline; /* of a peer that reads nothing */
+    outr__stall stall;
+    outr_timer pinger;   /* keepalive: asks, then waits half an interval for the answer */
+    uint32_t pull_count; /* times frames were taken from the session */
+    bool is_broken, is_waiting_for_pong, saw_bytes;
 } h2_client;
 
 /* One call on the connection; lies on the call's arena. */
 typedef struct h2_call {
     outr__h2_stream stream;
     h2_client *client;
-    outr_http_call *call;      /* NULL: ended */
+    outr_http_call *call; /* NULL: over */
     outr_link link;
-    bool has_head, was_refused;
+    uint32_t submitted_at; /* pull_count then: unchanged, nothing of it has left */
+    bool has_head;
 } h2_call;
 
-static h2_client *of(outr__client *client)
-{
+static h2_client *of(outr__client *client) {
     return OUTR_CONTAINER(client, h2_client, base);
 }
 
-static h2_client *of_h2(outr__h2 *h2)
-{
+static h2_client *of_h2(outr__h2 *h2) {
     return OUTR_CONTAINER(h2, h2_client, h2);
 }
 
-static h2_call *of_stream(outr__h2_stream *s)
-{
+static h2_call *of_stream(outr__h2_stream *s) {
     return OUTR_CONTAINER(s, h2_call, stream);
 }
 
-static void hold(h2_client *c)
-{
-    c->holds++;
+static const outr_http_limits *limits(const h2_client *c) {
+    return &outr__pool_options(c->base.pool)->limits;
 }
 
-static void release(h2_client *c)
-{
-    if (--c->holds > 0 || !c->is_gone || c->base.active > 0)
+static void free_if_over(h2_client *c) {
+    if (c->stream || c->base.active > 0)
         return;
     outr_loop_undefer(&c->flusher);
+    outr_loop_undefer(&c->reaper);
     outr_timer_stop(c->loop, &c->pinger);
+    outr_timer_stop(c->loop, &c->deadline.timer);
     outr__h2_done(&c->h2);
     outr__pool_gone(&c->base);
     free(c);
 }
 
-static void close_if_idle(h2_client *c)
-{
-    if (c->base.is_retired && c->base.active == 0 && c->stream)
-        outr_stream_close(c->stream);
+static void on_reap(outr_deferred *deferred) {
+    free_if_over(OUTR_CONTAINER(deferred, h2_client, reaper));
 }
 
 /* ---- the end of a call ------------------------------------------------------------------------- */
 
-static void end_call(h2_call *k, const outr_err *err)
-{
+static void detach(h2_call *k, const outr_err *err) {
     h2_client *c = k->client;
-    outr_http_call *call = k->call;
-    if (!call)
-        return;
-    hold(c);
     k->call = NULL;
     outr_link_remove(&k->link);
     outr__h2_stream_done(&k->stream, err);
     c->base.active--;
     outr__pool_changed(&c->base);
-    close_if_idle(c);
-    outr__call_end(call, err);
-    release(c);
+    if (!c->stream)
+        outr_loop_defer(c->loop, &c->reaper);
+    else if (c->base.is_retired && c->base.active == 0)
+        outr_loop_flush(c->loop, &c->flusher); /* what is still to be said first, then it closes */
 }
 
-/* The response has been told in full and the request has gone out in full. */
-static void check_complete(h2_call *k)
-{
+static void end_call(h2_call *k, const outr_err *err) {
+    outr_http_call *call = k->call;
+    outr_err copy;
+    if (!call)
+        return;
+    if (err) {
+        if (call->progress == OUTR_CALL_SENT && k->submitted_at == k->client->pull_count)
+            call->progress = OUTR_CALL_NOT_SENT;
+        copy = *err; /* it may lie in what goes now */
+        copy.retriable = call->progress == OUTR_CALL_NOT_SENT;
+    }
+    detach(k, err ? &copy : NULL);
+    outr__call_end(call, err ? &copy : NULL);
+}
+
+/* The response has been told in full and the session is done with the stream. */
+static void end_if_over(h2_call *k) {
     outr__h2_stream *s = &k->stream;
-    if (k->call && s->is_closed && k->has_head && (s->is_told || s->is_discarding || !k->call->response))
-        end_call(k, s->in_broken ? &s->in_err : NULL);
+    if (k->call && s->is_closed && k->has_head &&
+        (s->is_told || s->is_discarding || !k->call->response))
+        end_call(k, NULL);
 }
 
 /* ---- what the session tells -------------------------------------------------------------------- */
 
-static bool take_head(h2_call *k)
-{
+static bool take_head(h2_call *k) {
     outr__h2_stream *s = &k->stream;
     outr_http_response *head = &k->call->head;
     uint64_t length;
@@ -104,16 +113,14 @@ static bool take_head(h2_call *k)
     return !s->is_too_large && s->status >= 100;
 }
 
-static void malformed(h2_call *k, const char *what)
-{
+static void malformed(h2_call *k, const char *what) {
     outr_err err;
     outr_fail(&err, OUTR_INTERNAL, "malformed HTTP/2 response: %s", what);
     outr__h2_stream_reset(&k->stream, NGHTTP2_PROTOCOL_ERROR);
     end_call(k, &err);
 }
 
-static void on_head(outr__h2 *h2, outr__h2_stream *s)
-{
+static void on_head(outr__h2 *h2, outr__h2_stream *s) {
     h2_call *k = of_stream(s);
     h2_client *c = of_h2(h2);
     outr_http_call *call = k->call;
@@ -130,98 +137,81 @@ static void on_head(outr__h2 *h2, outr__h2_stream *s)
     if (is_tunnel) /* RFC 8441: success is 2xx; callers see what HTTP/1 shows */
         call->head.status = 101;
     else if (call->req->upgrade.n > 0)
-        s->out_ended = true;
+        s->out.ops->end(&s->out, NULL);
     call->response = s->in_ended ? NULL : &s->in;
     if (s->in_ended)
         s->is_told = true;
     s->in.length = is_tunnel ? -1 : call->head.content_length;
     if (is_tunnel && call->body)
         outr_source_attach(call->body, &s->out);
-    hold(c);
     call->on_response(call);
-    release(c);
 }
 
-static void on_inform(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, int status)
-{
+static void on_inform(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, int status) {
     h2_call *k = of_stream(s);
     outr_http_response head = {.status = status, .headers = s->headers, .content_length = -1};
     if (k->call && k->call->on_inform)
         k->call->on_inform(k->call, &head);
 }
 
-static void on_close(outr__h2 *h2, outr__h2_stream *s, uint32_t error_code)
-{
+static void on_close(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, uint32_t error_code) {
     h2_call *k = of_stream(s);
-    h2_client *c = of_h2(h2);
     outr_err err;
     if (!k->call)
         return;
-    if (error_code == NGHTTP2_REFUSED_STREAM) {
-        k->call->progress = OUTR_CALL_NOT_SENT; /* the peer says it was not processed */
+    if (k->has_head && s->in_ended) {
+        if (s->out.source) /* answered before it read all of the request */
+            outr_source_cancel(s->out.source, NULL);
+        end_if_over(k); /* else the end of the body does it */
+        return;
+    }
+    outr_fail(&err, OUTR_UNAVAILABLE, "the peer reset the stream (error %u)", error_code);
+    if (error_code ==
+        NGHTTP2_REFUSED_STREAM) { /* the peer says so, or its GOAWAY leaves the stream out */
+        k->call->progress = OUTR_CALL_NOT_SENT;
         outr_fail(&err, OUTR_UNAVAILABLE, "the peer refused the stream");
-        err.retriable = true;
-        end_call(k, &err);
-        return;
     }
-    bool is_complete = k->has_head && s->in_ended;
-    if (!is_complete) {
-        outr_fail(&err, OUTR_UNAVAILABLE, "the peer reset the stream (error %u)", error_code);
-        end_call(k, &err);
-        return;
-    }
-    hold(c);
-    if (s->out.source) { /* answered before it read all of the request */
-        outr_source *source = s->out.source;
-        s->out.source = NULL;
-        outr_source_cancel(source, NULL);
-    }
-    check_complete(k); /* else the end of the body does it */
-    release(c);
+    end_call(k, &err);
 }
 
-static void on_goaway(outr__h2 *h2, int32_t last_stream_id OUTR_UNUSED)
-{
+static void on_goaway(outr__h2 *h2, int32_t last_stream_id OUTR_UNUSED) {
     h2_client *c = of_h2(h2);
     c->base.is_retired = true;
-    c->base.capacity = 0;
     outr__pool_changed(&c->base);
 }
 
-static void set_capacity(h2_client *c)
-{
-    uint32_t max = nghttp2_session_get_remote_settings(c->h2.session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
-    if (!c->base.is_retired)
-        c->base.capacity = OUTR_MIN(max, 1u << 20);
+static void set_capacity(h2_client *c) {
+    uint32_t max =
+        nghttp2_session_get_remote_settings(c->h2.session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+    c->base.capacity = OUTR_MIN(max, 1u << 20);
     outr__pool_changed(&c->base);
 }
 
-static void on_settings(outr__h2 *h2)
-{
+static void on_settings(outr__h2 *h2) {
+    outr__pool_met(&of_h2(h2)->base, h2->peer_setting);
     set_capacity(of_h2(h2));
 }
 
-static void wants_flush(outr__h2 *h2)
-{
+static void on_pong(outr__h2 *h2 OUTR_UNUSED) {} /* any byte will do, see on_ping_time */
+
+static void wants_flush(outr__h2 *h2) {
     h2_client *c = of_h2(h2);
     if (c->stream)
         outr_loop_flush(c->loop, &c->flusher);
 }
 
 /* The sink has had the whole body, or gave it up. */
-static void on_told(outr__h2 *h2, outr__h2_stream *s)
-{
-    h2_client *c = of_h2(h2);
+static void on_told(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s) {
     h2_call *k = of_stream(s);
-    hold(c);
-    if (s->is_discarding && !s->is_closed && !s->in_ended)
+    if (k->call && s->is_discarding && !s->is_closed &&
+        !s->in_ended) { /* nor is there more to be done */
         outr__h2_stream_reset(s, NGHTTP2_CANCEL);
-    check_complete(k);
-    release(c);
+        end_call(k, NULL);
+    }
+    end_if_over(k);
 }
 
-static outr__h2_stream *no_stream(outr__h2 *h2 OUTR_UNUSED)
-{
+static outr__h2_stream *no_stream(outr__h2 *h2 OUTR_UNUSED) {
     return NULL; /* push is off */
 }
 
@@ -231,6 +221,7 @@ static const outr__h2_events h2_events = {
     .on_close = on_close,
     .on_goaway = on_goaway,
     .on_settings = on_settings,
+    .on_pong = on_pong,
     .wants_flush = wants_flush,
     .new_stream = no_stream,
     .on_told = on_told,
@@ -238,22 +229,25 @@ static const outr__h2_events h2_events = {
 
 /* ---- what the pool asks ------------------------------------------------------------------------ */
 
-static void on_flush(outr_deferred *deferred)
-{
+static void on_flush(outr_deferred *deferred) {
     h2_client *c = OUTR_CONTAINER(deferred, h2_client, flusher);
+    bool goes_on = true, has_more = true;
     if (!c->stream || c->stream->is_closing)
         return;
-    hold(c);
-    bool goes_on = outr_stream_is_full(c->stream) || outr__h2_pull(&c->h2);
-    if (c->h2.out.bytes > 0 && c->stream)
-        outr_stream_write(c->stream, &c->h2.out);
-    if ((!goes_on || c->is_broken) && c->stream)
+    while (goes_on && has_more && !outr_stream_is_full(c->stream)) {
+        goes_on = outr__h2_pull(&c->h2, &has_more);
+        c->pull_count++;
+        if (c->h2.out.bytes > 0)
+            outr_stream_write(c->stream, &c->h2.out);
+    }
+    uint64_t at = outr__stall_deadline(&c->stall, c->stream->pending_bytes, outr_loop_now(c->loop),
+                                       limits(c)->write_idle_ns);
+    outr__deadline_set(c->loop, &c->deadline, at == UINT64_MAX ? 0 : at);
+    if (!goes_on || (c->is_broken && !has_more) || (c->base.is_retired && c->base.active == 0))
         outr_stream_close(c->stream);
-    release(c);
 }
 
-static void do_start(outr__client *client, outr_http_call *call)
-{
+static void do_start(outr__client *client, outr_http_call *call) {
     h2_client *c = of(client);
     h2_call *k = outr_arena_alloc(call->arena, sizeof *k);
     outr_err err;
@@ -263,11 +257,11 @@ static void do_start(outr__client *client, outr_http_call *call)
     outr_headers_init(&call->head.headers, call->arena);
     ((outr__call *)call->impl)->stream = k;
     outr_list_push(&c->calls, &k->link);
+    k->submitted_at = c->pull_count;
     client->active++;
     bool has_body = call->body != NULL && call->req->upgrade.n == 0;
     if (outr__h2_submit_request(&k->stream, call->req, has_body, &err)) {
         k->stream.is_closed = true;
-        err.retriable = true;
         end_call(k, &err);
         return;
     }
@@ -279,123 +273,124 @@ static void do_start(outr__client *client, outr_http_call *call)
         k->stream.out_ended = call->req->upgrade.n == 0;
 }
 
-static void do_cancel(outr__client *client, outr_http_call *call)
-{
-    h2_client *c = of(client);
+static void do_cancel(outr__client *client OUTR_UNUSED, outr_http_call *call) {
     h2_call *k = ((outr__call *)call->impl)->stream;
     outr_err err;
-    hold(c);
     outr_fail(&err, OUTR_CANCELLED, "the call was cancelled");
     outr__h2_stream_reset(&k->stream, NGHTTP2_CANCEL);
-    k->call = NULL;
-    outr_link_remove(&k->link);
-    outr__h2_stream_done(&k->stream, &err);
-    client->active--;
-    outr__pool_changed(client);
-    close_if_idle(c);
-    release(c);
+    if (k->call)
+        detach(k, &err);
 }
 
-static void do_retire(outr__client *client)
-{
-    client->is_retired = true;
-    client->capacity = 0;
-    close_if_idle(of(client));
-}
-
-static void fail_all(h2_client *c, const outr_err *err)
-{
-    hold(c);
-    while (!outr_list_is_empty(&c->calls)) {
-        h2_call *k = OUTR_LIST_ITEM(c->calls.next, h2_call, link);
-        k->stream.is_closed = true;
-        end_call(k, k->has_head && k->stream.in_ended ? NULL : err);
-    }
-    release(c);
-}
-
-static void do_close(outr__client *client)
-{
+static void do_retire(outr__client *client) {
     h2_client *c = of(client);
-    outr_err err;
-    outr_fail(&err, OUTR_CANCELLED, "the connection pool was closed");
-    hold(c);
     client->is_retired = true;
-    fail_all(c, &err);
-    if (c->stream)
+    outr__pool_changed(client);
+    if (client->active == 0 && c->stream)
         outr_stream_close(c->stream);
-    release(c);
 }
 
-static const outr__client_ops client_ops = {.start = do_start, .cancel = do_cancel, .retire = do_retire, .close = do_close};
-
-/* ---- the connection ---------------------------------------------------------------------------- */
-
-static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n)
-{
-    h2_client *c = stream->owner;
-    hold(c);
-    c->saw_bytes = true;
-    if (!outr__h2_feed(&c->h2, chunk, p, n))
-        c->is_broken = true;
-    release(c);
+/* An answer that is here in full is still given to its sink. */
+static void fail_all(h2_client *c, const outr_err *err) {
+    outr_list all;
+    outr__list_take(&all, &c->calls);
+    while (!outr_list_is_empty(&all)) {
+        h2_call *k = OUTR_LIST_ITEM(outr_list_pop(&all), h2_call, link);
+        outr_list_push(&c->calls, &k->link);
+        k->stream.is_closed = true;
+        if (k->has_head && k->stream.in_ended)
+            end_if_over(k);
+        else
+            end_call(k, err);
+    }
 }
 
-static void lost(h2_client *c, const outr_err *err)
-{
-    hold(c);
+static void lose(h2_client *c, const outr_err *err) {
     c->base.is_retired = true;
-    c->base.capacity = 0;
+    outr__pool_changed(&c->base);
     fail_all(c, err);
     if (c->stream)
         outr_stream_close(c->stream);
-    release(c);
 }
 
-static void on_eof(outr_stream *stream)
-{
+static void do_close(outr__client *client) {
+    h2_client *c = of(client);
+    outr_err err;
+    outr_fail(&err, OUTR_CANCELLED, "the connection pool was closed");
+    while (!outr_list_is_empty(&c->calls)) {
+        h2_call *k = OUTR_LIST_ITEM(c->calls.next, h2_call, link);
+        outr__h2_stream_reset(&k->stream, NGHTTP2_CANCEL);
+        end_call(k, &err);
+    }
+    client->is_retired = true;
+    if (c->stream)
+        outr_stream_close(c->stream);
+}
+
+static const outr__client_ops client_ops = {
+    .start = do_start, .cancel = do_cancel, .retire = do_retire, .close = do_close};
+
+/* ---- the connection ---------------------------------------------------------------------------- */
+
+static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n) {
+    h2_client *c = stream->owner;
+    c->saw_bytes = true;
+    if (!c->is_broken && !outr__h2_feed(&c->h2, chunk, p, n))
+        c->is_broken = true;
+}
+
+static void on_eof(outr_stream *stream) {
     outr_err err;
     outr_fail(&err, OUTR_UNAVAILABLE, "the peer closed the connection");
-    lost(stream->owner, &err);
+    lose(stream->owner, &err);
 }
 
-static void on_error(outr_stream *stream, const outr_err *err)
-{
+static void on_error(outr_stream *stream, const outr_err *err) {
     outr_err copy = *err;
     copy.code = OUTR_UNAVAILABLE;
-    lost(stream->owner, &copy);
+    lose(stream->owner, &copy);
 }
 
-static void on_drain(outr_stream *stream)
-{
+static void on_drain(outr_stream *stream) {
     h2_client *c = stream->owner;
     outr_loop_flush(c->loop, &c->flusher);
 }
 
-static void on_closed(outr_stream *stream)
-{
+static void on_closed(outr_stream *stream) {
     h2_client *c = stream->owner;
     outr_err err;
-    hold(c);
     c->stream = NULL;
-    c->is_gone = true;
-    outr_fail(&err, OUTR_UNAVAILABLE, "the connection was closed");
-    lost(c, &err);
-    release(c);
+    outr_fail(&err, OUTR_UNAVAILABLE,
+              c->is_broken ? "the peer broke the protocol" : "the connection was closed");
+    lose(c, &err);
+    free_if_over(c);
 }
 
-static const outr_stream_events events = {.on_data = on_data, .on_eof = on_eof, .on_drain = on_drain, .on_error = on_error, .on_closed = on_closed};
+static const outr_stream_events events = {.on_data = on_data,
+                                          .on_eof = on_eof,
+                                          .on_drain = on_drain,
+                                          .on_error = on_error,
+                                          .on_closed = on_closed};
 
-static void on_ping_time(outr_timer *timer)
-{
+static void on_deadline(outr_timer *timer) {
+    h2_client *c = OUTR_CONTAINER(timer, h2_client, deadline.timer);
+    if (!outr__deadline_is_due(c->loop, &c->deadline) || !c->stream)
+        return;
+    if (outr__stall_is_over(&c->stall, outr_loop_now(c->loop), limits(c)->write_idle_ns))
+        outr_stream_reset(c->stream); /* the peer reads nothing */
+    else
+        outr_loop_flush(c->loop, &c->flusher);
+}
+
+static void on_ping_time(outr_timer *timer) {
     h2_client *c = OUTR_CONTAINER(timer, h2_client, pinger);
-    uint64_t interval = c->base.pool ? outr__pool_options(c->base.pool)->ping_interval_ns : 0;
-    if (!c->stream || !interval)
+    uint64_t interval = outr__pool_options(c->base.pool)->ping_interval_ns;
+    if (!c->stream)
         return;
     if (c->is_waiting_for_pong && !c->saw_bytes) {
         outr_err err;
         outr_fail(&err, OUTR_UNAVAILABLE, "the peer does not answer pings");
-        lost(c, &err);
+        lose(c, &err);
         return;
     }
     c->is_waiting_for_pong = !c->is_waiting_for_pong;
@@ -407,8 +402,7 @@ static void on_ping_time(outr_timer *timer)
     outr_timer_start(c->loop, timer, outr_loop_now(c->loop) + interval / 2);
 }
 
-outr__client *outr__h2_connect(outr_http_pool *pool, outr_stream *own_stream)
-{
+outr__client *outr__h2_connect(outr_http_pool *pool, outr_stream *own_stream) {
     const outr_http_pool_options *po = outr__pool_options(pool);
     const outr__h2_options o = {
         .loop = own_stream->loop,
@@ -423,7 +417,9 @@ outr__client *outr__h2_connect(outr_http_pool *pool, outr_stream *own_stream)
     c->loop = own_stream->loop;
     c->stream = own_stream;
     c->flusher.run = on_flush;
+    c->reaper.run = on_reap;
     c->pinger.fire = on_ping_time;
+    c->deadline.timer.fire = on_deadline;
     outr_list_init(&c->calls);
     own_stream->owner = c;
     own_stream->events = &events;

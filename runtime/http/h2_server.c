@@ -1,58 +1,69 @@
+/* HTTP/2 on an accepted connection: the session's streams as exchanges, its life and its end. */
 #include "http/conn.h"
 #include "http/h2_session.h"
 
-#define DRAIN_PATIENCE_NS (100 * OUTR_MS) /* between the GOAWAY that warns and the one that counts */
+#define DRAIN_PATIENCE_NS                                                                          \
+    OUTR_SEC /* for a peer that does not answer the ping behind the warning GOAWAY */
+
+typedef struct exchange exchange;
 
 typedef struct h2_conn {
     outr__conn base;
     outr__h2 h2;
     outr_list exchanges;
-    size_t exchange_count;
-    struct exchange *told;  /* the exchange being told its end; NULL once it is gone */
+    size_t exchange_count; /* with those that are over and not freed yet */
+    uint64_t opened_ns, drain_since_ns;
+    uint64_t sweep_at_ns; /* when to look for bodies that do not come; 0: not set */
+    outr__stall stall;
     bool is_closed, is_broken, is_draining, has_final_goaway;
-    uint64_t opened_ns;
 } h2_conn;
 
-typedef struct exchange {
+struct exchange {
     outr_exchange x;
     outr__h2_stream stream;
     h2_conn *conn;
     outr_link link;
-    outr_sink nothing;   /* for responses without a body */
-    bool has_head, is_done, is_ended, is_begun, is_broken;
-} exchange;
+    outr_deferred reaper;
+    outr_sink nothing; /* for responses without a body */
+    bool has_head, is_done, is_begun, is_broken, is_over;
+};
 
-static exchange *of_x(outr_exchange *x)
-{
+static exchange *of_x(outr_exchange *x) {
     return OUTR_CONTAINER(x, exchange, x);
 }
 
-static exchange *of_stream(outr__h2_stream *s)
-{
+static exchange *of_stream(outr__h2_stream *s) {
     return OUTR_CONTAINER(s, exchange, stream);
 }
 
-static h2_conn *of_h2(outr__h2 *h2)
-{
+static h2_conn *of_h2(outr__h2 *h2) {
     return OUTR_CONTAINER(h2, h2_conn, h2);
 }
 
-static const outr_http_limits *limits(const h2_conn *c)
-{
+static const outr_http_limits *limits(const h2_conn *c) {
     return &outr__server_options(c->base.server)->limits;
 }
 
-static void note_time(h2_conn *c)
-{
+/* How long the peer may do nothing. */
+static void note_time(h2_conn *c) {
+    uint64_t now = outr_loop_now(c->base.loop), at;
+    if (c->is_closed)
+        return;
+    if (c->exchange_count == 0)
+        c->sweep_at_ns = 0;
+    else if (!c->sweep_at_ns)
+        c->sweep_at_ns = now + limits(c)->body_idle_ns;
+    at = c->sweep_at_ns ? c->sweep_at_ns : now + limits(c)->idle_ns;
+    at = OUTR_MIN(at, outr__stall_deadline(&c->stall, c->base.stream->pending_bytes, now,
+                                           limits(c)->write_idle_ns));
+    if (c->h2.head_since_ns)
+        at = OUTR_MIN(at, c->h2.head_since_ns + limits(c)->header_timeout_ns);
     if (c->is_draining && !c->has_final_goaway)
-        return; /* the timer counts the patience of do_drain */
-    bool waits = c->base.out.bytes > 0 || (c->base.stream && c->base.stream->pending_bytes > 0);
-    uint64_t ns = waits ? limits(c)->write_idle_ns : c->exchange_count ? 0 : limits(c)->idle_ns;
-    outr__conn_deadline(&c->base, ns ? outr_loop_now(c->base.loop) + ns : 0);
+        at = OUTR_MIN(at, c->drain_since_ns + DRAIN_PATIENCE_NS);
+    outr__deadline_set(c->base.loop, &c->base.deadline, at);
 }
 
-static void free_if_over(h2_conn *c)
-{
+static void free_if_over(h2_conn *c) {
     if (!c->is_closed || c->exchange_count > 0)
         return;
     outr__h2_done(&c->h2);
@@ -60,43 +71,45 @@ static void free_if_over(h2_conn *c)
     free(c);
 }
 
-/* ---- exchanges -------------------------------------------------------------------------------- */
+/* ---- exchanges --------------------------------------------------------------------------------- */
 
-/* Over when the handler is done and nghttp2 has closed the stream. */
-static void free_exchange(exchange *x)
-{
+static void on_reap(outr_deferred *deferred) {
+    exchange *x = OUTR_CONTAINER(deferred, exchange, reaper);
     h2_conn *c = x->conn;
-    if (!x->is_done || !(x->stream.is_closed || c->is_closed))
-        return;
-    x->x.received_bytes = x->stream.received_bytes;
-    x->x.sent_bytes = x->stream.sent_bytes;
-    if (c->told == x)
-        c->told = NULL;
-    outr__h2_stream_done(&x->stream, NULL);
-    outr_link_remove(&x->link);
+    outr_loop_undefer(&x->stream.pusher);
+    outr__server_arena_done(c->base.server, x->x.arena);
     c->exchange_count--;
-    if (x->is_begun)
-        outr__server_request_ended(c->base.server, &x->x, x->is_broken);
-    outr_arena_free(x->x.arena);
-    note_time(c);
     if (c->exchange_count == 0 && c->has_final_goaway && !c->is_closed)
-        outr__conn_flush_soon(&c->base); /* pull finds nothing left and closes */
+        outr__conn_flush_soon(&c->base); /* nothing is left to be sent: it closes */
     free_if_over(c);
 }
 
-static bool drop_data(outr_sink *sink OUTR_UNUSED, outr_slice own_slice)
-{
+/* Over when the handler is done and the session has closed the stream. */
+static void end_if_over(exchange *x) {
+    h2_conn *c = x->conn;
+    if (x->is_over || !x->is_done || !x->stream.is_closed)
+        return;
+    x->is_over = true;
+    x->x.received_bytes = x->stream.received_bytes;
+    x->x.sent_bytes = x->stream.sent_bytes;
+    outr__h2_stream_done(&x->stream, NULL);
+    outr_link_remove(&x->link);
+    if (x->is_begun)
+        outr__server_request_ended(c->base.server, &x->x, x->is_broken);
+    x->reaper.run = on_reap;
+    outr_loop_defer(c->base.loop, &x->reaper);
+}
+
+static bool drop_data(outr_sink *sink OUTR_UNUSED, outr_slice own_slice) {
     outr_slice_done(&own_slice);
     return true;
 }
 
-static void drop_end(outr_sink *sink, const struct outr_headers *trailers OUTR_UNUSED)
-{
+static void drop_end(outr_sink *sink, const struct outr_headers *trailers OUTR_UNUSED) {
     sink->source = NULL;
 }
 
-static void drop_abort(outr_sink *sink, const outr_err *err OUTR_UNUSED)
-{
+static void drop_abort(outr_sink *sink, const outr_err *err OUTR_UNUSED) {
     exchange *x = OUTR_CONTAINER(sink, exchange, nothing);
     sink->source = NULL;
     outr__h2_stream_reset(&x->stream, NGHTTP2_INTERNAL_ERROR);
@@ -104,19 +117,19 @@ static void drop_abort(outr_sink *sink, const outr_err *err OUTR_UNUSED)
 
 static const outr_sink_ops drop_ops = {.data = drop_data, .end = drop_end, .abort = drop_abort};
 
-static void do_inform(outr_exchange *xx, const outr_http_response *head)
-{
+static void do_inform(outr_exchange *xx, const outr_http_response *head) {
     exchange *x = of_x(xx);
     if (!x->has_head && head->status != 101)
         outr__h2_submit_inform(&x->stream, head);
 }
 
-static outr_sink *do_respond(outr_exchange *xx, const outr_http_response *head)
-{
+static outr_sink *do_respond(outr_exchange *xx, const outr_http_response *head) {
     exchange *x = of_x(xx);
     outr_http_response copy = *head;
     bool is_raw = head->status == 101;
-    bool has_body = is_raw || (outr_http_has_body(xx->req.method, head->status) && head->content_length != 0);
+    bool has_body =
+        is_raw || (outr_http_has_body(xx->req.method, head->status) && head->content_length != 0);
+    assert(!x->has_head);
     x->has_head = true;
     xx->status = head->status;
     x->nothing.ops = &drop_ops;
@@ -124,18 +137,13 @@ static outr_sink *do_respond(outr_exchange *xx, const outr_http_response *head)
         copy.status = 200;
         copy.content_length = -1;
     }
-    if (!outr_headers_has(&head->headers, "date") && head->status >= 200) {
-        outr_headers_init(&copy.headers, xx->arena);
-        for (size_t i = 0; i < head->headers.count; i++)
-            outr_headers_add(&copy.headers, head->headers.items[i].name, head->headers.items[i].value);
-        outr_headers_add(&copy.headers, OUTR_STR("date"), outr__server_date(x->conn->base.server));
-    }
-    outr__h2_submit_response(&x->stream, &copy, has_body);
+    outr_str date = outr__server_date(x->conn->base.server);
+    if (outr__h2_submit_response(&x->stream, &copy, date, has_body) == OUTR_INTERNAL)
+        outr__h2_stream_reset(&x->stream, NGHTTP2_INTERNAL_ERROR);
     return has_body ? &x->stream.out : &x->nothing;
 }
 
-static void do_done(outr_exchange *xx)
-{
+static void do_done(outr_exchange *xx) {
     exchange *x = of_x(xx);
     outr__h2_stream *s = &x->stream;
     x->is_done = true;
@@ -144,24 +152,20 @@ static void do_done(outr_exchange *xx)
         s->in.sink->source = NULL;
         s->in.sink = NULL;
     }
-    s->is_discarding = true;
-    outr_bufq_done(&s->held);
-    bool is_answered = x->has_head && (!s->out_is_open || s->out_ended);
-    if (!is_answered) {
+    outr_source_cancel(&s->in, NULL);
+    if (!x->has_head || (s->out_is_open && !s->out_ended)) {
         x->is_broken = true;
-        outr__h2_stream_reset(s, x->has_head ? NGHTTP2_INTERNAL_ERROR : NGHTTP2_CANCEL);
-    } else if (!s->in_ended && !s->is_closed) {
-        /* Answered before the request was read: the rest is not wanted (RFC 9113 section 8.1). It goes
-         * out behind the answer. */
-        outr__h2_stream_reset(s, NGHTTP2_NO_ERROR);
+        outr__h2_stream_reset(s, NGHTTP2_INTERNAL_ERROR);
+    } else {
+        outr__h2_stream_stop_input(s);
     }
-    free_exchange(x);
+    end_if_over(x);
 }
 
-static const outr__exchange_ops exchange_ops = {.inform = do_inform, .respond = do_respond, .done = do_done};
+static const outr__exchange_ops exchange_ops = {
+    .inform = do_inform, .respond = do_respond, .done = do_done};
 
-static exchange *new_exchange(h2_conn *c, outr_arena *arena)
-{
+static exchange *new_exchange(h2_conn *c, outr_arena *arena) {
     exchange *x = outr_arena_alloc(arena, sizeof *x);
     x->conn = c;
     x->x.loop = c->base.loop;
@@ -177,16 +181,14 @@ static exchange *new_exchange(h2_conn *c, outr_arena *arena)
     return x;
 }
 
-static void run_handler(exchange *x)
-{
+static void run_handler(exchange *x) {
     const outr_http_server_options *o = outr__server_options(x->conn->base.server);
     x->is_begun = true;
     outr__server_request_began(x->conn->base.server);
     o->handler->on_request(o->ctx, &x->x);
 }
 
-static void refuse(exchange *x, int status)
-{
+static void refuse(exchange *x, int status) {
     outr_http_response head = {.status = status, .content_length = 0};
     outr_headers_init(&head.headers, x->x.arena);
     x->x.req.method = OUTR_STR("GET");
@@ -196,17 +198,15 @@ static void refuse(exchange *x, int status)
 
 /* ---- what the session tells -------------------------------------------------------------------- */
 
-static outr__h2_stream *on_new_stream(outr__h2 *h2)
-{
+static outr__h2_stream *on_new_stream(outr__h2 *h2) {
     h2_conn *c = of_h2(h2);
     if (c->has_final_goaway)
         return NULL;
-    return &new_exchange(c, outr_arena_new(limits(c)->arena_bytes))->stream;
+    return &new_exchange(c, outr__server_arena(c->base.server))->stream;
 }
 
 /* The `cookie` crumbs of RFC 9113 section 8.2.3 become one header again. */
-static void join_cookies(outr_headers *h)
-{
+static void join_cookies(outr_headers *h) {
     outr_str joined = OUTR_STR_NONE;
     size_t kept = 0, crumbs = 0;
     for (size_t i = 0; i < h->count; i++)
@@ -218,14 +218,15 @@ static void join_cookies(outr_headers *h)
         if (!outr_str_is(item.name, "cookie"))
             h->items[kept++] = item;
         else
-            joined = joined.p ? outr_arena_printf(h->arena, OUTR_FMT "; " OUTR_FMT, OUTR_ARG(joined), OUTR_ARG(item.value)) : item.value;
+            joined = joined.p ? outr_arena_printf(h->arena, OUTR_FMT "; " OUTR_FMT,
+                                                  OUTR_ARG(joined), OUTR_ARG(item.value))
+                              : item.value;
     }
     h->count = kept;
     outr_headers_add(h, OUTR_STR("cookie"), joined);
 }
 
-static void take_request(exchange *x)
-{
+static void take_request(exchange *x) {
     outr__h2_stream *s = &x->stream;
     outr_http_request *req = &x->x.req;
     uint64_t length;
@@ -244,6 +245,8 @@ static void take_request(exchange *x)
     if (text.n && outr_str_to_u64(text, INT64_MAX, &length))
         req->content_length = (int64_t)length;
     outr_headers_remove(&req->headers, "content-length");
+    s->wants_continue = req->wants_continue =
+        !s->in_ended && outr_str_iis(outr_headers_get(&req->headers, "expect"), "100-continue");
     outr_headers_remove(&req->headers, "expect");
     s->in.length = req->content_length;
     if (s->protocol.n)
@@ -252,8 +255,7 @@ static void take_request(exchange *x)
         x->x.body = &s->in;
 }
 
-static void on_head(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s)
-{
+static void on_head(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s) {
     exchange *x = of_stream(s);
     if (s->is_too_large) {
         refuse(x, 431);
@@ -263,55 +265,54 @@ static void on_head(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s)
     run_handler(x);
 }
 
-/* The stream ended before the handler was done with it. Each call may make the handler finish. */
-static void tell_gone(exchange *x, const outr_err *err)
-{
-    h2_conn *c = x->conn;
+/* The stream ended before the handler was done with it. Any of these may make it finish. */
+static void tell_gone(exchange *x, const outr_err *err) {
     outr__h2_stream *s = &x->stream;
-    c->told = x;
-    c->exchange_count++; /* the connection outlives what the handler does now */
-    if (s->out.source) {
-        outr_source *source = s->out.source;
-        s->out.source = NULL;
-        outr_source_cancel(source, err);
-    }
-    if (c->told && s->in.sink) {
-        outr_sink *sink = s->in.sink;
-        s->in.sink = NULL;
-        s->is_told = true;
-        sink->source = NULL;
-        sink->ops->abort(sink, err);
-    }
-    if (c->told && x->x.on_gone)
+    x->is_broken = true;
+    if (s->out.source)
+        outr_source_cancel(s->out.source, err);
+    if (!s->in_ended)
+        outr__h2_stream_break(s, OUTR_CANCELLED, "the client reset the stream");
+    if (x->x.on_gone)
         x->x.on_gone(&x->x, err);
-    c->told = NULL;
-    c->exchange_count--;
 }
 
-static void on_close(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, uint32_t error_code)
-{
+static void on_close(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, uint32_t error_code) {
     exchange *x = of_stream(s);
     if (!x->is_begun)
         x->is_done = true; /* reset before its head was complete */
-    if (x->is_done) {
-        free_exchange(x);
-        return;
+    bool is_answered = x->has_head && (!s->out_is_open || s->out_ended) && !s->was_reset;
+    if (!x->is_done && (error_code != NGHTTP2_NO_ERROR || !is_answered)) {
+        outr_err err;
+        outr_fail(&err, OUTR_CANCELLED, "the client reset the stream (error %u)", error_code);
+        tell_gone(x, &err);
     }
-    bool is_clean = error_code == NGHTTP2_NO_ERROR && x->has_head && (!s->out_is_open || s->out_ended);
-    if (is_clean)
-        return; /* answered; do_done frees */
-    outr_err err;
-    outr_fail(&err, OUTR_CANCELLED, "the client reset the stream (error %u)", error_code);
-    x->is_broken = true;
-    tell_gone(x, &err);
+    end_if_over(x);
+}
+
+static void final_goaway(h2_conn *c) {
+    if (c->has_final_goaway || c->is_closed)
+        return;
+    c->is_draining = c->has_final_goaway = true;
+    nghttp2_submit_goaway(c->h2.session, NGHTTP2_FLAG_NONE,
+                          nghttp2_session_get_last_proc_stream_id(c->h2.session), NGHTTP2_NO_ERROR,
+                          NULL, 0);
+    outr__conn_flush_soon(&c->base);
+}
+
+/* The peer has seen the warning: what it sent before is here by now. */
+static void on_pong(outr__h2 *h2) {
+    h2_conn *c = of_h2(h2);
+    if (c->is_draining)
+        final_goaway(c);
 }
 
 static void on_goaway(outr__h2 *h2 OUTR_UNUSED, int32_t last_stream_id OUTR_UNUSED) {}
 static void on_settings(outr__h2 *h2 OUTR_UNUSED) {}
-static void on_inform(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s OUTR_UNUSED, int status OUTR_UNUSED) {}
+static void on_inform(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s OUTR_UNUSED,
+                      int status OUTR_UNUSED) {}
 
-static void wants_flush(outr__h2 *h2)
-{
+static void wants_flush(outr__h2 *h2) {
     h2_conn *c = of_h2(h2);
     if (!c->is_closed)
         outr__conn_flush_soon(&c->base);
@@ -323,6 +324,7 @@ static const outr__h2_events h2_events = {
     .on_close = on_close,
     .on_goaway = on_goaway,
     .on_settings = on_settings,
+    .on_pong = on_pong,
     .wants_flush = wants_flush,
     .new_stream = on_new_stream,
 };
@@ -332,115 +334,124 @@ static const outr__h2_events h2_events = {
 static void do_drain(outr__conn *conn);
 
 /* Sends what may be sent, unless the peer reads too slowly: then its windows stay where they are. */
-static void pump(h2_conn *c)
-{
-    if (c->is_closed || c->base.stream->is_closing)
+static void do_flush(outr__conn *conn) {
+    h2_conn *c = OUTR_CONTAINER(conn, h2_conn, base);
+    uint64_t max_age_ns = outr__server_options(conn->server)->max_age_ns;
+    bool goes_on = true, has_more = true;
+    if (c->is_closed || conn->stream->is_closing)
         return;
-    uint64_t max_age_ns = outr__server_options(c->base.server)->max_age_ns;
-    if (max_age_ns && outr_loop_now(c->base.loop) - c->opened_ns > max_age_ns)
-        do_drain(&c->base);
-    bool goes_on = outr_stream_is_full(c->base.stream) || outr__h2_pull(&c->h2);
-    if (c->h2.out.bytes > 0)
-        outr_stream_write(c->base.stream, &c->h2.out);
+    if (max_age_ns && outr_loop_now(conn->loop) - c->opened_ns > max_age_ns)
+        do_drain(conn);
+    while (goes_on && has_more && !outr_stream_is_full(conn->stream)) {
+        goes_on = outr__h2_pull(&c->h2, &has_more);
+        if (c->h2.out.bytes > 0)
+            outr_stream_write(conn->stream, &c->h2.out);
+    }
     note_time(c);
-    if (!goes_on || c->is_broken)
-        outr_stream_close(c->base.stream);
+    if (!goes_on || (c->is_broken && !has_more))
+        outr_stream_close(conn->stream);
 }
 
-static void on_flush(outr_deferred *deferred)
-{
-    pump(OUTR_CONTAINER(deferred, h2_conn, base.flusher));
-}
-
-static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n)
-{
+static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n) {
     h2_conn *c = stream->owner;
-    note_time(c);
+    if (c->is_broken)
+        return;
     if (!outr__h2_feed(&c->h2, chunk, p, n))
         c->is_broken = true;
+    note_time(c);
 }
 
-static void on_eof(outr_stream *stream)
-{
+static void on_eof(outr_stream *stream) {
     outr_stream_close(stream);
 }
 
-static void on_error(outr_stream *stream, const outr_err *err OUTR_UNUSED)
-{
+static void on_error(outr_stream *stream, const outr_err *err OUTR_UNUSED) {
     outr_stream_close(stream);
 }
 
-static void on_drain(outr_stream *stream)
-{
+static void on_drain(outr_stream *stream) {
     h2_conn *c = stream->owner;
     outr__conn_flush_soon(&c->base);
 }
 
-static void on_closed(outr_stream *stream)
-{
+static void on_closed(outr_stream *stream) {
     h2_conn *c = stream->owner;
     c->is_closed = true;
     c->base.stream = NULL;
-    outr_timer_stop(c->base.loop, &c->base.timer);
-    c->exchange_count++;
-    while (!outr_list_is_empty(&c->exchanges)) {
-        exchange *x = OUTR_LIST_ITEM(outr_list_pop(&c->exchanges), exchange, link);
-        outr_list_init(&x->link); /* counts as linked until it is freed */
-        if (!x->stream.is_closed) {
-            x->stream.is_closed = true;
+    outr_list all;
+    outr__list_take(&all, &c->exchanges);
+    while (!outr_list_is_empty(&all)) {
+        exchange *x = OUTR_LIST_ITEM(outr_list_pop(&all), exchange, link);
+        outr_list_push(&c->exchanges, &x->link);
+        bool was_closed = x->stream.is_closed;
+        x->stream.is_closed = true;
+        if (!was_closed)
             on_close(&c->h2, &x->stream, NGHTTP2_CANCEL);
-        } else if (x->is_done) {
-            free_exchange(x);
-        }
+        else
+            end_if_over(x);
     }
-    c->exchange_count--;
     free_if_over(c);
 }
 
-static const outr_stream_events events = {.on_data = on_data, .on_eof = on_eof, .on_drain = on_drain, .on_error = on_error, .on_closed = on_closed};
+static const outr_stream_events events = {.on_data = on_data,
+                                          .on_eof = on_eof,
+                                          .on_drain = on_drain,
+                                          .on_error = on_error,
+                                          .on_closed = on_closed};
 
-static void final_goaway(h2_conn *c)
-{
-    if (c->has_final_goaway || c->is_closed)
-        return;
-    c->has_final_goaway = true;
-    nghttp2_submit_goaway(c->h2.session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(c->h2.session),
-                          NGHTTP2_NO_ERROR, NULL, 0);
-    outr__conn_flush_soon(&c->base);
-}
-
-/* Two steps (RFC 9113 section 6.8): a warning, and a moment later the last stream that counts, so that
- * requests on their way are not lost. */
-static void do_drain(outr__conn *conn)
-{
+/* Two steps (RFC 9113 section 6.8): a warning, and when the peer has seen it the last stream that
+ * counts, so that requests on their way are not lost. */
+static void do_drain(outr__conn *conn) {
     h2_conn *c = OUTR_CONTAINER(conn, h2_conn, base);
     if (c->is_draining || c->is_closed)
         return;
     c->is_draining = true;
+    c->drain_since_ns = outr_loop_now(conn->loop);
     nghttp2_submit_shutdown_notice(c->h2.session);
+    nghttp2_submit_ping(c->h2.session, NGHTTP2_FLAG_NONE, NULL);
     outr__conn_flush_soon(conn);
-    outr__conn_deadline(conn, outr_loop_now(conn->loop) + DRAIN_PATIENCE_NS);
 }
 
-static void do_expire(outr__conn *conn)
-{
-    h2_conn *c = OUTR_CONTAINER(conn, h2_conn, base);
-    if (!conn->stream)
-        return;
-    if (c->is_draining && !c->has_final_goaway) {
-        final_goaway(c);
-    } else if (conn->stream->pending_bytes > 0 || conn->out.bytes > 0) {
-        outr_stream_reset(conn->stream); /* the peer reads nothing */
-    } else if (c->exchange_count == 0) {
-        c->is_draining = true;
-        final_goaway(c);
+/* Bodies that somebody waits for and that do not come. */
+static void sweep(h2_conn *c) {
+    uint64_t now = outr_loop_now(c->base.loop);
+    c->sweep_at_ns = 0;
+    outr_list all;
+    outr__list_take(&all, &c->exchanges);
+    while (!outr_list_is_empty(&all)) {
+        exchange *x = OUTR_LIST_ITEM(outr_list_pop(&all), exchange, link);
+        outr__h2_stream *s = &x->stream;
+        outr_list_push(&c->exchanges, &x->link);
+        bool is_waiting = s->in.sink && !s->is_sink_full && !s->in_ended && s->protocol.n == 0;
+        if (is_waiting && now - s->last_ns >= limits(c)->body_idle_ns)
+            outr__h2_stream_break(s, OUTR_DEADLINE_EXCEEDED, "timed out reading the request body");
     }
 }
 
-static const outr__conn_ops conn_ops = {.drain = do_drain, .expire = do_expire};
+static void do_expire(outr__conn *conn) {
+    h2_conn *c = OUTR_CONTAINER(conn, h2_conn, base);
+    uint64_t now = outr_loop_now(conn->loop);
+    if (!conn->stream)
+        return;
+    if (outr__stall_is_over(&c->stall, now, limits(c)->write_idle_ns)) {
+        outr_stream_reset(conn->stream); /* the peer reads nothing */
+        return;
+    }
+    if (c->h2.head_since_ns && now >= c->h2.head_since_ns + limits(c)->header_timeout_ns) {
+        nghttp2_session_terminate_session(c->h2.session, NGHTTP2_NO_ERROR);
+        outr__conn_flush_soon(conn);
+        return;
+    }
+    if ((c->is_draining && now >= c->drain_since_ns + DRAIN_PATIENCE_NS) || c->exchange_count == 0)
+        final_goaway(c);
+    else if (c->sweep_at_ns && now >= c->sweep_at_ns)
+        sweep(c);
+    note_time(c);
+}
 
-static h2_conn *open_conn(outr_http_server *server, outr_stream *stream)
-{
+static const outr__conn_ops conn_ops = {.flush = do_flush, .drain = do_drain, .expire = do_expire};
+
+static h2_conn *open_conn(outr_http_server *server, outr_stream *stream) {
     const outr_http_server_options *so = outr__server_options(server);
     const outr__h2_options o = {
         .loop = so->loop,
@@ -455,19 +466,19 @@ static h2_conn *open_conn(outr_http_server *server, outr_stream *stream)
     outr_err err;
     outr_list_init(&c->exchanges);
     outr__conn_open(&c->base, &conn_ops, server, stream);
-    c->base.flusher.run = on_flush;
     c->opened_ns = outr_loop_now(so->loop);
     stream->events = &events;
     if (outr__h2_init(&c->h2, &o, &err)) {
-        OUTR_LOG(outr_loop_log(so->loop), ERROR, "a connection could not be served", OUTR_ERR(&err));
+        OUTR_LOG(outr_loop_log(so->loop), ERROR, "a connection could not be served",
+                 OUTR_ERR(&err));
         outr_stream_reset(stream);
     }
     note_time(c);
     return c;
 }
 
-void outr__h2_accept(outr_http_server *server, outr_stream *own_stream, outr_chunk *chunk, const char *p, size_t n)
-{
+void outr__h2_accept(outr_http_server *server, outr_stream *own_stream, outr_chunk *chunk,
+                     const char *p, size_t n) {
     h2_conn *c = open_conn(server, own_stream);
     if (own_stream->is_closing)
         return;
@@ -477,9 +488,9 @@ void outr__h2_accept(outr_http_server *server, outr_stream *own_stream, outr_chu
         on_data(own_stream, chunk, p, n);
 }
 
-void outr__h2_upgrade(outr_http_server *server, outr_stream *own_stream, outr_str settings, const outr_http_request *req,
-                      outr_arena *own_arena, outr_chunk *chunk, const char *p, size_t n)
-{
+void outr__h2_upgrade(outr_http_server *server, outr_stream *own_stream, outr_str settings,
+                      const outr_http_request *req, outr_arena *own_arena, outr_chunk *chunk,
+                      const char *p, size_t n) {
     h2_conn *c = open_conn(server, own_stream);
     if (own_stream->is_closing) {
         outr_arena_free(own_arena);
@@ -490,12 +501,12 @@ void outr__h2_upgrade(outr_http_server *server, outr_stream *own_stream, outr_st
     x->stream.id = 1;
     x->stream.has_message = true;
     x->stream.in_ended = true; /* an upgrade with a body is not taken */
-    int rc = nghttp2_session_upgrade2(c->h2.session, (const uint8_t *)settings.p, settings.n, outr_str_is(req->method, "HEAD"), &x->stream);
+    int rc = nghttp2_session_upgrade2(c->h2.session, (const uint8_t *)settings.p, settings.n,
+                                      outr_str_is(req->method, "HEAD"), &x->stream);
     outr_stream_read_start(own_stream);
     if (rc) {
-        x->stream.is_closed = true;
-        x->is_done = true;
-        free_exchange(x);
+        x->stream.is_closed = x->is_done = true;
+        end_if_over(x);
         outr_stream_reset(own_stream);
         return;
     }

@@ -15,20 +15,22 @@
 typedef struct outr__h2 outr__h2;
 typedef struct outr__h2_stream outr__h2_stream;
 
-/* Told to the owner. None may free the session; ending it is decided after outr__h2_feed returned. */
+/* Told to the owner. None may free the session or a stream; what ends is freed in a turn of its own. */
 typedef struct outr__h2_events {
     /* Server: a head is complete. Client: a final response head (status set) is complete. */
     void (*on_head)(outr__h2 *h2, outr__h2_stream *s);
-    void (*on_inform)(outr__h2 *h2, outr__h2_stream *s, int status); /* client: 1xx; s->headers hold it */
+    void (*on_inform)(outr__h2 *h2, outr__h2_stream *s,
+                      int status); /* client: 1xx; s->headers hold it */
     /* The stream is gone for nghttp2. error_code 0: both sides ended cleanly. */
     void (*on_close)(outr__h2 *h2, outr__h2_stream *s, uint32_t error_code);
-    /* The end of the body has been told to its sink, or the sink cancelled; in a turn of its own. May
-     * be NULL. */
+    /* The end of the body has been told to its sink, or the sink cancelled. May be NULL. */
     void (*on_told)(outr__h2 *h2, outr__h2_stream *s);
+    void (*on_pong)(outr__h2 *h2);
     void (*on_goaway)(outr__h2 *h2, int32_t last_stream_id);
     void (*on_settings)(outr__h2 *h2);
-    void (*wants_flush)(outr__h2 *h2);     /* something is to be sent */
-    outr__h2_stream *(*new_stream)(outr__h2 *h2); /* server: for a request that begins; NULL: refuse it */
+    void (*wants_flush)(outr__h2 *h2); /* something is to be sent */
+    outr__h2_stream *(*new_stream)(
+        outr__h2 *h2); /* server: for a request that begins; NULL: refuse it */
 } outr__h2_events;
 
 struct outr__h2 {
@@ -36,14 +38,16 @@ struct outr__h2 {
     const outr__h2_events *events;
     outr_loop *loop;
     bool is_server;
-    outr_chunk *chunk;                     /* being fed; NULL: bytes of no chunk */
+    outr_chunk *chunk; /* being fed; NULL: bytes of no chunk */
     size_t max_header_bytes, max_headers;
     outr_bufq out;
-    uint16_t settings_id;                  /* looked for in the peer's SETTINGS */
+    uint16_t settings_id; /* looked for in the peer's SETTINGS */
     uint32_t peer_setting;
-    bool has_settings;
-    uint32_t resets_in_second;             /* rapid reset (CVE-2023-44487) */
-    uint64_t reset_second;
+    size_t held;            /* body bytes of all streams that nobody has taken yet */
+    size_t owed;            /* of them: not given back to the connection's window yet */
+    uint64_t head_since_ns; /* when the head being received began; 0: none */
+    uint32_t reset_tokens;  /* streams the peer may still waste */
+    uint64_t reset_refill_ns;
 };
 
 /* Embedded in the owner's per-stream object. */
@@ -52,24 +56,27 @@ struct outr__h2_stream {
     int32_t id;
     outr_arena *arena;
     /* what came */
-    outr_headers headers;                  /* of the head, later reused for trailers */
+    outr_headers headers; /* of the head, later reused for trailers */
     outr_str method, scheme, authority, path, protocol;
     int status;
     size_t head_bytes;
     bool is_too_large, has_message, in_trailers;
-    outr_source in;                        /* its body */
+    outr_source in; /* its body */
     outr_bufq held;
-    size_t unconsumed;                     /* delivered, window not opened yet: 0 unless the sink is full */
-    outr_deferred pusher, teller;
-    bool in_ended, in_broken, is_told, is_discarding, is_sink_full;
-    outr_err in_err;
+    outr_deferred pusher;
+    uint64_t last_ns; /* when its last body byte came or could come again */
+    bool in_ended, is_told, is_discarding, is_sink_full, wants_continue;
+    outr_code in_broken; /* 0: not broken off */
+    const char *in_broken_text;
     uint64_t received_bytes;
     /* what goes */
     outr_sink out;
     outr_bufq queue;
-    const outr_headers *trailers;          /* copied to arena */
-    bool out_ended, out_is_open, is_deferred, is_closed, is_out_full;
-    bool is_over;                          /* stream_done was called */
+    outr_slice part;              /* taken from queue and sent in part */
+    int64_t out_left;             /* of the declared length; -1: none declared */
+    const outr_headers *trailers; /* copied to arena */
+    bool out_ended, out_is_open, has_sent_head, is_deferred, is_closed, is_out_full;
+    bool has_sent_end, stops_input, was_reset;
     uint64_t sent_bytes;
 };
 
@@ -86,17 +93,25 @@ outr_code outr__h2_init(outr__h2 *h2, const outr__h2_options *options, outr_err 
 void outr__h2_done(outr__h2 *h2);
 /* False: the session is broken or over; send what is in out and close. */
 bool outr__h2_feed(outr__h2 *h2, outr_chunk *chunk, const char *p, size_t n);
-/* Moves all frames that may be sent into out. False: nothing more will ever be read or written. */
-bool outr__h2_pull(outr__h2 *h2);
+/* Moves frames that may be sent into out, a few hundred KiB at most; *has_more: call again when out is
+ * written. False: nothing more will ever be read or written. */
+bool outr__h2_pull(outr__h2 *h2, bool *has_more);
 
 void outr__h2_stream_init(outr__h2_stream *s, outr__h2 *h2, outr_arena *arena);
-/* Breaks the body off towards its sink, frees what is held. Before the memory of s goes. */
+/* Lets go of both bodies, breaking off what is not at its end; s is nothing more to the session. */
 void outr__h2_stream_done(outr__h2_stream *s, const outr_err *err);
+/* Breaks the body that comes off; its sink hears of it now. text is static. */
+void outr__h2_stream_break(outr__h2_stream *s, outr_code code, const char *text);
 /* RST_STREAM. */
 void outr__h2_stream_reset(outr__h2_stream *s, uint32_t error_code);
-/* Submits a head; has_body: s->out takes DATA until it is ended. */
-outr_code outr__h2_submit_response(outr__h2_stream *s, const outr_http_response *head, bool has_body);
+/* The rest of what comes is not wanted: RST_STREAM with NO_ERROR, once our side has ended (RFC 9113
+ * section 8.1). */
+void outr__h2_stream_stop_input(outr__h2_stream *s);
+/* Submits a head; has_body: s->out takes DATA until it is ended. date is added when the head has none. */
+outr_code outr__h2_submit_response(outr__h2_stream *s, const outr_http_response *head,
+                                   outr_str date, bool has_body);
 void outr__h2_submit_inform(outr__h2_stream *s, const outr_http_response *head);
-outr_code outr__h2_submit_request(outr__h2_stream *s, const outr_http_request *req, bool has_body, outr_err *err);
+outr_code outr__h2_submit_request(outr__h2_stream *s, const outr_http_request *req, bool has_body,
+                                  outr_err *err);
 
 #endif

@@ -1,12 +1,10 @@
 #include "http/message.h"
 
-void outr_headers_init(outr_headers *h, outr_arena *arena)
-{
+void outr_headers_init(outr_headers *h, outr_arena *arena) {
     *h = (outr_headers){.arena = arena};
 }
 
-void outr_headers_add(outr_headers *h, outr_str name, outr_str value)
-{
+void outr_headers_add(outr_headers *h, outr_str name, outr_str value) {
     if (h->count == h->cap) {
         size_t cap = h->cap ? h->cap * 2 : 16;
         outr_header *items = outr_arena_alloc(h->arena, cap * sizeof *items);
@@ -19,13 +17,12 @@ void outr_headers_add(outr_headers *h, outr_str name, outr_str value)
 }
 
 /* Length and first letter tell most names apart before a comparison. */
-static bool is_named(const outr_header *h, outr_str name)
-{
-    return h->name.n == name.n && ((h->name.p[0] ^ name.p[0]) & 0xdf) == 0 && outr_str_ieq(h->name, name);
+static bool is_named(const outr_header *h, outr_str name) {
+    return h->name.n == name.n && ((h->name.p[0] ^ name.p[0]) & 0xdf) == 0 &&
+           outr_str_ieq(h->name, name);
 }
 
-static void remove_named(outr_headers *h, outr_str name)
-{
+static void remove_named(outr_headers *h, outr_str name) {
     size_t kept = 0;
     for (size_t i = 0; i < h->count; i++) {
         if (!is_named(&h->items[i], name))
@@ -34,19 +31,16 @@ static void remove_named(outr_headers *h, outr_str name)
     h->count = kept;
 }
 
-void outr_headers_remove(outr_headers *h, const char *name)
-{
+void outr_headers_remove(outr_headers *h, const char *name) {
     remove_named(h, outr_str_from(name));
 }
 
-void outr_headers_set(outr_headers *h, outr_str name, outr_str value)
-{
+void outr_headers_set(outr_headers *h, outr_str name, outr_str value) {
     remove_named(h, name);
     outr_headers_add(h, name, value);
 }
 
-outr_str outr_headers_get(const outr_headers *h, const char *name)
-{
+outr_str outr_headers_get(const outr_headers *h, const char *name) {
     outr_str wanted = outr_str_from(name);
     for (size_t i = 0; i < h->count; i++) {
         if (is_named(&h->items[i], wanted))
@@ -55,8 +49,7 @@ outr_str outr_headers_get(const outr_headers *h, const char *name)
     return OUTR_STR_NONE;
 }
 
-bool outr_headers_has(const outr_headers *h, const char *name)
-{
+bool outr_headers_has(const outr_headers *h, const char *name) {
     outr_str wanted = outr_str_from(name);
     for (size_t i = 0; i < h->count; i++) {
         if (is_named(&h->items[i], wanted))
@@ -65,8 +58,7 @@ bool outr_headers_has(const outr_headers *h, const char *name)
     return false;
 }
 
-static bool list_has(outr_str list, outr_str token)
-{
+static bool list_has(outr_str list, outr_str token) {
     while (list.p) {
         outr_str item;
         list = outr_str_cut(list, ',', &item);
@@ -76,8 +68,7 @@ static bool list_has(outr_str list, outr_str token)
     return false;
 }
 
-bool outr_headers_has_token(const outr_headers *h, const char *name, const char *token)
-{
+bool outr_headers_has_token(const outr_headers *h, const char *name, const char *token) {
     outr_str wanted = outr_str_from(name);
     for (size_t i = 0; i < h->count; i++) {
         if (is_named(&h->items[i], wanted) && list_has(h->items[i].value, outr_str_from(token)))
@@ -86,10 +77,17 @@ bool outr_headers_has_token(const outr_headers *h, const char *name, const char 
     return false;
 }
 
-bool outr_header_is_hop_by_hop(const outr_headers *h, outr_str name)
-{
-    static const char *const names[] = {"Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade",
-                                        "HTTP2-Settings", "TE", "Trailer", "Proxy-Authorization", "Proxy-Authenticate"};
+bool outr_header_is_hop_by_hop(const outr_headers *h, outr_str name) {
+    static const char *const names[] = {"Connection",
+                                        "Keep-Alive",
+                                        "Proxy-Connection",
+                                        "Transfer-Encoding",
+                                        "Upgrade",
+                                        "HTTP2-Settings",
+                                        "TE",
+                                        "Trailer",
+                                        "Proxy-Authorization",
+                                        "Proxy-Authenticate"};
     for (size_t i = 0; i < OUTR_LEN(names); i++) {
         if (outr_str_iis(name, names[i]))
             return true;
@@ -101,57 +99,134 @@ bool outr_header_is_hop_by_hop(const outr_headers *h, outr_str name)
     return false;
 }
 
-static bool is_token_char(unsigned char c)
-{
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c && strchr("!#$%&'*+-.^_`|~", c));
-}
+#define T (OUTR__CHAR_TOKEN | OUTR__CHAR_VALUE)
+#define V OUTR__CHAR_VALUE
+const unsigned char outr__header_chars[256] = {
+    ['\t'] = V,        [' '] = V,         ['!'] = T,         ['"'] = V,         ['#' ... '\''] = T,
+    ['(' ... ')'] = V, ['*' ... '+'] = T, [','] = V,         ['-' ... '.'] = T, ['/'] = V,
+    ['0' ... '9'] = T, [':' ... '@'] = V, ['A' ... 'Z'] = T, ['[' ... ']'] = V, ['^' ... 'z'] = T,
+    ['{'] = V,         ['|'] = T,         ['}'] = V,         ['~'] = T,         [0x80 ... 0xff] = V,
+};
+#undef T
+#undef V
 
-bool outr_header_name_is_valid(outr_str name)
-{
-    for (size_t i = 0; i < name.n; i++) {
-        if (!is_token_char((unsigned char)name.p[i]))
+static bool has_only(outr_str s, unsigned char allowed) {
+    for (size_t i = 0; i < s.n; i++) {
+        if (!(outr__header_chars[(unsigned char)s.p[i]] & allowed))
             return false;
     }
-    return name.n > 0;
+    return true;
 }
 
-bool outr_header_value_is_valid(outr_str value)
-{
+bool outr_header_name_is_valid(outr_str name) {
+    return name.n > 0 && has_only(name, OUTR__CHAR_TOKEN);
+}
+
+bool outr_header_value_is_valid(outr_str value) {
+    return has_only(value, OUTR__CHAR_VALUE) && outr_str_trim(value).n == value.n;
+}
+
+bool outr__header_is_own(outr_str name) {
+    switch (name.n) {
+    case 4:
+        return outr_str_iis(name, "Host");
+    case 7:
+        return outr_str_iis(name, "Upgrade");
+    case 10:
+        return outr_str_iis(name, "Connection") || outr_str_iis(name, "Keep-Alive");
+    case 14:
+        return outr_str_iis(name, "Content-Length") || outr_str_iis(name, "HTTP2-Settings");
+    case 16:
+        return outr_str_iis(name, "Proxy-Connection");
+    case 17:
+        return outr_str_iis(name, "Transfer-Encoding");
+    default:
+        return false;
+    }
+}
+
+outr_str outr__header_value_clean(outr_arena *arena, outr_str value) {
+    if (has_only(value, OUTR__CHAR_VALUE))
+        return value;
+    char *copy = outr_arena_strz(arena, value);
     for (size_t i = 0; i < value.n; i++) {
-        unsigned char c = (unsigned char)value.p[i];
-        if ((c < 0x20 && c != '\t') || c == 0x7f)
-            return false;
+        if (!(outr__header_chars[(unsigned char)copy[i]] & OUTR__CHAR_VALUE))
+            copy[i] = ' ';
     }
-    return value.n == 0 || (outr_str_trim(value).n == value.n);
+    return outr_str_of(copy, value.n);
 }
 
-bool outr_http_has_body(outr_str method, int status)
-{
+bool outr_http_has_body(outr_str method, int status) {
     return !outr_str_is(method, "HEAD") && status >= 200 && status != 204 && status != 304;
 }
 
-const char *outr_http_status_text(int status)
-{
+const char *outr_http_status_text(int status) {
     static const struct {
         int status;
         const char *text;
     } texts[] = {
-        {100, "Continue"}, {101, "Switching Protocols"}, {102, "Processing"}, {103, "Early Hints"}, {200, "OK"},
-        {201, "Created"}, {202, "Accepted"}, {203, "Non-Authoritative Information"}, {204, "No Content"},
-        {205, "Reset Content"}, {206, "Partial Content"}, {207, "Multi-Status"}, {208, "Already Reported"},
-        {226, "IM Used"}, {300, "Multiple Choices"}, {301, "Moved Permanently"}, {302, "Found"}, {303, "See Other"},
-        {304, "Not Modified"}, {305, "Use Proxy"}, {307, "Temporary Redirect"}, {308, "Permanent Redirect"},
-        {400, "Bad Request"}, {401, "Unauthorized"}, {402, "Payment Required"}, {403, "Forbidden"}, {404, "Not Found"},
-        {405, "Method Not Allowed"}, {406, "Not Acceptable"}, {407, "Proxy Authentication Required"},
-        {408, "Request Timeout"}, {409, "Conflict"}, {410, "Gone"}, {411, "Length Required"},
-        {412, "Precondition Failed"}, {413, "Request Entity Too Large"}, {414, "Request URI Too Long"},
-        {415, "Unsupported Media Type"}, {416, "Requested Range Not Satisfiable"}, {417, "Expectation Failed"},
-        {418, "I'm a teapot"}, {421, "Misdirected Request"}, {422, "Unprocessable Entity"}, {423, "Locked"},
-        {424, "Failed Dependency"}, {425, "Too Early"}, {426, "Upgrade Required"}, {428, "Precondition Required"},
-        {429, "Too Many Requests"}, {431, "Request Header Fields Too Large"}, {451, "Unavailable For Legal Reasons"},
-        {500, "Internal Server Error"}, {501, "Not Implemented"}, {502, "Bad Gateway"}, {503, "Service Unavailable"},
-        {504, "Gateway Timeout"}, {505, "HTTP Version Not Supported"}, {506, "Variant Also Negotiates"},
-        {507, "Insufficient Storage"}, {508, "Loop Detected"}, {510, "Not Extended"}, {511, "Network Authentication Required"},
+        {100, "Continue"},
+        {101, "Switching Protocols"},
+        {102, "Processing"},
+        {103, "Early Hints"},
+        {200, "OK"},
+        {201, "Created"},
+        {202, "Accepted"},
+        {203, "Non-Authoritative Information"},
+        {204, "No Content"},
+        {205, "Reset Content"},
+        {206, "Partial Content"},
+        {207, "Multi-Status"},
+        {208, "Already Reported"},
+        {226, "IM Used"},
+        {300, "Multiple Choices"},
+        {301, "Moved Permanently"},
+        {302, "Found"},
+        {303, "See Other"},
+        {304, "Not Modified"},
+        {305, "Use Proxy"},
+        {307, "Temporary Redirect"},
+        {308, "Permanent Redirect"},
+        {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {402, "Payment Required"},
+        {403, "Forbidden"},
+        {404, "Not Found"},
+        {405, "Method Not Allowed"},
+        {406, "Not Acceptable"},
+        {407, "Proxy Authentication Required"},
+        {408, "Request Timeout"},
+        {409, "Conflict"},
+        {410, "Gone"},
+        {411, "Length Required"},
+        {412, "Precondition Failed"},
+        {413, "Request Entity Too Large"},
+        {414, "Request URI Too Long"},
+        {415, "Unsupported Media Type"},
+        {416, "Requested Range Not Satisfiable"},
+        {417, "Expectation Failed"},
+        {418, "I'm a teapot"},
+        {421, "Misdirected Request"},
+        {422, "Unprocessable Entity"},
+        {423, "Locked"},
+        {424, "Failed Dependency"},
+        {425, "Too Early"},
+        {426, "Upgrade Required"},
+        {428, "Precondition Required"},
+        {429, "Too Many Requests"},
+        {431, "Request Header Fields Too Large"},
+        {451, "Unavailable For Legal Reasons"},
+        {500, "Internal Server Error"},
+        {501, "Not Implemented"},
+        {502, "Bad Gateway"},
+        {503, "Service Unavailable"},
+        {504, "Gateway Timeout"},
+        {505, "HTTP Version Not Supported"},
+        {506, "Variant Also Negotiates"},
+        {507, "Insufficient Storage"},
+        {508, "Loop Detected"},
+        {510, "Not Extended"},
+        {511, "Network Authentication Required"},
     };
     for (size_t i = 0; i < OUTR_LEN(texts); i++) {
         if (texts[i].status == status)

@@ -1,19 +1,24 @@
 #include "http/conn.h"
 
-#define MAX_CONNECTIONS  1024
-#define MAX_PENDING      4096
-#define CONNECT_TIMEOUT  (5 * OUTR_SEC)
-#define IDLE_DEFAULT     (90 * OUTR_SEC)
+#define MAX_CONNECTIONS 1024
+#define MAX_PENDING     4096
+#define CONNECT_TIMEOUT (5 * OUTR_SEC)
+#define IDLE_DEFAULT    (90 * OUTR_SEC)
+#define CALLS_PER_OPENING_H2                                                                       \
+    100 /* streams a connection is trusted with before its SETTINGS are known */
 
 struct outr_http_pool {
     outr_http_pool_options options;
-    outr_list clients;        /* most recently used first */
-    outr_list waiting;        /* calls without a connection, in order */
-    size_t client_count, waiting_count, opening, in_flight;
-    outr_timer sweeper;       /* closes connections that idle too long */
+    outr_list ready,
+        busy;          /* connections with room for a call, most recently used first; the others */
+    outr_list waiting; /* calls without a connection, in order */
+    outr_list openings;
+    size_t client_count, waiting_count, opening_count, in_flight;
+    uint32_t peer_setting;
+    bool knows_peer;
+    outr_timer sweeper; /* closes connections that idle too long */
     outr_deferred filler;
     bool is_freed;
-    unsigned holds;
 };
 
 /* A connection being made. */
@@ -27,14 +32,12 @@ typedef struct opening {
 
 static void fill(outr_http_pool *pool);
 
-const outr_http_pool_options *outr__pool_options(const outr_http_pool *pool)
-{
+const outr_http_pool_options *outr__pool_options(const outr_http_pool *pool) {
     return &pool->options;
 }
 
-static void free_if_over(outr_http_pool *pool)
-{
-    if (!pool->is_freed || pool->holds > 0 || pool->opening > 0 || pool->client_count > 0)
+static void free_if_over(outr_http_pool *pool) {
+    if (!pool->is_freed || pool->opening_count > 0 || pool->client_count > 0)
         return;
     outr_timer_stop(pool->options.loop, &pool->sweeper);
     outr_loop_undefer(&pool->filler);
@@ -45,31 +48,27 @@ static void free_if_over(outr_http_pool *pool)
 
 /* ---- calls ------------------------------------------------------------------------------------ */
 
-static outr__call *impl_of(const outr_http_call *call)
-{
+static outr__call *impl_of(const outr_http_call *call) {
     return call->impl;
 }
 
-void outr__call_end(outr_http_call *call, const outr_err *err)
-{
+void outr__call_end(outr_http_call *call, const outr_err *err) {
     outr__call *impl = impl_of(call);
     outr_http_pool *pool = impl->pool;
-    outr_op *op = impl->op;
     pool->in_flight--;
     if (outr_link_is_in(&impl->link)) {
         outr_link_remove(&impl->link);
         pool->waiting_count--;
     }
     impl->client = NULL;
+    /* In a turn of its own: the caller frees the call, and somebody up the stack may hold it. */
     if (err)
-        outr_op_fail(op, err);
+        outr_op_fail_soon(impl->op, err);
     else
-        outr_op_finish(op);
-    free_if_over(pool);
+        outr_op_finish_soon(impl->op);
 }
 
-static void on_cancel(outr_op *op)
-{
+static void on_cancel(outr_op *op) {
     outr_http_call *call = op->impl;
     outr__call *impl = impl_of(call);
     if (impl->client)
@@ -77,83 +76,111 @@ static void on_cancel(outr_op *op)
     outr__call_end(call, &op->err);
 }
 
-static void fail_waiting(outr_http_pool *pool, const outr_err *err)
-{
-    pool->holds++;
-    while (!outr_list_is_empty(&pool->waiting)) {
-        outr__call *impl = OUTR_LIST_ITEM(pool->waiting.next, outr__call, link);
-        outr__call_end(impl->call, err);
-    }
-    pool->holds--;
-    free_if_over(pool);
+static void fail_waiting(outr_http_pool *pool, size_t count, const outr_err *err) {
+    while (count-- > 0 && !outr_list_is_empty(&pool->waiting))
+        outr__call_end(OUTR_LIST_ITEM(pool->waiting.next, outr__call, link)->call, err);
 }
 
-static void give(outr_http_pool *pool, outr__client *client, outr__call *impl)
-{
+static void place(outr__client *client) {
+    outr_http_pool *pool = client->pool;
+    bool has_room = !client->is_retired && client->active < client->capacity;
+    outr_link_remove(&client->link);
+    if (has_room)
+        outr_list_push_front(&pool->ready, &client->link);
+    else
+        outr_list_push(&pool->busy, &client->link);
+}
+
+static void give(outr__client *client, outr__call *impl) {
+    outr_http_pool *pool = client->pool;
     outr_link_remove(&impl->link);
     pool->waiting_count--;
     impl->client = client;
     impl->call->was_reused = client->is_used;
     client->is_used = true;
-    outr_link_remove(&client->link);
-    outr_list_push_front(&pool->clients, &client->link);
     client->ops->start(client, impl->call);
+    place(client);
 }
 
-void outr_http_call_start(outr_http_pool *pool, outr_http_call *call, outr_op *op)
-{
+/* A head that would not be one on the wire. The caller's text may come from its own callers. */
+static bool is_sound(const outr_http_request *req) {
+    for (size_t i = 0; i < req->target.n; i++) {
+        unsigned char c = (unsigned char)req->target.p[i];
+        if (c <= 0x20 || c == 0x7f)
+            return false;
+    }
+    return req->target.n > 0 && outr_header_name_is_valid(req->method) &&
+           outr_header_value_is_valid(req->authority);
+}
+
+void outr_http_call_start(outr_http_pool *pool, outr_http_call *call, outr_op *op) {
     outr__call *impl = outr_arena_alloc(call->arena, sizeof *impl);
     *impl = (outr__call){.call = call, .op = op, .pool = pool};
     call->impl = impl;
     call->progress = OUTR_CALL_NOT_SENT;
     call->response = NULL;
-    call->was_reused = call->body_taken = false;
+    call->was_reused = false;
+    call->peer_setting = 0;
     pool->in_flight++;
     outr_op_begin(op, call, on_cancel);
     outr_list_push(&pool->waiting, &impl->link);
     pool->waiting_count++;
-    outr_loop_defer(pool->options.loop, &pool->filler);
+    if (is_sound(call->req)) {
+        outr_loop_defer(pool->options.loop, &pool->filler);
+        return;
+    }
+    outr_err err;
+    outr_fail(&err, OUTR_INVALID_ARGUMENT, "method, path or host cannot be sent");
+    outr__call_end(call, &err);
 }
 
 /* ---- connections ------------------------------------------------------------------------------ */
 
-static void on_opened(outr_op *op)
-{
+/* How many calls wait for one connection that is being made. */
+static size_t calls_per_opening(const outr_http_pool *pool) {
+    return pool->options.version == OUTR_HTTP_2 ? CALLS_PER_OPENING_H2 : 1;
+}
+
+static void add_client(outr_http_pool *pool, outr_stream *stream) {
+    bool is_h2 =
+        stream->alpn.n ? outr_str_is(stream->alpn, "h2") : pool->options.version == OUTR_HTTP_2;
+    outr__client *client = (is_h2 ? outr__h2_connect : outr__h1_connect)(pool, stream);
+    client->idle_since_ns = outr_loop_now(pool->options.loop);
+    pool->client_count++;
+    place(client);
+}
+
+static void on_opened(outr_op *op) {
     opening *o = OUTR_CONTAINER(op, opening, op);
     outr_http_pool *pool = o->pool;
-    outr_stream *stream = o->connect.stream;
-    pool->opening--;
-    pool->holds++;
+    outr_stream *stream = o->connect.stream ? o->connect.stream : o->handshake.stream;
+    outr_err err = op->err;
+    outr_link_remove(&o->link);
+    free(o);
+    pool->opening_count--;
     if (pool->is_freed) {
-        if (!op->err.code) {
+        if (!err.code) {
             static const outr_stream_events no_events = {0};
             stream->events = &no_events;
             outr_stream_close(stream);
         }
-    } else if (op->err.code) {
-        outr_err err = op->err;
+        free_if_over(pool);
+        return;
+    }
+    if (!err.code) {
+        add_client(pool, stream);
+    } else {
+        /* Those it was made for; a fresh attempt for them would only be the same again. */
+        size_t covered = pool->opening_count * calls_per_opening(pool);
+        size_t count = pool->waiting_count > covered ? pool->waiting_count - covered : 0;
         err.code = OUTR_UNAVAILABLE;
         err.retriable = true;
-        if (pool->opening == 0 && pool->client_count == 0)
-            fail_waiting(pool, &err); /* nothing else is coming that could carry them */
-        else
-            fill(pool);
-    } else {
-        bool is_h2 = stream->alpn.n ? outr_str_is(stream->alpn, "h2") : pool->options.version == OUTR_HTTP_2;
-        outr__client *client = (is_h2 ? outr__h2_connect : outr__h1_connect)(pool, stream);
-        client->pool = pool;
-        client->idle_since_ns = outr_loop_now(pool->options.loop);
-        outr_list_push_front(&pool->clients, &client->link);
-        pool->client_count++;
-        fill(pool);
+        fail_waiting(pool, OUTR_MIN(count, calls_per_opening(pool)), &err);
     }
-    free(o);
-    pool->holds--;
-    free_if_over(pool);
+    fill(pool);
 }
 
-static void on_connected(outr_op *op)
-{
+static void on_connected(outr_op *op) {
     opening *o = OUTR_CONTAINER(op, opening, op);
     outr_http_pool *pool = o->pool;
     if (op->err.code || !pool->options.tls || pool->is_freed) {
@@ -161,92 +188,68 @@ static void on_connected(outr_op *op)
         return;
     }
     uint64_t deadline_ns = op->deadline_ns;
-    o->handshake = (outr_tls_handshake){.tls = pool->options.tls, .own_below = o->connect.stream, .server_name = pool->options.server_name};
+    o->handshake = (outr_tls_handshake){.tls = pool->options.tls,
+                                        .own_below = o->connect.stream,
+                                        .server_name = pool->options.server_name};
     outr_op_init(op, pool->options.loop, NULL, deadline_ns, on_opened);
     o->connect.stream = NULL;
     outr_tls_handshake_start(&o->handshake, op);
 }
 
-static void open_one(outr_http_pool *pool)
-{
+static void open_one(outr_http_pool *pool) {
     outr_loop *loop = pool->options.loop;
     outr_env *env = outr_loop_env(loop);
     opening *o = outr_alloc(sizeof *o);
     o->pool = pool;
     o->connect.addr = pool->options.addr;
-    pool->opening++;
-    outr_op_init(&o->op, loop, NULL, outr_loop_now(loop) + pool->options.connect_timeout_ns, on_connected);
+    outr_list_push(&pool->openings, &o->link);
+    pool->opening_count++;
+    outr_op_init(&o->op, loop, NULL, outr_loop_now(loop) + pool->options.connect_timeout_ns,
+                 on_connected);
     env->connect(env, loop, &o->connect, &o->op);
 }
 
-/* Streams a new HTTP/2 connection is trusted with before its SETTINGS are known. */
-#define CALLS_PER_OPENING_H2 100
-
-static outr__client *find_free(outr_http_pool *pool)
-{
-    OUTR_LIST_EACH(link, &pool->clients)
-    {
-        outr__client *client = OUTR_LIST_ITEM(link, outr__client, link);
-        if (!client->is_retired && client->active < client->capacity)
-            return client;
-    }
-    return NULL;
-}
-
 /* Calls to connections with room; for those left over, connections are opened. */
-static void fill(outr_http_pool *pool)
-{
-    outr__client *client;
-    pool->holds++;
-    while (!outr_list_is_empty(&pool->waiting) && (client = find_free(pool)))
-        give(pool, client, OUTR_LIST_ITEM(pool->waiting.next, outr__call, link));
-    size_t per_opening = pool->options.version == OUTR_HTTP_2 ? CALLS_PER_OPENING_H2 : 1;
-    while (!pool->is_freed && pool->waiting_count > pool->opening * per_opening &&
-           pool->client_count + pool->opening < pool->options.max_connections)
+static void fill(outr_http_pool *pool) {
+    while (!outr_list_is_empty(&pool->waiting) && !outr_list_is_empty(&pool->ready))
+        give(OUTR_LIST_ITEM(pool->ready.next, outr__client, link),
+             OUTR_LIST_ITEM(pool->waiting.next, outr__call, link));
+    while (!pool->is_freed && pool->waiting_count > pool->opening_count * calls_per_opening(pool) &&
+           pool->client_count + pool->opening_count < pool->options.max_connections)
         open_one(pool);
     while (pool->waiting_count > pool->options.max_pending) {
-        outr__call *last = OUTR_LIST_ITEM(pool->waiting.prev, outr__call, link);
         outr_err err;
-        outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "more than %zu calls wait for a connection", pool->options.max_pending);
-        outr__call_end(last->call, &err);
+        outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "more than %zu calls wait for a connection",
+                  pool->options.max_pending);
+        outr__call_end(OUTR_LIST_ITEM(pool->waiting.prev, outr__call, link)->call, &err);
     }
-    pool->holds--;
-    free_if_over(pool);
 }
 
-static void on_fill(outr_deferred *deferred)
-{
+static void on_fill(outr_deferred *deferred) {
     fill(OUTR_CONTAINER(deferred, outr_http_pool, filler));
 }
 
-static void sweep_later(outr_http_pool *pool)
-{
+static void sweep_later(outr_http_pool *pool) {
     if (!outr_timer_is_on(&pool->sweeper))
-        outr_timer_start(pool->options.loop, &pool->sweeper, outr_loop_now(pool->options.loop) + pool->options.limits.idle_ns / 2);
+        outr_timer_start(pool->options.loop, &pool->sweeper,
+                         outr_loop_now(pool->options.loop) + pool->options.limits.idle_ns / 2);
 }
 
-static void on_sweep(outr_timer *timer)
-{
+static void on_sweep(outr_timer *timer) {
     outr_http_pool *pool = OUTR_CONTAINER(timer, outr_http_pool, sweeper);
     uint64_t now = outr_loop_now(pool->options.loop);
-    pool->holds++;
-    OUTR_LIST_EACH(link, &pool->clients)
-    {
+    OUTR_LIST_EACH(link, &pool->ready) {
         outr__client *client = OUTR_LIST_ITEM(link, outr__client, link);
         if (client->active == 0 && now - client->idle_since_ns >= pool->options.limits.idle_ns)
             client->ops->retire(client);
     }
     if (pool->client_count > 0)
         sweep_later(pool);
-    pool->holds--;
-    free_if_over(pool);
 }
 
-void outr__pool_changed(outr__client *client)
-{
+void outr__pool_changed(outr__client *client) {
     outr_http_pool *pool = client->pool;
-    if (!pool)
-        return;
+    place(client);
     if (client->active == 0) {
         client->idle_since_ns = outr_loop_now(pool->options.loop);
         sweep_later(pool);
@@ -255,18 +258,14 @@ void outr__pool_changed(outr__client *client)
         outr_loop_defer(pool->options.loop, &pool->filler);
 }
 
-void outr__pool_opened(outr__client *client)
-{
-    outr__pool_changed(client);
+void outr__pool_met(outr__client *client, uint32_t peer_setting) {
+    client->pool->knows_peer = true;
+    client->pool->peer_setting = peer_setting;
 }
 
-void outr__pool_gone(outr__client *client)
-{
+void outr__pool_gone(outr__client *client) {
     outr_http_pool *pool = client->pool;
     outr_link_remove(&client->link);
-    if (!pool)
-        return;
-    client->pool = NULL;
     pool->client_count--;
     if (pool->waiting_count > 0 && !pool->is_freed)
         outr_loop_defer(pool->options.loop, &pool->filler);
@@ -275,55 +274,74 @@ void outr__pool_gone(outr__client *client)
 
 /* ---- the pool --------------------------------------------------------------------------------- */
 
-outr_http_pool *outr_http_pool_new(const outr_http_pool_options *options)
-{
+outr_http_pool *outr_http_pool_new(const outr_http_pool_options *options) {
     outr_http_pool *pool = outr_alloc(sizeof *pool);
     pool->options = *options;
     outr_http_pool_options *o = &pool->options;
+    uint64_t body_idle_ns = o->limits.body_idle_ns;
     o->limits.idle_ns = o->limits.idle_ns ? o->limits.idle_ns : IDLE_DEFAULT;
     outr__limits_default(&o->limits);
+    o->limits.body_idle_ns =
+        body_idle_ns; /* how long an answer may take is the caller's deadline */
     o->max_connections = o->max_connections ? o->max_connections : MAX_CONNECTIONS;
     o->max_pending = o->max_pending ? o->max_pending : MAX_PENDING;
     o->connect_timeout_ns = o->connect_timeout_ns ? o->connect_timeout_ns : CONNECT_TIMEOUT;
     o->tls = o->tls ? outr_tls_ref(o->tls) : NULL;
     o->server_name = outr_str_of(outr_str_dup(options->server_name), options->server_name.n);
-    outr_list_init(&pool->clients);
+    outr_list_init(&pool->ready);
+    outr_list_init(&pool->busy);
     outr_list_init(&pool->waiting);
+    outr_list_init(&pool->openings);
     pool->filler.run = on_fill;
     pool->sweeper.fire = on_sweep;
     return pool;
 }
 
-void outr_http_pool_free(outr_http_pool *pool)
-{
+static void each_client(outr_http_pool *pool, bool closes) {
+    outr_list *const lists[] = {&pool->ready, &pool->busy};
+    for (size_t i = 0; i < OUTR_LEN(lists); i++) {
+        outr_list all;
+        outr__list_take(&all, lists[i]);
+        while (!outr_list_is_empty(&all)) {
+            outr__client *client = OUTR_LIST_ITEM(outr_list_pop(&all), outr__client, link);
+            place(client);
+            if (closes)
+                client->ops->close(client);
+            else
+                client->ops->retire(client);
+        }
+    }
+}
+
+void outr_http_pool_free(outr_http_pool *pool) {
     outr_err err;
     if (!pool)
         return;
     pool->is_freed = true;
-    pool->holds++;
+    outr_loop_undefer(&pool->filler);
     outr_fail(&err, OUTR_CANCELLED, "the connection pool was closed");
-    fail_waiting(pool, &err);
-    OUTR_LIST_EACH(link, &pool->clients)
-        OUTR_LIST_ITEM(link, outr__client, link)->ops->close(OUTR_LIST_ITEM(link, outr__client, link));
-    pool->holds--;
+    fail_waiting(pool, SIZE_MAX, &err);
+    pool->client_count++; /* held while all of it comes down */
+    each_client(pool, true);
+    OUTR_LIST_EACH(link, &pool->openings)
+    outr_op_cancel(&OUTR_LIST_ITEM(link, opening, link)->op, OUTR_CANCELLED);
+    pool->client_count--;
     free_if_over(pool);
 }
 
-size_t outr_http_pool_in_flight(const outr_http_pool *pool)
-{
+size_t outr_http_pool_in_flight(const outr_http_pool *pool) {
     return pool->in_flight;
 }
 
-size_t outr_http_pool_connections(const outr_http_pool *pool)
-{
+size_t outr_http_pool_connections(const outr_http_pool *pool) {
     return pool->client_count;
 }
 
-void outr_http_pool_retire(outr_http_pool *pool)
-{
-    pool->holds++;
-    OUTR_LIST_EACH(link, &pool->clients)
-        OUTR_LIST_ITEM(link, outr__client, link)->ops->retire(OUTR_LIST_ITEM(link, outr__client, link));
-    pool->holds--;
-    free_if_over(pool);
+bool outr_http_pool_peer_setting(const outr_http_pool *pool, uint32_t *value) {
+    *value = pool->peer_setting;
+    return pool->knows_peer;
+}
+
+void outr_http_pool_retire(outr_http_pool *pool) {
+    each_client(pool, false);
 }

@@ -9,23 +9,22 @@ typedef struct pattern {
     const void *route;
     outr_str segments[SEGMENTS_MAX]; /* p[0] == '{': a parameter */
     size_t count;
-    bool takes_rest;                 /* the last one is {name...} */
-    struct pattern *next;            /* in the same bucket */
+    bool takes_rest;      /* the last one is {name...} */
+    struct pattern *next; /* in the same bucket */
 } pattern;
 
 #define BUCKETS 32
 
 struct outr_router {
-    pattern *buckets[BUCKETS + 1]; /* by second segment; the last one: patterns without a literal there */
+    pattern *buckets[BUCKETS +
+                     1]; /* by second segment; the last one: patterns without a literal there */
 };
 
-outr_router *outr_router_new(void)
-{
+outr_router *outr_router_new(void) {
     return outr_alloc(sizeof(outr_router));
 }
 
-void outr_router_free(outr_router *router)
-{
+void outr_router_free(outr_router *router) {
     if (!router)
         return;
     for (size_t i = 0; i <= BUCKETS; i++) {
@@ -38,13 +37,11 @@ void outr_router_free(outr_router *router)
     free(router);
 }
 
-static bool is_param(outr_str segment)
-{
+static bool is_param(outr_str segment) {
     return segment.n > 0 && segment.p[0] == '{';
 }
 
-static size_t bucket_of(outr_str segment)
-{
+static size_t bucket_of(outr_str segment) {
     uint32_t h = 2166136261u;
     for (size_t i = 0; i < segment.n; i++)
         h = (h ^ (unsigned char)segment.p[i]) * 16777619u;
@@ -52,8 +49,7 @@ static size_t bucket_of(outr_str segment)
 }
 
 /* Cuts path at slashes; the count, or 0 when it has no leading slash or too many. */
-static size_t cut(outr_str path, outr_str *segments, size_t max)
-{
+static size_t cut(outr_str path, outr_str *segments, size_t max) {
     size_t n = 0;
     if (path.n == 0 || path.p[0] != '/')
         return 0;
@@ -63,8 +59,8 @@ static size_t cut(outr_str path, outr_str *segments, size_t max)
     return n;
 }
 
-void outr_router_add(outr_router *router, const char *methods, const char *text, const void *route)
-{
+void outr_router_add(outr_router *router, const char *methods, const char *text,
+                     const void *route) {
     pattern *p = outr_alloc(sizeof *p);
     p->methods = methods;
     p->route = route;
@@ -78,8 +74,7 @@ void outr_router_add(outr_router *router, const char *methods, const char *text,
     *at = p;
 }
 
-static bool has_method(const char *methods, outr_str method)
-{
+static bool has_method(const char *methods, outr_str method) {
     outr_str rest = outr_str_from(methods), one;
     if (outr_str_is(rest, "*"))
         return true;
@@ -92,8 +87,8 @@ static bool has_method(const char *methods, outr_str method)
 }
 
 /* Literal segments matched, or -1. Parameters never match an empty segment. */
-static int match(const pattern *p, const outr_str *segments, size_t count, outr_str path, outr_route_match *out)
-{
+static int match(const pattern *p, const outr_str *segments, size_t count, outr_str path,
+                 outr_route_match *out) {
     int literals = 0;
     out->param_count = 0;
     if (p->takes_rest ? count < p->count : count != p->count)
@@ -115,12 +110,13 @@ static int match(const pattern *p, const outr_str *segments, size_t count, outr_
     return literals;
 }
 
-bool outr_router_find(const outr_router *router, outr_str method, outr_str path, outr_route_match *out)
-{
+bool outr_router_find(const outr_router *router, outr_str method, outr_str path,
+                      outr_route_match *out) {
     outr_str segments[SEGMENTS_MAX + 1];
     size_t count = cut(path, segments, OUTR_LEN(segments));
     int best = -1;
-    const pattern *lists[2] = {count > 1 ? router->buckets[bucket_of(segments[1])] : NULL, router->buckets[BUCKETS]};
+    const pattern *lists[2] = {count > 1 ? router->buckets[bucket_of(segments[1])] : NULL,
+                               router->buckets[BUCKETS]};
     for (size_t l = 0; l < 2; l++) {
         for (const pattern *p = lists[l]; p; p = p->next) {
             outr_route_match candidate;

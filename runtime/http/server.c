@@ -2,9 +2,10 @@
 
 #include "http/conn.h"
 
-#define PREFACE     "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" /* RFC 9113 section 3.4 */
-#define PREFACE_LEN (sizeof PREFACE - 1)
+#define PREFACE         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" /* RFC 9113 section 3.4 */
+#define PREFACE_LEN     (sizeof PREFACE - 1)
 #define MAX_CONNECTIONS 20000
+#define ARENAS_KEPT     32
 
 struct outr_http_server {
     outr_http_server_options options;
@@ -14,12 +15,13 @@ struct outr_http_server {
     void (*drained)(void *ctx);
     void *drained_ctx;
     outr_deferred drain_teller;
-    int64_t date_second;
+    outr_arena *arenas[ARENAS_KEPT]; /* empty ones, for the next requests */
+    size_t arena_count;
+    uint64_t date_until_ns;
     char date[40];
 };
 
-void outr__limits_default(outr_http_limits *l)
-{
+void outr__limits_default(outr_http_limits *l) {
     static const struct {
         size_t offset;
         uint64_t otherwise;
@@ -43,65 +45,81 @@ void outr__limits_default(outr_http_limits *l)
     if (!l->window_bytes)
         l->window_bytes = 256 * 1024;
     if (!l->arena_bytes)
-        l->arena_bytes = 64 * OUTR_MIB + 2 * l->max_header_bytes;
+        l->arena_bytes = 64 * OUTR_MIB;
+    /* Heads are parsed without asking: there must be room for the largest one, and for a copy of it. */
+    l->arena_bytes =
+        OUTR_MAX(l->arena_bytes, 8 * l->max_header_bytes + 256 * l->max_headers + OUTR_MIB);
 }
 
 /* ---- what connections share ------------------------------------------------------------------- */
 
-static void on_flush(outr_deferred *deferred)
-{
-    outr__conn_flush(OUTR_CONTAINER(deferred, outr__conn, flusher));
+void outr__deadline_set(outr_loop *loop, outr__deadline *d, uint64_t at_ns) {
+    d->at_ns = at_ns;
+    if (at_ns && (!outr_timer_is_on(&d->timer) || d->timer.node.key > at_ns))
+        outr_timer_start(loop, &d->timer, at_ns);
 }
 
-static void on_timer(outr_timer *timer)
-{
-    outr__conn *conn = OUTR_CONTAINER(timer, outr__conn, timer);
-    if (!conn->deadline_ns)
-        return;
-    if (conn->deadline_ns > outr_loop_now(conn->loop))
-        outr_timer_start(conn->loop, timer, conn->deadline_ns);
-    else
+bool outr__deadline_is_due(outr_loop *loop, outr__deadline *d) {
+    if (!d->at_ns)
+        return false;
+    if (d->at_ns <= outr_loop_now(loop))
+        return true;
+    outr_timer_start(loop, &d->timer, d->at_ns);
+    return false;
+}
+
+uint64_t outr__stall_deadline(outr__stall *stall, size_t pending, uint64_t now,
+                              uint64_t patience_ns) {
+    if (pending == 0)
+        stall->since_ns = 0;
+    else if (pending != stall->pending || !stall->since_ns)
+        stall->since_ns = now;
+    stall->pending = pending;
+    return stall->since_ns ? stall->since_ns + patience_ns : UINT64_MAX;
+}
+
+bool outr__stall_is_over(const outr__stall *stall, uint64_t now, uint64_t patience_ns) {
+    return stall->since_ns && now >= stall->since_ns + patience_ns;
+}
+
+static void on_flush(outr_deferred *deferred) {
+    outr__conn *conn = OUTR_CONTAINER(deferred, outr__conn, flusher);
+    conn->ops->flush(conn);
+}
+
+static void on_timer(outr_timer *timer) {
+    outr__conn *conn = OUTR_CONTAINER(timer, outr__conn, deadline.timer);
+    if (outr__deadline_is_due(conn->loop, &conn->deadline))
         conn->ops->expire(conn);
 }
 
-void outr__conn_open(outr__conn *conn, const outr__conn_ops *ops, outr_http_server *server, outr_stream *stream)
-{
+void outr__conn_open(outr__conn *conn, const outr__conn_ops *ops, outr_http_server *server,
+                     outr_stream *stream) {
     conn->ops = ops;
     conn->server = server;
     conn->loop = server->options.loop;
     conn->stream = stream;
     conn->flusher.run = on_flush;
-    conn->timer.fire = on_timer;
+    conn->deadline.timer.fire = on_timer;
     stream->owner = conn;
     outr_list_push(&server->conns, &conn->link);
     server->conn_count++;
 }
 
-void outr__conn_flush_soon(outr__conn *conn)
-{
+void outr__conn_flush_soon(outr__conn *conn) {
     outr_loop_flush(conn->loop, &conn->flusher);
 }
 
-void outr__conn_flush(outr__conn *conn)
-{
+void outr__conn_write(outr__conn *conn) {
     if (conn->out.bytes > 0 && conn->stream)
         outr_stream_write(conn->stream, &conn->out);
 }
 
-bool outr__conn_is_full(const outr__conn *conn)
-{
-    return conn->out.bytes + conn->stream->pending_bytes > conn->stream->high_water;
+bool outr__conn_is_full(const outr__conn *conn) {
+    return conn->stream && conn->out.bytes + conn->stream->pending_bytes > conn->stream->high_water;
 }
 
-void outr__conn_deadline(outr__conn *conn, uint64_t at_ns)
-{
-    conn->deadline_ns = at_ns;
-    if (at_ns && (!outr_timer_is_on(&conn->timer) || conn->timer.node.key > at_ns))
-        outr_timer_start(conn->loop, &conn->timer, at_ns);
-}
-
-static void on_drained(outr_deferred *deferred)
-{
+static void on_drained(outr_deferred *deferred) {
     outr_http_server *server = OUTR_CONTAINER(deferred, outr_http_server, drain_teller);
     void (*drained)(void *) = server->drained;
     server->drained = NULL;
@@ -109,12 +127,13 @@ static void on_drained(outr_deferred *deferred)
         drained(server->drained_ctx);
 }
 
-static void check_empty(outr_http_server *server)
-{
+static void check_empty(outr_http_server *server) {
     if (server->conn_count > 0)
         return;
     if (server->is_freed) {
         outr_loop_undefer(&server->drain_teller);
+        while (server->arena_count > 0)
+            outr_arena_free(server->arenas[--server->arena_count]);
         free(server);
         return;
     }
@@ -124,47 +143,57 @@ static void check_empty(outr_http_server *server)
     }
 }
 
-void outr__conn_leave(outr__conn *conn)
-{
+void outr__conn_leave(outr__conn *conn) {
     outr_http_server *server = conn->server;
     outr_loop_undefer(&conn->flusher);
-    outr_timer_stop(conn->loop, &conn->timer);
+    outr_timer_stop(conn->loop, &conn->deadline.timer);
     outr_bufq_done(&conn->out);
     outr_link_remove(&conn->link);
     server->conn_count--;
     check_empty(server);
 }
 
-const outr_http_server_options *outr__server_options(const outr_http_server *server)
-{
+const outr_http_server_options *outr__server_options(const outr_http_server *server) {
     return &server->options;
 }
 
-bool outr__server_is_draining(const outr_http_server *server)
-{
+bool outr__server_is_draining(const outr_http_server *server) {
     return server->is_draining;
 }
 
-outr_str outr__server_date(outr_http_server *server)
-{
-    int64_t second = outr_loop_unix_ns(server->options.loop) / (int64_t)OUTR_SEC;
-    if (second != server->date_second) {
+outr_str outr__server_date(outr_http_server *server) {
+    uint64_t now = outr_loop_now(server->options.loop);
+    if (now >= server->date_until_ns) {
+        int64_t unix_ns = outr_loop_unix_ns(server->options.loop);
+        time_t second = (time_t)(unix_ns / (int64_t)OUTR_SEC);
         struct tm tm;
-        time_t t = (time_t)second;
-        gmtime_r(&t, &tm);
+        gmtime_r(&second, &tm);
         strftime(server->date, sizeof server->date, "%a, %d %b %Y %H:%M:%S GMT", &tm);
-        server->date_second = second;
+        server->date_until_ns = now + OUTR_SEC - (uint64_t)(unix_ns % (int64_t)OUTR_SEC);
     }
     return outr_str_from(server->date);
 }
 
-void outr__server_request_began(outr_http_server *server)
-{
+outr_arena *outr__server_arena(outr_http_server *server) {
+    if (server->arena_count > 0)
+        return server->arenas[--server->arena_count];
+    return outr_arena_new(server->options.limits.arena_bytes);
+}
+
+void outr__server_arena_done(outr_http_server *server, outr_arena *own_arena) {
+    if (server->arena_count == ARENAS_KEPT) {
+        outr_arena_free(own_arena);
+        return;
+    }
+    outr_arena_reset(own_arena);
+    server->arenas[server->arena_count++] = own_arena;
+}
+
+void outr__server_request_began(outr_http_server *server) {
     server->request_count++;
 }
 
-void outr__server_request_ended(outr_http_server *server, outr_exchange *x, bool is_broken)
-{
+void outr__server_request_ended(outr_http_server *server, outr_exchange *x, bool is_broken) {
     server->request_count--;
     if (server->options.handler->on_finished)
         server->options.handler->on_finished(server->options.ctx, x, is_broken);
@@ -179,17 +208,16 @@ typedef struct sniffer {
     size_t n;
 } sniffer;
 
-static void end_sniffing(sniffer *s)
-{
+static void end_sniffing(sniffer *s) {
     outr__conn_leave(&s->base);
     free(s);
 }
 
-static void hand_over(sniffer *s, bool is_h2, outr_chunk *chunk, const char *p, size_t n)
-{
+static void hand_over(sniffer *s, bool is_h2, outr_chunk *chunk, const char *p, size_t n) {
     outr_http_server *server = s->base.server;
     outr_stream *stream = s->base.stream;
-    void (*accept)(outr_http_server *, outr_stream *, outr_chunk *, const char *, size_t) = is_h2 ? outr__h2_accept : outr__h1_accept;
+    void (*accept)(outr_http_server *, outr_stream *, outr_chunk *, const char *, size_t) =
+        is_h2 ? outr__h2_accept : outr__h1_accept;
     outr_stream_read_stop(stream);
     server->conn_count++; /* held over the change, so that a drain does not see an empty moment */
     if (s->n == 0) {
@@ -208,8 +236,7 @@ static void hand_over(sniffer *s, bool is_h2, outr_chunk *chunk, const char *p, 
     check_empty(server);
 }
 
-static void sniff_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n)
-{
+static void sniff_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n) {
     sniffer *s = stream->owner;
     const outr_http_server_options *o = &s->base.server->options;
     size_t common = OUTR_MIN(n, PREFACE_LEN - s->n);
@@ -217,6 +244,8 @@ static void sniff_data(outr_stream *stream, outr_chunk *chunk, const char *p, si
     if (may_be_h2 && s->n + n < PREFACE_LEN) {
         memcpy(s->bytes + s->n, p, n);
         s->n += n;
+        outr__deadline_set(s->base.loop, &s->base.deadline,
+                           outr_loop_now(s->base.loop) + o->limits.header_timeout_ns);
         return;
     }
     if (!may_be_h2 && !o->allow_h1) {
@@ -226,32 +255,29 @@ static void sniff_data(outr_stream *stream, outr_chunk *chunk, const char *p, si
     hand_over(s, may_be_h2, chunk, p, n);
 }
 
-static void sniff_eof(outr_stream *stream)
-{
+static void sniff_eof(outr_stream *stream) {
     outr_stream_close(stream);
 }
 
-static void sniff_error(outr_stream *stream, const outr_err *err OUTR_UNUSED)
-{
+static void sniff_error(outr_stream *stream, const outr_err *err OUTR_UNUSED) {
     sniff_eof(stream);
 }
 
-static void sniff_closed(outr_stream *stream)
-{
+static void sniff_closed(outr_stream *stream) {
     end_sniffing(stream->owner);
 }
 
-static const outr_stream_events sniff_events = {.on_data = sniff_data, .on_eof = sniff_eof, .on_error = sniff_error, .on_closed = sniff_closed};
+static const outr_stream_events sniff_events = {
+    .on_data = sniff_data, .on_eof = sniff_eof, .on_error = sniff_error, .on_closed = sniff_closed};
 
-static void sniff_drop(outr__conn *conn)
-{
+static void sniff_drop(outr__conn *conn) {
     outr_stream_close(conn->stream);
 }
 
-static const outr__conn_ops sniff_ops = {.drain = sniff_drop, .expire = sniff_drop};
+static const outr__conn_ops sniff_ops = {
+    .flush = outr__conn_write, .drain = sniff_drop, .expire = sniff_drop};
 
-void outr_http_server_take(outr_http_server *server, outr_stream *own_stream)
-{
+void outr_http_server_take(outr_http_server *server, outr_stream *own_stream) {
     if (server->is_draining || server->conn_count >= server->options.max_connections) {
         static const outr_stream_events no_events = {0};
         own_stream->events = &no_events;
@@ -265,15 +291,15 @@ void outr_http_server_take(outr_http_server *server, outr_stream *own_stream)
     }
     sniffer *s = outr_alloc(sizeof *s);
     outr__conn_open(&s->base, &sniff_ops, server, own_stream);
-    outr__conn_deadline(&s->base, outr_loop_now(s->base.loop) + server->options.limits.idle_ns);
+    outr__deadline_set(s->base.loop, &s->base.deadline,
+                       outr_loop_now(s->base.loop) + server->options.limits.idle_ns);
     own_stream->events = &sniff_events;
     outr_stream_read_start(own_stream);
 }
 
 /* ---- the server ------------------------------------------------------------------------------- */
 
-outr_http_server *outr_http_server_new(const outr_http_server_options *options)
-{
+outr_http_server *outr_http_server_new(const outr_http_server_options *options) {
     outr_http_server *server = outr_alloc(sizeof *server);
     server->options = *options;
     if (!server->options.max_connections)
@@ -283,61 +309,55 @@ outr_http_server *outr_http_server_new(const outr_http_server_options *options)
     return server;
 }
 
-void outr_http_server_drain(outr_http_server *server, void (*drained)(void *ctx), void *ctx)
-{
+void outr_http_server_drain(outr_http_server *server, void (*drained)(void *ctx), void *ctx) {
     server->is_draining = true;
     server->drained = drained;
     server->drained_ctx = ctx;
-    OUTR_LIST_EACH(link, &server->conns)
-    {
+    OUTR_LIST_EACH(link, &server->conns) {
         outr__conn *conn = OUTR_LIST_ITEM(link, outr__conn, link);
         conn->ops->drain(conn);
     }
     check_empty(server);
 }
 
-void outr_http_server_free(outr_http_server *server)
-{
+void outr_http_server_free(outr_http_server *server) {
     server->is_freed = true;
     server->drained = NULL;
     server->conn_count++;
-    OUTR_LIST_EACH(link, &server->conns)
-        outr_stream_reset(OUTR_LIST_ITEM(link, outr__conn, link)->stream);
+    OUTR_LIST_EACH(link, &server->conns) {
+        outr__conn *conn = OUTR_LIST_ITEM(link, outr__conn, link);
+        if (conn->stream)
+            outr_stream_reset(conn->stream);
+    }
     server->conn_count--;
     check_empty(server);
 }
 
-size_t outr_http_server_connections(const outr_http_server *server)
-{
+size_t outr_http_server_connections(const outr_http_server *server) {
     return server->conn_count;
 }
 
-size_t outr_http_server_requests(const outr_http_server *server)
-{
+size_t outr_http_server_requests(const outr_http_server *server) {
     return server->request_count;
 }
 
 /* ---- what handlers call, whichever protocol ---------------------------------------------------- */
 
-void outr_http_inform(outr_exchange *x, const outr_http_response *head)
-{
+void outr_http_inform(outr_exchange *x, const outr_http_response *head) {
     x->ops->inform(x, head);
 }
 
-outr_sink *outr_http_respond(outr_exchange *x, const outr_http_response *head)
-{
+outr_sink *outr_http_respond(outr_exchange *x, const outr_http_response *head) {
     return x->ops->respond(x, head);
 }
 
-void outr_http_done(outr_exchange *x)
-{
+void outr_http_done(outr_exchange *x) {
     x->ops->done(x);
 }
 
-void outr_http_reply(outr_exchange *x, const outr_http_response *head, outr_str body)
-{
+void outr_http_reply(outr_exchange *x, const outr_http_response *head, outr_str body) {
     outr_sink *sink = outr_http_respond(x, head);
     if (body.n > 0 && outr_http_has_body(x->req.method, head->status))
-        sink->ops->data(sink, outr_slice_copy(body));
+        sink->ops->data(sink, outr_slice_static(body)); /* copied there */
     sink->ops->end(sink, NULL);
 }

@@ -21,23 +21,23 @@ typedef struct outr_exchange outr_exchange;
 
 struct outr_exchange {
     outr_loop *loop;
-    outr_arena *arena;            /* the request's; freed after done and the end of the response */
-    outr_http_request req;        /* on arena */
-    outr_source *body;            /* request body; NULL: none. Attach a sink or outr_source_cancel it; done
+    outr_arena *arena;     /* the request's; freed after done and the end of the response */
+    outr_http_request req; /* on arena */
+    outr_source *body;     /* request body; NULL: none. Attach a sink or outr_source_cancel it; done
                                      cancels the rest */
-    outr_source *tunnel;          /* bytes from the client behind a 101; NULL: no upgrade was asked for */
+    outr_source *tunnel;   /* bytes from the client behind a 101; NULL: no upgrade was asked for */
     outr_addr peer;
     outr_http_server *server;
     uint64_t started_ns;
-    void *user;                   /* the handler's */
+    void *user; /* the handler's */
     /* Set by the handler: the client is gone or reset the stream. Responding is pointless but
      * harmless after it; the handler stops its work and calls outr_http_done. May be NULL. */
     void (*on_gone)(outr_exchange *x, const outr_err *err);
     /* Filled by the server for the access log and metrics, valid in on_finished. */
     int status;
-    uint64_t received_bytes, sent_bytes; /* bodies */
+    uint64_t received_bytes, sent_bytes;  /* bodies */
     const struct outr__exchange_ops *ops; /* the connection's */
-    void *invoke;                 /* the invocation that has taken it over, if any */
+    void *invoke;                         /* the invocation that has taken it over, if any */
 };
 
 typedef struct outr_http_handler {
@@ -52,10 +52,10 @@ typedef struct outr_http_server_options {
     const outr_http_handler *handler;
     void *ctx;
     outr_http_limits limits;
-    bool allow_h1, allow_h2;      /* h2: preface, upgrade and ALPN */
-    bool allow_connect_protocol;  /* RFC 8441 offered in SETTINGS */
-    uint64_t max_connections;     /* 0: 20000; over it new ones are reset */
-    uint64_t max_age_ns;          /* GOAWAY / Connection: close after; 0: never */
+    bool allow_h1, allow_h2;     /* h2: preface, upgrade and ALPN */
+    bool allow_connect_protocol; /* RFC 8441 offered in SETTINGS */
+    uint64_t max_connections;    /* 0: 20000; over it new ones are reset */
+    uint64_t max_age_ns;         /* GOAWAY / Connection: close after; 0: never */
     /* Announced in SETTINGS so that a peer can tell an Outrigger; 0: none. */
     uint16_t settings_id;
     uint32_t settings_value;
