@@ -311,6 +311,7 @@ static void do_start(outr__client *client, outr_http_call *call) {
                        outr_str_is(req->method, "PUT") || outr_str_is(req->method, "PATCH");
     outr__h1_write_request(&c->out, req, &frame);
     outr_loop_flush(c->loop, &c->flusher);
+    call->body_taken = has_body;
     if (has_body)
         outr_source_attach(call->body, &k->in);
 }
@@ -382,6 +383,7 @@ static void begin_body(h1_client *c, h1_call *k, const outr__h1_framing *framing
         call->response = &k->body;
         k->is_tunnel = true;
         k->has_sent_all = call->body == NULL;
+        call->body_taken = call->body != NULL;
         if (call->body)
             outr_source_attach(call->body, &k->in);
         return;

@@ -142,8 +142,10 @@ static void on_head(outr__h2 *h2, outr__h2_stream *s) {
     if (s->in_ended)
         s->is_told = true;
     s->in.length = is_tunnel ? -1 : call->head.content_length;
-    if (is_tunnel && call->body)
+    if (is_tunnel && call->body) {
+        call->body_taken = true;
         outr_source_attach(call->body, &s->out);
+    }
     call->on_response(call);
 }
 
