@@ -15,9 +15,8 @@ typedef struct set {
     outr_snapshot *snapshot;
     outr_subscription *subs;
     struct visit {
-        outr_message message;
+        outr_message start, message; /* the start may still be on its way when the end is sent */
         outr_subscription *sub;
-        bool is_paused;
     } *visits;
     size_t count, pending;
 } set;
@@ -187,7 +186,7 @@ static void on_ended(outr_subscription *sub)
 
 static void on_start(outr_message *message, outr_loop *loop OUTR_UNUSED)
 {
-    outr_subscription_start(OUTR_CONTAINER(message, struct visit, message)->sub);
+    outr_subscription_start(OUTR_CONTAINER(message, struct visit, start)->sub);
 }
 
 static void on_end(outr_message *message, outr_loop *loop OUTR_UNUSED)
@@ -259,8 +258,8 @@ static void start_set(outr_pubsub *p)
     pthread_mutex_unlock(&p->lock);
     for (size_t i = 0; i < s->count; i++) {
         s->visits[i].sub = &s->subs[i];
-        s->visits[i].message.run = on_start;
-        outr_loop_post(s->subs[i].loop, &s->visits[i].message);
+        s->visits[i].start.run = on_start;
+        outr_loop_post(s->subs[i].loop, &s->visits[i].start);
     }
 }
 
