@@ -10,12 +10,14 @@ typedef struct writer {
     char bytes[2048];
 } writer;
 
-static void spill(writer *w) {
+static void spill(writer *w)
+{
     outr_bufq_copy(w->out, w->bytes, w->n);
     w->n = 0;
 }
 
-static void put(writer *w, outr_str s) {
+static void put(writer *w, outr_str s)
+{
     if (s.n > sizeof w->bytes - w->n)
         spill(w);
     if (s.n > sizeof w->bytes) {
@@ -27,22 +29,20 @@ static void put(writer *w, outr_str s) {
     w->n += s.n;
 }
 
-static void put_z(writer *w, const char *z) {
+static void put_z(writer *w, const char *z)
+{
     put(w, outr_str_from(z));
 }
 
-static void put_number(writer *w, uint64_t value) {
+static void put_number(writer *w, uint64_t value)
+{
     char text[20];
-    size_t at = sizeof text;
-    do {
-        text[--at] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value > 0);
-    put(w, outr_str_of(text + at, sizeof text - at));
+    put(w, outr__decimal(text, value));
 }
 
 /* HTTP/2 names come in lower case; HTTP/1 peers of a Go proxy are used to Canonical-Case. */
-static void put_name(writer *w, outr_str name) {
+static void put_name(writer *w, outr_str name)
+{
     char text[NAME_MAX_CANONICAL];
     bool starts_word = true;
     for (size_t i = 0; i < name.n; i++) {
@@ -57,14 +57,16 @@ static void put_name(writer *w, outr_str name) {
     put(w, outr_str_of(text, name.n));
 }
 
-static void put_header(writer *w, outr_str name, outr_str value) {
+static void put_header(writer *w, outr_str name, outr_str value)
+{
     put_name(w, name);
     put(w, OUTR_STR(": "));
     put(w, value);
     put(w, OUTR_STR("\r\n"));
 }
 
-static void put_headers(writer *w, const outr_headers *headers) {
+static void put_headers(writer *w, const outr_headers *headers)
+{
     for (size_t i = 0; i < headers->count; i++) {
         const outr_header *h = &headers->items[i];
         if (!outr__header_is_own(h->name) && outr_header_name_is_valid(h->name))
@@ -72,7 +74,8 @@ static void put_headers(writer *w, const outr_headers *headers) {
     }
 }
 
-static void put_frame(writer *w, const outr__h1_frame *frame) {
+static void put_frame(writer *w, const outr__h1_frame *frame)
+{
     if (frame->is_chunked) {
         put(w, OUTR_STR("Transfer-Encoding: chunked\r\n"));
     } else if (frame->has_length) {
@@ -88,7 +91,8 @@ static void put_frame(writer *w, const outr__h1_frame *frame) {
 }
 
 void outr__h1_write_response(outr_bufq *out, const outr_http_response *head,
-                             const outr__h1_frame *frame) {
+                             const outr__h1_frame *frame)
+{
     writer w;
     w.out = out;
     w.n = 0;
@@ -105,7 +109,8 @@ void outr__h1_write_response(outr_bufq *out, const outr_http_response *head,
 }
 
 void outr__h1_write_request(outr_bufq *out, const outr_http_request *req,
-                            const outr__h1_frame *frame) {
+                            const outr__h1_frame *frame)
+{
     writer w;
     w.out = out;
     w.n = 0;
@@ -120,13 +125,15 @@ void outr__h1_write_request(outr_bufq *out, const outr_http_request *req,
     spill(&w);
 }
 
-static void put_chunk_head(outr_bufq *out, size_t n) {
+static void put_chunk_head(outr_bufq *out, size_t n)
+{
     char text[24];
     int length = snprintf(text, sizeof text, "%zx\r\n", n);
     outr_bufq_copy(out, text, (size_t)length);
 }
 
-void outr__h1_write_last_chunk(outr_bufq *out, const outr_headers *trailers) {
+void outr__h1_write_last_chunk(outr_bufq *out, const outr_headers *trailers)
+{
     writer w;
     w.out = out;
     w.n = 0;
@@ -137,7 +144,8 @@ void outr__h1_write_last_chunk(outr_bufq *out, const outr_headers *trailers) {
     spill(&w);
 }
 
-void outr__h1_write_piece(outr_bufq *out, outr_slice own_slice, bool is_chunked) {
+void outr__h1_write_piece(outr_bufq *out, outr_slice own_slice, bool is_chunked)
+{
     if (own_slice.n == 0) { /* an empty chunk would be the last one */
         outr_slice_done(&own_slice);
         return;

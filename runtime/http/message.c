@@ -1,10 +1,12 @@
 #include "http/message.h"
 
-void outr_headers_init(outr_headers *h, outr_arena *arena) {
+void outr_headers_init(outr_headers *h, outr_arena *arena)
+{
     *h = (outr_headers){.arena = arena};
 }
 
-void outr_headers_add(outr_headers *h, outr_str name, outr_str value) {
+void outr_headers_add(outr_headers *h, outr_str name, outr_str value)
+{
     if (h->count == h->cap) {
         size_t cap = h->cap ? h->cap * 2 : 16;
         outr_header *items = outr_arena_alloc(h->arena, cap * sizeof *items);
@@ -17,12 +19,14 @@ void outr_headers_add(outr_headers *h, outr_str name, outr_str value) {
 }
 
 /* Length and first letter tell most names apart before a comparison. */
-static bool is_named(const outr_header *h, outr_str name) {
+static bool is_named(const outr_header *h, outr_str name)
+{
     return h->name.n == name.n && ((h->name.p[0] ^ name.p[0]) & 0xdf) == 0 &&
            outr_str_ieq(h->name, name);
 }
 
-static void remove_named(outr_headers *h, outr_str name) {
+static void remove_named(outr_headers *h, outr_str name)
+{
     size_t kept = 0;
     for (size_t i = 0; i < h->count; i++) {
         if (!is_named(&h->items[i], name))
@@ -31,16 +35,19 @@ static void remove_named(outr_headers *h, outr_str name) {
     h->count = kept;
 }
 
-void outr_headers_remove(outr_headers *h, const char *name) {
+void outr_headers_remove(outr_headers *h, const char *name)
+{
     remove_named(h, outr_str_from(name));
 }
 
-void outr_headers_set(outr_headers *h, outr_str name, outr_str value) {
+void outr_headers_set(outr_headers *h, outr_str name, outr_str value)
+{
     remove_named(h, name);
     outr_headers_add(h, name, value);
 }
 
-outr_str outr_headers_get(const outr_headers *h, const char *name) {
+outr_str outr_headers_get(const outr_headers *h, const char *name)
+{
     outr_str wanted = outr_str_from(name);
     for (size_t i = 0; i < h->count; i++) {
         if (is_named(&h->items[i], wanted))
@@ -49,7 +56,8 @@ outr_str outr_headers_get(const outr_headers *h, const char *name) {
     return OUTR_STR_NONE;
 }
 
-bool outr_headers_has(const outr_headers *h, const char *name) {
+bool outr_headers_has(const outr_headers *h, const char *name)
+{
     outr_str wanted = outr_str_from(name);
     for (size_t i = 0; i < h->count; i++) {
         if (is_named(&h->items[i], wanted))
@@ -58,7 +66,8 @@ bool outr_headers_has(const outr_headers *h, const char *name) {
     return false;
 }
 
-static bool list_has(outr_str list, outr_str token) {
+static bool list_has(outr_str list, outr_str token)
+{
     while (list.p) {
         outr_str item;
         list = outr_str_cut(list, ',', &item);
@@ -68,7 +77,8 @@ static bool list_has(outr_str list, outr_str token) {
     return false;
 }
 
-bool outr_headers_has_token(const outr_headers *h, const char *name, const char *token) {
+bool outr_headers_has_token(const outr_headers *h, const char *name, const char *token)
+{
     outr_str wanted = outr_str_from(name);
     for (size_t i = 0; i < h->count; i++) {
         if (is_named(&h->items[i], wanted) && list_has(h->items[i].value, outr_str_from(token)))
@@ -77,7 +87,8 @@ bool outr_headers_has_token(const outr_headers *h, const char *name, const char 
     return false;
 }
 
-bool outr_header_is_hop_by_hop(const outr_headers *h, outr_str name) {
+bool outr_header_is_hop_by_hop(const outr_headers *h, outr_str name)
+{
     static const char *const names[] = {"Connection",
                                         "Keep-Alive",
                                         "Proxy-Connection",
@@ -110,7 +121,8 @@ const unsigned char outr__header_chars[256] = {
 #undef T
 #undef V
 
-static bool has_only(outr_str s, unsigned char allowed) {
+static bool has_only(outr_str s, unsigned char allowed)
+{
     for (size_t i = 0; i < s.n; i++) {
         if (!(outr__header_chars[(unsigned char)s.p[i]] & allowed))
             return false;
@@ -118,15 +130,28 @@ static bool has_only(outr_str s, unsigned char allowed) {
     return true;
 }
 
-bool outr_header_name_is_valid(outr_str name) {
+bool outr_header_name_is_valid(outr_str name)
+{
     return name.n > 0 && has_only(name, OUTR__CHAR_TOKEN);
 }
 
-bool outr_header_value_is_valid(outr_str value) {
+bool outr_header_value_is_valid(outr_str value)
+{
     return has_only(value, OUTR__CHAR_VALUE) && outr_str_trim(value).n == value.n;
 }
 
-bool outr__header_is_own(outr_str name) {
+outr_str outr__decimal(char out[20], uint64_t value)
+{
+    size_t at = 20;
+    do {
+        out[--at] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    return outr_str_of(out + at, 20 - at);
+}
+
+bool outr__header_is_own(outr_str name)
+{
     switch (name.n) {
     case 4:
         return outr_str_iis(name, "Host");
@@ -145,7 +170,8 @@ bool outr__header_is_own(outr_str name) {
     }
 }
 
-outr_str outr__header_value_clean(outr_arena *arena, outr_str value) {
+outr_str outr__header_value_clean(outr_arena *arena, outr_str value)
+{
     if (has_only(value, OUTR__CHAR_VALUE))
         return value;
     char *copy = outr_arena_strz(arena, value);
@@ -156,11 +182,13 @@ outr_str outr__header_value_clean(outr_arena *arena, outr_str value) {
     return outr_str_of(copy, value.n);
 }
 
-bool outr_http_has_body(outr_str method, int status) {
+bool outr_http_has_body(outr_str method, int status)
+{
     return !outr_str_is(method, "HEAD") && status >= 200 && status != 204 && status != 304;
 }
 
-const char *outr_http_status_text(int status) {
+const char *outr_http_status_text(int status)
+{
     static const struct {
         int status;
         const char *text;
