@@ -391,7 +391,7 @@ class Sidecar:
                 file.write(config)
         self.ports = {name: Port() for name in ("http", "grpc", "internal", "metrics")}
         self.process, self.log_path = None, os.path.join(self.dir, "log")
-        self.expected_exit = (0,)
+        self.may_end = False  # the test has asked for it
 
     @property
     def http(self):
@@ -441,6 +441,7 @@ class Sidecar:
         return env
 
     def launch(self):
+        self.may_end = False
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             env=self.environment(), cwd=self.dir)
@@ -470,10 +471,15 @@ class Sidecar:
             raise AssertionError("%s\n%s" % (error, self.log()))
 
     def call(self, method, target, headers=(), body=None, **more):
-        return call(self.http, method, target, headers, body, host=self.address, **more)
+        try:
+            return call(self.http, method, target, headers, body, host=self.address, **more)
+        except (OSError, EOFError):
+            if not self.may_end and self.process.poll() is not None:
+                raise AssertionError("%s ended with %d" % (self.app_id, self.process.returncode))
+            raise
 
     def call_json(self, method, target, value, headers=(), **more):
-        return call_json(self.http, method, target, value, headers, host=self.address, **more)
+        return self.call(method, target, [("Content-Type", "application/json"), *headers], json.dumps(value).encode(), **more)
 
     def invoke(self, app_id, method, verb="GET", headers=(), body=None, **more):
         return self.call(verb, "/v1.0/invoke/%s/method/%s" % (app_id, method), headers, body, **more)
@@ -503,6 +509,7 @@ class Sidecar:
         return len(os.listdir("/proc/%d/fd" % self.pid))
 
     def signal(self, number):
+        self.may_end = number != signal.SIGHUP
         self.process.send_signal(number)
 
     def wait_exit(self, timeout_s=None):
@@ -517,6 +524,7 @@ class Sidecar:
         return self.wait_exit()
 
     def kill(self):
+        self.may_end = True
         self.process.kill()
         self.process.wait()
 
@@ -538,7 +546,7 @@ class Sidecar:
                      "Assertion `"):
             if mark in self.log():
                 return "%s: %s" % (self.app_id, mark)
-        if code < 0 and code != -signal.SIGKILL:
+        if code < 0 and code not in (-signal.SIGKILL, -signal.SIGTERM):
             return "%s was ended by signal %d" % (self.app_id, -code)
         return None
 

@@ -179,7 +179,7 @@ class Api(Case):
 
 class Reload(Case):
     def names(self, a):
-        return sorted(c["name"] for c in a.call("GET", "/v1.0/metadata").json["components"])
+        return sorted(c["name"] for c in a.call("GET", "/v1.0/metadata").json.get("components", []))
 
     @tag("debug", "tsan")
     def test_component_added_changed_and_removed(self):
@@ -285,6 +285,18 @@ class Shutdown(Case):
             a.signal(number)
             self.assertEqual(a.wait_exit(), 0)
 
+    @tag("debug")
+    def test_sigterm_at_any_moment_of_the_start(self):
+        """Before the handlers are there it ends by the signal, from then on with 0, and never late."""
+        for n in range(24):
+            a = self.sidecar("app", resources={"st.yaml": component("st", "state.sqlite", {"connectionString": "s.db"})},
+                             is_ready=False)
+            time.sleep(n * 0.001 * SLOW)
+            began = time.monotonic()
+            a.signal(signal.SIGTERM)
+            self.assertIn(a.wait_exit(), (0, -signal.SIGTERM), "after %d ms" % n)
+            self.assertLess(time.monotonic() - began, 2 * SLOW, "after %d ms" % n)
+
     def test_shutdown_by_the_api(self):
         a = self.sidecar("app")
         self.assertEqual(a.call("POST", "/v1.0/shutdown").status, 204)
@@ -316,7 +328,7 @@ class Shutdown(Case):
         self.assertEqual((a.wait_exit(30), b.wait_exit(30)), (0, 0))
 
     def test_blocked_shutdown_keeps_the_api_up(self):
-        a = self.sidecar("app", flags=["--dapr-block-shutdown-duration", "2s"],
+        a = self.sidecar("app", self.app(), flags=["--dapr-block-shutdown-duration", "2s"],
                          resources={"st.yaml": component("st", "state.in-memory")})
         a.signal(signal.SIGTERM)
         time.sleep(0.5)
