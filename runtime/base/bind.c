@@ -30,9 +30,9 @@ static bool in_range(const outr_bind_row *row, int64_t value)
     return (row->min == 0 && row->max == 0) || (value >= row->min && value <= row->max);
 }
 
-static bool set_number(const outr_bind_row *row, int64_t *to, bool is_read, int64_t value)
+static bool set_number(const outr_bind_row *row, int64_t *to, int64_t value)
 {
-    if (!is_read || !in_range(row, value))
+    if (!in_range(row, value))
         return false;
     *to = value;
     return true;
@@ -57,7 +57,7 @@ static bool set_duration(const outr_bind_row *row, int64_t *to, outr_str text)
         value = number * row->unit_ns;
         is_read = true;
     }
-    return set_number(row, to, is_read, value);
+    return is_read && set_number(row, to, value);
 }
 
 static bool set(const outr_bind_row *row, void *out, outr_str text)
@@ -71,13 +71,13 @@ static bool set(const outr_bind_row *row, void *out, outr_str text)
     case OUTR_BIND_BOOL:
         return outr_str_to_bool(text, to);
     case OUTR_BIND_I64:
-        return set_number(row, to, outr_str_to_i64(text, INT64_MIN, INT64_MAX, &value), value);
+        return outr_str_to_i64(text, INT64_MIN, INT64_MAX, &value) && set_number(row, to, value);
     case OUTR_BIND_DOUBLE:
         return outr_str_to_double(text, to);
     case OUTR_BIND_DURATION:
         return set_duration(row, to, text);
     case OUTR_BIND_QUANTITY:
-        return set_number(row, to, outr_str_to_quantity(text, &value), value);
+        return outr_str_to_quantity(text, &value) && set_number(row, to, value);
     case OUTR_BIND_ENUM:
         return set_choice(row, to, text);
     }
