@@ -28,16 +28,19 @@ static inline void outr__list_take(outr_list *all, outr_list *from)
         outr_list_push(all, outr_list_pop(from));
 }
 
-/* Bytes that the peer does not take: since when. */
+/* Whether the peer takes what it is sent. */
 typedef struct outr__stall {
-    size_t pending;
-    uint64_t since_ns; /* 0: nothing waits */
+    uint64_t written, taken;
+    uint64_t since_ns; /* of the last progress; 0: nothing waits */
 } outr__stall;
 
-/* pending: what is written and not taken by now. When patience ends; UINT64_MAX: nothing waits. */
-uint64_t outr__stall_deadline(outr__stall *stall, size_t pending, uint64_t now,
+/* Hands out to the stream. */
+void outr__stall_write(outr__stall *stall, outr_stream *stream, outr_bufq *out);
+/* When patience ends; UINT64_MAX: nothing waits. */
+uint64_t outr__stall_deadline(outr__stall *stall, const outr_stream *stream, uint64_t now,
                               uint64_t patience_ns);
-bool outr__stall_is_over(const outr__stall *stall, uint64_t now, uint64_t patience_ns);
+bool outr__stall_is_over(outr__stall *stall, const outr_stream *stream, uint64_t now,
+                         uint64_t patience_ns);
 
 /* ---- server connections ----------------------------------------------------------------------- */
 
@@ -59,6 +62,7 @@ struct outr__conn {
     outr_bufq out;
     outr_deferred flusher;
     outr__deadline deadline;
+    outr__stall stall;
 };
 
 /* What a connection does for its exchanges. */

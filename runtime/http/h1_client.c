@@ -273,8 +273,7 @@ static void in_end(outr_sink *sink, const struct outr_headers *trailers)
     }
     k->has_sent_all = true;
     if (k->is_tunnel) {
-        if (c->out.bytes > 0)
-            outr_stream_write(c->stream, &c->out);
+        outr__stall_write(&c->stall, c->stream, &c->out);
         outr_stream_shutdown(c->stream);
         end_if_over(k);
         return;
@@ -308,7 +307,7 @@ static void on_flush(outr_deferred *deferred)
         return;
     if (c->k && c->k->call->progress == OUTR_CALL_NOT_SENT)
         c->k->call->progress = OUTR_CALL_SENT;
-    outr_stream_write(c->stream, &c->out);
+    outr__stall_write(&c->stall, c->stream, &c->out);
     resume_request(c);
     update(c);
 }
@@ -401,8 +400,7 @@ static void update(h1_client *c)
         if (reads && c->reading == READ_BODY && limits(c)->body_idle_ns)
             at = c->wait_since_ns + limits(c)->body_idle_ns;
     }
-    at = OUTR_MIN(at, outr__stall_deadline(&c->stall, c->stream->pending_bytes, now,
-                                           limits(c)->write_idle_ns));
+    at = OUTR_MIN(at, outr__stall_deadline(&c->stall, c->stream, now, limits(c)->write_idle_ns));
     outr__deadline_set(c->loop, &c->deadline, at == UINT64_MAX ? 0 : at);
     if (reads)
         outr_stream_read_start(c->stream);
@@ -628,7 +626,7 @@ static void on_deadline(outr_timer *timer)
     if (!outr__deadline_is_due(c->loop, &c->deadline) || !c->stream)
         return;
     uint64_t now = outr_loop_now(c->loop), patience_ns = limits(c)->body_idle_ns;
-    bool is_stuck = outr__stall_is_over(&c->stall, now, limits(c)->write_idle_ns);
+    bool is_stuck = outr__stall_is_over(&c->stall, c->stream, now, limits(c)->write_idle_ns);
     bool is_silent = c->reading == READ_BODY && patience_ns && c->wait_since_ns &&
                      now >= c->wait_since_ns + patience_ns;
     if (!is_stuck && !is_silent) {

@@ -23,8 +23,7 @@ typedef struct h1 {
     outr_bufq ahead;    /* bytes behind the request */
     outr_deferred goer; /* takes them up */
     outr_deferred reaper;
-    unsigned dying; /* exchanges that are over and not freed yet */
-    outr__stall stall;
+    unsigned dying;         /* exchanges that are over and not freed yet */
     uint64_t wait_since_ns; /* for bytes of a body that somebody wants; 0: no waiting */
     bool saw_eof, is_closed, is_lingering, is_feeding, is_http10;
 } h1;
@@ -286,7 +285,7 @@ static outr_sink *do_respond(outr_exchange *xx, const outr_http_response *head)
     bool is_http10 = c->is_http10;
     outr__h1_frame frame = {.date = outr__server_date(c->base.server),
                             .length = head->content_length};
-    assert(!x->has_head);
+    assert(!x->has_head && (head->status != 101 || x->is_offer));
     x->has_head = true;
     x->out.ops = &out_ops;
     xx->status = head->status;
@@ -306,9 +305,10 @@ static outr_sink *do_respond(outr_exchange *xx, const outr_http_response *head)
         is_too_old(c) || outr_headers_has_token(&head->headers, "Connection", "close"))
         x->keep_alive = false;
     frame.connection = connection_value(x, is_http10);
-    if (x->is_offer && x->is_raw)
+    if (x->is_raw)
         begin_tunnel(x, head, &frame);
-    x->body_ended = x->body_ended || x->is_offer;
+    else if (x->is_offer)
+        x->body_ended = true;
     x->is_offer = false;
     outr__h1_write_response(&c->base.out, head, &frame);
     outr__conn_flush_soon(&c->base);
@@ -465,8 +465,8 @@ static void update(h1 *c)
         reads = false;
         break;
     }
-    at = OUTR_MIN(at, outr__stall_deadline(&c->stall, c->base.stream->pending_bytes, now,
-                                           limits(c)->write_idle_ns));
+    at = OUTR_MIN(
+        at, outr__stall_deadline(&c->base.stall, c->base.stream, now, limits(c)->write_idle_ns));
     outr__deadline_set(c->base.loop, &c->base.deadline, at == UINT64_MAX ? 0 : at);
     if (reads)
         outr_stream_read_start(c->base.stream);
@@ -817,7 +817,7 @@ static void do_expire(outr__conn *conn)
     if (c->is_lingering ||
         (c->reading == READ_HEAD && c->head.partial.n == 0 && conn->stream->pending_bytes == 0)) {
         outr_stream_close(conn->stream);
-    } else if (outr__stall_is_over(&c->stall, outr_loop_now(conn->loop),
+    } else if (outr__stall_is_over(&c->base.stall, conn->stream, outr_loop_now(conn->loop),
                                    limits(c)->write_idle_ns)) {
         outr_stream_reset(conn->stream); /* the peer reads nothing */
     } else if (c->reading == READ_HEAD && c->head.partial.n > 0) {

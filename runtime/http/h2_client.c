@@ -260,10 +260,9 @@ static void on_flush(outr_deferred *deferred)
     while (goes_on && has_more && !outr_stream_is_full(c->stream)) {
         goes_on = outr__h2_pull(&c->h2, &has_more);
         c->pull_count++;
-        if (c->h2.out.bytes > 0)
-            outr_stream_write(c->stream, &c->h2.out);
+        outr__stall_write(&c->stall, c->stream, &c->h2.out);
     }
-    uint64_t at = outr__stall_deadline(&c->stall, c->stream->pending_bytes, outr_loop_now(c->loop),
+    uint64_t at = outr__stall_deadline(&c->stall, c->stream, outr_loop_now(c->loop),
                                        limits(c)->write_idle_ns);
     outr__deadline_set(c->loop, &c->deadline, at == UINT64_MAX ? 0 : at);
     if (!goes_on || (c->is_broken && !has_more) || (c->base.is_retired && c->base.active == 0))
@@ -411,7 +410,7 @@ static void on_deadline(outr_timer *timer)
     h2_client *c = OUTR_CONTAINER(timer, h2_client, deadline.timer);
     if (!outr__deadline_is_due(c->loop, &c->deadline) || !c->stream)
         return;
-    if (outr__stall_is_over(&c->stall, outr_loop_now(c->loop), limits(c)->write_idle_ns))
+    if (outr__stall_is_over(&c->stall, c->stream, outr_loop_now(c->loop), limits(c)->write_idle_ns))
         outr_stream_reset(c->stream); /* the peer reads nothing */
     else
         outr_loop_flush(c->loop, &c->flusher);

@@ -14,7 +14,6 @@ typedef struct h2_conn {
     size_t exchange_count; /* with those that are over and not freed yet */
     uint64_t opened_ns, drain_since_ns;
     uint64_t sweep_at_ns; /* when to look for bodies that do not come; 0: not set */
-    outr__stall stall;
     bool is_closed, is_broken, is_draining, has_final_goaway;
 } h2_conn;
 
@@ -59,8 +58,8 @@ static void note_time(h2_conn *c)
     else if (!c->sweep_at_ns)
         c->sweep_at_ns = now + limits(c)->body_idle_ns;
     at = c->sweep_at_ns ? c->sweep_at_ns : now + limits(c)->idle_ns;
-    at = OUTR_MIN(at, outr__stall_deadline(&c->stall, c->base.stream->pending_bytes, now,
-                                           limits(c)->write_idle_ns));
+    at = OUTR_MIN(
+        at, outr__stall_deadline(&c->base.stall, c->base.stream, now, limits(c)->write_idle_ns));
     if (c->h2.head_since_ns)
         at = OUTR_MIN(at, c->h2.head_since_ns + limits(c)->header_timeout_ns);
     if (c->is_draining && !c->has_final_goaway)
@@ -373,8 +372,7 @@ static void do_flush(outr__conn *conn)
         do_drain(conn);
     while (goes_on && has_more && !outr_stream_is_full(conn->stream)) {
         goes_on = outr__h2_pull(&c->h2, &has_more);
-        if (c->h2.out.bytes > 0)
-            outr_stream_write(conn->stream, &c->h2.out);
+        outr__stall_write(&conn->stall, conn->stream, &c->h2.out);
     }
     note_time(c);
     if (!goes_on || (c->is_broken && !has_more))
@@ -470,7 +468,7 @@ static void do_expire(outr__conn *conn)
     uint64_t now = outr_loop_now(conn->loop);
     if (!conn->stream)
         return;
-    if (outr__stall_is_over(&c->stall, now, limits(c)->write_idle_ns)) {
+    if (outr__stall_is_over(&c->base.stall, conn->stream, now, limits(c)->write_idle_ns)) {
         outr_stream_reset(conn->stream); /* the peer reads nothing */
         return;
     }

@@ -71,20 +71,30 @@ bool outr__deadline_is_due(outr_loop *loop, outr__deadline *d)
     return false;
 }
 
-uint64_t outr__stall_deadline(outr__stall *stall, size_t pending, uint64_t now,
+void outr__stall_write(outr__stall *stall, outr_stream *stream, outr_bufq *out)
+{
+    if (out->bytes == 0)
+        return;
+    stall->written += out->bytes;
+    outr_stream_write(stream, out);
+}
+
+uint64_t outr__stall_deadline(outr__stall *stall, const outr_stream *stream, uint64_t now,
                               uint64_t patience_ns)
 {
-    if (pending == 0)
+    uint64_t taken = stall->written - stream->pending_bytes;
+    if (stream->pending_bytes == 0)
         stall->since_ns = 0;
-    else if (pending != stall->pending || !stall->since_ns)
+    else if (taken != stall->taken || !stall->since_ns)
         stall->since_ns = now;
-    stall->pending = pending;
+    stall->taken = taken;
     return stall->since_ns ? stall->since_ns + patience_ns : UINT64_MAX;
 }
 
-bool outr__stall_is_over(const outr__stall *stall, uint64_t now, uint64_t patience_ns)
+bool outr__stall_is_over(outr__stall *stall, const outr_stream *stream, uint64_t now,
+                         uint64_t patience_ns)
 {
-    return stall->since_ns && now >= stall->since_ns + patience_ns;
+    return outr__stall_deadline(stall, stream, now, patience_ns) <= now;
 }
 
 static void on_flush(outr_deferred *deferred)
@@ -121,8 +131,8 @@ void outr__conn_flush_soon(outr__conn *conn)
 
 void outr__conn_write(outr__conn *conn)
 {
-    if (conn->out.bytes > 0 && conn->stream)
-        outr_stream_write(conn->stream, &conn->out);
+    if (conn->stream)
+        outr__stall_write(&conn->stall, conn->stream, &conn->out);
 }
 
 bool outr__conn_is_full(const outr__conn *conn)
