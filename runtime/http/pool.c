@@ -233,7 +233,8 @@ static void fill(outr_http_pool *pool)
     while (!pool->is_freed && pool->waiting_count > pool->opening_count * calls_per_opening(pool) &&
            pool->client_count + pool->opening_count < pool->options.max_connections)
         open_one(pool);
-    while (pool->waiting_count > pool->options.max_pending) {
+    while (pool->waiting_count >
+           pool->options.max_pending + pool->opening_count * calls_per_opening(pool)) {
         outr_err err;
         outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "more than %zu calls wait for a connection",
                   pool->options.max_pending);
