@@ -128,7 +128,7 @@ static bool read_line(reader *r, char *line, size_t size) {
 static bool read_body(reader *r, outr_buf *answer, size_t n) {
     while (n > 0) {
         size_t piece = OUTR_MIN(n, r->have.n);
-        if (!outr_buf_append(answer, r->have.p, piece))
+        if (piece > 0 && !outr_buf_append(answer, r->have.p, piece))
             return false;
         outr_buf_drop(&r->have, piece);
         if (n != SIZE_MAX)
