@@ -162,8 +162,10 @@ typedef struct outr__call {
 /* pool.c, for connections */
 const outr_http_pool_options *outr__pool_options(const outr_http_pool *pool);
 void outr__pool_changed(outr__client *client); /* active, capacity or is_retired changed */
-void outr__pool_met(outr__client *client, uint32_t peer_setting); /* the peer's SETTINGS are here */
-void outr__pool_gone(outr__client *client); /* out of the pool; about to be freed */
+void outr__pool_met(outr__client *client, uint32_t peer_setting,
+                    uint32_t max_streams);               /* SETTINGS */
+uint32_t outr__pool_streams(const outr_http_pool *pool); /* that a new connection is trusted with */
+void outr__pool_gone(outr__client *client);              /* out of the pool; about to be freed */
 /* Ends the call's op (err NULL: success), whose done runs in a turn of its own: until then the call's
  * memory stays. The connection has forgotten the call before. */
 void outr__call_end(outr_http_call *call, const outr_err *err);

@@ -197,18 +197,11 @@ static void on_goaway(outr__h2 *h2, int32_t last_stream_id OUTR_UNUSED)
     outr__pool_changed(&c->base);
 }
 
-static void set_capacity(h2_client *c)
-{
-    uint32_t max =
-        nghttp2_session_get_remote_settings(c->h2.session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
-    c->base.capacity = OUTR_MIN(max, 1u << 20);
-    outr__pool_changed(&c->base);
-}
-
 static void on_settings(outr__h2 *h2)
 {
-    outr__pool_met(&of_h2(h2)->base, h2->peer_setting);
-    set_capacity(of_h2(h2));
+    uint32_t max =
+        nghttp2_session_get_remote_settings(h2->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+    outr__pool_met(&of_h2(h2)->base, h2->peer_setting, OUTR_MIN(max, 1u << 20));
 }
 
 static void on_pong(outr__h2 *h2 OUTR_UNUSED) {} /* any byte will do, see on_ping_time */
@@ -265,7 +258,8 @@ static void on_flush(outr_deferred *deferred)
     uint64_t at = outr__stall_deadline(&c->stall, c->stream, outr_loop_now(c->loop),
                                        limits(c)->write_idle_ns);
     outr__deadline_set(c->loop, &c->deadline, at == UINT64_MAX ? 0 : at);
-    if (!goes_on || (c->is_broken && !has_more) || (c->base.is_retired && c->base.active == 0))
+    if (!goes_on || (c->is_broken && (!has_more || outr_stream_is_full(c->stream))) ||
+        (c->base.is_retired && c->base.active == 0))
         outr_stream_close(c->stream);
 }
 
@@ -449,7 +443,8 @@ outr__client *outr__h2_connect(outr_http_pool *pool, outr_stream *own_stream)
     };
     h2_client *c = outr_alloc(sizeof *c);
     outr_err err;
-    c->base = (outr__client){.ops = &client_ops, .pool = pool, .capacity = 100};
+    c->base =
+        (outr__client){.ops = &client_ops, .pool = pool, .capacity = outr__pool_streams(pool)};
     c->loop = own_stream->loop;
     c->stream = own_stream;
     c->flusher.run = on_flush;

@@ -375,7 +375,7 @@ static void do_flush(outr__conn *conn)
         outr__stall_write(&conn->stall, conn->stream, &c->h2.out);
     }
     note_time(c);
-    if (!goes_on || (c->is_broken && !has_more))
+    if (!goes_on || (c->is_broken && (!has_more || outr_stream_is_full(conn->stream))))
         outr_stream_close(conn->stream);
 }
 
@@ -540,7 +540,9 @@ void outr__h2_upgrade(outr_http_server *server, outr_stream *own_stream, outr_st
     x->stream.has_message = true;
     x->stream.in_ended = true; /* an upgrade with a body is not taken */
     int rc = nghttp2_session_upgrade2(c->h2.session, (const uint8_t *)settings.p, settings.n,
-                                      outr_str_is(req->method, "HEAD"), &x->stream);
+                                      outr_str_is(req->method, "HEAD"), NULL);
+    if (!rc) /* a server's session takes no user data above */
+        rc = nghttp2_session_set_stream_user_data(c->h2.session, 1, &x->stream);
     outr_stream_read_start(own_stream);
     if (rc) {
         x->stream.is_closed = x->is_done = true;

@@ -4,8 +4,7 @@
 #define MAX_PENDING     4096
 #define CONNECT_TIMEOUT (5 * OUTR_SEC)
 #define IDLE_DEFAULT    (90 * OUTR_SEC)
-#define CALLS_PER_OPENING_H2                                                                       \
-    100 /* streams a connection is trusted with before its SETTINGS are known */
+#define STREAMS_GUESSED 100 /* before SETTINGS are known: RFC 9113 section 6.5.2 asks for so many */
 
 struct outr_http_pool {
     outr_http_pool_options options;
@@ -14,7 +13,7 @@ struct outr_http_pool {
     outr_list waiting; /* calls without a connection, in order */
     outr_list openings;
     size_t client_count, waiting_count, opening_count, in_flight;
-    uint32_t peer_setting;
+    uint32_t peer_setting, peer_streams; /* from the newest SETTINGS; streams: a guess before */
     bool knows_peer;
     outr_timer sweeper; /* closes connections that idle too long */
     outr_deferred filler;
@@ -149,7 +148,7 @@ void outr_http_call_start(outr_http_pool *pool, outr_http_call *call, outr_op *o
 /* How many calls wait for one connection that is being made. */
 static size_t calls_per_opening(const outr_http_pool *pool)
 {
-    return pool->options.version == OUTR_HTTP_2 ? CALLS_PER_OPENING_H2 : 1;
+    return pool->options.version == OUTR_HTTP_2 ? pool->peer_streams : 1;
 }
 
 static void add_client(outr_http_pool *pool, outr_stream *stream)
@@ -280,10 +279,19 @@ void outr__pool_changed(outr__client *client)
         outr_loop_defer(pool->options.loop, &pool->filler);
 }
 
-void outr__pool_met(outr__client *client, uint32_t peer_setting)
+void outr__pool_met(outr__client *client, uint32_t peer_setting, uint32_t max_streams)
 {
-    client->pool->knows_peer = true;
-    client->pool->peer_setting = peer_setting;
+    outr_http_pool *pool = client->pool;
+    pool->knows_peer = true;
+    pool->peer_setting = peer_setting;
+    pool->peer_streams = OUTR_MAX(max_streams, 1u);
+    client->capacity = max_streams;
+    outr__pool_changed(client);
+}
+
+uint32_t outr__pool_streams(const outr_http_pool *pool)
+{
+    return pool->peer_streams;
 }
 
 void outr__pool_gone(outr__client *client)
@@ -317,6 +325,7 @@ outr_http_pool *outr_http_pool_new(const outr_http_pool_options *options)
     outr_list_init(&pool->busy);
     outr_list_init(&pool->waiting);
     outr_list_init(&pool->openings);
+    pool->peer_streams = STREAMS_GUESSED;
     pool->filler.run = on_fill;
     pool->sweeper.fire = on_sweep;
     return pool;

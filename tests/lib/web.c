@@ -78,6 +78,8 @@ void web_giver_init(web_giver *g, int64_t length)
 
 bool web_give(web_giver *g, const char *text)
 {
+    if (!g->base.sink)
+        return false;
     g->is_wanted = g->base.sink->ops->data(g->base.sink, outr_slice_copy(outr_str_from(text)));
     return g->is_wanted;
 }
@@ -85,6 +87,8 @@ bool web_give(web_giver *g, const char *text)
 void web_give_end(web_giver *g)
 {
     outr_sink *sink = g->base.sink;
+    if (!sink)
+        return;
     g->base.sink = NULL;
     sink->source = NULL;
     sink->ops->end(sink, NULL);
@@ -94,6 +98,8 @@ void web_give_abort(web_giver *g)
 {
     outr_sink *sink = g->base.sink;
     outr_err err;
+    if (!sink)
+        return;
     outr_fail(&err, OUTR_INTERNAL, "the test breaks it off");
     g->base.sink = NULL;
     sink->source = NULL;
@@ -156,4 +162,57 @@ void web_call_done(web_call *c)
 {
     web_taker_done(&c->taker);
     outr_arena_free(c->arena);
+}
+
+/* ---- handlers ---------------------------------------------------------------------------------- */
+typedef struct echo {
+    outr_sink sink;
+    outr_sink *to;
+    outr_exchange *x;
+} echo;
+
+static bool echo_data(outr_sink *sink, outr_slice own_slice)
+{
+    echo *e = OUTR_CONTAINER(sink, echo, sink);
+    return e->to->ops->data(e->to, own_slice);
+}
+
+static void echo_end(outr_sink *sink, const struct outr_headers *trailers)
+{
+    echo *e = OUTR_CONTAINER(sink, echo, sink);
+    sink->source = NULL;
+    e->to->source = NULL;
+    e->to->ops->end(e->to, trailers);
+    outr_http_done(e->x);
+}
+
+static void echo_abort(outr_sink *sink, const outr_err *err)
+{
+    echo *e = OUTR_CONTAINER(sink, echo, sink);
+    sink->source = NULL;
+    e->to->source = NULL;
+    e->to->ops->abort(e->to, err);
+    outr_http_done(e->x);
+}
+
+static const outr_sink_ops echo_ops = {echo_data, echo_end, echo_abort};
+
+void web_echo(outr_exchange *x, outr_source *source, int status)
+{
+    outr_http_response head = {.status = status, .content_length = -1};
+    echo *e = outr_arena_alloc(x->arena, sizeof *e);
+    outr_headers_init(&head.headers, x->arena);
+    e->sink.ops = &echo_ops;
+    e->x = x;
+    e->to = outr_http_respond(x, &head);
+    e->to->source = source;
+    outr_source_attach(source, &e->sink);
+}
+
+void web_answer(outr_exchange *x, int status, const char *body)
+{
+    outr_http_response head = {.status = status, .content_length = (int64_t)strlen(body)};
+    outr_headers_init(&head.headers, x->arena);
+    outr_http_reply(x, &head, outr_str_from(body));
+    outr_http_done(x);
 }

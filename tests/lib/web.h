@@ -25,6 +25,7 @@ typedef struct web_giver {
 } web_giver;
 
 void web_giver_init(web_giver *giver, int64_t length);
+/* Nothing once nobody listens any more. */
 bool web_give(web_giver *giver, const char *text);
 void web_give_end(web_giver *giver);
 void web_give_abort(web_giver *giver);
@@ -47,5 +48,9 @@ void web_call_init(web_call *c, outr_loop *loop, const char *method, const char 
 void web_call_bytes(web_call *c, const char *p, size_t n); /* request body; length declared */
 void web_call_start(web_call *c, outr_http_pool *pool);
 void web_call_done(web_call *c);
+
+/* Handlers: what comes from source goes back; a whole answer. Both call done. */
+void web_echo(outr_exchange *x, outr_source *source, int status);
+void web_answer(outr_exchange *x, int status, const char *body);
 
 #endif

@@ -29,59 +29,6 @@ static void on_gone(outr_exchange *x, const outr_err *err)
     st->gone++;
 }
 
-/* ECHO: what comes goes back. */
-typedef struct echo {
-    outr_sink sink;
-    outr_sink *to;
-    outr_exchange *x;
-} echo;
-
-static bool echo_data(outr_sink *sink, outr_slice own_slice)
-{
-    echo *e = OUTR_CONTAINER(sink, echo, sink);
-    return e->to->ops->data(e->to, own_slice);
-}
-
-static void echo_end(outr_sink *sink, const struct outr_headers *trailers)
-{
-    echo *e = OUTR_CONTAINER(sink, echo, sink);
-    sink->source = NULL;
-    e->to->source = NULL;
-    e->to->ops->end(e->to, trailers);
-    outr_http_done(e->x);
-}
-
-static void echo_abort(outr_sink *sink, const outr_err *err)
-{
-    echo *e = OUTR_CONTAINER(sink, echo, sink);
-    sink->source = NULL;
-    e->to->source = NULL;
-    e->to->ops->abort(e->to, err);
-    outr_http_done(e->x);
-}
-
-static const outr_sink_ops echo_ops = {echo_data, echo_end, echo_abort};
-
-static void start_echo(outr_exchange *x, outr_source *source, int status)
-{
-    outr_http_response head = {.status = status, .content_length = -1};
-    echo *e = outr_arena_alloc(x->arena, sizeof *e);
-    outr_headers_init(&head.headers, x->arena);
-    e->sink.ops = &echo_ops;
-    e->x = x;
-    e->to = outr_http_respond(x, &head);
-    e->to->source = source;
-    outr_source_attach(source, &e->sink);
-}
-
-static void answer(outr_exchange *x, int status, const char *body)
-{
-    outr_http_response head = {.status = status, .content_length = (int64_t)strlen(body)};
-    outr_headers_init(&head.headers, x->arena);
-    outr_http_reply(x, &head, outr_str_from(body));
-    outr_http_done(x);
-}
-
 static void on_request(void *ctx, outr_exchange *x)
 {
     site *st = ctx;
@@ -92,11 +39,11 @@ static void on_request(void *ctx, outr_exchange *x)
     x->user = st;
     x->on_gone = on_gone;
     if (st->mode == ANSWER)
-        answer(x, 200, "hello");
+        web_answer(x, 200, "hello");
     else if (st->mode == ECHO && x->body)
-        start_echo(x, x->body, 200);
+        web_echo(x, x->body, 200);
     else if (st->mode == TUNNEL && x->tunnel)
-        start_echo(x, x->tunnel, 101);
+        web_echo(x, x->tunnel, 101);
     else
         st->x = x;
 }
@@ -218,7 +165,7 @@ static void pipelined_requests_are_answered_in_order(void **state)
         char text[8];
         snprintf(text, sizeof text, "r%d", i);
         st->x = NULL;
-        answer(x, 200, text);
+        web_answer(x, 200, text);
         wire_run(&st->w);
     }
     const char *got = wire_take(st->s, NULL);
@@ -270,7 +217,7 @@ static void head_204_and_304_have_no_body(void **state)
     st->mode = HOLD;
     say(st, GET);
     outr_exchange *x = outr_take(&st->x);
-    answer(x, 304, "hello");
+    web_answer(x, 304, "hello");
     wire_run(&st->w);
     got = wire_take(st->s, NULL);
     contains(got, "HTTP/1.1 304 Not Modified\r\n");
@@ -278,7 +225,7 @@ static void head_204_and_304_have_no_body(void **state)
     assert_null(strstr(got, "hello"));
     say(st, GET);
     x = outr_take(&st->x);
-    answer(x, 204, "");
+    web_answer(x, 204, "");
     wire_run(&st->w);
     got = wire_take(st->s, NULL);
     assert_null(strstr(got, "Content-Length"));
@@ -318,7 +265,7 @@ static void interim_responses_come_first(void **state)
     outr_headers_add(&early.headers, OUTR_STR("link"), OUTR_STR("</a>"));
     outr_http_inform(st->x, &early);
     outr_exchange *x = outr_take(&st->x);
-    answer(x, 200, "hello");
+    web_answer(x, 200, "hello");
     wire_run(&st->w);
     starts_with(wire_take(st->s, NULL),
                 "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n");
@@ -338,7 +285,7 @@ static void continue_is_said_when_the_body_is_wanted(void **state)
     say(st, "hello");
     assert_true(st->taker.has_ended);
     outr_exchange *x = outr_take(&st->x);
-    answer(x, 200, "");
+    web_answer(x, 200, "");
     starts_with(say(st, ""), "HTTP/1.1 200 OK\r\n");
     assert_false(st->s->base.is_closing);
     close_site(st);
@@ -414,7 +361,7 @@ static void malformed_chunks_are_the_handlers_to_answer(void **state)
     assert_true(st->taker.was_aborted);
     assert_int_equal(st->taker.err.code, OUTR_INVALID_ARGUMENT);
     outr_exchange *x = outr_take(&st->x);
-    answer(x, 400, "bad");
+    web_answer(x, 400, "bad");
     const char *got = say(st, GET);
     starts_with(got, "HTTP/1.1 400 Bad Request\r\n");
     assert_int_equal(st->requests, 1);
@@ -539,7 +486,7 @@ static void a_handler_may_take_its_time(void **state)
     wire_sleep(&st->w, 3600 * OUTR_SEC);
     assert_int_equal(st->gone, 0);
     outr_exchange *x = outr_take(&st->x);
-    answer(x, 200, "late");
+    web_answer(x, 200, "late");
     contains(say(st, ""), "late");
     close_site(st);
 }
@@ -567,7 +514,7 @@ static void a_client_that_leaves_is_noticed_while_the_handler_works(void **state
     wire_run(&st->w);
     assert_int_equal(st->gone, 1);
     outr_exchange *x = outr_take(&st->x);
-    answer(x, 200, "still");
+    web_answer(x, 200, "still");
     contains(say(st, ""), "Connection: close\r\n\r\nstill");
     assert_true(st->s->is_gone);
     close_site(st);
@@ -580,7 +527,7 @@ static void a_client_that_leaves_is_noticed_while_the_handler_works(void **state
     assert_int_equal(st->gone, 1);
     assert_true(st->s->is_gone);
     x = outr_take(&st->x);
-    answer(x, 200, "nobody");
+    web_answer(x, 200, "nobody");
     wire_run(&st->w);
     assert_int_equal(st->broken, 1);
     close_site(st);
@@ -596,11 +543,11 @@ static void pipelined_and_half_closed_gets_all_answers(void **state)
     wire_run(&st->w);
     assert_int_equal(st->gone, 0);
     outr_exchange *x = outr_take(&st->x);
-    answer(x, 200, "one");
+    web_answer(x, 200, "one");
     wire_run(&st->w);
     assert_non_null(st->x);
     x = outr_take(&st->x);
-    answer(x, 200, "two");
+    web_answer(x, 200, "two");
     const char *got = say(st, "");
     contains(got, "one");
     contains(got, "two");
@@ -727,7 +674,7 @@ static void draining_finishes_what_is_in_flight(void **state)
     assert_true(idle->is_gone);
     assert_false(st->is_drained);
     outr_exchange *x = outr_take(&st->x);
-    answer(x, 200, "last");
+    web_answer(x, 200, "last");
     contains(say(st, ""), "Connection: close\r\n\r\nlast");
     assert_true(st->is_drained);
     close_site(st);
