@@ -263,10 +263,11 @@ def reply_json(value, status=200, headers=()):
 
 class App:
     """An HTTP/1.1 server in threads. handler(request) -> Reply, with request.body read unless stream is set,
-    or None when it has answered on request.sock by itself (the connection is closed then)."""
+    or None when it has answered on request.sock by itself (the connection is closed then). What a sidecar
+    asks of its own accord is answered here: subscriptions (None: 404), no configuration."""
 
-    def __init__(self, handler=None, stream=False, host="127.0.0.1", port=None):
-        self.handler, self.stream, self.host = handler, stream, host
+    def __init__(self, handler=None, stream=False, host="127.0.0.1", port=None, subscriptions=None):
+        self.handler, self.stream, self.host, self.subscriptions = handler, stream, host, subscriptions
         self.requests, self.lock = [], threading.Lock()
         self.listener, self.connections, self.is_up = None, set(), False
         self.hold = None
@@ -346,6 +347,9 @@ class App:
             request.pieces = pieces
         else:
             request.body = b"".join(pieces)
+        if method == "GET" and target in ("/dapr/subscribe", "/dapr/config"):
+            is_asked = target == "/dapr/subscribe" and self.subscriptions is not None
+            return self.send(connection, method, reply_json(self.subscriptions) if is_asked else Reply(404))
         with self.lock:
             self.requests.append(request)
         reply = self.handler(request) if self.handler else None

@@ -40,12 +40,8 @@ class PubSub(Case):
         self.assertEqual(app.seen("/event")[0].header("Content-Type"), "application/cloudevents+json")
 
     def test_programmatic_subscription(self):
-        def handler(request):
-            if request.path == "/dapr/subscribe":
-                return reply_json([{"pubsubname": "ps", "topic": "t", "route": "/event"}])
-            return Reply(200, b"")
         for type_ in ("pubsub.in-memory", "pubsub.sqlite"):
-            app = self.app(handler)
+            app = self.app(lambda r: Reply(200, b""), subscriptions=[{"pubsubname": "ps", "topic": "t", "route": "/event"}])
             a = self.sidecar("app", app, resources={"ps.yaml": component("ps", type_, {"connectionString": self.path("p.db")}
                                                                            if "sql" in type_ else None)})
             wait_for("the subscription", lambda: a.publish("ps", "t", "x").status == 204 and (time.sleep(0.05) or app.seen("/event")))
