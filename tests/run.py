@@ -104,8 +104,9 @@ def count_case(case, preset, tally):
     else:
         failed = sorted(set(re.findall(r"^\[  FAILED  \] (\w+)$", output, re.M)))
         tally.passed += int(inner[1]) if inner else 0
-        for one in failed or [None]:
-            tally.fail(name + (": " + one if one else ""), output[-6000:] if one in (None, failed[-1]) else "")
+        for one in failed[:-1]:
+            tally.fail("%s: %s" % (name, one))
+        tally.fail("%s: %s" % (name, failed[-1]) if failed else name, output[-6000:] or case.get("status"))
 
 
 def python_part(command, name, tally, env=None):
