@@ -151,7 +151,7 @@ class State(Case):
             missing = self.path("closed/s.db")
         a = self.sidecar("app", resources=sqlite(missing), is_ready=False)
         self.assertEqual(a.wait_exit(), 1)
-        self.assertIn("unable to open database file", a.log())
+        self.assertRegex(a.log(), r"s\.db: .*cannot be opened|unable to open")
         self.assertIn("st", a.log())
 
     def test_35_a_component_that_may_fail_does_not_stop_the_others(self):
