@@ -400,7 +400,8 @@ static void update(h1_client *c)
         if (reads && c->reading == READ_BODY && limits(c)->body_idle_ns)
             at = c->wait_since_ns + limits(c)->body_idle_ns;
     }
-    at = OUTR_MIN(at, outr__stall_deadline(&c->stall, c->stream, now, limits(c)->write_idle_ns));
+    uint64_t stalls_at = outr__stall_deadline(&c->stall, c->stream, now, limits(c)->write_idle_ns);
+    at = OUTR_MIN(at, stalls_at);
     outr__deadline_set(c->loop, &c->deadline, at == UINT64_MAX ? 0 : at);
     if (reads)
         outr_stream_read_start(c->stream);

@@ -685,8 +685,11 @@ static void tell_gone(h1 *c, const outr_err *err)
     exchange *x = c->x;
     break_body(x, OUTR_UNAVAILABLE, "the client closed the connection");
     x->keep_alive = false;
-    if (!x->is_ended && c->is_closed)
+    if (!x->is_ended && c->is_closed) {
         x->is_broken = true;
+        if (x->out.source)
+            outr_source_cancel(x->out.source, err);
+    }
     if (x->x.on_gone && !x->was_told_gone) {
         x->was_told_gone = true;
         x->x.on_gone(&x->x, err);

@@ -195,6 +195,14 @@ static void echo_abort(outr_sink *sink, const outr_err *err)
     outr_http_done(e->x);
 }
 
+static void echo_gone(outr_exchange *x, const outr_err *err)
+{
+    echo *e = x->user;
+    if (e->sink.source)
+        outr_source_cancel(e->sink.source, err);
+    outr_http_done(x);
+}
+
 static const outr_sink_ops echo_ops = {echo_data, echo_end, echo_abort};
 
 void web_echo(outr_exchange *x, outr_source *source, int status)
@@ -204,6 +212,8 @@ void web_echo(outr_exchange *x, outr_source *source, int status)
     outr_headers_init(&head.headers, x->arena);
     e->sink.ops = &echo_ops;
     e->x = x;
+    x->user = e;
+    x->on_gone = echo_gone;
     e->to = outr_http_respond(x, &head);
     e->to->source = source;
     outr_source_attach(source, &e->sink);

@@ -118,6 +118,22 @@ const char *wire_take(wire_stream *s, size_t *n)
     return s->sent.p;
 }
 
+size_t wire_unread(const wire_stream *s)
+{
+    return s->inbox.n - s->inbox_at;
+}
+
+static void drop_read(wire_stream *s, size_t n)
+{
+    s->inbox_at += n;
+    if (s->inbox_at == s->inbox.n)
+        s->inbox.n = s->inbox_at = 0;
+    if (s->inbox_at > 128 * OUTR_KIB) {
+        outr_buf_drop(&s->inbox, s->inbox_at);
+        s->inbox_at = 0;
+    }
+}
+
 /* ---- what happens on the wire ------------------------------------------------------------------- */
 
 static bool deliver(wire_stream *ws)
@@ -135,20 +151,20 @@ static bool deliver(wire_stream *ws)
     }
     if (!ws->is_reading || s->is_closing)
         return false;
-    if (ws->inbox.n == 0) {
+    if (wire_unread(ws) == 0) {
         if (!ws->has_eof || ws->told_eof)
             return false;
         ws->told_eof = true;
         s->events->on_eof(s);
         return true;
     }
-    size_t n = OUTR_MIN(ws->inbox.n, OUTR_READ_CHUNK);
-    if (w->piece_max)
-        n = OUTR_MIN(n, 1 + dice(w, w->piece_max));
+    size_t n = OUTR_MIN(wire_unread(ws), OUTR_READ_CHUNK);
+    size_t piece = w->piece_max ? 1 + dice(w, w->piece_max) : n;
+    n = OUTR_MIN(n, piece);
     outr_chunk *chunk = outr_loop_read_chunk(w->loop);
     outr_chunk_ref(chunk);
-    memcpy(chunk->bytes, ws->inbox.p, n);
-    outr_buf_drop(&ws->inbox, n);
+    memcpy(chunk->bytes, ws->inbox.p + ws->inbox_at, n);
+    drop_read(ws, n);
     s->events->on_data(s, chunk, chunk->bytes, n);
     outr_chunk_unref(chunk);
     return true;
@@ -161,7 +177,7 @@ static bool transfer(wire_stream *ws)
     bool happened = false;
     if (!to || ws->is_stalled)
         return false;
-    size_t room = to->inbox.n < 256 * OUTR_KIB ? 256 * OUTR_KIB - to->inbox.n : 0;
+    size_t room = wire_unread(to) < 256 * OUTR_KIB ? 256 * OUTR_KIB - wire_unread(to) : 0;
     size_t n = OUTR_MIN(ws->sent.n, room);
     if (n > 0) {
         outr_buf_append(&to->inbox, ws->sent.p, n);
@@ -204,7 +220,7 @@ static bool finish_close(wire_stream *ws)
         other->other = NULL;
         other->has_eof = true;
         /* Bytes nobody read turn the close into a reset, as the kernel does it. */
-        if (ws->was_reset || ws->inbox.n > 0)
+        if (ws->was_reset || wire_unread(ws) > 0)
             other->is_broken = true;
         other->is_stalled = false;
         ws->other = NULL;
@@ -214,6 +230,16 @@ static bool finish_close(wire_stream *ws)
     if (!ws->is_tests)
         free_stream(ws);
     return true;
+}
+
+static bool has_work(const wire_stream *ws)
+{
+    bool can_send =
+        ws->other && !ws->is_stalled && (ws->sent.n > 0 || (ws->wants_shutdown && !ws->is_shut));
+    bool can_read = !ws->base.is_closing &&
+                    ((ws->is_broken && !ws->told_broken) ||
+                     (ws->is_reading && (wire_unread(ws) > 0 || (ws->has_eof && !ws->told_eof))));
+    return can_send || can_read;
 }
 
 static bool step(wire *w)
@@ -233,11 +259,11 @@ static bool step(wire *w)
         }
         if (ws->is_gone)
             continue;
-        if (w->late_percent && dice(w, 100) < w->late_percent) {
+        if (w->late_percent && has_work(ws) && dice(w, 100) < w->late_percent) {
             happened = true;
             continue;
         }
-        if (ws->other && w->break_per_mille && ws->sent.n + ws->inbox.n > 0 &&
+        if (ws->other && w->break_per_mille && ws->sent.n + wire_unread(ws) > 0 &&
             dice(w, 1000) < w->break_per_mille)
             ws->is_broken = ws->other->is_broken = true;
         happened = transfer(ws) || happened;
@@ -277,17 +303,17 @@ void wire_sleep(wire *w, uint64_t ns)
 bool wire_until(wire *w, bool (*is_over)(void *ctx), void *ctx, uint64_t max_ns)
 {
     uint64_t until = w->now + max_ns;
-    while (!is_over(ctx)) {
-        if (!wire_run(w))
-            return false;
+    for (int rests = 0; rests < 3;) { /* is_over may have set something going */
         if (is_over(ctx))
             return true;
-        uint64_t next = outr_loop_tick(w->loop);
-        if (next > until)
+        if (!wire_run(w))
             return false;
-        w->now = OUTR_MAX(next, w->now);
+        uint64_t next = outr_loop_tick(w->loop);
+        rests = next > until ? rests + 1 : 0;
+        if (next <= until)
+            w->now = OUTR_MAX(next, w->now);
     }
-    return true;
+    return is_over(ctx);
 }
 
 /* ---- the environment ---------------------------------------------------------------------------- */
@@ -323,6 +349,7 @@ static void env_connect(outr_env *env, struct outr_loop *loop OUTR_UNUSED, outr_
         wire_stream *a, *b;
         wire_pair(w, &a, &b);
         req->stream = &a->base;
+        a->base.peer = b->base.local = req->addr;
         w->on_accept(w->ctx, &b->base);
     } else {
         w->last = wire_open(w);

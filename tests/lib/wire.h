@@ -18,7 +18,8 @@ typedef struct wire_stream {
     struct wire_stream *other; /* NULL: the test, or closed */
     outr_link link;
     outr_buf sent;  /* written by the owner, not taken by the other side yet */
-    outr_buf inbox; /* to be read by the owner */
+    outr_buf inbox; /* to be read by the owner, from inbox_at on */
+    size_t inbox_at;
     bool is_reading, has_eof, told_eof, is_broken, told_broken;
     bool wants_shutdown, is_shut;
     bool is_stalled; /* the peer reads nothing: what is sent stays pending */
@@ -49,6 +50,8 @@ void wire_done(wire *w);
 /* A stream whose peer is the test; freed by wire_done. */
 wire_stream *wire_open(wire *w);
 void wire_pair(wire *w, wire_stream **a, wire_stream **b);
+/* Bytes the owner has not read yet. */
+size_t wire_unread(const wire_stream *s);
 /* From the test as peer. */
 void wire_feed(wire_stream *s, const void *p, size_t n);
 void wire_feed_z(wire_stream *s, const char *text);
