@@ -1,4 +1,4 @@
-#include "lib/wire.h"
+#include "wire.h"
 
 static wire_stream *of(outr_stream *s)
 {
