@@ -31,6 +31,7 @@ static int show(const outr_settings *settings)
 static void prepare_process(void)
 {
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file at its size limit is an error of that write */
     /* Two arenas do for a thread per core, and keep the idle process small; big blocks go back to the
      * system as soon as they are freed. */
     mallopt(M_ARENA_MAX, 2);

@@ -551,6 +551,8 @@ static int step_leave(outr_steps *steps)
 static int step_close_components(outr_steps *steps)
 {
     runtime *rt = of_stopping(steps);
+    if (rt->running < rt->lane_count) /* components open only when every loop runs */
+        return STOP_LANES;
     outr_host_close(rt->host, step_op(rt, 0));
     return wait_in(steps, STOP_LANES);
 }
