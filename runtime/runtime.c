@@ -12,6 +12,7 @@
 #include "loop/signal.h"
 #include "loop/step.h"
 #include "net/env_real.h"
+#include "trim.h"
 
 #define BIND_PATIENCE_MS 5000 /* a port may be held a moment longer by whom we replace */
 #define BIND_PAUSE_MS    100
@@ -69,6 +70,7 @@ typedef struct runtime {
     outr_app_fetch config_fetch;
     outr_arena *config_arena;
     outr_timer deadline;
+    outr_trim trim;
     outr_list changes;
     outr_message shutdown_message;
     uint8_t shutdown_posted;            /* atomic */
@@ -330,6 +332,7 @@ static int step_accept(outr_steps *steps)
     outr_health_set(&rt->health, OUTR_HEALTH_SECURITY, true);
     outr_health_set(&rt->health, OUTR_HEALTH_OUTBOUND, true);
     start_reload(rt);
+    outr_trim_start(&rt->trim, rt->lanes[0].loop);
     outr_pubsub_start(rt->pubsub, rt->snapshot);
     if (outr_app_is_configured(app)) {
         OUTR_LOG(&rt->log, INFO, "waiting for the app", OUTR_I("port", rt->settings->app_port));
@@ -566,6 +569,7 @@ static int step_close_lanes(outr_steps *steps)
 {
     runtime *rt = of_stopping(steps);
     outr_timer_stop(rt->lanes[0].loop, &rt->deadline);
+    outr_trim_stop(&rt->trim);
     outr_reload_stop(rt->reload);
     outr_signals_free(rt->signals);
     if (rt->watcher.changed)
