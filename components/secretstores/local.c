@@ -98,7 +98,7 @@ static outr_str scalar_text(store *st, const outr_json *value)
 
 static outr_str join(store *st, outr_str path, outr_str key)
 {
-    return path.n ? outr_arena_printf(st->arena, OUTR_FMT OUTR_FMT OUTR_FMT, OUTR_ARG(path), OUTR_ARG(st->c.separator), OUTR_ARG(key)) : outr_arena_str(st->arena, key);
+    return path.n ? outr_arena_join(st->arena, path, st->c.separator, key) : outr_arena_str(st->arena, key);
 }
 
 static size_t count_leaves(const outr_json *node)
@@ -248,7 +248,7 @@ static void get_from_env(outr_secret_store *base, outr_secret_get *req, outr_op 
     if (req->is_bulk) {
         get_all_from_env(st, req);
     } else {
-        outr_str full = outr_arena_printf(req->arena, OUTR_FMT OUTR_FMT, OUTR_ARG(st->c.prefix), OUTR_ARG(req->name));
+        outr_str full = outr_arena_join(req->arena, st->c.prefix, req->name, OUTR_STR_NONE);
         const char *value = is_reserved(full) ? NULL : getenv(full.p);
         req->secrets = outr_arena_alloc(req->arena, sizeof *req->secrets);
         req->secrets[req->count++] = (outr_secret){req->name, one_value(req->arena, req->name, value ? outr_str_from(value) : OUTR_STR(""))};

@@ -380,7 +380,7 @@ static void probe(outr_app *app)
         app->probe_arena = outr_arena_new(OUTR_MIB);
     app->probe = (outr_app_fetch){.method = OUTR_STR("GET"), .target = app->settings->app_health_path, .max_body = 64 * OUTR_KIB};
     if (app->probe.target.n == 0 || app->probe.target.p[0] != '/')
-        app->probe.target = outr_arena_printf(app->probe_arena, "/" OUTR_FMT, OUTR_ARG(app->settings->app_health_path));
+        app->probe.target = outr_arena_join(app->probe_arena, OUTR_STR("/"), app->settings->app_health_path, OUTR_STR_NONE);
     app->probe.call.skip_token = app->probe.call.skip_limit = true;
     outr_headers_init(&app->probe.headers, app->probe_arena);
     outr_op_init(&app->op, app->loop, NULL, outr_loop_now(app->loop) + app->settings->app_health_timeout_ns, on_probed);

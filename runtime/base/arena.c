@@ -127,6 +127,19 @@ outr_str outr_arena_str(outr_arena *arena, outr_str s)
     return outr_str_of(outr_arena_strz(arena, s), s.n);
 }
 
+outr_str outr_arena_join(outr_arena *arena, outr_str a, outr_str b, outr_str c)
+{
+    const outr_str parts[] = {a, b, c};
+    size_t used = 0;
+    char *joined = outr_arena_alloc(arena, a.n + b.n + c.n + 1);
+    for (size_t i = 0; i < OUTR_LEN(parts); i++) {
+        if (parts[i].n > 0)
+            memcpy(joined + used, parts[i].p, parts[i].n);
+        used += parts[i].n;
+    }
+    return outr_str_of(joined, used);
+}
+
 outr_str outr_arena_printf(outr_arena *arena, const char *fmt, ...)
 {
     va_list args, again;

@@ -22,6 +22,8 @@ size_t outr_arena_used(const outr_arena *arena);
 void outr_arena_defer(outr_arena *arena, void (*fn)(void *ctx), void *ctx);
 outr_str outr_arena_str(outr_arena *arena, outr_str s) OUTR_MUST_USE;      /* copy; NUL follows */
 char *outr_arena_strz(outr_arena *arena, outr_str s) OUTR_MUST_USE;
+/* a, b and c in one, whatever bytes are in them (printf would stop at a NUL); any may be empty. */
+outr_str outr_arena_join(outr_arena *arena, outr_str a, outr_str b, outr_str c) OUTR_MUST_USE;
 outr_str outr_arena_printf(outr_arena *arena, const char *fmt, ...) OUTR_PRINTF(2, 3);
 
 #endif

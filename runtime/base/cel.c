@@ -437,7 +437,7 @@ static value arithmetic(machine *m, char op, const value *a, const value *b)
 {
     double x, y;
     if (op == '+' && a->kind == STRING && b->kind == STRING)
-        return (value){.kind = STRING, .text = outr_arena_printf(m->arena, OUTR_FMT OUTR_FMT, OUTR_ARG(a->text), OUTR_ARG(b->text))};
+        return (value){.kind = STRING, .text = outr_arena_join(m->arena, a->text, b->text, OUTR_STR_NONE)};
     if (!as_number(a, &x) || !as_number(b, &y))
         return none(m, "operands are no numbers", OUTR_STR_NONE);
     bool is_int = a->kind == INT && b->kind == INT;

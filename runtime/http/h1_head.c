@@ -242,7 +242,7 @@ static bool parse_target(outr_http_request *req, outr_str target)
     else if (path.p[0] == '/')
         req->target = path;
     else
-        req->target = outr_arena_printf(req->headers.arena, "/" OUTR_FMT, OUTR_ARG(path));
+        req->target = outr_arena_join(req->headers.arena, OUTR_STR("/"), path, OUTR_STR_NONE);
     return is_host(req->authority);
 }
 

@@ -59,7 +59,7 @@ static void append(outr_headers *out, const outr_headers *in, const char *name, 
 {
     outr_str given = outr_headers_get(in, name);
     if (given.n)
-        value = outr_arena_printf(out->arena, OUTR_FMT ", " OUTR_FMT, OUTR_ARG(given), OUTR_ARG(value));
+        value = outr_arena_join(out->arena, given, OUTR_STR(", "), value);
     outr_headers_set(out, outr_str_from(name), value);
 }
 
@@ -107,7 +107,7 @@ void outr__headers_of_answer(outr_headers *out, const outr_headers *in)
             continue;
         outr_str name = h->name;
         if (outr_str_istarts(name, OUTR_STR("grpc-")))
-            name = outr_arena_printf(out->arena, "dapr-" OUTR_FMT, OUTR_ARG(name));
+            name = outr_arena_join(out->arena, OUTR_STR("dapr-"), name, OUTR_STR_NONE);
         outr_headers_add(out, name, h->value);
     }
 }

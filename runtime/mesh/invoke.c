@@ -257,7 +257,7 @@ static int step_reach(outr_steps *steps)
     while (base.n && base.p[base.n - 1] == '/')
         base.n--;
     c->req.authority = c->reach.url.port ? outr_arena_printf(c->x->arena, OUTR_FMT ":%u", OUTR_ARG(c->reach.url.host), c->reach.url.port) : c->reach.url.host;
-    c->req.target = outr_arena_printf(c->x->arena, OUTR_FMT OUTR_FMT, OUTR_ARG(base), OUTR_ARG(c->target_text));
+    c->req.target = outr_arena_join(c->x->arena, base, c->target_text, OUTR_STR_NONE);
     outr__headers_to_outside(&c->req.headers, &c->x->req.headers, &c->target, &c->invoke->trace, is_traced(c));
     fill_http(c, &c->http);
     c->steps.state = CALL_SEND;

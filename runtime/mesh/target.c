@@ -55,12 +55,12 @@ outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method,
     outr_code rc = check_method(method, err);
     if (rc)
         return rc;
-    outr_str rooted = outr_arena_printf(arena, "/" OUTR_FMT, OUTR_ARG(method));
+    outr_str rooted = outr_arena_join(arena, OUTR_STR("/"), method, OUTR_STR_NONE);
     outr_str clean = outr_path_clean(arena, rooted);
     if (clean.n > 1 && clean.p[clean.n - 1] == '/')
         clean.n--;
     outr_str path = outr_percent_encode(arena, clean, "!$&'()*+,;=:@[]/%");
-    *out = query.n ? outr_arena_printf(arena, OUTR_FMT "?" OUTR_FMT, OUTR_ARG(path), OUTR_ARG(query)) : path;
+    *out = query.n ? outr_arena_join(arena, path, OUTR_STR("?"), query) : path;
     return OUTR_OK;
 }
 

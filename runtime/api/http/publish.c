@@ -71,7 +71,7 @@ static publishing *begin(outr_api_request *r)
     p->req.topic = p->topic;
     for (size_t i = 0; i < p->c->spec->metadata_count; i++) {
         if (outr_str_search(p->c->spec->metadata[i].value, OUTR_STR("{namespace}")) >= 0)
-            p->req.topic = outr_arena_printf(r->x->arena, OUTR_FMT OUTR_FMT, OUTR_ARG(s->namespace_), OUTR_ARG(p->topic));
+            p->req.topic = outr_arena_join(r->x->arena, s->namespace_, p->topic, OUTR_STR_NONE);
     }
     return p;
 }

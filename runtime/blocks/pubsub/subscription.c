@@ -213,7 +213,7 @@ static void post(delivery *d, const char *content_type, outr_str body, outr_kvs 
     outr_subscription *s = d->s;
     outr_headers *h = &d->fetch.headers;
     d->fetch.method = OUTR_STR("POST");
-    d->fetch.target = d->path.n && d->path.p[0] == '/' ? d->path : outr_arena_printf(d->arena, "/" OUTR_FMT, OUTR_ARG(d->path));
+    d->fetch.target = d->path.n && d->path.p[0] == '/' ? d->path : outr_arena_join(d->arena, OUTR_STR("/"), d->path, OUTR_STR_NONE);
     d->fetch.body = body;
     outr_headers_init(h, d->arena);
     for (size_t i = 0; i < metadata.count; i++) {

@@ -21,7 +21,7 @@ static outr_str prefix_of(outr_arena *arena, const outr_component *c, const outr
     if (outr_str_is(strategy, "none"))
         return OUTR_STR_NONE;
     if (outr_str_is(strategy, "namespace"))
-        return s->has_namespace && s->namespace_.n ? outr_arena_printf(arena, OUTR_FMT "." OUTR_FMT, OUTR_ARG(s->namespace_), OUTR_ARG(s->app_id)) : s->app_id;
+        return s->has_namespace && s->namespace_.n ? outr_arena_join(arena, s->namespace_, OUTR_STR("."), s->app_id) : s->app_id;
     return strategy;
 }
 
@@ -30,6 +30,6 @@ outr_code outr_state_key(outr_str *out, outr_arena *arena, const outr_component 
     if (outr_str_search(key, OUTR_STR(SEPARATOR)) >= 0)
         return outr_fail_reason(err, OUTR_INVALID_ARGUMENT, OUTR_REASON_STATE_ILLEGAL_KEY, "input key/keyPrefix '" OUTR_FMT "' can't contain '||'", OUTR_ARG(key));
     outr_str prefix = prefix_of(arena, c, settings);
-    *out = prefix.n ? outr_arena_printf(arena, OUTR_FMT SEPARATOR OUTR_FMT, OUTR_ARG(prefix), OUTR_ARG(key)) : key;
+    *out = prefix.n ? outr_arena_join(arena, prefix, OUTR_STR(SEPARATOR), key) : key;
     return OUTR_OK;
 }
