@@ -3,6 +3,7 @@
 #include "api/grpc/services.h"
 #include "observe/exposition.h"
 
+#define ARENA_BYTES  (64 * OUTR_MIB) /* a request, beside what its body may take once it is parsed */
 #define HEADER_SLACK (4 * OUTR_KIB) /* Go's net/http grants this beyond the configured size */
 
 outr_code outr_lane_open(outr_lane *lane, unsigned index, outr_env *env, outr_metrics *metrics,
@@ -47,6 +48,13 @@ outr_code outr_lane_build_app(outr_lane *lane, const outr_lane_parts *parts, out
     return outr_app_new(&lane->app, &options, err);
 }
 
+/* The densest JSON, a list of digits, takes an 80-byte node for two bytes of it. */
+static size_t arena_bytes(const outr_settings *s)
+{
+    bool is_unlimited = s->max_body_bytes <= 0 || s->max_body_bytes > INT64_MAX / 400;
+    return is_unlimited ? SIZE_MAX / 16 : ARENA_BYTES + 40 * (size_t)s->max_body_bytes;
+}
+
 static outr_http_server *new_server(outr_lane *lane, outr_port port, const outr_lane_parts *parts)
 {
     const outr_settings *s = parts->settings;
@@ -55,7 +63,7 @@ static outr_http_server *new_server(outr_lane *lane, outr_port port, const outr_
         .ctx = &lane->api,
         .allow_h1 = true,
         .allow_h2 = s->enable_h2c,
-        .limits = {.max_header_bytes = (size_t)s->read_buffer_bytes + HEADER_SLACK},
+        .limits = {.max_header_bytes = (size_t)s->read_buffer_bytes + HEADER_SLACK, .arena_bytes = arena_bytes(s)},
     };
     switch (port) {
     case OUTR_PORT_HTTP:

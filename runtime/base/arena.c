@@ -3,6 +3,7 @@
 #define ALIGN       16
 #define FIRST_BLOCK 2048
 #define BLOCK       8192
+#define OVERRUN     8 /* how far what follows from a request may exceed what may be asked for */
 
 typedef struct block {
     struct block *next;
@@ -76,9 +77,9 @@ static char *grow(outr_arena *arena, size_t n)
     return b->bytes;
 }
 
-void *outr_arena_try(outr_arena *arena, size_t n)
+static void *take(outr_arena *arena, size_t n, size_t max)
 {
-    if (n > arena->max || arena->used > arena->max - n)
+    if (n > max || arena->used > max - n)
         return NULL;
     n = (n + ALIGN - 1) & ~(size_t)(ALIGN - 1);
     char *p = arena->at;
@@ -92,11 +93,16 @@ void *outr_arena_try(outr_arena *arena, size_t n)
     return memset(p, 0, n);
 }
 
+void *outr_arena_try(outr_arena *arena, size_t n)
+{
+    return take(arena, n, arena->max);
+}
+
 void *outr_arena_alloc(outr_arena *arena, size_t n)
 {
-    void *p = outr_arena_try(arena, n);
+    void *p = take(arena, n, arena->max > SIZE_MAX / OVERRUN ? SIZE_MAX / 2 : arena->max * OVERRUN);
     if (!p) {
-        fprintf(stderr, "outrigger: arena over its cap (%zu + %zu of %zu bytes)\n", arena->used, n, arena->max);
+        fprintf(stderr, "outrigger: arena far over its cap (%zu + %zu of %zu bytes)\n", arena->used, n, arena->max);
         abort();
     }
     return p;

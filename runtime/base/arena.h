@@ -10,8 +10,9 @@
 
 typedef struct outr_arena outr_arena;
 
-/* max_bytes: over it outr_arena_try gives NULL and outr_arena_alloc ends the process, so sizes that
- * a peer chooses go through _try. */
+/* max_bytes: over it outr_arena_try gives NULL. Sizes that a peer chooses go through _try; the others
+ * follow from what was let in that way, so outr_arena_alloc may go beyond, and ends the process only
+ * at 8 times max_bytes: that is a fault of ours. */
 outr_arena *outr_arena_new(size_t max_bytes);
 void outr_arena_free(outr_arena *arena);                      /* NULL is fine */
 void outr_arena_reset(outr_arena *arena);

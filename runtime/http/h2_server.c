@@ -225,23 +225,32 @@ static outr__h2_stream *on_new_stream(outr__h2 *h2)
 /* The `cookie` crumbs of RFC 9113 section 8.2.3 become one header again. */
 static void join_cookies(outr_headers *h)
 {
-    outr_str joined = OUTR_STR_NONE;
-    size_t kept = 0, crumbs = 0;
-    for (size_t i = 0; i < h->count; i++)
-        crumbs += outr_str_is(h->items[i].name, "cookie");
+    size_t kept = 0, crumbs = 0, bytes = 0, used = 0;
+    for (size_t i = 0; i < h->count; i++) {
+        if (!outr_str_is(h->items[i].name, "cookie"))
+            continue;
+        crumbs++;
+        bytes += h->items[i].value.n + 2;
+    }
     if (crumbs < 2)
         return;
+    char *joined = outr_arena_alloc(h->arena, bytes);
     for (size_t i = 0; i < h->count; i++) {
         outr_header item = h->items[i];
-        if (!outr_str_is(item.name, "cookie"))
+        if (!outr_str_is(item.name, "cookie")) {
             h->items[kept++] = item;
-        else
-            joined = joined.p ? outr_arena_printf(h->arena, OUTR_FMT "; " OUTR_FMT,
-                                                  OUTR_ARG(joined), OUTR_ARG(item.value))
-                              : item.value;
+            continue;
+        }
+        if (used > 0) {
+            memcpy(joined + used, "; ", 2);
+            used += 2;
+        }
+        if (item.value.n > 0)
+            memcpy(joined + used, item.value.p, item.value.n);
+        used += item.value.n;
     }
     h->count = kept;
-    outr_headers_add(h, OUTR_STR("cookie"), joined);
+    outr_headers_add(h, OUTR_STR("cookie"), outr_str_of(joined, used));
 }
 
 static void take_request(exchange *x)
