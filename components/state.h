@@ -49,7 +49,6 @@ typedef struct outr_state_write {          /* upsert or delete */
     outr_consistency consistency;
     outr_str content_type;
     outr_kvs metadata;                     /* ttlInSeconds and others */
-    outr_err err;                          /* out: of this item, in non-atomic bulk writes */
 } outr_state_write;
 
 typedef struct outr_state_writes {

@@ -112,15 +112,15 @@ static void apply(shard *s, const outr_state_write *w, int64_t ttl, int64_t now_
     free_entry(outr_map_put(s->entries, w->key, e));
 }
 
-static outr_code write_one(store *st, outr_state_write *w, int64_t now_ns, outr_rand *rand)
+static outr_code write_one(store *st, const outr_state_write *w, int64_t now_ns, outr_rand *rand, outr_err *err)
 {
     int64_t ttl;
     shard *s = &st->shards[shard_of(w->key)];
-    outr_code rc = outr_state_ttl(w->metadata, &ttl, &w->err);
+    outr_code rc = outr_state_ttl(w->metadata, &ttl, err);
     if (rc)
         return rc;
     pthread_mutex_lock(&s->lock);
-    rc = check(s, w, now_ns, &w->err);
+    rc = check(s, w, now_ns, err);
     if (!rc)
         apply(s, w, ttl, now_ns, rand);
     pthread_mutex_unlock(&s->lock);
@@ -156,18 +156,15 @@ static void do_write(outr_state_store *base, outr_state_writes *req, outr_op *op
     store *st = of(base);
     int64_t now_ns = outr_loop_unix_ns(op->loop);
     outr_rand *rand = outr_loop_rand(op->loop);
-    outr_err first;
+    outr_err first, other;
     outr_code rc = OUTR_OK;
     outr_op_begin(op, req, NULL);
     if (req->is_atomic) {
         rc = write_all(st, req, now_ns, rand, &first);
     } else {
         for (size_t i = 0; i < req->count; i++) {
-            outr_err_clear(&req->items[i].err);
-            if (write_one(st, &req->items[i], now_ns, rand) && !rc) {
-                first = req->items[i].err;
-                rc = first.code;
-            }
+            outr_code item = write_one(st, &req->items[i], now_ns, rand, rc ? &other : &first);
+            rc = rc ? rc : item;
         }
     }
     if (rc)

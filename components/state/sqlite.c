@@ -197,9 +197,8 @@ static void write_request(store *st, job *j)
     if (needs_savepoint)
         outr_sqlite_exec(db, "SAVEPOINT r", NULL);
     for (size_t i = 0; i < req->count && !(req->is_atomic && err->code); i++) {
-        outr_err_clear(&req->items[i].err);
-        if (write_item(st, &req->items[i], scratch, &req->items[i].err) && !err->code)
-            *err = req->items[i].err;
+        outr_err other;
+        write_item(st, &req->items[i], scratch, err->code ? &other : err);
     }
     if (needs_savepoint)
         outr_sqlite_exec(db, err->code ? "ROLLBACK TO r; RELEASE r" : "RELEASE r", NULL);
@@ -216,12 +215,8 @@ static void write_batch(store *st, outr_work **items, size_t count)
         write_request(st, OUTR_CONTAINER(items[i], job, work));
     if (!rc && (rc = outr_sqlite_exec(db, "COMMIT", &err)))
         outr_sqlite_exec(db, "ROLLBACK", NULL);
-    for (size_t i = 0; i < count && rc; i++) {
-        job *j = OUTR_CONTAINER(items[i], job, work);
-        j->work.err = err;
-        for (size_t k = 0; k < j->writes->count; k++)
-            j->writes->items[k].err = err;
-    }
+    for (size_t i = 0; i < count && rc; i++)
+        OUTR_CONTAINER(items[i], job, work)->work.err = err;
 }
 
 static void finalize(lane *l)
