@@ -18,23 +18,24 @@ static bool is_bin(outr_str name)
     return name.n > 4 && outr_str_iis(outr_str_skip(name, name.n - 4), "-bin");
 }
 
-/* The trace headers are written anew where this hop has a span; else the client's pass as they are,
- * tracestate only together with a traceparent. */
+/* The trace headers are written anew where this hop has a span, and where the client's were understood:
+ * of a later version only what version 00 has is passed on (W3C Trace Context section 3.2.2.3). What was
+ * not understood passes as it is, tracestate only together with a traceparent. */
 static void add_trace(outr_headers *out, const outr_headers *in, const outr_trace *trace, bool is_traced, bool always)
 {
     outr_str given = outr_headers_get(in, "traceparent");
-    if (is_traced || (always && given.p == NULL) || (given.p && outr_str_trim(given).n == 0)) {
+    outr_str state = is_traced ? trace->state : outr_headers_get(in, "tracestate");
+    if (is_traced || trace->is_valid || (always && given.p == NULL) || (given.p && outr_str_trim(given).n == 0)) {
         char *text = outr_arena_alloc(out->arena, OUTR_TRACEPARENT_LEN + 1);
         outr_trace_write(trace, text);
         outr_headers_add(out, OUTR_STR("traceparent"), outr_str_of(text, OUTR_TRACEPARENT_LEN));
-        if (trace->state.n)
-            outr_headers_add(out, OUTR_STR("tracestate"), trace->state);
+        if (trace->is_valid && state.n > 0)
+            outr_headers_add(out, OUTR_STR("tracestate"), state);
         return;
     }
     if (!given.p)
         return;
     outr_headers_add(out, OUTR_STR("traceparent"), given);
-    outr_str state = outr_headers_get(in, "tracestate");
     if (state.p)
         outr_headers_add(out, OUTR_STR("tracestate"), state);
 }

@@ -207,7 +207,11 @@ static int step_local(outr_steps *steps)
 {
     call *c = of(steps);
     outr_err err;
-    if (outr_app_is_configured(c->mesh->o.app) && !outr_app_is_healthy(c->mesh->o.app)) {
+    if (!outr_app_is_configured(c->mesh->o.app)) {
+        outr_fail(&err, OUTR_INTERNAL, "cannot invoke local endpoint: app channel not initialized");
+        return fail(c, &err);
+    }
+    if (!outr_app_is_healthy(c->mesh->o.app)) {
         outr_fail(&err, OUTR_INTERNAL, "app is not in a healthy state");
         return fail(c, &err);
     }

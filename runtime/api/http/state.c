@@ -25,15 +25,23 @@ static void fail_text(outr_api_request *r, outr_reason reason, outr_str text)
     outr_api_fail(r, &err, NULL);
 }
 
-/* The store of the path; NULL: answered. */
-static state_request *begin(outr_api_request *r)
+/* The store of the path. On failure details say what the answer tells of it. */
+static outr_code find_store(outr_api_request *r, state_request **out, outr_err *err)
 {
     state_request *s = outr_arena_alloc(r->x->arena, sizeof *s);
-    outr_err err;
+    *out = s;
     r->user = s;
     s->core = (outr_core_state){r->api->loop, r->api->settings, r->view};
     s->store_name = r->params[0];
-    if (outr_core_state_find(&s->core, s->store_name, &s->call.store, &err, &s->details)) {
+    return outr_core_state_find(&s->core, s->store_name, &s->call.store, err, &s->details);
+}
+
+/* The store of the path; NULL: answered. */
+static state_request *begin(outr_api_request *r)
+{
+    state_request *s;
+    outr_err err;
+    if (find_store(r, &s, &err)) {
         fail(r, &err);
         return NULL;
     }
@@ -369,10 +377,13 @@ static void transact(outr_api_request *r)
 
 static void query(outr_api_request *r)
 {
-    state_request *s = begin(r);
+    state_request *s;
     outr_err err;
-    if (!s)
+    if (find_store(r, &s, &err)) {
+        s->details = (outr_details){.is_rich = true}; /* the reference names no app on this route */
+        fail(r, &err);
         return;
+    }
     s->details = (outr_details){.is_rich = true, .has_resource = true, .resource_type = OUTR_STR("state"), .resource_name = s->store_name,
                                 .resource_owner = OUTR_STR(""), .resource_description = OUTR_STR("")};
     outr_fail_reason(&err, OUTR_INTERNAL, OUTR_REASON_STATE_QUERYING_NOT_SUPPORTED, "state store does not support querying");
