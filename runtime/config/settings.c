@@ -195,13 +195,17 @@ static const flag *find_flag(outr_str name)
     return NULL;
 }
 
-static void note_unused(raw *r, outr_arena *arena, const flag *f, outr_str value)
+/* Once per name, the last one as it counts. */
+static void note_unused(outr_settings *s, outr_str name, outr_str text, bool is_default)
 {
-    outr_settings *s = &r->s;
-    if ((f->kind != UNUSED && f->kind != UNUSED_BOOLEAN) || s->unused_count == OUTR_LEN(s->unused))
+    size_t i = 0;
+    while (i < s->unused_count && !outr_str_starts(s->unused[i].text, name))
+        i++;
+    if (i == OUTR_LEN(s->unused))
         return;
-    s->unused[s->unused_count].text = outr_arena_printf(arena, "--%s=" OUTR_FMT, f->name, OUTR_ARG(value));
-    s->unused[s->unused_count++].is_default = value.n == 0 || outr_str_is(value, f->otherwise);
+    s->unused_count = OUTR_MAX(s->unused_count, i + 1);
+    s->unused[i].text = text;
+    s->unused[i].is_default = is_default;
 }
 
 static outr_code read_argv(raw *r, outr_arena *arena, int argc, char *const *argv, outr_err *err)
@@ -225,7 +229,11 @@ static outr_code read_argv(raw *r, outr_arena *arena, int argc, char *const *arg
             return outr_fail(err, OUTR_INVALID_ARGUMENT, "invalid argument \"" OUTR_FMT "\" for --%s (%s)", OUTR_ARG(value), f->name, f->text);
         r->is_body_given |= strcmp(f->name, "max-body-size") == 0;
         r->is_buffer_given |= strcmp(f->name, "read-buffer-size") == 0;
-        note_unused(r, arena, f, value);
+        if (f->kind != UNUSED && f->kind != UNUSED_BOOLEAN)
+            continue;
+        outr_str prefix = outr_arena_printf(arena, "--%s=", f->name);
+        note_unused(&r->s, prefix, outr_arena_join(arena, prefix, value, OUTR_STR_NONE),
+                    value.n == 0 || outr_str_is(value, f->otherwise));
     }
     return OUTR_OK;
 }
@@ -240,6 +248,41 @@ static const char *variable(char *const *envp, const char *name)
             return *envp + n + 1;
     }
     return NULL;
+}
+
+/* Read by the reference, without function here yet (contract/env.csv). */
+static const char *const unused_variables[] = {
+    "DAPR_TRUST_ANCHORS",
+    "DAPR_CONTROLPLANE_NAMESPACE",
+    "DAPR_CONTROLPLANE_TRUST_DOMAIN",
+    "DAPR_SENTRY_TOKEN_FILE",
+    "SENTRY_LOCAL_IDENTITY",
+    "POD_NAME",
+    "DAPR_COMPONENTS_SOCKETS_FOLDER",
+    "DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK",
+    "DAPR_SCHEDULER_HOST_ADDRESS_DNS_A",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_INSECURE",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+    "OTEL_RESOURCE_ATTRIBUTES",
+    "OTEL_SERVICE_NAME",
+};
+
+/* Their names alone: a value may be a secret. */
+static void note_variables(outr_settings *s, char *const *envp)
+{
+    for (size_t i = 0; i < OUTR_LEN(unused_variables); i++) {
+        const char *value = variable(envp, unused_variables[i]);
+        outr_str name = outr_str_from(unused_variables[i]);
+        if (value)
+            note_unused(s, name, name, value[0] == 0);
+    }
 }
 
 static void read_environment(outr_settings *s, char *const *envp)
@@ -351,6 +394,7 @@ outr_code outr_settings_parse(outr_settings *out, outr_arena *arena, int argc, c
             set_flag(&flags[i], r, outr_str_from(flags[i].otherwise));
     }
     read_environment(&r->s, envp);
+    note_variables(&r->s, envp);
     *exit_code = 2;
     outr_code rc = read_argv(r, arena, argc, argv, err);
     if (rc)

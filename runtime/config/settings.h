@@ -61,8 +61,8 @@ typedef struct outr_settings {
     outr_str env_keys;                    /* DAPR_ENV_KEYS */
     unsigned loops;                       /* OUTRIGGER_LOOPS, default: cores */
     uint64_t metrics_max_values;          /* OUTRIGGER_METRICS_MAX_VALUES, default 100 */
-    /* Flags given that have no function yet, for one warning each: text "name=value", is_default says
-     * that the value equals the default or is empty (then debug level). */
+    /* What was given and has no function yet, for one warning each: "--flag=value", or the name of a
+     * variable; is_default says that the value equals the default or is empty (then debug level). */
     struct { outr_str text; bool is_default; } unused[64];
     size_t unused_count;
 } outr_settings;
