@@ -52,7 +52,15 @@ static void bind_int(outr_binder *b, const outr_yaml *node, const char *path, in
         outr_bind_error(b, node, "%s: must be an integer, not \"" OUTR_FMT "\"", path, OUTR_ARG(node->text));
 }
 
-static void bind_duration(outr_binder *b, const outr_yaml *node, const char *path, uint64_t *to)
+bool outr_bind_is_mapping(outr_binder *b, const outr_yaml *node, const char *path)
+{
+    if (node->kind == OUTR_YAML_MAPPING)
+        return true;
+    outr_bind_error(b, node, "%s: must be a mapping", path);
+    return false;
+}
+
+void outr_bind_duration(outr_binder *b, const outr_yaml *node, const char *path, uint64_t *to)
 {
     int64_t ns, ms;
     if (!is_scalar(b, node, path, "a duration"))
@@ -86,10 +94,8 @@ static void bind_texts(outr_binder *b, const outr_yaml *node, const char *path, 
 
 static void bind_kvs(outr_binder *b, const outr_yaml *node, const char *path, outr_kvs *to)
 {
-    if (node->kind != OUTR_YAML_MAPPING) {
-        outr_bind_error(b, node, "%s: must be a mapping", path);
+    if (!outr_bind_is_mapping(b, node, path))
         return;
-    }
     outr_kv *items = outr_arena_alloc(b->arena, (node->count + 1) * sizeof *items);
     size_t n = 0;
     for (const outr_yaml *child = node->child; child; child = child->next)
@@ -119,7 +125,8 @@ static void bind_elements(outr_binder *b, const outr_yaml_row *row, const outr_y
             place[0] = child->line;
             place[1] = child->column;
         }
-        outr_bind_yaml(b, row->rows, child, where, item);
+        if (!is_named || !outr_yaml_is_null(child)) /* "retries: {often: }" is a policy of defaults */
+            outr_bind_yaml(b, row->rows, child, where, item);
     }
     *to = (array){items, n};
 }
@@ -141,7 +148,7 @@ static void bind_member(outr_binder *b, const outr_yaml_row *row, const outr_yam
         bind_int(b, node, path, to);
         break;
     case OUTR_YT_DURATION:
-        bind_duration(b, node, path, to);
+        outr_bind_duration(b, node, path, to);
         break;
     case OUTR_YT_VALUE:
         *(outr_str *)to = value_text(b, node);
@@ -170,10 +177,8 @@ static void bind_member(outr_binder *b, const outr_yaml_row *row, const outr_yam
 void outr_bind_yaml(outr_binder *b, const outr_yaml_row *rows, const outr_yaml *node, const char *path, void *out)
 {
     char where[256];
-    if (node->kind != OUTR_YAML_MAPPING) {
-        outr_bind_error(b, node, "%s: must be a mapping", path);
+    if (!outr_bind_is_mapping(b, node, path))
         return;
-    }
     for (const outr_yaml *m = node->child; m; m = m->next) {
         const outr_yaml_row *row = rows;
         while (row->key && !outr_str_is(m->key, row->key))

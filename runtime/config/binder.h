@@ -43,6 +43,9 @@ typedef struct outr_binder {
 
 /* path is the name of node in messages ("spec"). */
 void outr_bind_yaml(outr_binder *b, const outr_yaml_row *rows, const outr_yaml *node, const char *path, void *out);
+/* Pieces of it, for what no row can say. False, and a mistake: the node is not of that shape. */
+bool outr_bind_is_mapping(outr_binder *b, const outr_yaml *node, const char *path);
+void outr_bind_duration(outr_binder *b, const outr_yaml *node, const char *path, uint64_t *to);
 void outr_bind_error(outr_binder *b, const outr_yaml *at, const char *fmt, ...) OUTR_PRINTF(3, 4);
 void outr_bind_warning(outr_binder *b, const outr_yaml *at, const char *fmt, ...) OUTR_PRINTF(3, 4);
 

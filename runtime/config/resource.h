@@ -56,7 +56,7 @@ typedef struct outr_endpoint_spec {      /* HTTPEndpoint */
     outr_str base_url;
     const outr_setting *headers;
     size_t header_count;
-    outr_setting root_ca, certificate, private_key; /* name empty: not given */
+    outr_setting root_ca, certificate, private_key; /* neither value nor secret_name: not given */
     outr_str secret_store;
 } outr_endpoint_spec;
 
@@ -100,6 +100,7 @@ typedef struct outr_feature { outr_str name; bool is_on; } outr_feature;
 typedef struct outr_configuration {
     outr_str name;
     bool tracing_is_on; double sampling_rate; bool tracing_stdout;
+    outr_str sampling_text;              /* as given: a later file may add an exporter to it */
     outr_str zipkin_url, otel_address, otel_protocol; bool otel_is_secure;
     bool metrics_is_on, metrics_record_error_codes, metrics_full_paths /* increasedCardinality */, metrics_exclude_verbs;
     const outr_str *metrics_paths; size_t metrics_path_count;

@@ -139,4 +139,7 @@ void outr_kind_endpoint(const outr_kind_env *env, const outr_yaml *root, outr_en
 {
     outr_bind_yaml(env->binder, endpoint, root, "", out);
     outr_setting_finish(env, (outr_setting *)out->headers, out->header_count, outr_yaml_find(outr_yaml_find(root, "spec"), "headers"));
+    outr_setting *const parts[] = {&out->root_ca, &out->certificate, &out->private_key};
+    for (size_t i = 0; i < OUTR_LEN(parts); i++)
+        outr_setting_finish(env, parts[i], 1, NULL);
 }

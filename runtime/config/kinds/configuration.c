@@ -1,11 +1,12 @@
 #include "config/kinds/kinds.h"
 
+#include <math.h>
+
 #define C(field) offsetof(outr_configuration, field)
 
 /* What needs a second look after binding. */
 typedef struct raw {
     outr_configuration c;
-    outr_str sampling_rate;
     outr_str *buckets;
     size_t bucket_count;
     struct raw_scope *scopes;
@@ -29,7 +30,7 @@ static const outr_yaml_row otel[] = {
     {0},
 };
 static const outr_yaml_row tracing[] = {
-    {"samplingRate", OUTR_YT_TEXT, R(sampling_rate), 0, NULL, 0, 0},
+    {"samplingRate", OUTR_YT_TEXT, C(sampling_text), 0, NULL, 0, 0},
     {"stdout", OUTR_YT_BOOL, C(tracing_stdout), 0, NULL, 0, 0},
     {"zipkin", OUTR_YT_GROUP, 0, 0, zipkin, 0, 0},
     {"otel", OUTR_YT_GROUP, 0, 0, otel, 0, 0},
@@ -93,7 +94,7 @@ static const outr_yaml_row spec[] = {
     {"httpPipeline", OUTR_YT_MARK, C(has_http_pipeline), 0, NULL, 0, 0},
     {"appHttpPipeline", OUTR_YT_MARK, C(has_app_pipeline), 0, NULL, 0, 0},
     {"tracing", OUTR_YT_GROUP, 0, 0, tracing, 0, 0},
-    {"metric", OUTR_YT_GROUP, 0, 0, metrics, 0, 0},
+    {"metric", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, /* the older spelling: read first */
     {"metrics", OUTR_YT_GROUP, 0, 0, metrics, 0, 0},
     {"mtls", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
     {"secrets", OUTR_YT_GROUP, 0, 0, secrets, 0, 0},
@@ -126,7 +127,7 @@ static void finish_tracing(raw *r, const outr_yaml *node)
     bool has_exporter = c->tracing_stdout || c->zipkin_url.n || c->otel_address.n;
     if (!node)
         return;
-    bool is_number = outr_str_to_double(r->sampling_rate, &rate) && rate >= 0 && rate <= 1;
+    bool is_number = outr_str_to_double(c->sampling_text, &rate) && rate >= 0 && rate <= 1;
     c->sampling_rate = is_number ? rate : 0.0001;
     c->tracing_is_on = is_number ? rate > 0 : has_exporter;
 }
@@ -137,7 +138,7 @@ static void finish_buckets(outr_binder *b, raw *r, const outr_yaml *node)
         return;
     double *bounds = outr_arena_alloc(b->arena, r->bucket_count * sizeof *bounds);
     for (size_t i = 0; i < r->bucket_count; i++) {
-        if (!outr_str_to_double(r->buckets[i], &bounds[i]) || (i > 0 && bounds[i] <= bounds[i - 1]))
+        if (!outr_str_to_double(r->buckets[i], &bounds[i]) || !isfinite(bounds[i]) || (i > 0 && bounds[i] <= bounds[i - 1]))
             outr_bind_error(b, node, "latencyDistributionBuckets must be growing numbers");
     }
     r->c.latency_buckets_ms = bounds;
@@ -165,16 +166,19 @@ static void refuse_unenforced(outr_binder *b, const raw *r, const outr_yaml *nod
         const char *key;
     } parts[] = {{r->c.has_access_control, "accessControl"}, {r->c.has_http_pipeline, "httpPipeline"}, {r->c.has_app_pipeline, "appHttpPipeline"}};
     for (size_t i = 0; i < OUTR_LEN(parts); i++) {
-        if (parts[i].is_there)
-            outr_bind_error(b, outr_yaml_find(node, parts[i].key), "spec.%s is not enforced by this version, refusing to run without it", parts[i].key);
+        const outr_yaml *part = outr_yaml_find(node, parts[i].key);
+        if (parts[i].is_there && part) /* not again for an earlier file's */
+            outr_bind_error(b, part, "spec.%s is not enforced by this version, refusing to run without it", parts[i].key);
     }
 }
 
 void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root, outr_configuration *out)
 {
-    const outr_yaml *node = outr_yaml_find(root, "spec");
+    const outr_yaml *node = outr_yaml_find(root, "spec"), *older = outr_yaml_find(node, "metric");
     raw *r = outr_arena_alloc(env->binder->arena, sizeof *r);
     r->c = *out;
+    if (!outr_yaml_is_null(older))
+        outr_bind_yaml(env->binder, metrics, older, "spec.metric", r);
     outr_bind_yaml(env->binder, top, root, "", r);
     finish_tracing(r, outr_yaml_find(node, "tracing"));
     finish_buckets(env->binder, r, node);

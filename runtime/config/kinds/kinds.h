@@ -23,7 +23,7 @@ void outr_configuration_default(outr_configuration *out);
 
 /* Rows that several kinds have. */
 extern const outr_yaml_row outr_rows_setting[];   /* name, value, secretKeyRef, envRef of outr_setting */
-/* envRef -> value; a setting with several sources or none is a mistake. */
+/* envRef -> value; a secret without a key has its name as key. list: the YAML behind settings, for messages. */
 void outr_setting_finish(const outr_kind_env *env, outr_setting *settings, size_t count, const outr_yaml *list);
 
 #endif

@@ -1,11 +1,9 @@
 #include "config/kinds/kinds.h"
 
-
 typedef struct raw_retry {
     outr_retry_policy policy;
     outr_str kind;
 } raw_retry;
-
 
 static const outr_yaml_row matching[] = {
     {"httpStatusCodes", OUTR_YT_TEXT, offsetof(raw_retry, policy.http_codes), 0, NULL, 0, 0},
@@ -56,21 +54,19 @@ static const outr_yaml_row top[] = {
     {"spec", OUTR_YT_GROUP, 0, OUTR_YT_REQUIRED, spec_rows, 0, 0}, {0},
 };
 
-/* ---- timeouts: name -> duration ---------------------------------------------------------------- */
+/* ---- policies ----------------------------------------------------------------------------------- */
 
 static void bind_timeouts(outr_binder *b, const outr_yaml *node, outr_resiliency_spec *out)
 {
-    if (outr_yaml_is_null(node))
+    if (outr_yaml_is_null(node) || !outr_bind_is_mapping(b, node, "spec.policies.timeouts"))
         return;
     outr_timeout_policy *items = outr_arena_alloc(b->arena, (node->count + 1) * sizeof *items);
     size_t n = 0;
-    for (const outr_yaml *m = node->child; m; m = m->next) {
-        int64_t ns = -1, ms;
-        if (outr_str_to_i64(m->text, 0, INT64_MAX / (int64_t)OUTR_MS, &ms))
-            ns = ms * (int64_t)OUTR_MS;
-        else if (!outr_str_to_duration(m->text, &ns) || ns < 0)
-            outr_bind_error(b, m, "spec.policies.timeouts." OUTR_FMT ": must be a duration, not \"" OUTR_FMT "\"", OUTR_ARG(m->key), OUTR_ARG(m->text));
-        items[n++] = (outr_timeout_policy){m->key, (uint64_t)OUTR_MAX(ns, 0)};
+    for (const outr_yaml *m = node->child; m; m = m->next, n++) {
+        char path[192];
+        snprintf(path, sizeof path, "spec.policies.timeouts." OUTR_FMT, OUTR_ARG(m->key));
+        items[n].name = m->key;
+        outr_bind_duration(b, m, path, &items[n].timeout_ns);
     }
     out->timeouts = items;
     out->timeout_count = n;
@@ -99,6 +95,18 @@ static void finish_retries(outr_binder *b, const raw_spec *raw, const outr_yaml 
     out->retry_count = raw->retry_count;
 }
 
+static void finish_breakers(const raw_spec *raw, outr_resiliency_spec *out)
+{
+    for (size_t i = 0; i < raw->breaker_count; i++) {
+        outr_breaker_policy *p = &raw->breakers[i];
+        p->max_requests = p->max_requests > 0 ? p->max_requests : 1;
+        p->timeout_ns = p->timeout_ns ? p->timeout_ns : 60 * OUTR_SEC;
+        p->trip = p->trip.n ? p->trip : OUTR_STR("consecutiveFailures > 5");
+    }
+    out->breakers = raw->breakers;
+    out->breaker_count = raw->breaker_count;
+}
+
 /* ---- targets ----------------------------------------------------------------------------------- */
 
 static const outr_yaml_row target_rows[] = {
@@ -110,6 +118,9 @@ static const outr_yaml_row target_rows[] = {
     {0},
 };
 
+#define APP_BREAKERS   100
+#define ACTOR_BREAKERS 5000
+
 static void add_target(outr_binder *b, outr_resiliency_spec *out, outr_policy_target *items, int kind, const outr_yaml *name, const outr_yaml *node)
 {
     if (outr_yaml_is_null(node))
@@ -117,12 +128,24 @@ static void add_target(outr_binder *b, outr_resiliency_spec *out, outr_policy_ta
     outr_policy_target *t = &items[out->target_count++];
     t->kind = kind;
     t->name = name->key;
+    t->breaker_cache_size = kind == OUTR_TARGET_ACTOR ? ACTOR_BREAKERS : APP_BREAKERS;
     outr_bind_yaml(b, target_rows, node, "spec.targets", t);
+}
+
+/* The named member, when it is there and a mapping. */
+static const outr_yaml *group(outr_binder *b, const outr_yaml *targets, const char *key, const char *path)
+{
+    const outr_yaml *node = outr_yaml_find(targets, key);
+    return !outr_yaml_is_null(node) && outr_bind_is_mapping(b, node, path) ? node : NULL;
 }
 
 static void bind_targets(outr_binder *b, const outr_yaml *node, outr_resiliency_spec *out)
 {
-    const outr_yaml *apps = outr_yaml_find(node, "apps"), *actors = outr_yaml_find(node, "actors"), *components = outr_yaml_find(node, "components");
+    if (outr_yaml_is_null(node) || !outr_bind_is_mapping(b, node, "spec.targets"))
+        return;
+    const outr_yaml *apps = group(b, node, "apps", "spec.targets.apps");
+    const outr_yaml *actors = group(b, node, "actors", "spec.targets.actors");
+    const outr_yaml *components = group(b, node, "components", "spec.targets.components");
     size_t max = (apps ? apps->count : 0) + (actors ? actors->count : 0) + 2 * (components ? components->count : 0);
     outr_policy_target *items = outr_arena_alloc(b->arena, (max + 1) * sizeof *items);
     for (const outr_yaml *m = apps ? apps->child : NULL; m; m = m->next)
@@ -130,6 +153,8 @@ static void bind_targets(outr_binder *b, const outr_yaml *node, outr_resiliency_
     for (const outr_yaml *m = actors ? actors->child : NULL; m; m = m->next)
         add_target(b, out, items, OUTR_TARGET_ACTOR, m, m);
     for (const outr_yaml *m = components ? components->child : NULL; m; m = m->next) {
+        if (outr_yaml_is_null(m) || !outr_bind_is_mapping(b, m, "spec.targets.components"))
+            continue;
         add_target(b, out, items, OUTR_TARGET_COMPONENT_OUT, m, outr_yaml_find(m, "outbound"));
         add_target(b, out, items, OUTR_TARGET_COMPONENT_IN, m, outr_yaml_find(m, "inbound"));
     }
@@ -144,7 +169,6 @@ void outr_kind_resiliency(const outr_kind_env *env, const outr_yaml *root, outr_
     bind_timeouts(env->binder, outr_yaml_find(p, "timeouts"), out);
     if (raw.retry_count)
         finish_retries(env->binder, &raw, outr_yaml_find(p, "retries"), out);
-    out->breakers = raw.breakers;
-    out->breaker_count = raw.breaker_count;
+    finish_breakers(&raw, out);
     bind_targets(env->binder, outr_yaml_find(spec, "targets"), out);
 }

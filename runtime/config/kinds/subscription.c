@@ -59,9 +59,11 @@ void outr_kind_subscription(const outr_kind_env *env, const outr_yaml *root, boo
 {
     const outr_yaml *spec = outr_yaml_find(root, "spec");
     const outr_yaml *otherwise = is_v2 ? outr_yaml_find(outr_yaml_find(spec, "routes"), "default") : outr_yaml_find(spec, "route");
-    out->bulk_max_messages = BULK_MESSAGES;
-    out->bulk_max_await_ms = BULK_AWAIT_MS;
     outr_bind_yaml(env->binder, is_v2 ? v2 : v1, root, "", out);
+    if (out->bulk_max_messages <= 0)
+        out->bulk_max_messages = BULK_MESSAGES;
+    if (out->bulk_max_await_ms <= 0)
+        out->bulk_max_await_ms = BULK_AWAIT_MS;
     if (otherwise && otherwise->kind == OUTR_YAML_SCALAR && otherwise->text.n > 0)
         add_default(env, out, otherwise);
 }
