@@ -63,7 +63,8 @@ static void compare(outr_reload *r, outr_snapshot *after)
         .added = outr_alloc((after->component_count + 1) * sizeof *diff.added),
         .removed = outr_alloc((before->component_count + 1) * sizeof *diff.removed),
         .subscriptions_changed = !SAME(before, after, subscriptions, subscription_count),
-        .needs_restart = !SAME(before, after, endpoints, endpoint_count) || !SAME(before, after, resiliencies, resiliency_count),
+        .needs_restart = !SAME(before, after, endpoints, endpoint_count) || !SAME(before, after, resiliencies, resiliency_count) ||
+                         before->folder_configuration_digest != after->folder_configuration_digest,
     };
     diff.added_count = differing(after, before, diff.added);
     diff.removed_count = differing(before, after, diff.removed);
@@ -166,13 +167,19 @@ outr_code outr_reload_start(outr_reload **out, const outr_reload_options *option
     return rc;
 }
 
-static void on_closed(uv_handle_t *handle)
+static void free_if_over(outr_reload *r)
 {
-    outr_reload *r = ((watch *)handle->data)->reload;
-    if (--r->open > 0)
+    if (r->open > 0)
         return;
     free(r->watches);
     free(r);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    outr_reload *r = ((watch *)handle->data)->reload;
+    r->open--;
+    free_if_over(r);
 }
 
 void outr_reload_stop(outr_reload *r)
@@ -185,4 +192,5 @@ void outr_reload_stop(outr_reload *r)
     outr_snapshot_unref(r->current);
     for (size_t i = 0; i < r->watch_count; i++)
         uv_close((uv_handle_t *)&r->watches[i].event, on_closed);
+    free_if_over(r);
 }

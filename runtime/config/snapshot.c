@@ -45,7 +45,7 @@ static void *add(loader *l, list *to)
 static outr_code read_file(outr_arena *arena, const char *path, outr_str *out, outr_err *err)
 {
     struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would wait for its writer */
     if (fd < 0)
         return outr_fail_errno(err, errno, "%s", path);
     if (fstat(fd, &st) || !S_ISREG(st.st_mode) || (size_t)st.st_size > FILE_MAX_BYTES) {
@@ -89,7 +89,7 @@ static void read_base(loader *l, const outr_yaml *root, const char *file, outr_r
     const outr_yaml *meta = outr_yaml_find(root, "metadata"), *name = outr_yaml_find(meta, "name");
     const outr_yaml *ns = outr_yaml_find(meta, "namespace"), *scopes = outr_yaml_find(root, "scopes");
     OUTR_AUTO(outr_buf) json = OUTR_BUF_MAX(FILE_MAX_BYTES * 2);
-    if (outr_yaml_is_null(name) || name->kind != OUTR_YAML_SCALAR)
+    if (outr_yaml_is_null(name) || name->text.n == 0)
         outr_bind_error(b, name ? name : root, "metadata.name: required");
     else
         out->name = name->text;
@@ -183,7 +183,9 @@ static void read_document(loader *l, const char *file, const outr_yaml *root)
         spec->base = base;
         outr_kind_resiliency(&env, root, spec);
         check_duplicate(l, &l->resiliencies, &base);
-    } else if (!outr_str_is(kind, "Configuration")) {
+    } else if (outr_str_is(kind, "Configuration")) {
+        l->snapshot->folder_configuration_digest = l->snapshot->folder_configuration_digest * 31 + base.digest;
+    } else {
         outr_bind_warning(&binder, root, "kind \"" OUTR_FMT "\" is not acted on by this version", OUTR_ARG(kind));
     }
 }
@@ -237,32 +239,45 @@ static bool is_name_char(char c)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
+/* The name at the start of rest, behind a dollar sign: how many bytes it takes, 0 when there is none. A
+ * shell's special names ($1, $$) have one character. A brace that nothing closes is dropped. */
+static size_t read_name(outr_str rest, outr_str *name)
+{
+    *name = OUTR_STR("");
+    if (outr_str_starts(rest, OUTR_STR("{"))) {
+        ptrdiff_t end = outr_str_find(rest, '}');
+        if (end < 0)
+            return 1;
+        *name = outr_str_of(rest.p + 1, (size_t)end - 1);
+        return (size_t)end + 1;
+    }
+    size_t n = 0;
+    if (rest.n > 0 && memchr("*#$@!?-0123456789", rest.p[0], 17)) {
+        n = 1;
+    } else {
+        while (n < rest.n && is_name_char(rest.p[n]))
+            n++;
+    }
+    *name = outr_str_head(rest, n);
+    return n;
+}
+
 /* $NAME and ${NAME}, as Go's os.ExpandEnv does: unknown ones become empty. */
 static outr_str expand(const loader *l, outr_str text)
 {
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(FILE_MAX_BYTES * 2);
-    for (size_t i = 0; i < text.n; i++) {
-        if (text.p[i] != '$' || i + 1 == text.n) {
-            outr_buf_char(&out, text.p[i]);
-            continue;
-        }
-        bool has_brace = text.p[i + 1] == '{';
-        size_t start = i + 1 + has_brace, end = start;
-        while (end < text.n && (has_brace ? text.p[end] != '}' : is_name_char(text.p[end])))
-            end++;
-        if (end == start && !has_brace) {
+    outr_str before, name;
+    for (outr_str rest = outr_str_cut(text, '$', &before);; rest = outr_str_cut(rest, '$', &before)) {
+        outr_buf_str(&out, before);
+        if (!rest.p)
+            return outr_arena_str(l->arena, outr_buf_view(&out));
+        size_t n = read_name(rest, &name);
+        if (n == 0)
             outr_buf_char(&out, '$');
-            continue;
-        }
-        char *const *envp = l->envp;
-        for (; envp && *envp; envp++) {
-            outr_str name, value = outr_str_cut(outr_str_from(*envp), '=', &name);
-            if (outr_str_eq(name, outr_str_of(text.p + start, end - start)))
-                outr_buf_str(&out, value);
-        }
-        i = has_brace ? end : end - 1;
+        if (name.n > 0)
+            outr_buf_str(&out, outr_kind_variable(l->envp, name));
+        rest = outr_str_skip(rest, n);
     }
-    return outr_arena_str(l->arena, outr_buf_view(&out));
 }
 
 static void read_configuration(loader *l, const char *path)

@@ -34,7 +34,7 @@ static bool may_read(const outr_kind_env *env, outr_str name)
     return false;
 }
 
-static outr_str variable(char *const *envp, outr_str name)
+outr_str outr_kind_variable(char *const *envp, outr_str name)
 {
     for (; envp && *envp; envp++) {
         outr_str key, value = outr_str_cut(outr_str_from(*envp), '=', &key);
@@ -54,7 +54,7 @@ void outr_setting_finish(const outr_kind_env *env, outr_setting *settings, size_
         if (!s->env_ref.n)
             continue;
         if (may_read(env, s->env_ref))
-            s->value = outr_arena_str(env->binder->arena, variable(env->envp, s->env_ref));
+            s->value = outr_arena_str(env->binder->arena, outr_kind_variable(env->envp, s->env_ref));
         else
             outr_bind_warning(env->binder, node, "envRef \"" OUTR_FMT "\" may not be read, it counts as empty", OUTR_ARG(s->env_ref));
     }

@@ -12,6 +12,9 @@ typedef struct outr_kind_env {
     outr_str env_keys;      /* DAPR_ENV_KEYS */
 } outr_kind_env;
 
+/* A variable of the environment; empty when it is not set. */
+outr_str outr_kind_variable(char *const *envp, outr_str name);
+
 /* Each fills *out from the document's root. */
 void outr_kind_component(const outr_kind_env *env, const outr_yaml *root, outr_component_spec *out);
 void outr_kind_subscription(const outr_kind_env *env, const outr_yaml *root, bool is_v2, outr_subscription_spec *out);
