@@ -6,6 +6,7 @@
 
 #define MAX_VALUES_DEFAULT 100
 #define OTHER              "other"
+#define RECENT             64 /* a power of two */
 
 static const double latency_ms[] = {0.1, 0.25, 0.5, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 30, 40, 50, 65, 80, 100, 130,
                                     160, 200, 250, 300, 400, 500, 650, 800, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
@@ -15,7 +16,7 @@ static const double ratios[] = {0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1, 1.5, 2
 
 struct outr_metric_series {
     const outr_metric_desc *desc;
-    char *values[OUTR_METRIC_LABELS_MAX];
+    outr_str values[OUTR_METRIC_LABELS_MAX]; /* owned */
     size_t value_count;
     double value;            /* counter, gauge; histogram: sum. One writer */
     const double *bounds;
@@ -32,6 +33,9 @@ typedef struct family {
 
 struct outr_metric_shard {
     outr_metrics *metrics;
+    /* What was looked up lately, so that a request's next one finds it without lock or key. The
+     * writer's alone; a slot is chosen by family and labels. */
+    outr_metric_series *recent[RECENT];
     /* A lock: taken to add a series and to scrape, not to count. */
     pthread_mutex_t lock;
     outr_map *families; /* by name */
@@ -70,7 +74,7 @@ outr_metrics *outr_metrics_new(const outr_metrics_options *options)
 static void free_series(outr_metric_series *s)
 {
     for (size_t i = 0; i < s->value_count; i++)
-        free(s->values[i]);
+        free((void *)s->values[i].p);
     free(s->buckets);
     free(s);
 }
@@ -191,21 +195,45 @@ static outr_metric_series *get_locked(outr_metric_shard *shard, const outr_metri
     s->desc = desc;
     s->value_count = count;
     for (size_t i = 0; i < count; i++)
-        s->values[i] = outr_str_dup(kept[i]);
+        s->values[i] = outr_str_of(outr_str_dup(kept[i]), kept[i].n);
     if (desc->kind == OUTR_HISTOGRAM)
         choose_bounds(shard->metrics, s);
     outr_map_put(f->series, outr_buf_view(&key), s);
     return s;
 }
 
+/* Cheap rather than good: families differ in their address, labels mostly in length and last byte. */
+static outr_metric_series **recent_slot(outr_metric_shard *shard, const outr_metric_desc *desc, const outr_str *values,
+                                        size_t count)
+{
+    size_t hash = (uintptr_t)desc / sizeof *desc;
+    for (size_t i = 0; i < count; i++)
+        hash = hash * 31 + values[i].n + (values[i].n ? (unsigned char)values[i].p[values[i].n - 1] : 0);
+    return &shard->recent[hash & (RECENT - 1)];
+}
+
+static bool is_same(const outr_metric_series *s, const outr_metric_desc *desc, const outr_str *values)
+{
+    if (!s || s->desc != desc)
+        return false;
+    for (size_t i = 0; i < s->value_count; i++) {
+        if (!outr_str_eq(s->values[i], values[i]))
+            return false;
+    }
+    return true;
+}
+
 outr_metric_series *outr_metric_series_get(outr_metric_shard *shard, const outr_metric_desc *desc, const outr_str *values)
 {
     if (!shard)
         return &nowhere;
-    pthread_mutex_lock(&shard->lock);
-    outr_metric_series *s = get_locked(shard, desc, values);
-    pthread_mutex_unlock(&shard->lock);
-    return s;
+    outr_metric_series **recent = recent_slot(shard, desc, values, label_count(desc));
+    if (!is_same(*recent, desc, values)) {
+        pthread_mutex_lock(&shard->lock);
+        *recent = get_locked(shard, desc, values);
+        pthread_mutex_unlock(&shard->lock);
+    }
+    return *recent;
 }
 
 /* One writer per shard: load, add, store, all relaxed; a scrape reads a value a moment old. */
@@ -310,7 +338,7 @@ static void write_labels(outr_buf *out, const outr_metrics *m, const outr_metric
     size_t n = 0;
     labels[n++] = (label){"app_id", outr_str_from(m->app_id)};
     for (size_t i = 0; i < s->value_count; i++)
-        labels[n++] = (label){s->desc->labels[i], outr_str_from(s->values[i])};
+        labels[n++] = (label){s->desc->labels[i], s->values[i]};
     qsort(labels, n, sizeof *labels, by_name);
     if (le)
         labels[n++] = (label){"le", outr_str_from(le)};

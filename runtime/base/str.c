@@ -9,20 +9,13 @@ static char lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
 }
 
-bool outr_str_ieq(outr_str a, outr_str b)
+bool outr_str_ieq_bytes(const char *a, const char *b, size_t n)
 {
-    if (a.n != b.n)
-        return false;
-    for (size_t i = 0; i < a.n; i++) {
-        if (a.p[i] != b.p[i] && lower(a.p[i]) != lower(b.p[i]))
+    for (size_t i = 0; i < n; i++) {
+        if (a[i] != b[i] && lower(a[i]) != lower(b[i]))
             return false;
     }
     return true;
-}
-
-bool outr_str_iis(outr_str a, const char *z)
-{
-    return outr_str_ieq(a, outr_str_from(z));
 }
 
 int outr_str_cmp(outr_str a, outr_str b)
@@ -146,6 +139,16 @@ bool outr_str_to_u64(outr_str s, uint64_t max, uint64_t *out)
         return false;
     *out = value;
     return true;
+}
+
+outr_str outr_str_decimal(char text[20], uint64_t value)
+{
+    size_t at = 20;
+    do {
+        text[--at] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    return outr_str_of(text + at, 20 - at);
 }
 
 bool outr_str_to_i64(outr_str s, int64_t min, int64_t max, int64_t *out)

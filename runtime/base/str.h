@@ -32,8 +32,15 @@ static inline bool outr_str_is(outr_str a, const char *z)
 {
     return outr_str_eq(a, outr_str_from(z));
 }
-bool outr_str_ieq(outr_str a, outr_str b);               /* ASCII case ignored */
-bool outr_str_iis(outr_str a, const char *z);
+bool outr_str_ieq_bytes(const char *a, const char *b, size_t n); /* of outr_str_ieq */
+static inline bool outr_str_ieq(outr_str a, outr_str b)  /* ASCII case ignored */
+{
+    return a.n == b.n && outr_str_ieq_bytes(a.p, b.p, a.n); /* lengths tell most apart, inline */
+}
+static inline bool outr_str_iis(outr_str a, const char *z)
+{
+    return outr_str_ieq(a, outr_str_from(z));
+}
 int outr_str_cmp(outr_str a, outr_str b);                /* memcmp order, shorter first */
 bool outr_str_starts(outr_str s, outr_str prefix);
 bool outr_str_istarts(outr_str s, outr_str prefix);
@@ -49,6 +56,7 @@ ptrdiff_t outr_str_search(outr_str s, outr_str needle);  /* index or -1 */
 outr_str outr_str_cut(outr_str s, char c, outr_str *head);
 bool outr_str_is_utf8(outr_str s);                       /* RFC 3629, no surrogates */
 
+outr_str outr_str_decimal(char text[20], uint64_t value); /* points into text */
 /* Whole-text numbers; false when anything but a number in range stands there. */
 bool outr_str_to_i64(outr_str s, int64_t min, int64_t max, int64_t *out);
 bool outr_str_to_u64(outr_str s, uint64_t max, uint64_t *out);

@@ -37,7 +37,7 @@ static void put_z(writer *w, const char *z)
 static void put_number(writer *w, uint64_t value)
 {
     char text[20];
-    put(w, outr__decimal(text, value));
+    put(w, outr_str_decimal(text, value));
 }
 
 /* HTTP/2 names come in lower case; HTTP/1 peers of a Go proxy are used to Canonical-Case. */

@@ -668,7 +668,7 @@ static size_t put_length(nghttp2_nv *nv, size_t n, int64_t length, char text[20]
 {
     if (length < 0)
         return n;
-    nv[n++] = nv_of(OUTR_STR("content-length"), outr__decimal(text, (uint64_t)length),
+    nv[n++] = nv_of(OUTR_STR("content-length"), outr_str_decimal(text, (uint64_t)length),
                     NGHTTP2_NV_FLAG_NONE);
     return n;
 }
@@ -687,7 +687,7 @@ outr_code outr__h2_submit_response(outr__h2_stream *s, const outr_http_response 
         return OUTR_CANCELLED;
     nghttp2_nv *nv = outr_arena_alloc(s->arena, (head->headers.count + 3) * sizeof *nv);
     size_t n = 0;
-    nv[n++] = nv_of(OUTR_STR(":status"), outr__decimal(status, (uint64_t)head->status),
+    nv[n++] = nv_of(OUTR_STR(":status"), outr_str_decimal(status, (uint64_t)head->status),
                     NGHTTP2_NV_FLAG_NONE);
     n = put_headers(nv, n, &head->headers);
     if (!outr_headers_has(&head->headers, "date"))
@@ -709,7 +709,7 @@ void outr__h2_submit_inform(outr__h2_stream *s, const outr_http_response *head)
     if (s->is_closed || !s->h2->session)
         return;
     nghttp2_nv *nv = outr_arena_alloc(s->arena, (head->headers.count + 1) * sizeof *nv);
-    nv[0] = nv_of(OUTR_STR(":status"), outr__decimal(status, (uint64_t)head->status),
+    nv[0] = nv_of(OUTR_STR(":status"), outr_str_decimal(status, (uint64_t)head->status),
                   NGHTTP2_NV_FLAG_NONE);
     size_t n = put_headers(nv, 1, &head->headers);
     nghttp2_submit_headers(s->h2->session, NGHTTP2_FLAG_NONE, s->id, NULL, nv, n, NULL);

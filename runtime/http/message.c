@@ -87,22 +87,34 @@ bool outr_headers_has_token(const outr_headers *h, const char *name, const char 
     return false;
 }
 
+static bool is_always_hop_by_hop(outr_str name)
+{
+    switch (name.n) {
+    case 2:
+        return outr_str_iis(name, "TE");
+    case 7:
+        return outr_str_iis(name, "Upgrade") || outr_str_iis(name, "Trailer");
+    case 10:
+        return outr_str_iis(name, "Connection") || outr_str_iis(name, "Keep-Alive");
+    case 14:
+        return outr_str_iis(name, "HTTP2-Settings");
+    case 16:
+        return outr_str_iis(name, "Proxy-Connection");
+    case 17:
+        return outr_str_iis(name, "Transfer-Encoding");
+    case 18:
+        return outr_str_iis(name, "Proxy-Authenticate");
+    case 19:
+        return outr_str_iis(name, "Proxy-Authorization");
+    default:
+        return false;
+    }
+}
+
 bool outr_header_is_hop_by_hop(const outr_headers *h, outr_str name)
 {
-    static const char *const names[] = {"Connection",
-                                        "Keep-Alive",
-                                        "Proxy-Connection",
-                                        "Transfer-Encoding",
-                                        "Upgrade",
-                                        "HTTP2-Settings",
-                                        "TE",
-                                        "Trailer",
-                                        "Proxy-Authorization",
-                                        "Proxy-Authenticate"};
-    for (size_t i = 0; i < OUTR_LEN(names); i++) {
-        if (outr_str_iis(name, names[i]))
-            return true;
-    }
+    if (is_always_hop_by_hop(name))
+        return true;
     for (size_t i = 0; i < h->count; i++) {
         if (outr_str_iis(h->items[i].name, "Connection") && list_has(h->items[i].value, name))
             return true;
@@ -138,16 +150,6 @@ bool outr_header_name_is_valid(outr_str name)
 bool outr_header_value_is_valid(outr_str value)
 {
     return has_only(value, OUTR__CHAR_VALUE) && outr_str_trim(value).n == value.n;
-}
-
-outr_str outr__decimal(char out[20], uint64_t value)
-{
-    size_t at = 20;
-    do {
-        out[--at] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value > 0);
-    return outr_str_of(out + at, 20 - at);
 }
 
 bool outr__header_is_own(outr_str name)

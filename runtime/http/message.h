@@ -40,8 +40,6 @@ bool outr_header_value_is_valid(outr_str value);
 #define OUTR__CHAR_TOKEN 1
 #define OUTR__CHAR_VALUE 2
 extern const unsigned char outr__header_chars[256];
-/* Decimal, into out. */
-outr_str outr__decimal(char out[20], uint64_t value);
 /* Host, Content-Length, Connection and the like: said by this layer alone, whatever a list holds. */
 bool outr__header_is_own(outr_str name);
 /* A value fit for the wire: itself, or a copy with spaces for what could end a line (as Go does). */
