@@ -177,13 +177,12 @@ static void give_slot_back(outr_app *app)
 static void count_call(outr_app *app, const outr_app_call *call)
 {
     outr_metric_shard *shard = outr_loop_metrics(app->loop);
-    char status[12];
+    char status[20];
     if (!shard)
         return;
-    int n = snprintf(status, sizeof status, "%d", call->http.head.status);
     outr_str path;
     outr_str_cut(call->request.target, '?', &path);
-    const outr_str labels[] = {call->request.method, outr_str_head(path, 128), outr_str_of(status, (size_t)n)};
+    const outr_str labels[] = {call->request.method, outr_str_head(path, 128), outr_str_decimal(status, (uint64_t)call->http.head.status)};
     outr_metric_count(shard, &client_count, labels, 1);
     outr_metric_count(shard, &client_latency, labels, (double)(outr_loop_update(app->loop) - call->sent_ns) / (double)OUTR_MS);
     outr_metric_count(shard, &client_sent, labels, (double)OUTR_MAX(call->request.content_length, 0));

@@ -101,8 +101,8 @@ static void decimals(void **state)
 {
     char text[20];
     (void)state;
-    assert_true(outr_str_is(outr__decimal(text, 0), "0"));
-    assert_true(outr_str_is(outr__decimal(text, UINT64_MAX), "18446744073709551615"));
+    assert_true(outr_str_is(outr_str_decimal(text, 0), "0"));
+    assert_true(outr_str_is(outr_str_decimal(text, UINT64_MAX), "18446744073709551615"));
 }
 
 int main(void)
