@@ -45,46 +45,57 @@ static bool is_trace(outr_str name)
     return outr_str_iis(name, "traceparent") || outr_str_iis(name, "tracestate");
 }
 
-/* All that may cross: no hop-by-hop, no tokens, nothing that speaks in our name. */
+/* A name of gRPC's own must not reach who speaks HTTP as if it were said to him. */
+static outr_str name_beyond_grpc(outr_headers *out, outr_str name)
+{
+    if (!outr_str_istarts(name, OUTR_STR("grpc-")))
+        return name;
+    return outr_arena_join(out->arena, OUTR_STR("dapr-"), name, OUTR_STR_NONE);
+}
+
+/* All that may cross: no hop-by-hop, no tokens, nothing that speaks in our name, one baggage. */
 static void copy_request(outr_headers *out, const outr_headers *in)
 {
     for (size_t i = 0; i < in->count; i++) {
         const outr_header *h = &in->items[i];
         if (is_internal(h->name) || outr_header_is_hop_by_hop(in, h->name) || outr_str_iis(h->name, "dapr-api-token") || is_trace(h->name) || is_bin(h->name))
             continue;
-        outr_headers_add(out, h->name, h->value);
+        if (outr_str_iis(h->name, "baggage") && outr_headers_has(out, "baggage"))
+            continue; /* only the first was looked at */
+        outr_headers_add(out, name_beyond_grpc(out, h->name), h->value);
     }
 }
 
-static void append(outr_headers *out, const outr_headers *in, const char *name, outr_str value)
+/* value behind all that stands under the name already, in one line (RFC 9110 section 5.3). */
+static void append(outr_headers *out, const char *name, outr_str value)
 {
-    outr_str given = outr_headers_get(in, name);
-    if (given.n)
-        value = outr_arena_join(out->arena, given, OUTR_STR(", "), value);
-    outr_headers_set(out, outr_str_from(name), value);
+    outr_str given = OUTR_STR("");
+    for (size_t i = 0; i < out->count; i++) {
+        if (outr_str_iis(out->items[i].name, name) && out->items[i].value.n > 0)
+            given = outr_arena_join(out->arena, given, out->items[i].value, OUTR_STR(", "));
+    }
+    outr_headers_set(out, outr_str_from(name), outr_arena_join(out->arena, given, value, OUTR_STR_NONE));
 }
 
-void outr__headers_to_peer(outr_headers *out, const outr_mesh_options *o, const outr_exchange *x, const outr__target *target, const outr_trace *trace, bool is_traced)
+void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_exchange *x, const outr__target *target, const outr_trace *trace, bool is_traced)
 {
     const outr_headers *in = &x->req.headers;
-    bool is_v6 = outr_str_find(o->host, ':') >= 0;
+    const outr_mesh_options *o = &mesh->o;
     copy_request(out, in);
     outr_headers_add(out, OUTR_STR("dapr-caller-app-id"), o->settings->app_id);
     outr_headers_add(out, OUTR_STR("dapr-caller-namespace"), o->settings->namespace_);
     outr_headers_add(out, OUTR_STR("dapr-callee-app-id"), target->app_id);
-    append(out, in, "X-Forwarded-For", o->host);
-    append(out, in, "X-Forwarded-Host", o->host_name);
-    append(out, in, "Forwarded",
-           outr_arena_printf(out->arena, is_v6 ? "for=\"[" OUTR_FMT "]\";by=\"[" OUTR_FMT "]\";host=" OUTR_FMT : "for=" OUTR_FMT ";by=" OUTR_FMT ";host=" OUTR_FMT,
-                             OUTR_ARG(o->host), OUTR_ARG(o->host), OUTR_ARG(o->host_name)));
+    append(out, "X-Forwarded-For", o->host);
+    append(out, "X-Forwarded-Host", o->host_name);
+    append(out, "Forwarded", mesh->forwarded);
     add_trace(out, in, trace, is_traced, false);
 }
 
-void outr__headers_to_app(outr_headers *out, const outr_headers *in, const outr_trace *trace, bool is_traced)
+void outr__headers_to_app(outr_headers *out, const outr_headers *in, bool is_of_peer, const outr_trace *trace, bool is_traced)
 {
     static const char *const said[] = {"dapr-caller-app-id", "dapr-caller-namespace", "dapr-callee-app-id"};
     copy_request(out, in);
-    for (size_t i = 0; i < OUTR_LEN(said); i++) {
+    for (size_t i = 0; is_of_peer && i < OUTR_LEN(said); i++) {
         outr_str value = outr_headers_get(in, said[i]);
         if (value.p)
             outr_headers_add(out, outr_str_from(said[i]), value);
@@ -106,9 +117,6 @@ void outr__headers_of_answer(outr_headers *out, const outr_headers *in)
         const outr_header *h = &in->items[i];
         if (outr_header_is_hop_by_hop(in, h->name) || is_bin(h->name) || outr_str_iis(h->name, OUTR__ERROR_HEADER))
             continue;
-        outr_str name = h->name;
-        if (outr_str_istarts(name, OUTR_STR("grpc-")))
-            name = outr_arena_join(out->arena, OUTR_STR("dapr-"), name, OUTR_STR_NONE);
-        outr_headers_add(out, name, h->value);
+        outr_headers_add(out, name_beyond_grpc(out, h->name), h->value);
     }
 }

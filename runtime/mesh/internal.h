@@ -14,6 +14,8 @@ typedef struct outr__target {
     const outr_endpoint_spec *endpoint;
 } outr__target;
 
+/* INVALID_ARGUMENT: no such form, or names longer than OUTR__NAME_MAX together. */
+#define OUTR__NAME_MAX 400
 outr_code outr__target_parse(outr__target *out, outr_str text, const outr_snapshot *snapshot, const outr_settings *settings, outr_err *err);
 /* Checks and cleans the decoded method and writes it as a request target: "/a%20b?x=1". */
 outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method, outr_str query, outr_err *err);
@@ -26,9 +28,9 @@ bool outr__is_idempotent(outr_str verb);
 #define OUTR__ERROR_HEADER "outrigger-error" /* <gRPC code>: the peer's sidecar failed, not its app */
 
 /* From the client to the peer's sidecar. */
-void outr__headers_to_peer(outr_headers *out, const outr_mesh_options *o, const outr_exchange *x, const outr__target *target, const outr_trace *trace, bool is_traced);
-/* To an app: from a peer's request, or the client's own for a local call. */
-void outr__headers_to_app(outr_headers *out, const outr_headers *in, const outr_trace *trace, bool is_traced);
+void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_exchange *x, const outr__target *target, const outr_trace *trace, bool is_traced);
+/* To an app: from a peer's request, which says who calls, or a client's own for a local call. */
+void outr__headers_to_app(outr_headers *out, const outr_headers *in, bool is_of_peer, const outr_trace *trace, bool is_traced);
 /* To a URL or HTTPEndpoint. */
 void outr__headers_to_outside(outr_headers *out, const outr_headers *in, const outr__target *target, const outr_trace *trace, bool is_traced);
 /* Of an answer, in either direction. */
@@ -87,6 +89,9 @@ void outr__peer_release(outr__peer *peer, bool has_failed);
 
 /* ---- outside.c: pools for URLs -------------------------------------------------------------------- */
 
+/* As Host says it: an IPv6 address in brackets, the port when one was given. */
+outr_str outr__authority(outr_arena *arena, const outr_url *url);
+
 typedef struct outr__outside outr__outside;
 typedef struct outr__reach {
     const outr__target *target;
@@ -106,11 +111,12 @@ void outr__reach_start(outr__outside *outside, outr__reach *reach, outr_arena *a
 
 struct outr_mesh {
     outr_mesh_options o;
+    outr_str forwarded;                /* RFC 7239: this hop's element; owned */
     outr_snapshot *snapshot;
     outr_trace_config trace;
     outr__peers *peers;
     outr__outside *outside;
-    outr_list calls;                   /* in flight, both sides: cancelled when the mesh ends */
+    outr_list calls;                   /* in flight, both sides: none when the mesh ends */
 };
 
 #endif

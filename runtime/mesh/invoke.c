@@ -88,11 +88,10 @@ static void on_relay_head(outr__relay *relay, outr_http_response *head)
 static void count_answer(call *c, int status)
 {
     outr_metric_shard *shard = outr_loop_metrics(c->mesh->o.loop);
-    char text[12];
+    char text[20];
     if (!shard || c->target.kind != OUTR__APP)
         return;
-    int n = snprintf(text, sizeof text, "%d", status);
-    const outr_str labels[] = {c->target.app_id, outr_str_of(text, (size_t)n), c->req.content_length < 0 ? OUTR_STR("streaming") : OUTR_STR("unary")};
+    const outr_str labels[] = {c->target.app_id, outr_str_decimal(text, (uint64_t)status), c->req.content_length < 0 ? OUTR_STR("streaming") : OUTR_STR("unary")};
     outr_metric_count(shard, &res_recv, labels, 1);
     outr_metric_count(shard, &res_latency, labels, (double)(outr_loop_update(c->mesh->o.loop) - c->sent_ns) / (double)OUTR_MS);
 }
@@ -215,20 +214,41 @@ static int step_local(outr_steps *steps)
         outr_fail(&err, OUTR_INTERNAL, "app is not in a healthy state");
         return fail(c, &err);
     }
-    outr__headers_to_app(&c->req.headers, &c->x->req.headers, &c->invoke->trace, is_traced(c));
+    outr__headers_to_app(&c->req.headers, &c->x->req.headers, false, &c->invoke->trace, is_traced(c));
     fill_http(c, &c->app_call.http);
     c->steps.state = CALL_SEND;
     outr_app_call_start(c->mesh->o.app, &c->app_call, step_op(c));
     return OUTR_WAIT;
 }
 
+static void forget_peer(call *c, bool has_failed)
+{
+    outr__peer *peer = c->pick.peer;
+    c->pick.peer = NULL;
+    if (!peer)
+        return;
+    if (has_failed && c->pick.tried_count < OUTR_LEN(c->pick.tried))
+        c->pick.tried[c->pick.tried_count++] = peer;
+    outr__peer_release(peer, has_failed);
+}
+
+static int fail_cancelled(call *c)
+{
+    outr_err err;
+    outr_fail(&err, OUTR_CANCELLED, "cancelled");
+    forget_peer(c, false);
+    return fail(c, &err);
+}
+
 static int step_pick(outr_steps *steps)
 {
     call *c = of(steps);
+    if (c->pick.peer && c->is_cancelled) /* as the answer was on its way: nothing is sent for nobody */
+        return fail_cancelled(c);
     if (c->pick.peer) { /* the pick of this step is done */
         c->req.authority = c->target.app_id;
         if (c->req.headers.count == 0)
-            outr__headers_to_peer(&c->req.headers, &c->mesh->o, c->x, &c->target, &c->invoke->trace, is_traced(c));
+            outr__headers_to_peer(&c->req.headers, c->mesh, c->x, &c->target, &c->invoke->trace, is_traced(c));
         fill_http(c, &c->http);
         c->steps.state = CALL_SEND;
         outr_http_call_start(outr__peer_pool(c->pick.peer), &c->http, step_op(c));
@@ -257,10 +277,12 @@ static int step_reach(outr_steps *steps)
         err = c->op.err;
         return fail(c, &err);
     }
+    if (c->is_cancelled)
+        return fail_cancelled(c);
     outr_str base = c->reach.url.path;
     while (base.n && base.p[base.n - 1] == '/')
         base.n--;
-    c->req.authority = c->reach.url.port ? outr_arena_printf(c->x->arena, OUTR_FMT ":%u", OUTR_ARG(c->reach.url.host), c->reach.url.port) : c->reach.url.host;
+    c->req.authority = outr__authority(c->x->arena, &c->reach.url);
     c->req.target = outr_arena_join(c->x->arena, base, c->target_text, OUTR_STR_NONE);
     outr__headers_to_outside(&c->req.headers, &c->x->req.headers, &c->target, &c->invoke->trace, is_traced(c));
     fill_http(c, &c->http);
@@ -275,17 +297,6 @@ static bool may_repeat(const call *c, const outr_http_call *http)
     if (c->is_cancelled || c->relay.has_head || http->progress == OUTR_CALL_ANSWERED || http->body_taken)
         return false;
     return http->progress == OUTR_CALL_NOT_SENT || (outr__is_idempotent(c->verb) && http->was_reused);
-}
-
-static void forget_peer(call *c, bool has_failed)
-{
-    outr__peer *peer = c->pick.peer;
-    c->pick.peer = NULL;
-    if (!peer)
-        return;
-    if (has_failed && c->pick.tried_count < OUTR_LEN(c->pick.tried))
-        c->pick.tried[c->pick.tried_count++] = peer;
-    outr__peer_release(peer, has_failed);
 }
 
 /* The try is over. */

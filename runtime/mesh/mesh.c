@@ -9,10 +9,20 @@ static void use_snapshot(outr_mesh *mesh, const outr_snapshot *snapshot)
     outr_snapshot_unref(before);
 }
 
+static outr_str forwarded(const outr_mesh_options *o)
+{
+    bool is_v6 = outr_str_find(o->host, ':') >= 0;
+    OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(OUTR_KIB);
+    outr_buf_printf(&text, is_v6 ? "for=\"[" OUTR_FMT "]\";by=\"[" OUTR_FMT "]\";host=" OUTR_FMT : "for=" OUTR_FMT ";by=" OUTR_FMT ";host=" OUTR_FMT,
+                    OUTR_ARG(o->host), OUTR_ARG(o->host), OUTR_ARG(o->host_name));
+    return outr_str_of(outr_str_dup(outr_buf_view(&text)), text.n);
+}
+
 outr_mesh *outr_mesh_new(const outr_mesh_options *options)
 {
     outr_mesh *mesh = outr_alloc(sizeof *mesh);
     mesh->o = *options;
+    mesh->forwarded = forwarded(options);
     outr_list_init(&mesh->calls);
     use_snapshot(mesh, options->snapshot);
     mesh->peers = outr__peers_new(&mesh->o);
@@ -22,9 +32,11 @@ outr_mesh *outr_mesh_new(const outr_mesh_options *options)
 
 void outr_mesh_free(outr_mesh *mesh)
 {
+    assert(outr_list_is_empty(&mesh->calls));
     outr__peers_free(mesh->peers);
     outr__outside_free(mesh->outside);
     outr_snapshot_unref(mesh->snapshot);
+    free((void *)mesh->forwarded.p);
     free(mesh);
 }
 

@@ -26,7 +26,7 @@ typedef struct outr_mesh_options {
 } outr_mesh_options;
 
 outr_mesh *outr_mesh_new(const outr_mesh_options *options);
-void outr_mesh_free(outr_mesh *mesh);
+void outr_mesh_free(outr_mesh *mesh);                 /* when no call is in flight on either side */
 void outr_mesh_update(outr_mesh *mesh, const outr_snapshot *snapshot);
 
 /* Opens the resolver the Configuration names (default: nameresolution.sqlite on a file in run_dir)

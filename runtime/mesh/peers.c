@@ -135,6 +135,8 @@ static outr_str name_key(const outr__pick *pick, char *scratch, size_t size)
 static void learn(outr__peers *p, outr_str key, const outr_resolve *answer)
 {
     known *k = outr_map_get(p->names, key);
+    if (!k && answer->count == 0)
+        return; /* what clients ask for in vain takes no memory */
     if (!k) {
         k = outr_alloc(sizeof *k);
         outr_map_put(p->names, key, k);

@@ -35,9 +35,8 @@ static void refuse(outr_exchange *x, outr_code code, const char *text)
 static void on_relay_head(outr__relay *relay, outr_http_response *head)
 {
     served *s = OUTR_CONTAINER(relay, served, relay);
-    char text[12];
-    int n = snprintf(text, sizeof text, "%d", head->status);
-    const outr_str labels[] = {s->caller, outr_str_of(text, (size_t)n)};
+    char text[20];
+    const outr_str labels[] = {s->caller, outr_str_decimal(text, (uint64_t)head->status)};
     outr_metric_count(outr_loop_metrics(s->mesh->o.loop), &res_sent, labels, 1);
 }
 
@@ -145,7 +144,7 @@ static void on_request(void *ctx, outr_exchange *x)
     outr_trace_start(&span, &parent, &mesh->trace, outr_loop_rand(mesh->o.loop));
     s->req = (outr_http_request){.method = x->req.method, .target = x->req.target, .content_length = x->req.content_length, .upgrade = x->req.upgrade};
     outr_headers_init(&s->req.headers, x->arena);
-    outr__headers_to_app(&s->req.headers, &x->req.headers, &span, mesh->trace.is_on);
+    outr__headers_to_app(&s->req.headers, &x->req.headers, true, &span, mesh->trace.is_on);
     outr_list_push(&mesh->calls, &s->link);
     start(s);
 }

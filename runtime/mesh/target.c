@@ -27,6 +27,8 @@ outr_code outr__target_parse(outr__target *out, outr_str text, const outr_snapsh
             t.namespace_ = rest;
         if (t.app_id.n == 0)
             return outr_fail(err, OUTR_INVALID_ARGUMENT, "app id is empty");
+        if (text.n > OUTR__NAME_MAX)
+            return outr_fail(err, OUTR_INVALID_ARGUMENT, "app id is longer than %d bytes", OUTR__NAME_MAX);
     }
     *out = t;
     return OUTR_OK;
