@@ -113,12 +113,12 @@ static void bind_elements(outr_binder *b, const outr_yaml_row *row, const outr_y
     char *items = outr_arena_alloc(b->arena, (node->count + 1) * row->size);
     size_t n = 0;
     for (const outr_yaml *child = node->child; child; child = child->next, n++) {
-        char *item = items + n * row->size, where[192];
+        char *item = items + n * row->size, where[256];
         if (is_named) {
             *(outr_str *)(void *)item = child->key;
-            snprintf(where, sizeof where, "%s." OUTR_FMT, path, OUTR_ARG(child->key));
+            snprintf(where, sizeof where, "%.150s." OUTR_FMT, path, OUTR_ARG(outr_str_head(child->key, 100)));
         } else {
-            snprintf(where, sizeof where, "%s[%zu]", path, n);
+            snprintf(where, sizeof where, "%.220s[%zu]", path, n);
         }
         if (row->line_offset) {
             int *place = (int *)(void *)(item + row->line_offset);
