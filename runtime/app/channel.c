@@ -45,7 +45,7 @@ struct outr_app {
     outr_app_fetch probe;
     outr_arena *probe_arena;
     int64_t failures;
-    bool is_started, is_stopped, is_freed;
+    bool is_stopped, is_freed;
 };
 
 /* ---- shared state ------------------------------------------------------------------------------ */
@@ -347,8 +347,7 @@ static void set_state(outr_app *app, bool is_up, bool is_healthy)
 
 static void again_in(outr_app *app, uint64_t ns)
 {
-    if (!app->is_stopped)
-        outr_timer_start(app->loop, &app->timer, outr_loop_now(app->loop) + ns);
+    outr_timer_start(app->loop, &app->timer, outr_loop_now(app->loop) + ns);
 }
 
 static void on_probed(outr_op *op)
@@ -365,6 +364,8 @@ static void on_probed(outr_op *op)
         free(app);
         return;
     }
+    if (app->is_stopped)
+        return;
     app->failures = is_good ? 0 : app->failures + 1;
     if (is_good)
         set_state(app, true, true);
@@ -398,6 +399,8 @@ static void on_port_tried(outr_op *op)
         free(app);
         return;
     }
+    if (app->is_stopped)
+        return;
     if (op->err.code) {
         again_in(app, PORT_WAIT_NS);
         return;
@@ -426,7 +429,6 @@ static void on_timer(outr_timer *timer)
 
 void outr_app_start(outr_app *app)
 {
-    app->is_started = true;
     app->timer.fire = on_timer;
     if (outr_app_is_configured(app))
         try_port(app);
@@ -487,7 +489,8 @@ outr_code outr_app_new(outr_app **out, const outr_app_options *options, outr_err
             outr_wrap(err, "--app-channel-address");
         else
             rc = open_pool(app, &app->connect.addr, err);
-        int n = snprintf(app->authority_text, sizeof app->authority_text, "%.250s:%u", s->app_channel_address.p, s->app_port);
+        bool is_v6 = outr_str_find(s->app_channel_address, ':') >= 0;
+        int n = snprintf(app->authority_text, sizeof app->authority_text, is_v6 ? "[%.250s]:%u" : "%.250s:%u", s->app_channel_address.p, s->app_port);
         app->authority = outr_str_of(app->authority_text, (size_t)n);
     }
     if (rc) {
