@@ -190,15 +190,6 @@ static bool entry_data(outr_arena *arena, const outr_json *event, outr_str type,
     return outr_str_starts(type, OUTR_STR("text/")) || outr_str_ends(type, OUTR_STR("xml"));
 }
 
-static bool has_entry(const outr_publish_item *items, size_t n, outr_str id)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (outr_str_eq(items[i].entry_id, id))
-            return true;
-    }
-    return false;
-}
-
 static outr_kvs entry_metadata(outr_arena *arena, const outr_json *own, outr_kvs of_request)
 {
     if (!own || own->kind != OUTR_JSON_OBJECT)
@@ -228,7 +219,9 @@ static void bulk_publish(outr_api_request *r)
         return;
     }
     outr_publish_item *items = outr_arena_alloc(r->x->arena, (body->count + 1) * sizeof *items);
+    outr_map *ids = outr_map_new();
     size_t n = 0;
+    outr_arena_defer(r->x->arena, (void (*)(void *))outr_map_free, ids);
     p->is_bulk = true;
     for (const outr_json *e = body->child; e; e = e->next, n++) {
         outr_publish_item *item = &items[n];
@@ -241,7 +234,7 @@ static void bulk_publish(outr_api_request *r)
                       "error: mismatch between contentType and event");
             return;
         }
-        if (item->entry_id.n == 0 || has_entry(items, n, item->entry_id)) {
+        if (item->entry_id.n == 0 || outr_map_put(ids, item->entry_id, item)) {
             static const char why[] = "entryId is duplicated or not present for entry";
             fail_with(r, OUTR_REASON_PUBSUB_MARSHAL_EVENTS,
                       outr_arena_printf(r->x->arena, "error marshaling events to bytes for topic " OUTR_FMT " pubsub " OUTR_FMT ". error: %s", OUTR_ARG(p->topic), OUTR_ARG(r->params[0]), why), why);

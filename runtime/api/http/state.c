@@ -166,7 +166,10 @@ static void bulk_get(outr_api_request *r)
     if (!s || !parse_body(r, &body))
         return;
     const outr_json *keys = outr_json_ifind(body, "keys");
-    if (body->kind != OUTR_JSON_OBJECT || (keys && keys->kind != OUTR_JSON_ARRAY && keys->kind != OUTR_JSON_NULL)) {
+    bool is_good = body->kind == OUTR_JSON_OBJECT && (!keys || keys->kind == OUTR_JSON_ARRAY || keys->kind == OUTR_JSON_NULL);
+    for (const outr_json *k = keys ? keys->child : NULL; k; k = k->next)
+        is_good = is_good && k->kind == OUTR_JSON_STRING;
+    if (!is_good) {
         fail_text(r, OUTR_REASON_MALFORMED_REQUEST, OUTR_STR("failed deserializing HTTP body: keys must be a list of strings"));
         return;
     }
@@ -362,7 +365,11 @@ static void transact(outr_api_request *r)
             fail_text(r, OUTR_REASON_NOT_SUPPORTED_STATE_OPERATION, outr_arena_printf(r->x->arena, "operation type " OUTR_FMT " not supported", OUTR_ARG(kind)));
             return;
         }
-        if (!request || !read_item(r, request, query, &items[n]))
+        if (!request) {
+            fail_text(r, OUTR_REASON_MALFORMED_REQUEST, OUTR_STR("failed deserializing HTTP body: an operation has no request"));
+            return;
+        }
+        if (!read_item(r, request, query, &items[n]))
             return;
         items[n++].kind = outr_str_is(kind, "delete") ? OUTR_STATE_DELETE : OUTR_STATE_UPSERT;
     }
