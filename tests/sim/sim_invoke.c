@@ -10,7 +10,7 @@
 
 #include "unit/mesh/world.h"
 
-#define SEEDS    60
+#define SEEDS    40
 #define CALLS    40
 #define RESTARTS 12
 
