@@ -359,6 +359,25 @@ static void a_callee_restarted_on_a_new_port_is_found_by_the_next_call(void **st
     close_world(w);
 }
 
+static void connections_to_where_no_name_leads_any_more_are_closed(void **state) {
+    world *w = world_open(1, 0);
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        web_call c;
+        world_call(w, &c, "GET", "callee", "/");
+        finish(w, &c);
+        assert_answer(&c, 200, "hello");
+        web_call_done(&c);
+        w->names[0] = 9001;
+        wire_sleep(&w->w, 25 * OUTR_SEC);
+    }
+    assert_true(w->nodes[1].requests > 0);
+    assert_int_equal(outr_http_server_connections(w->nodes[0].internal), 1);
+    wire_sleep(&w->w, 140 * OUTR_SEC); /* well before they would close for idling */
+    assert_int_equal(outr_http_server_connections(w->nodes[0].internal), 0);
+    close_world(w);
+}
+
 static void more_calls_than_streams_open_a_second_connection(void **state) {
     world *w = world_open(1, 4);
     web_call calls[12];
@@ -758,6 +777,7 @@ int main(void) {
         cmocka_unit_test(all_instances_away_is_an_error_after_four_rounds_a_second_apart),
         cmocka_unit_test(a_callee_that_comes_back_in_between_is_reached),
         cmocka_unit_test(a_callee_restarted_on_a_new_port_is_found_by_the_next_call),
+        cmocka_unit_test(connections_to_where_no_name_leads_any_more_are_closed),
         cmocka_unit_test(more_calls_than_streams_open_a_second_connection),
         cmocka_unit_test(a_post_that_was_sent_is_not_repeated),
         cmocka_unit_test(a_connection_lost_with_a_post_on_it_is_an_error_with_a_get_another_try),
