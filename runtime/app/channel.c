@@ -4,10 +4,26 @@
 #define ANSWER_MAX      (4 * OUTR_MIB)
 #define APP_CONNECTIONS 4096
 
-static const outr_metric_desc client_count = {"dapr_http_client_completed_count", "calls to the app", OUTR_COUNTER, 0, {"method", "path", "status"}};
-static const outr_metric_desc client_latency = {"dapr_http_client_roundtrip_latency", "time until the app's answer, ms", OUTR_HISTOGRAM, OUTR_BUCKETS_LATENCY_MS, {"method", "path", "status"}};
-static const outr_metric_desc client_sent = {"dapr_http_client_sent_bytes", "size of bodies sent to the app", OUTR_HISTOGRAM, OUTR_BUCKETS_BYTES, {"method", "path", "status"}};
-static const outr_metric_desc probe_count = {"dapr_http_healthprobes_completed_count", "health probes of the app", OUTR_COUNTER, 0, {"status"}};
+static const outr_metric_desc client_count = {"dapr_http_client_completed_count",
+                                              "calls to the app",
+                                              OUTR_COUNTER,
+                                              0,
+                                              {"method", "path", "status"}};
+static const outr_metric_desc client_latency = {"dapr_http_client_roundtrip_latency",
+                                                "time until the app's answer, ms",
+                                                OUTR_HISTOGRAM,
+                                                OUTR_BUCKETS_LATENCY_MS,
+                                                {"method", "path", "status"}};
+static const outr_metric_desc client_sent = {"dapr_http_client_sent_bytes",
+                                             "size of bodies sent to the app",
+                                             OUTR_HISTOGRAM,
+                                             OUTR_BUCKETS_BYTES,
+                                             {"method", "path", "status"}};
+static const outr_metric_desc probe_count = {"dapr_http_healthprobes_completed_count",
+                                             "health probes of the app",
+                                             OUTR_COUNTER,
+                                             0,
+                                             {"status"}};
 
 /* One loop's place in what all loops share. */
 typedef struct shared_loop {
@@ -48,7 +64,7 @@ struct outr_app {
     bool is_stopped, is_freed;
 };
 
-/* ---- shared state ------------------------------------------------------------------------------ */
+/* ---- shared state ---------------------------------------------------------------------------- */
 
 outr_app_state *outr_app_state_new(const outr_settings *settings, size_t loop_count)
 {
@@ -124,7 +140,7 @@ void outr_app_unwatch(outr_app_watcher *watcher)
     outr_link_remove(&watcher->link);
 }
 
-/* ---- concurrency limit ------------------------------------------------------------------------- */
+/* ---- concurrency limit ----------------------------------------------------------------------- */
 
 static bool take_slot(outr_app_state *state)
 {
@@ -132,7 +148,8 @@ static bool take_slot(outr_app_state *state)
         return true;
     int64_t n = __atomic_load_n(&state->in_flight, __ATOMIC_RELAXED);
     while (n < state->limit) {
-        if (__atomic_compare_exchange_n(&state->in_flight, &n, n + 1, true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        if (__atomic_compare_exchange_n(&state->in_flight, &n, n + 1, true, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED))
             return true;
     }
     return false;
@@ -167,12 +184,13 @@ static void give_slot_back(outr_app *app)
     for (size_t i = 0; i < state->loop_count; i++) {
         shared_loop *l = &state->loops[i];
         l->wake.run = on_wake;
-        if (__atomic_load_n(&l->waiting, __ATOMIC_ACQUIRE) > 0 && __atomic_exchange_n(&l->wake_posted, 1, __ATOMIC_ACQ_REL) == 0)
+        if (__atomic_load_n(&l->waiting, __ATOMIC_ACQUIRE) > 0 &&
+            __atomic_exchange_n(&l->wake_posted, 1, __ATOMIC_ACQ_REL) == 0)
             outr_loop_post(l->app->loop, &l->wake);
     }
 }
 
-/* ---- one call ---------------------------------------------------------------------------------- */
+/* ---- one call -------------------------------------------------------------------------------- */
 
 static void count_call(outr_app *app, const outr_app_call *call)
 {
@@ -182,10 +200,13 @@ static void count_call(outr_app *app, const outr_app_call *call)
         return;
     outr_str path;
     outr_str_cut(call->request.target, '?', &path);
-    const outr_str labels[] = {call->request.method, outr_str_head(path, 128), outr_str_decimal(status, (uint64_t)call->http.head.status)};
+    const outr_str labels[] = {call->request.method, outr_str_head(path, 128),
+                               outr_str_decimal(status, (uint64_t)call->http.head.status)};
     outr_metric_count(shard, &client_count, labels, 1);
-    outr_metric_count(shard, &client_latency, labels, (double)(outr_loop_update(app->loop) - call->sent_ns) / (double)OUTR_MS);
-    outr_metric_count(shard, &client_sent, labels, (double)OUTR_MAX(call->request.content_length, 0));
+    outr_metric_count(shard, &client_latency, labels,
+                      (double)(outr_loop_update(app->loop) - call->sent_ns) / (double)OUTR_MS);
+    outr_metric_count(shard, &client_sent, labels,
+                      (double)OUTR_MAX(call->request.content_length, 0));
 }
 
 static void on_call_done(outr_op *inner)
@@ -244,7 +265,8 @@ void outr_app_call_start(outr_app *app, outr_app_call *call, outr_op *op)
         if (!outr_app_is_configured(app))
             outr_fail(&err, OUTR_FAILED_PRECONDITION, "app channel is not initialized");
         else if (app->settings->app_protocol >= OUTR_APP_GRPC)
-            outr_fail(&err, OUTR_UNIMPLEMENTED, "app protocol " OUTR_FMT " is not in this version", OUTR_ARG(app->settings->app_protocol_name));
+            outr_fail(&err, OUTR_UNIMPLEMENTED, "app protocol " OUTR_FMT " is not in this version",
+                      OUTR_ARG(app->settings->app_protocol_name));
         else
             outr_fail(&err, OUTR_UNAVAILABLE, "the app's address is not known yet");
         outr_op_fail_soon(op, &err);
@@ -260,7 +282,7 @@ void outr_app_call_start(outr_app *app, outr_app_call *call, outr_op *op)
     send_call(app, call);
 }
 
-/* ---- small calls ------------------------------------------------------------------------------- */
+/* ---- small calls ----------------------------------------------------------------------------- */
 
 static void fetch_over(outr_app_fetch *f)
 {
@@ -296,7 +318,8 @@ static void on_fetch_response(outr_http_call *call)
     if (!call->response)
         return;
     f->is_gathering = true;
-    outr_gather_start(&f->gather, call->response, f->max_body ? f->max_body : ANSWER_MAX, on_fetch_body, f);
+    outr_gather_start(&f->gather, call->response, f->max_body ? f->max_body : ANSWER_MAX,
+                      on_fetch_body, f);
 }
 
 static void on_fetch_done(outr_op *inner)
@@ -319,7 +342,10 @@ void outr_app_fetch_start(outr_app *app, outr_app_fetch *f, outr_op *op)
     f->too_large.code = OUTR_OK;
     f->is_gathering = false;
     f->answer = OUTR_STR_NONE;
-    f->request = (outr_http_request){.method = f->method, .target = f->target, .headers = f->headers, .content_length = (int64_t)f->body.n};
+    f->request = (outr_http_request){.method = f->method,
+                                     .target = f->target,
+                                     .headers = f->headers,
+                                     .content_length = (int64_t)f->body.n};
     if (f->body.n == 0 && (outr_str_is(f->method, "GET") || outr_str_is(f->method, "OPTIONS")))
         f->request.content_length = -1;
     outr_memory_source_init(&f->source, app->loop, f->body);
@@ -335,7 +361,7 @@ void outr_app_fetch_start(outr_app *app, outr_app_fetch *f, outr_op *op)
     outr_app_call_start(app, &f->call, &f->inner);
 }
 
-/* ---- is it there, is it well -------------------------------------------------------------------- */
+/* ---- is it there, is it well ----------------------------------------------------------------- */
 
 static void set_state(outr_app *app, bool is_up, bool is_healthy)
 {
@@ -378,12 +404,16 @@ static void probe(outr_app *app)
 {
     if (!app->probe_arena)
         app->probe_arena = outr_arena_new(OUTR_MIB);
-    app->probe = (outr_app_fetch){.method = OUTR_STR("GET"), .target = app->settings->app_health_path, .max_body = 64 * OUTR_KIB};
+    app->probe = (outr_app_fetch){.method = OUTR_STR("GET"),
+                                  .target = app->settings->app_health_path,
+                                  .max_body = 64 * OUTR_KIB};
     if (app->probe.target.n == 0 || app->probe.target.p[0] != '/')
-        app->probe.target = outr_arena_join(app->probe_arena, OUTR_STR("/"), app->settings->app_health_path, OUTR_STR_NONE);
+        app->probe.target = outr_arena_join(app->probe_arena, OUTR_STR("/"),
+                                            app->settings->app_health_path, OUTR_STR_NONE);
     app->probe.call.skip_token = app->probe.call.skip_limit = true;
     outr_headers_init(&app->probe.headers, app->probe_arena);
-    outr_op_init(&app->op, app->loop, NULL, outr_loop_now(app->loop) + app->settings->app_health_timeout_ns, on_probed);
+    outr_op_init(&app->op, app->loop, NULL,
+                 outr_loop_now(app->loop) + app->settings->app_health_timeout_ns, on_probed);
     outr_app_fetch_start(app, &app->probe, &app->op);
 }
 
@@ -442,12 +472,13 @@ void outr_app_stop(outr_app *app)
         outr_op_cancel(&app->op, OUTR_CANCELLED);
 }
 
-/* ---- making and freeing ------------------------------------------------------------------------ */
+/* ---- making and freeing ---------------------------------------------------------------------- */
 
 static outr_code open_pool(outr_app *app, const outr_addr *addr, outr_err *err)
 {
     const outr_settings *s = app->settings;
-    static const outr_tls_options trusting = {0}; /* the app's certificate is not verified: contract/lifecycle.md */
+    /* the app's certificate is not verified: contract/lifecycle.md */
+    static const outr_tls_options trusting = {0};
     if (s->app_protocol >= OUTR_APP_GRPC)
         return OUTR_OK;
     if (s->app_protocol == OUTR_APP_HTTPS) {
@@ -461,7 +492,8 @@ static outr_code open_pool(outr_app *app, const outr_addr *addr, outr_err *err)
         .version = s->app_protocol == OUTR_APP_H2C ? OUTR_HTTP_2 : OUTR_HTTP_1,
         .tls = app->tls,
         .server_name = s->app_channel_address,
-        .limits = {.max_header_bytes = OUTR_MAX((size_t)s->read_buffer_bytes, 64 * OUTR_KIB), .body_idle_ns = 24 * 3600 * OUTR_SEC},
+        .limits = {.max_header_bytes = OUTR_MAX((size_t)s->read_buffer_bytes, 64 * OUTR_KIB),
+                   .body_idle_ns = 24 * 3600 * OUTR_SEC},
         .max_connections = APP_CONNECTIONS,
         .max_pending = 65536,
     };
@@ -481,7 +513,8 @@ outr_code outr_app_new(outr_app **out, const outr_app_options *options, outr_err
     app->greeter.run = on_greet;
     outr_list_init(&app->waiting);
     outr_list_init(&app->watchers);
-    outr_str host = outr_str_is(s->app_channel_address, "localhost") ? OUTR_STR("127.0.0.1") : s->app_channel_address;
+    outr_str host = outr_str_is(s->app_channel_address, "localhost") ? OUTR_STR("127.0.0.1")
+                                                                     : s->app_channel_address;
     outr_code rc = OUTR_OK;
     if (s->app_port) {
         rc = outr_addr_from_ip(&app->connect.addr, host, s->app_port, err);
@@ -490,7 +523,9 @@ outr_code outr_app_new(outr_app **out, const outr_app_options *options, outr_err
         else
             rc = open_pool(app, &app->connect.addr, err);
         bool is_v6 = outr_str_find(s->app_channel_address, ':') >= 0;
-        int n = snprintf(app->authority_text, sizeof app->authority_text, is_v6 ? "[%.250s]:%u" : "%.250s:%u", s->app_channel_address.p, s->app_port);
+        int n =
+            snprintf(app->authority_text, sizeof app->authority_text,
+                     is_v6 ? "[%.250s]:%u" : "%.250s:%u", s->app_channel_address.p, s->app_port);
         app->authority = outr_str_of(app->authority_text, (size_t)n);
     }
     if (rc) {

@@ -29,13 +29,16 @@ void outr_app_stop(outr_app *app);
 
 bool outr_app_is_configured(const outr_app *app); /* an app port was given */
 bool outr_app_is_up(const outr_app *app);         /* its port has been open at least once */
-bool outr_app_is_healthy(const outr_app *app);    /* up, and the last probes were good (or no checks) */
+/* up, and the last probes were good (or no checks) */
+bool outr_app_is_healthy(const outr_app *app);
 
 typedef struct outr_app_watcher {
     outr_link link;
-    void (*changed)(struct outr_app_watcher *watcher, bool is_up, bool is_healthy); /* on app's loop */
+    /* on app's loop */
+    void (*changed)(struct outr_app_watcher *watcher, bool is_up, bool is_healthy);
 } outr_app_watcher;
-void outr_app_watch(outr_app *app, outr_app_watcher *watcher);   /* also called once, soon, with the present state */
+/* also called once, soon, with the present state */
+void outr_app_watch(outr_app *app, outr_app_watcher *watcher);
 void outr_app_unwatch(outr_app_watcher *watcher);
 
 /* One call, streaming both ways: takes a concurrency slot (waits in order for one; held until the

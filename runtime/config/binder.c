@@ -1,10 +1,12 @@
 #include "config/binder.h"
 
-static void complain(outr_binder *b, outr_err_list *list, const outr_yaml *at, const char *fmt, va_list args)
+static void complain(outr_binder *b, outr_err_list *list, const outr_yaml *at, const char *fmt,
+                     va_list args)
 {
     char text[256];
     vsnprintf(text, sizeof text, fmt, args);
-    outr_err_list_add(list, OUTR_INVALID_ARGUMENT, "%s:%d:%d: %s", b->file, at ? at->line : 1, at ? at->column : 1, text);
+    outr_err_list_add(list, OUTR_INVALID_ARGUMENT, "%s:%d:%d: %s", b->file, at ? at->line : 1,
+                      at ? at->column : 1, text);
 }
 
 void outr_bind_error(outr_binder *b, const outr_yaml *at, const char *fmt, ...)
@@ -43,13 +45,16 @@ static bool is_scalar(outr_binder *b, const outr_yaml *node, const char *path, c
 static void bind_bool(outr_binder *b, const outr_yaml *node, const char *path, bool *to)
 {
     if (is_scalar(b, node, path, "true or false") && !outr_str_to_bool(node->text, to))
-        outr_bind_error(b, node, "%s: must be true or false, not \"" OUTR_FMT "\"", path, OUTR_ARG(node->text));
+        outr_bind_error(b, node, "%s: must be true or false, not \"" OUTR_FMT "\"", path,
+                        OUTR_ARG(node->text));
 }
 
 static void bind_int(outr_binder *b, const outr_yaml *node, const char *path, int64_t *to)
 {
-    if (is_scalar(b, node, path, "an integer") && !outr_str_to_i64(node->text, INT64_MIN, INT64_MAX, to))
-        outr_bind_error(b, node, "%s: must be an integer, not \"" OUTR_FMT "\"", path, OUTR_ARG(node->text));
+    if (is_scalar(b, node, path, "an integer") &&
+        !outr_str_to_i64(node->text, INT64_MIN, INT64_MAX, to))
+        outr_bind_error(b, node, "%s: must be an integer, not \"" OUTR_FMT "\"", path,
+                        OUTR_ARG(node->text));
 }
 
 bool outr_bind_is_mapping(outr_binder *b, const outr_yaml *node, const char *path)
@@ -70,7 +75,8 @@ void outr_bind_duration(outr_binder *b, const outr_yaml *node, const char *path,
     else if (outr_str_to_duration(node->text, &ns) && ns >= 0)
         *to = (uint64_t)ns;
     else
-        outr_bind_error(b, node, "%s: must be a duration, not \"" OUTR_FMT "\"", path, OUTR_ARG(node->text));
+        outr_bind_error(b, node, "%s: must be a duration, not \"" OUTR_FMT "\"", path,
+                        OUTR_ARG(node->text));
 }
 
 /* A pointer with its count behind it. */
@@ -103,7 +109,8 @@ static void bind_kvs(outr_binder *b, const outr_yaml *node, const char *path, ou
     *to = (outr_kvs){items, n};
 }
 
-static void bind_elements(outr_binder *b, const outr_yaml_row *row, const outr_yaml *node, const char *path, array *to)
+static void bind_elements(outr_binder *b, const outr_yaml_row *row, const outr_yaml *node,
+                          const char *path, array *to)
 {
     bool is_named = row->type == OUTR_YT_NAMED;
     if (node->kind != (is_named ? OUTR_YAML_MAPPING : OUTR_YAML_SEQUENCE)) {
@@ -116,7 +123,8 @@ static void bind_elements(outr_binder *b, const outr_yaml_row *row, const outr_y
         char *item = items + n * row->size, where[256];
         if (is_named) {
             *(outr_str *)(void *)item = child->key;
-            snprintf(where, sizeof where, "%.150s." OUTR_FMT, path, OUTR_ARG(outr_str_head(child->key, 100)));
+            snprintf(where, sizeof where, "%.150s." OUTR_FMT, path,
+                     OUTR_ARG(outr_str_head(child->key, 100)));
         } else {
             snprintf(where, sizeof where, "%.220s[%zu]", path, n);
         }
@@ -125,13 +133,15 @@ static void bind_elements(outr_binder *b, const outr_yaml_row *row, const outr_y
             place[0] = child->line;
             place[1] = child->column;
         }
-        if (!is_named || !outr_yaml_is_null(child)) /* "retries: {often: }" is a policy of defaults */
+        /* "retries: {often: }" is a policy of defaults */
+        if (!is_named || !outr_yaml_is_null(child))
             outr_bind_yaml(b, row->rows, child, where, item);
     }
     *to = (array){items, n};
 }
 
-static void bind_member(outr_binder *b, const outr_yaml_row *row, const outr_yaml *node, const char *path, void *out)
+static void bind_member(outr_binder *b, const outr_yaml_row *row, const outr_yaml *node,
+                        const char *path, void *out)
 {
     void *to = (char *)out + row->offset;
     if (outr_yaml_is_null(node) && row->type != OUTR_YT_VALUE && row->type != OUTR_YT_TEXT)
@@ -174,7 +184,8 @@ static void bind_member(outr_binder *b, const outr_yaml_row *row, const outr_yam
     }
 }
 
-void outr_bind_yaml(outr_binder *b, const outr_yaml_row *rows, const outr_yaml *node, const char *path, void *out)
+void outr_bind_yaml(outr_binder *b, const outr_yaml_row *rows, const outr_yaml *node,
+                    const char *path, void *out)
 {
     char where[256];
     if (!outr_bind_is_mapping(b, node, path))
@@ -192,6 +203,7 @@ void outr_bind_yaml(outr_binder *b, const outr_yaml_row *rows, const outr_yaml *
     for (const outr_yaml_row *row = rows; row->key; row++) {
         const outr_yaml *m = outr_yaml_find(node, row->key);
         if ((row->flags & OUTR_YT_REQUIRED) && outr_yaml_is_null(m))
-            outr_bind_error(b, m ? m : node, "%s%s%s: required", path, path[0] ? "." : "", row->key);
+            outr_bind_error(b, m ? m : node, "%s%s%s: required", path, path[0] ? "." : "",
+                            row->key);
     }
 }

@@ -42,7 +42,8 @@ typedef struct outr_binder {
 } outr_binder;
 
 /* path is the name of node in messages ("spec"). */
-void outr_bind_yaml(outr_binder *b, const outr_yaml_row *rows, const outr_yaml *node, const char *path, void *out);
+void outr_bind_yaml(outr_binder *b, const outr_yaml_row *rows, const outr_yaml *node,
+                    const char *path, void *out);
 /* Pieces of it, for what no row can say. False, and a mistake: the node is not of that shape. */
 bool outr_bind_is_mapping(outr_binder *b, const outr_yaml *node, const char *path);
 void outr_bind_duration(outr_binder *b, const outr_yaml *node, const char *path, uint64_t *to);

@@ -19,7 +19,7 @@ struct outr_reload {
     bool is_stopped;
 };
 
-/* ---- what changed ------------------------------------------------------------------------------ */
+/* ---- what changed ---------------------------------------------------------------------------- */
 
 static const outr_component_spec *find_component(const outr_snapshot *s, outr_str name)
 {
@@ -31,7 +31,8 @@ static const outr_component_spec *find_component(const outr_snapshot *s, outr_st
 }
 
 /* Those of `in` that `other` lacks or has differently. */
-static size_t differing(const outr_snapshot *in, const outr_snapshot *other, const outr_component_spec **out)
+static size_t differing(const outr_snapshot *in, const outr_snapshot *other,
+                        const outr_component_spec **out)
 {
     size_t n = 0;
     for (size_t i = 0; i < in->component_count; i++) {
@@ -47,12 +48,14 @@ static uint64_t digest_of(const void *items, size_t count, size_t size)
 {
     uint64_t sum = count;
     for (size_t i = 0; i < count; i++)
-        sum = sum * 31 + ((const outr_resource *)(const void *)((const char *)items + i * size))->digest;
+        sum = sum * 31 +
+              ((const outr_resource *)(const void *)((const char *)items + i * size))->digest;
     return sum;
 }
 
-#define SAME(a, b, field, count)                                                                                    \
-    (digest_of((a)->field, (a)->count, sizeof *(a)->field) == digest_of((b)->field, (b)->count, sizeof *(b)->field))
+#define SAME(a, b, field, count)                                                                   \
+    (digest_of((a)->field, (a)->count, sizeof *(a)->field) ==                                      \
+     digest_of((b)->field, (b)->count, sizeof *(b)->field))
 
 static void compare(outr_reload *r, outr_snapshot *after)
 {
@@ -63,7 +66,8 @@ static void compare(outr_reload *r, outr_snapshot *after)
         .added = outr_alloc((after->component_count + 1) * sizeof *diff.added),
         .removed = outr_alloc((before->component_count + 1) * sizeof *diff.removed),
         .subscriptions_changed = !SAME(before, after, subscriptions, subscription_count),
-        .needs_restart = !SAME(before, after, endpoints, endpoint_count) || !SAME(before, after, resiliencies, resiliency_count) ||
+        .needs_restart = !SAME(before, after, endpoints, endpoint_count) ||
+                         !SAME(before, after, resiliencies, resiliency_count) ||
                          before->folder_configuration_digest != after->folder_configuration_digest,
     };
     diff.added_count = differing(after, before, diff.added);
@@ -115,7 +119,7 @@ void outr_reload_check(outr_reload *r)
     compare(r, after);
 }
 
-/* ---- when to look ------------------------------------------------------------------------------ */
+/* ---- when to look ---------------------------------------------------------------------------- */
 
 static void check_in(outr_reload *r, outr_timer *timer, uint64_t ns)
 {
@@ -134,7 +138,8 @@ static void on_reconcile(outr_timer *timer)
     outr_reload_check(r);
 }
 
-static void on_event(uv_fs_event_t *event, const char *name OUTR_UNUSED, int events OUTR_UNUSED, int status)
+static void on_event(uv_fs_event_t *event, const char *name OUTR_UNUSED, int events OUTR_UNUSED,
+                     int status)
 {
     outr_reload *r = ((watch *)event->data)->reload;
     if (status == 0 && !r->is_stopped)

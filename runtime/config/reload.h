@@ -25,13 +25,15 @@ typedef struct outr_reload_options {
     const outr_settings *settings;
     char *const *envp;
     const outr_snapshot *current;                      /* referenced */
-    void (*changed)(void *ctx, const outr_reload_diff *diff); /* on loop; diff is borrowed for the call */
+    /* on loop; diff is borrowed for the call */
+    void (*changed)(void *ctx, const outr_reload_diff *diff);
     void (*failed)(void *ctx, const outr_err_list *errors);
     void *ctx;
 } outr_reload_options;
 
 outr_code outr_reload_start(outr_reload **out, const outr_reload_options *options, outr_err *err);
 void outr_reload_check(outr_reload *reload);           /* now */
-void outr_reload_stop(outr_reload *reload);            /* asynchronous handles close with the loop */
+/* asynchronous handles close with the loop */
+void outr_reload_stop(outr_reload *reload);
 
 #endif

@@ -76,7 +76,12 @@ typedef struct outr_breaker_policy {
     outr_str trip;                       /* CEL */
 } outr_breaker_policy;
 typedef struct outr_policy_target {
-    enum { OUTR_TARGET_APP, OUTR_TARGET_ACTOR, OUTR_TARGET_COMPONENT_OUT, OUTR_TARGET_COMPONENT_IN } kind;
+    enum {
+        OUTR_TARGET_APP,
+        OUTR_TARGET_ACTOR,
+        OUTR_TARGET_COMPONENT_OUT,
+        OUTR_TARGET_COMPONENT_IN
+    } kind;
     outr_str name, timeout, retry, breaker;
     int64_t breaker_cache_size;
 } outr_policy_target;
@@ -108,12 +113,14 @@ typedef struct outr_configuration {
     const outr_secret_scope *secret_scopes; size_t secret_scope_count;
     outr_str name_resolution_component, name_resolution_version; /* NONE: the default */
     outr_kvs name_resolution;            /* flattened: nested objects as JSON text */
-    const outr_feature *features; size_t feature_count; /* given ones; built-ins are added by metadata */
+    /* given ones; built-ins are added by metadata */
+    const outr_feature *features; size_t feature_count;
     const outr_api_rule *api_allowed; size_t api_allowed_count;
     const outr_api_rule *api_denied; size_t api_denied_count;
     const outr_str *denied_components; size_t denied_component_count;
     bool api_logging, api_logging_obfuscate, api_logging_omit_health;
-    bool has_access_control, has_http_pipeline, has_app_pipeline; /* parts that later layers bind further */
+    /* parts that later layers bind further */
+    bool has_access_control, has_http_pipeline, has_app_pipeline;
 } outr_configuration;
 
 #endif

@@ -21,7 +21,8 @@ typedef struct flag {
 typedef struct raw {
     outr_settings s;
     bool app_ssl;
-    int64_t old_body_mb, old_buffer_kb, body_bytes, buffer_bytes, graceful_s, interval_s, timeout_ms;
+    int64_t old_body_mb, old_buffer_kb, body_bytes, buffer_bytes, graceful_s, interval_s,
+        timeout_ms;
     int64_t block_ns, reconcile_ns;
     outr_strs old_components_paths;
     outr_strs skipped_endpoints;
@@ -36,32 +37,49 @@ static const flag flags[] = {
     {"app-id", TEXT, "", S(app_id), "identity of the app (required)"},
     {"app-port", PORT, "", S(app_port), "port the app listens on"},
     {"app-protocol", PROTOCOL, "http", S(app_protocol), "http, https, grpc, grpcs or h2c"},
-    {"app-channel-address", TEXT, "127.0.0.1", S(app_channel_address), "host where the app listens"},
-    {"app-max-concurrency", INTEGER, "-1", S(app_max_concurrency), "limit on parallel calls into the app; -1 or 0: none"},
-    {"app-ssl", BOOLEAN, "false", R(app_ssl), "deprecated; turns http into https and grpc into grpcs"},
-    {"app-health-check-path", TEXT, "/healthz", S(app_health_path), "HTTP path probed when the app health check is on"},
+    {"app-channel-address", TEXT, "127.0.0.1", S(app_channel_address),
+     "host where the app listens"},
+    {"app-max-concurrency", INTEGER, "-1", S(app_max_concurrency),
+     "limit on parallel calls into the app; -1 or 0: none"},
+    {"app-ssl", BOOLEAN, "false", R(app_ssl),
+     "deprecated; turns http into https and grpc into grpcs"},
+    {"app-health-check-path", TEXT, "/healthz", S(app_health_path),
+     "HTTP path probed when the app health check is on"},
     {"app-health-probe-interval", INTEGER, "5", R(interval_s), "seconds between probes"},
     {"app-health-probe-timeout", INTEGER, "500", R(timeout_ms), "probe time limit in milliseconds"},
-    {"app-health-threshold", INTEGER, "3", S(app_health_threshold), "consecutive failures before the app counts as unhealthy"},
+    {"app-health-threshold", INTEGER, "3", S(app_health_threshold),
+     "consecutive failures before the app counts as unhealthy"},
     {"enable-app-health-check", BOOLEAN, "false", S(app_health_check), "turn on app probing"},
-    {"app-binding-options-timeout", UNUSED, "3s", 0, "time for asking the app whether it wants an input binding"},
-    {"disable-init-endpoints", COMMA_LIST, "", R(skipped_endpoints), "skip app start-up calls: config, subscribe"},
+    {"app-binding-options-timeout", UNUSED, "3s", 0,
+     "time for asking the app whether it wants an input binding"},
+    {"disable-init-endpoints", COMMA_LIST, "", R(skipped_endpoints),
+     "skip app start-up calls: config, subscribe"},
     {"dapr-http-port", PORT, "3500", S(http_port), "HTTP API port"},
     {"dapr-grpc-port", PORT, "50001", S(grpc_port), "gRPC API port"},
-    {"dapr-internal-grpc-port", PORT, "", S(internal_port), "sidecar-to-sidecar port; unset: a free one"},
-    {"dapr-internal-grpc-listen-address", TEXT, "", S(internal_listen_address), "address for the sidecar-to-sidecar port"},
-    {"dapr-listen-addresses", COMMA_LIST, "", S(listen_addresses), "addresses for both API servers; empty: all"},
-    {"dapr-public-port", PORT, "", S(public_port), "extra HTTP port that serves only health and metadata"},
-    {"dapr-public-listen-address", TEXT, "", S(public_listen_address), "address for the public port"},
-    {"unix-domain-socket", TEXT, "", S(unix_socket_dir), "directory; API servers listen there instead of TCP"},
+    {"dapr-internal-grpc-port", PORT, "", S(internal_port),
+     "sidecar-to-sidecar port; unset: a free one"},
+    {"dapr-internal-grpc-listen-address", TEXT, "", S(internal_listen_address),
+     "address for the sidecar-to-sidecar port"},
+    {"dapr-listen-addresses", COMMA_LIST, "", S(listen_addresses),
+     "addresses for both API servers; empty: all"},
+    {"dapr-public-port", PORT, "", S(public_port),
+     "extra HTTP port that serves only health and metadata"},
+    {"dapr-public-listen-address", TEXT, "", S(public_listen_address),
+     "address for the public port"},
+    {"unix-domain-socket", TEXT, "", S(unix_socket_dir),
+     "directory; API servers listen there instead of TCP"},
     {"allowed-origins", COMMA_LIST, "", S(allowed_origins), "origins for CORS, or *; empty: off"},
-    {"max-body-size", QUANTITY, "4Mi", R(body_bytes), "body limit of the HTTP and gRPC servers; -1 default, 0 none"},
+    {"max-body-size", QUANTITY, "4Mi", R(body_bytes),
+     "body limit of the HTTP and gRPC servers; -1 default, 0 none"},
     {"dapr-http-max-request-size", INTEGER, "4", R(old_body_mb), "deprecated: max-body-size in MB"},
     {"read-buffer-size", QUANTITY, "4Ki", R(buffer_bytes), "limit on HTTP request headers"},
-    {"dapr-http-read-buffer-size", INTEGER, "4", R(old_buffer_kb), "deprecated: read-buffer-size in KB"},
-    {"enable-api-logging", TRISTATE, "", S(api_logging), "log every API call; unset defers to the Configuration"},
+    {"dapr-http-read-buffer-size", INTEGER, "4", R(old_buffer_kb),
+     "deprecated: read-buffer-size in KB"},
+    {"enable-api-logging", TRISTATE, "", S(api_logging),
+     "log every API call; unset defers to the Configuration"},
     {"dapr-graceful-shutdown-seconds", INTEGER, "5", R(graceful_s), "time allowed for shutdown"},
-    {"dapr-block-shutdown-duration", DURATION, "0", R(block_ns), "after a stop signal wait this long before shutting down"},
+    {"dapr-block-shutdown-duration", DURATION, "0", R(block_ns),
+     "after a stop signal wait this long before shutting down"},
     {"resources-path", LIST, "", S(resources_paths), "folder with resource YAML; repeatable"},
     {"components-path", LIST, "", R(old_components_paths), "deprecated alias of resources-path"},
     {"config", LIST, "", S(config_files), "Configuration file; repeatable, later files override"},
@@ -77,7 +95,8 @@ static const flag flags[] = {
     {"scheduler-host-address", UNUSED, "", 0, "scheduler servers; empty: jobs are off"},
     {"scheduler-job-streams", UNUSED, "3", 0, "number of parallel job streams"},
     {"actors-disseminate-timeout", UNUSED, "30s", 0, "placement round timeout"},
-    {"hot-reload-reconcile-interval", DURATION, "0", R(reconcile_ns), "period of the full comparison of resources; 0: 60s"},
+    {"hot-reload-reconcile-interval", DURATION, "0", R(reconcile_ns),
+     "period of the full comparison of resources; 0: 60s"},
     {"disable-builtin-k8s-secret-store", UNUSED_BOOLEAN, "false", 0, "Kubernetes mode"},
     {"enable-profiling", UNUSED_BOOLEAN, "false", 0, "serve profiles"},
     {"profile-port", UNUSED, "7777", 0, "port for profiling"},
@@ -90,15 +109,17 @@ static const flag flags[] = {
     {"version", BOOLEAN, "false", S(show_version), "print the version and exit"},
     {"build-info", BOOLEAN, "false", S(show_build_info), "print version and build and exit"},
     {"help", BOOLEAN, "false", S(show_help), "print this and exit"},
-    {"wait", BOOLEAN, "false", S(wait_ready), "poll the sidecar on this machine until it is ready, then exit"},
+    {"wait", BOOLEAN, "false", S(wait_ready),
+     "poll the sidecar on this machine until it is ready, then exit"},
 };
 
 static const struct {
     const char *name;
     outr_app_protocol protocol, with_tls;
 } protocols[] = {
-    {"http", OUTR_APP_HTTP, OUTR_APP_HTTPS}, {"https", OUTR_APP_HTTPS, OUTR_APP_HTTPS}, {"h2c", OUTR_APP_H2C, OUTR_APP_H2C},
-    {"grpc", OUTR_APP_GRPC, OUTR_APP_GRPCS}, {"grpcs", OUTR_APP_GRPCS, OUTR_APP_GRPCS},
+    {"http", OUTR_APP_HTTP, OUTR_APP_HTTPS},   {"https", OUTR_APP_HTTPS, OUTR_APP_HTTPS},
+    {"h2c", OUTR_APP_H2C, OUTR_APP_H2C},       {"grpc", OUTR_APP_GRPC, OUTR_APP_GRPCS},
+    {"grpcs", OUTR_APP_GRPCS, OUTR_APP_GRPCS},
 };
 
 static bool is_boolean(kind k)
@@ -213,12 +234,14 @@ static outr_code read_argv(raw *r, outr_arena *arena, int argc, char *const *arg
     for (int i = 1; i < argc; i++) {
         outr_str arg = outr_str_from(argv[i]), name;
         if (arg.n < 2 || arg.p[0] != '-')
-            return outr_fail(err, OUTR_INVALID_ARGUMENT, "\"%s\" is not a flag; see --help", argv[i]);
+            return outr_fail(err, OUTR_INVALID_ARGUMENT, "\"%s\" is not a flag; see --help",
+                             argv[i]);
         arg = outr_str_skip(arg, arg.p[1] == '-' ? 2 : 1);
         outr_str value = outr_str_cut(arg, '=', &name);
         const flag *f = find_flag(name);
         if (!f)
-            return outr_fail(err, OUTR_INVALID_ARGUMENT, "unknown flag: --" OUTR_FMT "; see --help", OUTR_ARG(name));
+            return outr_fail(err, OUTR_INVALID_ARGUMENT, "unknown flag: --" OUTR_FMT "; see --help",
+                             OUTR_ARG(name));
         if (!value.p && is_boolean(f->kind))
             value = OUTR_STR("true");
         else if (!value.p && ++i == argc)
@@ -226,7 +249,9 @@ static outr_code read_argv(raw *r, outr_arena *arena, int argc, char *const *arg
         else if (!value.p)
             value = outr_str_from(argv[i]);
         if (!set_flag(f, r, value))
-            return outr_fail(err, OUTR_INVALID_ARGUMENT, "invalid argument \"" OUTR_FMT "\" for --%s (%s)", OUTR_ARG(value), f->name, f->text);
+            return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                             "invalid argument \"" OUTR_FMT "\" for --%s (%s)", OUTR_ARG(value),
+                             f->name, f->text);
         r->is_body_given |= strcmp(f->name, "max-body-size") == 0;
         r->is_buffer_given |= strcmp(f->name, "read-buffer-size") == 0;
         if (f->kind != UNUSED && f->kind != UNUSED_BOOLEAN)
@@ -238,7 +263,7 @@ static outr_code read_argv(raw *r, outr_arena *arena, int argc, char *const *arg
     return OUTR_OK;
 }
 
-/* ---- environment ------------------------------------------------------------------------------- */
+/* ---- environment ----------------------------------------------------------------------------- */
 
 static const char *variable(char *const *envp, const char *name)
 {
@@ -287,8 +312,10 @@ static void note_variables(outr_settings *s, char *const *envp)
 
 static void read_environment(outr_settings *s, char *const *envp)
 {
-    const char *namespace_ = variable(envp, "NAMESPACE"), *loops = variable(envp, "OUTRIGGER_LOOPS");
-    const char *max_values = variable(envp, "OUTRIGGER_METRICS_MAX_VALUES"), *no_h2c = variable(envp, "DAPR_HTTP_DISABLE_H2C");
+    const char *namespace_ = variable(envp, "NAMESPACE"),
+               *loops = variable(envp, "OUTRIGGER_LOOPS");
+    const char *max_values = variable(envp, "OUTRIGGER_METRICS_MAX_VALUES"),
+               *no_h2c = variable(envp, "DAPR_HTTP_DISABLE_H2C");
     bool is_off = false;
     uint64_t count;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -309,7 +336,7 @@ static void read_environment(outr_settings *s, char *const *envp)
         s->metrics_max_values = count;
 }
 
-/* ---- checks ------------------------------------------------------------------------------------ */
+/* ---- checks ---------------------------------------------------------------------------------- */
 
 static outr_code check_ports(const outr_settings *s, outr_err *err)
 {
@@ -317,14 +344,18 @@ static outr_code check_ports(const outr_settings *s, outr_err *err)
         const char *name;
         uint16_t port;
     } ports[] = {
-        {"app-port", s->app_port}, {"dapr-http-port", s->unix_socket_dir.n ? 0 : s->http_port},
-        {"dapr-grpc-port", s->unix_socket_dir.n ? 0 : s->grpc_port}, {"dapr-internal-grpc-port", s->internal_port},
-        {"dapr-public-port", s->public_port}, {"metrics-port", s->enable_metrics ? s->metrics_port : 0},
+        {"app-port", s->app_port},
+        {"dapr-http-port", s->unix_socket_dir.n ? 0 : s->http_port},
+        {"dapr-grpc-port", s->unix_socket_dir.n ? 0 : s->grpc_port},
+        {"dapr-internal-grpc-port", s->internal_port},
+        {"dapr-public-port", s->public_port},
+        {"metrics-port", s->enable_metrics ? s->metrics_port : 0},
     };
     for (size_t i = 0; i < OUTR_LEN(ports); i++) {
         for (size_t j = i + 1; j < OUTR_LEN(ports); j++) {
             if (ports[i].port && ports[i].port == ports[j].port)
-                return outr_fail(err, OUTR_INVALID_ARGUMENT, "--%s and --%s are both %u", ports[i].name, ports[j].name, ports[i].port);
+                return outr_fail(err, OUTR_INVALID_ARGUMENT, "--%s and --%s are both %u",
+                                 ports[i].name, ports[j].name, ports[i].port);
         }
     }
     return OUTR_OK;
@@ -334,15 +365,20 @@ static outr_code check(raw *r, outr_err *err)
 {
     outr_settings *s = &r->s;
     if (outr_str_is(s->mode, "kubernetes"))
-        return outr_fail(err, OUTR_UNIMPLEMENTED, "--mode kubernetes: this sidecar is self-hosted only");
+        return outr_fail(err, OUTR_UNIMPLEMENTED,
+                         "--mode kubernetes: this sidecar is self-hosted only");
     if (!outr_str_is(s->mode, "standalone"))
-        return outr_fail(err, OUTR_INVALID_ARGUMENT, "--mode \"" OUTR_FMT "\": must be standalone", OUTR_ARG(s->mode));
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "--mode \"" OUTR_FMT "\": must be standalone",
+                         OUTR_ARG(s->mode));
     if (s->app_id.n == 0)
         return outr_fail(err, OUTR_INVALID_ARGUMENT, "--app-id is required");
     if (outr_str_find(s->app_id, '.') >= 0)
-        return outr_fail(err, OUTR_INVALID_ARGUMENT, "--app-id \"" OUTR_FMT "\": must not contain a dot", OUTR_ARG(s->app_id));
+        return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                         "--app-id \"" OUTR_FMT "\": must not contain a dot", OUTR_ARG(s->app_id));
     if (s->app_health_check && r->timeout_ms > r->interval_s * 1000)
-        return outr_fail(err, OUTR_INVALID_ARGUMENT, "--app-health-probe-timeout must not be longer than --app-health-probe-interval");
+        return outr_fail(
+            err, OUTR_INVALID_ARGUMENT,
+            "--app-health-probe-timeout must not be longer than --app-health-probe-interval");
     if (r->block_ns < 0 || r->reconcile_ns < 0)
         return outr_fail(err, OUTR_INVALID_ARGUMENT, "durations must not be negative");
     return check_ports(s, err);
@@ -384,8 +420,8 @@ static void derive(raw *r)
     }
 }
 
-outr_code outr_settings_parse(outr_settings *out, outr_arena *arena, int argc, char *const *argv, char *const *envp,
-                              int *exit_code, outr_err *err)
+outr_code outr_settings_parse(outr_settings *out, outr_arena *arena, int argc, char *const *argv,
+                              char *const *envp, int *exit_code, outr_err *err)
 {
     raw *r = outr_arena_alloc(arena, sizeof *r);
     r->s.api_logging = -1;
@@ -400,7 +436,8 @@ outr_code outr_settings_parse(outr_settings *out, outr_arena *arena, int argc, c
     if (rc)
         return rc;
     *exit_code = 1;
-    bool is_run = !r->s.show_help && !r->s.show_version && !r->s.show_build_info && !r->s.wait_ready;
+    bool is_run =
+        !r->s.show_help && !r->s.show_version && !r->s.show_build_info && !r->s.wait_ready;
     derive(r);
     if (is_run && (rc = check(r, err)))
         return rc;
@@ -410,15 +447,20 @@ outr_code outr_settings_parse(outr_settings *out, outr_arena *arena, int argc, c
 
 void outr_settings_help(outr_buf *out)
 {
-    outr_buf_z(out, "outriggerd - a sidecar beside your app (Dapr " OUTR_DAPR_VERSION " compatible)\n\nusage: outriggerd --app-id ID [flags]\n\n");
+    outr_buf_z(out, "outriggerd - a sidecar beside your app (Dapr " OUTR_DAPR_VERSION
+                    " compatible)\n\nusage: outriggerd --app-id ID [flags]\n\n");
     for (size_t i = 0; i < OUTR_LEN(flags); i++) {
         const flag *f = &flags[i];
         outr_buf_printf(out, "  --%-36s %s", f->name, f->text);
         if (f->otherwise[0] && !is_boolean(f->kind))
             outr_buf_printf(out, " (default %s)", f->otherwise);
-        outr_buf_z(out, f->kind == UNUSED || f->kind == UNUSED_BOOLEAN ? " [accepted, no function yet]\n" : "\n");
+        outr_buf_z(out, f->kind == UNUSED || f->kind == UNUSED_BOOLEAN
+                            ? " [accepted, no function yet]\n"
+                            : "\n");
     }
-    outr_buf_z(out, "\nenvironment: NAMESPACE, DAPR_API_TOKEN, APP_API_TOKEN, DAPR_HOST_IP, DAPR_ENV_KEYS, DAPR_HTTP_DISABLE_H2C,\n"
-                    "  OUTRIGGER_LOOPS (event loops, default: cores), OUTRIGGER_METRICS_MAX_VALUES (distinct values per label, default 100),\n"
+    outr_buf_z(out, "\nenvironment: NAMESPACE, DAPR_API_TOKEN, APP_API_TOKEN, DAPR_HOST_IP, "
+                    "DAPR_ENV_KEYS, DAPR_HTTP_DISABLE_H2C,\n"
+                    "  OUTRIGGER_LOOPS (event loops, default: cores), OUTRIGGER_METRICS_MAX_VALUES "
+                    "(distinct values per label, default 100),\n"
                     "  OUTRIGGER_RUN_DIR (per-user runtime directory)\n");
 }

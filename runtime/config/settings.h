@@ -36,7 +36,8 @@ typedef struct outr_settings {
     uint64_t app_health_interval_ns, app_health_timeout_ns;
     int64_t app_health_threshold;
     bool skip_app_config, skip_app_subscribe; /* --disable-init-endpoints */
-    uint16_t http_port, grpc_port, internal_port, public_port, metrics_port; /* internal 0: pick; public 0: off */
+    /* internal 0: pick; public 0: off */
+    uint16_t http_port, grpc_port, internal_port, public_port, metrics_port;
     outr_strs listen_addresses;           /* API servers; empty: all interfaces */
     outr_str internal_listen_address, public_listen_address, metrics_listen_address;
     outr_str unix_socket_dir;             /* NONE: TCP */

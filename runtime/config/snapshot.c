@@ -40,7 +40,7 @@ static void *add(loader *l, list *to)
     return to->items + to->count++ * to->size;
 }
 
-/* ---- files ------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static outr_code read_file(outr_arena *arena, const char *path, outr_str *out, outr_err *err)
 {
@@ -50,7 +50,8 @@ static outr_code read_file(outr_arena *arena, const char *path, outr_str *out, o
         return outr_fail_errno(err, errno, "%s", path);
     if (fstat(fd, &st) || !S_ISREG(st.st_mode) || (size_t)st.st_size > FILE_MAX_BYTES) {
         close(fd);
-        return outr_fail(err, OUTR_INVALID_ARGUMENT, "%s: not a file of at most %zu bytes", path, FILE_MAX_BYTES);
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "%s: not a file of at most %zu bytes", path,
+                         FILE_MAX_BYTES);
     }
     char *text = outr_arena_alloc(arena, (size_t)st.st_size + 1);
     size_t n = 0;
@@ -71,11 +72,12 @@ static bool is_yaml(const char *name)
     return outr_str_ends(s, OUTR_STR(".yaml")) || outr_str_ends(s, OUTR_STR(".yml"));
 }
 
-/* ---- documents --------------------------------------------------------------------------------- */
+/* ---- documents ------------------------------------------------------------------------------- */
 
 static bool is_in_scope(const loader *l, const outr_resource *r)
 {
-    if (l->settings->has_namespace && r->namespace_.n && !outr_str_eq(r->namespace_, l->settings->namespace_))
+    if (l->settings->has_namespace && r->namespace_.n &&
+        !outr_str_eq(r->namespace_, l->settings->namespace_))
         return false;
     for (size_t i = 0; i < r->scope_count; i++) {
         if (outr_str_eq(r->scopes[i], l->settings->app_id))
@@ -84,10 +86,12 @@ static bool is_in_scope(const loader *l, const outr_resource *r)
     return r->scope_count == 0;
 }
 
-static void read_base(loader *l, const outr_yaml *root, const char *file, outr_resource *out, outr_binder *b)
+static void read_base(loader *l, const outr_yaml *root, const char *file, outr_resource *out,
+                      outr_binder *b)
 {
     const outr_yaml *meta = outr_yaml_find(root, "metadata"), *name = outr_yaml_find(meta, "name");
-    const outr_yaml *ns = outr_yaml_find(meta, "namespace"), *scopes = outr_yaml_find(root, "scopes");
+    const outr_yaml *ns = outr_yaml_find(meta, "namespace"),
+                    *scopes = outr_yaml_find(root, "scopes");
     OUTR_AUTO(outr_buf) json = OUTR_BUF_MAX(FILE_MAX_BYTES * 2);
     if (outr_yaml_is_null(name) || name->text.n == 0)
         outr_bind_error(b, name ? name : root, "metadata.name: required");
@@ -118,11 +122,13 @@ static outr_str text_of(const outr_yaml *root, const char *key)
 static bool is_denied(const loader *l, const outr_component_spec *spec)
 {
     const outr_configuration *c = &l->snapshot->configuration;
-    outr_str full = outr_arena_printf(l->arena, OUTR_FMT "/" OUTR_FMT, OUTR_ARG(spec->type), OUTR_ARG(spec->version));
+    outr_str full = outr_arena_printf(l->arena, OUTR_FMT "/" OUTR_FMT, OUTR_ARG(spec->type),
+                                      OUTR_ARG(spec->version));
     for (size_t i = 0; i < c->denied_component_count; i++) {
         outr_str rule = c->denied_components[i];
-        if (outr_str_ends(rule, OUTR_STR("*")) ? outr_str_istarts(full, outr_str_head(rule, rule.n - 1))
-                                               : outr_str_ieq(rule, full) || outr_str_ieq(rule, spec->type))
+        if (outr_str_ends(rule, OUTR_STR("*"))
+                ? outr_str_istarts(full, outr_str_head(rule, rule.n - 1))
+                : outr_str_ieq(rule, full) || outr_str_ieq(rule, spec->type))
             return true;
     }
     return false;
@@ -133,19 +139,25 @@ static void check_duplicate(loader *l, const list *of, const outr_resource *r)
     for (size_t i = 0; i + 1 < of->count; i++) {
         const outr_resource *other = (const outr_resource *)(void *)(of->items + i * of->size);
         if (outr_str_eq(other->name, r->name) && r->name.n)
-            outr_err_list_add(l->errors, OUTR_ALREADY_EXISTS, OUTR_FMT ":%d: the name \"" OUTR_FMT "\" is taken by " OUTR_FMT ":%d",
-                              OUTR_ARG(r->file), r->line, OUTR_ARG(r->name), OUTR_ARG(other->file), other->line);
+            outr_err_list_add(l->errors, OUTR_ALREADY_EXISTS,
+                              OUTR_FMT ":%d: the name \"" OUTR_FMT "\" is taken by " OUTR_FMT ":%d",
+                              OUTR_ARG(r->file), r->line, OUTR_ARG(r->name), OUTR_ARG(other->file),
+                              other->line);
     }
 }
 
-static void read_component(loader *l, const outr_kind_env *env, const outr_yaml *root, const outr_resource *base)
+static void read_component(loader *l, const outr_kind_env *env, const outr_yaml *root,
+                           const outr_resource *base)
 {
     outr_component_spec spec = {.base = *base};
     size_t before = l->errors->count;
     outr_kind_component(env, root, &spec);
     if (l->errors->count == before && is_denied(l, &spec)) {
-        outr_err_list_add(l->warnings, OUTR_PERMISSION_DENIED, OUTR_FMT ":%d: component " OUTR_FMT " of type " OUTR_FMT " is denied by the Configuration",
-                          OUTR_ARG(base->file), base->line, OUTR_ARG(base->name), OUTR_ARG(spec.type));
+        outr_err_list_add(l->warnings, OUTR_PERMISSION_DENIED,
+                          OUTR_FMT ":%d: component " OUTR_FMT " of type " OUTR_FMT
+                                   " is denied by the Configuration",
+                          OUTR_ARG(base->file), base->line, OUTR_ARG(base->name),
+                          OUTR_ARG(spec.type));
         return;
     }
     *(outr_component_spec *)add(l, &l->components) = spec;
@@ -184,9 +196,11 @@ static void read_document(loader *l, const char *file, const outr_yaml *root)
         outr_kind_resiliency(&env, root, spec);
         check_duplicate(l, &l->resiliencies, &base);
     } else if (outr_str_is(kind, "Configuration")) {
-        l->snapshot->folder_configuration_digest = l->snapshot->folder_configuration_digest * 31 + base.digest;
+        l->snapshot->folder_configuration_digest =
+            l->snapshot->folder_configuration_digest * 31 + base.digest;
     } else {
-        outr_bind_warning(&binder, root, "kind \"" OUTR_FMT "\" is not acted on by this version", OUTR_ARG(kind));
+        outr_bind_warning(&binder, root, "kind \"" OUTR_FMT "\" is not acted on by this version",
+                          OUTR_ARG(kind));
     }
 }
 
@@ -195,7 +209,8 @@ static void read_resource_file(loader *l, const char *path)
     outr_str text;
     outr_yaml_doc *docs;
     outr_err err;
-    if (read_file(l->arena, path, &text, &err) || outr_yaml_parse(&docs, l->arena, path, text, NODES_MAX, &err)) {
+    if (read_file(l->arena, path, &text, &err) ||
+        outr_yaml_parse(&docs, l->arena, path, text, NODES_MAX, &err)) {
         outr_err_list_add(l->warnings, err.code, "%s; the file is skipped", err.text);
         return;
     }
@@ -232,7 +247,7 @@ static void read_folder(loader *l, outr_str folder)
     free(entries);
 }
 
-/* ---- Configuration ----------------------------------------------------------------------------- */
+/* ---- Configuration --------------------------------------------------------------------------- */
 
 static bool is_name_char(char c)
 {
@@ -267,7 +282,8 @@ static outr_str expand(const loader *l, outr_str text)
 {
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(FILE_MAX_BYTES * 2);
     outr_str before, name;
-    for (outr_str rest = outr_str_cut(text, '$', &before);; rest = outr_str_cut(rest, '$', &before)) {
+    for (outr_str rest = outr_str_cut(text, '$', &before);;
+         rest = outr_str_cut(rest, '$', &before)) {
         outr_buf_str(&out, before);
         if (!rest.p)
             return outr_arena_str(l->arena, outr_buf_view(&out));
@@ -285,7 +301,8 @@ static void read_configuration(loader *l, const char *path)
     outr_str text;
     outr_yaml_doc *docs;
     outr_err err;
-    if (read_file(l->arena, path, &text, &err) || outr_yaml_parse(&docs, l->arena, path, expand(l, text), NODES_MAX, &err)) {
+    if (read_file(l->arena, path, &text, &err) ||
+        outr_yaml_parse(&docs, l->arena, path, expand(l, text), NODES_MAX, &err)) {
         outr_err_list_add(l->errors, err.code, "%s", err.text);
         return;
     }
@@ -297,16 +314,24 @@ static void read_configuration(loader *l, const char *path)
     }
 }
 
-/* ---- the whole --------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
-outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings, char *const *envp, outr_err_list *errors, outr_err_list *warnings)
+outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings, char *const *envp,
+                             outr_err_list *errors, outr_err_list *warnings)
 {
     outr_arena *arena = outr_arena_new(ARENA_MAX);
     outr_snapshot *s = outr_arena_alloc(arena, sizeof *s);
     loader l = {
-        .snapshot = s, .arena = arena, .settings = settings, .envp = envp, .errors = errors, .warnings = warnings,
-        .components.size = sizeof(outr_component_spec), .subscriptions.size = sizeof(outr_subscription_spec),
-        .endpoints.size = sizeof(outr_endpoint_spec), .resiliencies.size = sizeof(outr_resiliency_spec),
+        .snapshot = s,
+        .arena = arena,
+        .settings = settings,
+        .envp = envp,
+        .errors = errors,
+        .warnings = warnings,
+        .components.size = sizeof(outr_component_spec),
+        .subscriptions.size = sizeof(outr_subscription_spec),
+        .endpoints.size = sizeof(outr_endpoint_spec),
+        .resiliencies.size = sizeof(outr_resiliency_spec),
     };
     s->refs = 1;
     s->arena = arena;

@@ -14,8 +14,10 @@ typedef struct outr_snapshot {
     uint32_t refs;                       /* atomic */
     struct outr_arena *arena;
     outr_configuration configuration;
-    uint64_t folder_configuration_digest; /* of Configurations in resource folders: only whether they changed */
-    const outr_component_spec *components; size_t component_count;     /* in file order, filtered by scope and namespace */
+    /* of Configurations in resource folders: only whether they changed */
+    uint64_t folder_configuration_digest;
+    /* in file order, filtered by scope and namespace */
+    const outr_component_spec *components; size_t component_count;
     const outr_subscription_spec *subscriptions; size_t subscription_count;
     const outr_endpoint_spec *endpoints; size_t endpoint_count;
     const outr_resiliency_spec *resiliencies; size_t resiliency_count;

@@ -3,8 +3,11 @@
 /* Never from a client, never to an app under the client's hand: they say who calls. */
 static bool is_internal(outr_str name)
 {
-    static const char *const names[] = {"dapr-caller-app-id", "dapr-caller-namespace", "dapr-callee-app-id", "destination-app-id", "dapr-app-id", OUTR__ERROR_HEADER};
-    if (name.n < 11 || (((unsigned char)name.p[0] | 0x20) != 'd' && ((unsigned char)name.p[0] | 0x20) != 'o'))
+    static const char *const names[] = {"dapr-caller-app-id", "dapr-caller-namespace",
+                                        "dapr-callee-app-id", "destination-app-id",
+                                        "dapr-app-id",        OUTR__ERROR_HEADER};
+    if (name.n < 11 ||
+        (((unsigned char)name.p[0] | 0x20) != 'd' && ((unsigned char)name.p[0] | 0x20) != 'o'))
         return false;
     for (size_t i = 0; i < OUTR_LEN(names); i++) {
         if (outr_str_iis(name, names[i]))
@@ -21,11 +24,13 @@ static bool is_bin(outr_str name)
 /* The trace headers are written anew where this hop has a span, and where the client's were understood:
  * of a later version only what version 00 has is passed on (W3C Trace Context section 3.2.2.3). What was
  * not understood passes as it is, tracestate only together with a traceparent. */
-static void add_trace(outr_headers *out, const outr_headers *in, const outr_trace *trace, bool is_traced, bool always)
+static void add_trace(outr_headers *out, const outr_headers *in, const outr_trace *trace,
+                      bool is_traced, bool always)
 {
     outr_str given = outr_headers_get(in, "traceparent");
     outr_str state = is_traced ? trace->state : outr_headers_get(in, "tracestate");
-    if (is_traced || trace->is_valid || (always && given.p == NULL) || (given.p && outr_str_trim(given).n == 0)) {
+    if (is_traced || trace->is_valid || (always && given.p == NULL) ||
+        (given.p && outr_str_trim(given).n == 0)) {
         char *text = outr_arena_alloc(out->arena, OUTR_TRACEPARENT_LEN + 1);
         outr_trace_write(trace, text);
         outr_headers_add(out, OUTR_STR("traceparent"), outr_str_of(text, OUTR_TRACEPARENT_LEN));
@@ -58,7 +63,8 @@ static void copy_request(outr_headers *out, const outr_headers *in)
 {
     for (size_t i = 0; i < in->count; i++) {
         const outr_header *h = &in->items[i];
-        if (is_internal(h->name) || outr_header_is_hop_by_hop(in, h->name) || outr_str_iis(h->name, "dapr-api-token") || is_trace(h->name) || is_bin(h->name))
+        if (is_internal(h->name) || outr_header_is_hop_by_hop(in, h->name) ||
+            outr_str_iis(h->name, "dapr-api-token") || is_trace(h->name) || is_bin(h->name))
             continue;
         if (outr_str_iis(h->name, "baggage") && outr_headers_has(out, "baggage"))
             continue; /* only the first was looked at */
@@ -74,10 +80,12 @@ static void append(outr_headers *out, const char *name, outr_str value)
         if (outr_str_iis(out->items[i].name, name) && out->items[i].value.n > 0)
             given = outr_arena_join(out->arena, given, out->items[i].value, OUTR_STR(", "));
     }
-    outr_headers_set(out, outr_str_from(name), outr_arena_join(out->arena, given, value, OUTR_STR_NONE));
+    outr_headers_set(out, outr_str_from(name),
+                     outr_arena_join(out->arena, given, value, OUTR_STR_NONE));
 }
 
-void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_exchange *x, const outr__target *target, const outr_trace *trace, bool is_traced)
+void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_exchange *x,
+                           const outr__target *target, const outr_trace *trace, bool is_traced)
 {
     const outr_headers *in = &x->req.headers;
     const outr_mesh_options *o = &mesh->o;
@@ -91,9 +99,11 @@ void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_
     add_trace(out, in, trace, is_traced, false);
 }
 
-void outr__headers_to_app(outr_headers *out, const outr_headers *in, bool is_of_peer, const outr_trace *trace, bool is_traced)
+void outr__headers_to_app(outr_headers *out, const outr_headers *in, bool is_of_peer,
+                          const outr_trace *trace, bool is_traced)
 {
-    static const char *const said[] = {"dapr-caller-app-id", "dapr-caller-namespace", "dapr-callee-app-id"};
+    static const char *const said[] = {"dapr-caller-app-id", "dapr-caller-namespace",
+                                       "dapr-callee-app-id"};
     copy_request(out, in);
     for (size_t i = 0; is_of_peer && i < OUTR_LEN(said); i++) {
         outr_str value = outr_headers_get(in, said[i]);
@@ -103,11 +113,13 @@ void outr__headers_to_app(outr_headers *out, const outr_headers *in, bool is_of_
     add_trace(out, in, trace, is_traced, true);
 }
 
-void outr__headers_to_outside(outr_headers *out, const outr_headers *in, const outr__target *target, const outr_trace *trace, bool is_traced)
+void outr__headers_to_outside(outr_headers *out, const outr_headers *in, const outr__target *target,
+                              const outr_trace *trace, bool is_traced)
 {
     copy_request(out, in);
     for (size_t i = 0; target->endpoint && i < target->endpoint->header_count; i++)
-        outr_headers_set(out, target->endpoint->headers[i].name, target->endpoint->headers[i].value);
+        outr_headers_set(out, target->endpoint->headers[i].name,
+                         target->endpoint->headers[i].value);
     add_trace(out, in, trace, is_traced, true);
 }
 
@@ -115,7 +127,8 @@ void outr__headers_of_answer(outr_headers *out, const outr_headers *in)
 {
     for (size_t i = 0; i < in->count; i++) {
         const outr_header *h = &in->items[i];
-        if (outr_header_is_hop_by_hop(in, h->name) || is_bin(h->name) || outr_str_iis(h->name, OUTR__ERROR_HEADER))
+        if (outr_header_is_hop_by_hop(in, h->name) || is_bin(h->name) ||
+            outr_str_iis(h->name, OUTR__ERROR_HEADER))
             continue;
         outr_headers_add(out, name_beyond_grpc(out, h->name), h->value);
     }

@@ -5,7 +5,7 @@
 #include "base/url.h"
 #include "mesh/mesh.h"
 
-/* ---- target.c: who is meant, and which path ---------------------------------------------------- */
+/* ---- target.c: who is meant, and which path -------------------------------------------------- */
 
 typedef struct outr__target {
     enum { OUTR__APP, OUTR__URL, OUTR__ENDPOINT } kind;
@@ -16,33 +16,41 @@ typedef struct outr__target {
 
 /* INVALID_ARGUMENT: no such form, or names longer than OUTR__NAME_MAX together. */
 #define OUTR__NAME_MAX 400
-outr_code outr__target_parse(outr__target *out, outr_str text, const outr_snapshot *snapshot, const outr_settings *settings, outr_err *err);
+outr_code outr__target_parse(outr__target *out, outr_str text, const outr_snapshot *snapshot,
+                             const outr_settings *settings, outr_err *err);
 /* Checks and cleans the decoded method and writes it as a request target: "/a%20b?x=1". */
-outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method, outr_str query, outr_err *err);
+outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method, outr_str query,
+                              outr_err *err);
 /* As Go spells verbs: known ones in upper case, others POST; CONNECT is refused. */
 outr_code outr__verb(outr_str *out, outr_str method, outr_err *err);
 bool outr__is_idempotent(outr_str verb);
 
-/* ---- headers.c: what crosses a hop (contract/invocation.md sections 4 to 6) --------------------- */
+/* ---- headers.c: what crosses a hop (contract/invocation.md sections 4 to 6) ------------------ */
 
-#define OUTR__ERROR_HEADER "outrigger-error" /* <gRPC code>: the peer's sidecar failed, not its app */
+/* <gRPC code>: the peer's sidecar failed, not its app */
+#define OUTR__ERROR_HEADER "outrigger-error"
 
 /* From the client to the peer's sidecar. */
-void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_exchange *x, const outr__target *target, const outr_trace *trace, bool is_traced);
+void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_exchange *x,
+                           const outr__target *target, const outr_trace *trace, bool is_traced);
 /* To an app: from a peer's request, which says who calls, or a client's own for a local call. */
-void outr__headers_to_app(outr_headers *out, const outr_headers *in, bool is_of_peer, const outr_trace *trace, bool is_traced);
+void outr__headers_to_app(outr_headers *out, const outr_headers *in, bool is_of_peer,
+                          const outr_trace *trace, bool is_traced);
 /* To a URL or HTTPEndpoint. */
-void outr__headers_to_outside(outr_headers *out, const outr_headers *in, const outr__target *target, const outr_trace *trace, bool is_traced);
+void outr__headers_to_outside(outr_headers *out, const outr_headers *in, const outr__target *target,
+                              const outr_trace *trace, bool is_traced);
 /* Of an answer, in either direction. */
 void outr__headers_of_answer(outr_headers *out, const outr_headers *in);
 
-/* ---- relay.c: an answer on its way back --------------------------------------------------------- */
+/* ---- relay.c: an answer on its way back ------------------------------------------------------ */
 
 typedef struct outr__relay {
     outr_exchange *x;
     outr_http_call *call;
-    bool guesses_type;                 /* an answer without Content-Type gets one from its first bytes */
-    void (*on_head)(struct outr__relay *relay, outr_http_response *head); /* before it goes out; may be NULL */
+    /* an answer without Content-Type gets one from its first bytes */
+    bool guesses_type;
+    /* before it goes out; may be NULL */
+    void (*on_head)(struct outr__relay *relay, outr_http_response *head);
     bool has_head;                     /* the head has gone out */
     /* machinery */
     outr_http_response head;
@@ -60,7 +68,7 @@ typedef struct outr__limiter {
 } outr__limiter;
 outr_source *outr__limiter_init(outr__limiter *limiter, outr_source *from, uint64_t max);
 
-/* ---- peers.c: instances of an app and connections to them ---------------------------------------- */
+/* ---- peers.c: instances of an app and connections to them ------------------------------------ */
 
 typedef struct outr__peer outr__peer;
 typedef struct outr__peers outr__peers;
@@ -87,7 +95,7 @@ void outr__pick_start(outr__peers *peers, outr__pick *pick, outr_arena *arena, o
 outr_http_pool *outr__peer_pool(outr__peer *peer);
 void outr__peer_release(outr__peer *peer, bool has_failed);
 
-/* ---- outside.c: pools for URLs -------------------------------------------------------------------- */
+/* ---- outside.c: pools for URLs --------------------------------------------------------------- */
 
 /* As Host says it: an IPv6 address in brackets, the port when one was given. */
 outr_str outr__authority(outr_arena *arena, const outr_url *url);
@@ -107,7 +115,7 @@ outr__outside *outr__outside_new(const outr_mesh_options *o);
 void outr__outside_free(outr__outside *outside);
 void outr__reach_start(outr__outside *outside, outr__reach *reach, outr_arena *arena, outr_op *op);
 
-/* ---- the mesh itself ------------------------------------------------------------------------------ */
+/* ---- the mesh itself ------------------------------------------------------------------------- */
 
 struct outr_mesh {
     outr_mesh_options o;

@@ -36,9 +36,21 @@ typedef struct call {
     bool is_limited, is_gathering, is_cancelled;
 } call;
 
-static const outr_metric_desc req_sent = {"dapr_runtime_service_invocation_req_sent_total", "invocations sent", OUTR_COUNTER, 0, {"dst_app_id", "type"}};
-static const outr_metric_desc res_recv = {"dapr_runtime_service_invocation_res_recv_total", "answers received", OUTR_COUNTER, 0, {"src_app_id", "status", "type"}};
-static const outr_metric_desc res_latency = {"dapr_runtime_service_invocation_res_recv_latency_ms", "request sent to headers received, ms", OUTR_HISTOGRAM, OUTR_BUCKETS_LATENCY_MS, {"src_app_id", "status"}};
+static const outr_metric_desc req_sent = {"dapr_runtime_service_invocation_req_sent_total",
+                                          "invocations sent",
+                                          OUTR_COUNTER,
+                                          0,
+                                          {"dst_app_id", "type"}};
+static const outr_metric_desc res_recv = {"dapr_runtime_service_invocation_res_recv_total",
+                                          "answers received",
+                                          OUTR_COUNTER,
+                                          0,
+                                          {"src_app_id", "status", "type"}};
+static const outr_metric_desc res_latency = {"dapr_runtime_service_invocation_res_recv_latency_ms",
+                                             "request sent to headers received, ms",
+                                             OUTR_HISTOGRAM,
+                                             OUTR_BUCKETS_LATENCY_MS,
+                                             {"src_app_id", "status"}};
 
 static call *of(outr_steps *steps)
 {
@@ -50,7 +62,7 @@ static bool is_traced(const call *c)
     return c->mesh->trace.is_on;
 }
 
-/* ---- the end ---------------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 static void end_call(call *c, const outr_err *err)
 {
@@ -76,7 +88,7 @@ static int step_failed(outr_steps *steps)
     return OUTR_END;
 }
 
-/* ---- the answer ------------------------------------------------------------------------------------- */
+/* ---- the answer ------------------------------------------------------------------------------ */
 
 static void on_relay_head(outr__relay *relay, outr_http_response *head)
 {
@@ -91,9 +103,12 @@ static void count_answer(call *c, int status)
     char text[20];
     if (!shard || c->target.kind != OUTR__APP)
         return;
-    const outr_str labels[] = {c->target.app_id, outr_str_decimal(text, (uint64_t)status), c->req.content_length < 0 ? OUTR_STR("streaming") : OUTR_STR("unary")};
+    const outr_str labels[] = {c->target.app_id, outr_str_decimal(text, (uint64_t)status),
+                               c->req.content_length < 0 ? OUTR_STR("streaming")
+                                                         : OUTR_STR("unary")};
     outr_metric_count(shard, &res_recv, labels, 1);
-    outr_metric_count(shard, &res_latency, labels, (double)(outr_loop_update(c->mesh->o.loop) - c->sent_ns) / (double)OUTR_MS);
+    outr_metric_count(shard, &res_latency, labels,
+                      (double)(outr_loop_update(c->mesh->o.loop) - c->sent_ns) / (double)OUTR_MS);
 }
 
 static void on_peer_error(outr_gather *gather, const outr_err *err)
@@ -111,7 +126,8 @@ static void on_peer_error(outr_gather *gather, const outr_err *err)
 static bool take_peer_error(call *c, outr_http_call *http)
 {
     uint64_t code;
-    if (c->target.kind != OUTR__APP || !outr_str_to_u64(outr_headers_get(&http->head.headers, OUTR__ERROR_HEADER), 16, &code))
+    if (c->target.kind != OUTR__APP ||
+        !outr_str_to_u64(outr_headers_get(&http->head.headers, OUTR__ERROR_HEADER), 16, &code))
         return false;
     outr_fail(&c->err, (outr_code)code, "rpc error: code = %s", outr_code_name((outr_code)code));
     if (http->response) {
@@ -144,7 +160,7 @@ static void on_inform(outr_http_call *http, const outr_http_response *head)
     outr_http_inform(c->x, &copy);
 }
 
-/* ---- steps ------------------------------------------------------------------------------------------- */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 static void on_step_done(outr_op *op)
 {
@@ -175,10 +191,13 @@ static int step_target(outr_steps *steps)
     const outr_http_request *in = &c->x->req;
     int64_t max = c->mesh->o.settings->max_body_bytes;
     outr_err err;
-    if (outr__target_parse(&c->target, invoke->target, c->mesh->snapshot, c->mesh->o.settings, &err))
+    if (outr__target_parse(&c->target, invoke->target, c->mesh->snapshot, c->mesh->o.settings,
+                           &err))
         return fail(c, &err);
-    c->req = (outr_http_request){.scheme = OUTR_STR("http"), .content_length = in->content_length, .upgrade = in->upgrade};
-    if (outr__verb(&c->verb, in->method, &err) || outr__method_target(&c->req.target, c->x->arena, invoke->method, invoke->query, &err))
+    c->req = (outr_http_request){
+        .scheme = OUTR_STR("http"), .content_length = in->content_length, .upgrade = in->upgrade};
+    if (outr__verb(&c->verb, in->method, &err) ||
+        outr__method_target(&c->req.target, c->x->arena, invoke->method, invoke->query, &err))
         return fail(c, &err);
     if (max > 0 && in->content_length > max) {
         outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "stream too large");
@@ -188,17 +207,24 @@ static int step_target(outr_steps *steps)
     c->target_text = c->req.target;
     outr_headers_init(&c->req.headers, c->x->arena);
     prepare_body(c);
-    const outr_str labels[] = {c->target.app_id, in->content_length < 0 ? OUTR_STR("streaming") : OUTR_STR("unary")};
+    const outr_str labels[] = {c->target.app_id,
+                               in->content_length < 0 ? OUTR_STR("streaming") : OUTR_STR("unary")};
     if (c->target.kind != OUTR__APP)
         return CALL_REACH;
     outr_metric_count(outr_loop_metrics(c->mesh->o.loop), &req_sent, labels, 1);
-    bool is_local = outr_str_eq(c->target.app_id, c->mesh->o.settings->app_id) && outr_str_eq(c->target.namespace_, c->mesh->o.settings->namespace_);
+    bool is_local = outr_str_eq(c->target.app_id, c->mesh->o.settings->app_id) &&
+                    outr_str_eq(c->target.namespace_, c->mesh->o.settings->namespace_);
     return is_local ? CALL_LOCAL : CALL_PICK;
 }
 
 static void fill_http(call *c, outr_http_call *http)
 {
-    *http = (outr_http_call){.req = &c->req, .body = c->body, .on_response = on_response, .on_inform = on_inform, .user = c, .arena = c->x->arena};
+    *http = (outr_http_call){.req = &c->req,
+                             .body = c->body,
+                             .on_response = on_response,
+                             .on_inform = on_inform,
+                             .user = c,
+                             .arena = c->x->arena};
     c->sent_ns = outr_loop_now(c->mesh->o.loop);
 }
 
@@ -214,7 +240,8 @@ static int step_local(outr_steps *steps)
         outr_fail(&err, OUTR_INTERNAL, "app is not in a healthy state");
         return fail(c, &err);
     }
-    outr__headers_to_app(&c->req.headers, &c->x->req.headers, false, &c->invoke->trace, is_traced(c));
+    outr__headers_to_app(&c->req.headers, &c->x->req.headers, false, &c->invoke->trace,
+                         is_traced(c));
     fill_http(c, &c->app_call.http);
     c->steps.state = CALL_SEND;
     outr_app_call_start(c->mesh->o.app, &c->app_call, step_op(c));
@@ -243,12 +270,14 @@ static int fail_cancelled(call *c)
 static int step_pick(outr_steps *steps)
 {
     call *c = of(steps);
-    if (c->pick.peer && c->is_cancelled) /* as the answer was on its way: nothing is sent for nobody */
+    /* as the answer was on its way: nothing is sent for nobody */
+    if (c->pick.peer && c->is_cancelled)
         return fail_cancelled(c);
     if (c->pick.peer) { /* the pick of this step is done */
         c->req.authority = c->target.app_id;
         if (c->req.headers.count == 0)
-            outr__headers_to_peer(&c->req.headers, c->mesh, c->x, &c->target, &c->invoke->trace, is_traced(c));
+            outr__headers_to_peer(&c->req.headers, c->mesh, c->x, &c->target, &c->invoke->trace,
+                                  is_traced(c));
         fill_http(c, &c->http);
         c->steps.state = CALL_SEND;
         outr_http_call_start(outr__peer_pool(c->pick.peer), &c->http, step_op(c));
@@ -284,7 +313,8 @@ static int step_reach(outr_steps *steps)
         base.n--;
     c->req.authority = outr__authority(c->x->arena, &c->reach.url);
     c->req.target = outr_arena_join(c->x->arena, base, c->target_text, OUTR_STR_NONE);
-    outr__headers_to_outside(&c->req.headers, &c->x->req.headers, &c->target, &c->invoke->trace, is_traced(c));
+    outr__headers_to_outside(&c->req.headers, &c->x->req.headers, &c->target, &c->invoke->trace,
+                             is_traced(c));
     fill_http(c, &c->http);
     c->steps.state = CALL_SEND;
     outr_http_call_start(c->reach.pool, &c->http, step_op(c));
@@ -294,9 +324,11 @@ static int step_reach(outr_steps *steps)
 /* Nothing happened at the peer, or it may happen twice; and there is still a body to send. */
 static bool may_repeat(const call *c, const outr_http_call *http)
 {
-    if (c->is_cancelled || c->relay.has_head || http->progress == OUTR_CALL_ANSWERED || http->body_taken)
+    if (c->is_cancelled || c->relay.has_head || http->progress == OUTR_CALL_ANSWERED ||
+        http->body_taken)
         return false;
-    return http->progress == OUTR_CALL_NOT_SENT || (outr__is_idempotent(c->verb) && http->was_reused);
+    return http->progress == OUTR_CALL_NOT_SENT ||
+           (outr__is_idempotent(c->verb) && http->was_reused);
 }
 
 /* The try is over. */
@@ -322,10 +354,13 @@ static int step_send(outr_steps *steps)
         if (is_local)
             return c->tries == 1 && http->was_reused ? CALL_LOCAL : fail(c, &err);
         if (c->target.kind != OUTR__APP)
-            return c->tries == 1 && http->was_reused ? (c->reach.op = NULL, CALL_REACH) : fail(c, &err);
+            return c->tries == 1 && http->was_reused ? (c->reach.op = NULL, CALL_REACH)
+                                                     : fail(c, &err);
         bool has_more = c->tries % 4 != 0 && c->pick.tried_count < OUTR_LEN(c->pick.tried);
         c->pick.is_fresh = true;
-        if (has_more && !(c->tries >= 2 && c->round == 0 && c->pick.tried_count >= 2 && c->pick.tried[c->pick.tried_count - 1] == c->pick.tried[c->pick.tried_count - 2]))
+        if (has_more &&
+            !(c->tries >= 2 && c->round == 0 && c->pick.tried_count >= 2 &&
+              c->pick.tried[c->pick.tried_count - 1] == c->pick.tried[c->pick.tried_count - 2]))
             return CALL_PICK;
         c->err = err;
         return CALL_PAUSE;
@@ -351,7 +386,9 @@ static int step_pause(outr_steps *steps)
     }
     if (++c->round >= ROUNDS_MAX) {
         outr_err inner = c->err;
-        outr_fail(&c->err, OUTR_UNAVAILABLE, "failed to invoke target " OUTR_FMT " after %u retries. Error: %s", OUTR_ARG(c->invoke->target), ROUNDS_MAX - 1, inner.text);
+        outr_fail(&c->err, OUTR_UNAVAILABLE,
+                  "failed to invoke target " OUTR_FMT " after %u retries. Error: %s",
+                  OUTR_ARG(c->invoke->target), ROUNDS_MAX - 1, inner.text);
         return CALL_FAILED;
     }
     outr_sleep_start(outr_loop_now(c->mesh->o.loop) + ROUND_PAUSE_NS, step_op(c));
@@ -359,11 +396,14 @@ static int step_pause(outr_steps *steps)
 }
 
 static const outr_step call_steps[] = {
-    [CALL_TARGET] = {"target", step_target, TO(CALL_PICK) | TO(CALL_REACH) | TO(CALL_LOCAL) | TO(CALL_FAILED)},
+    [CALL_TARGET] = {"target", step_target,
+                     TO(CALL_PICK) | TO(CALL_REACH) | TO(CALL_LOCAL) | TO(CALL_FAILED)},
     [CALL_PICK] = {"pick", step_pick, TO(CALL_SEND) | TO(CALL_FAILED)},
     [CALL_REACH] = {"reach", step_reach, TO(CALL_SEND) | TO(CALL_FAILED)},
     [CALL_LOCAL] = {"local", step_local, TO(CALL_SEND) | TO(CALL_FAILED)},
-    [CALL_SEND] = {"send", step_send, TO(CALL_PICK) | TO(CALL_LOCAL) | TO(CALL_REACH) | TO(CALL_PAUSE) | TO(CALL_FAILED)},
+    [CALL_SEND] = {"send", step_send,
+                   TO(CALL_PICK) | TO(CALL_LOCAL) | TO(CALL_REACH) | TO(CALL_PAUSE) |
+                       TO(CALL_FAILED)},
     [CALL_PAUSE] = {"pause", step_pause, TO(CALL_PICK) | TO(CALL_FAILED)},
     [CALL_FAILED] = {"failed", step_failed, 0},
 };

@@ -5,7 +5,8 @@ static void use_snapshot(outr_mesh *mesh, const outr_snapshot *snapshot)
 {
     outr_snapshot *before = mesh->snapshot;
     mesh->snapshot = outr_snapshot_ref(snapshot);
-    mesh->trace = (outr_trace_config){snapshot->configuration.tracing_is_on, snapshot->configuration.sampling_rate};
+    mesh->trace = (outr_trace_config){snapshot->configuration.tracing_is_on,
+                                      snapshot->configuration.sampling_rate};
     outr_snapshot_unref(before);
 }
 
@@ -13,7 +14,9 @@ static outr_str forwarded(const outr_mesh_options *o)
 {
     bool is_v6 = outr_str_find(o->host, ':') >= 0;
     OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(OUTR_KIB);
-    outr_buf_printf(&text, is_v6 ? "for=\"[" OUTR_FMT "]\";by=\"[" OUTR_FMT "]\";host=" OUTR_FMT : "for=" OUTR_FMT ";by=" OUTR_FMT ";host=" OUTR_FMT,
+    outr_buf_printf(&text,
+                    is_v6 ? "for=\"[" OUTR_FMT "]\";by=\"[" OUTR_FMT "]\";host=" OUTR_FMT
+                          : "for=" OUTR_FMT ";by=" OUTR_FMT ";host=" OUTR_FMT,
                     OUTR_ARG(o->host), OUTR_ARG(o->host), OUTR_ARG(o->host_name));
     return outr_str_of(outr_str_dup(outr_buf_view(&text)), text.n);
 }
@@ -45,7 +48,7 @@ void outr_mesh_update(outr_mesh *mesh, const outr_snapshot *snapshot)
     use_snapshot(mesh, snapshot);
 }
 
-/* ---- the resolver ----------------------------------------------------------------------------------- */
+/* ---- the resolver ---------------------------------------------------------------------------- */
 
 static void on_joined(outr_op *inner)
 {
@@ -81,7 +84,8 @@ static void on_cancel(outr_op *op)
 void outr_mesh_resolver_open_start(outr_mesh_resolver_open *req, outr_op *op)
 {
     const outr_configuration *c = &req->snapshot->configuration;
-    outr_str name = c->name_resolution_component.n ? c->name_resolution_component : OUTR_STR("sqlite");
+    outr_str name =
+        c->name_resolution_component.n ? c->name_resolution_component : OUTR_STR("sqlite");
     outr_str version = c->name_resolution_version.n ? c->name_resolution_version : OUTR_STR("v1");
     char type[160];
     outr_err err;
@@ -89,9 +93,12 @@ void outr_mesh_resolver_open_start(outr_mesh_resolver_open *req, outr_op *op)
     req->resolver = NULL;
     outr_op_begin(op, req, on_cancel);
     int n = snprintf(type, sizeof type, "nameresolution." OUTR_FMT, OUTR_ARG(name));
-    const outr_resolver_backend *backend = outr_registry_resolver(outr_str_of(type, OUTR_MIN((size_t)n, sizeof type - 1)), version);
+    const outr_resolver_backend *backend =
+        outr_registry_resolver(outr_str_of(type, OUTR_MIN((size_t)n, sizeof type - 1)), version);
     if (!backend) {
-        outr_fail(&err, OUTR_UNIMPLEMENTED, "name resolution component \"" OUTR_FMT "\" is not in this version", OUTR_ARG(name));
+        outr_fail(&err, OUTR_UNIMPLEMENTED,
+                  "name resolution component \"" OUTR_FMT "\" is not in this version",
+                  OUTR_ARG(name));
         outr_op_fail_soon(op, &err);
         return;
     }

@@ -18,7 +18,8 @@ typedef struct outr_mesh_options {
     outr_loop *loop;
     const outr_settings *settings;
     const outr_snapshot *snapshot;      /* HTTPEndpoints, tracing; referenced */
-    outr_resolver *resolver;            /* shared by all loops; NULL: resolution failed to start, calls say so */
+    /* shared by all loops; NULL: resolution failed to start, calls say so */
+    outr_resolver *resolver;
     outr_app *app;                      /* this loop's; local calls go straight to it */
     outr_str host;                      /* our address, for X-Forwarded-For and Forwarded */
     outr_str host_name;

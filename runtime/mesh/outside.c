@@ -58,7 +58,8 @@ static void on_sweep(outr_timer *timer)
 outr_str outr__authority(outr_arena *arena, const outr_url *url)
 {
     bool is_v6 = outr_str_find(url->host, ':') >= 0;
-    outr_str host = is_v6 ? outr_arena_join(arena, OUTR_STR("["), url->host, OUTR_STR("]")) : url->host;
+    outr_str host =
+        is_v6 ? outr_arena_join(arena, OUTR_STR("["), url->host, OUTR_STR("]")) : url->host;
     return url->port ? outr_arena_printf(arena, OUTR_FMT ":%u", OUTR_ARG(host), url->port) : host;
 }
 
@@ -133,7 +134,8 @@ static void on_looked_up(outr_op *inner)
         .version = OUTR_HTTP_1,
         .tls = tls,
         .server_name = r->url.host,
-        .limits = {.max_header_bytes = OUTR_MAX((size_t)out->o->settings->read_buffer_bytes, 64 * OUTR_KIB)},
+        .limits = {.max_header_bytes =
+                       OUTR_MAX((size_t)out->o->settings->read_buffer_bytes, 64 * OUTR_KIB)},
     };
     g = outr_alloc(sizeof *g);
     g->tls = tls;
@@ -163,7 +165,8 @@ static outr_code check_secrets(const outr_endpoint_spec *e, outr_err *err)
         has_secrets |= e->headers[i].secret_name.n > 0;
     if (!has_secrets)
         return OUTR_OK;
-    return outr_fail(err, OUTR_UNIMPLEMENTED, "HTTPEndpoint " OUTR_FMT ": secretKeyRef is not read by this version",
+    return outr_fail(err, OUTR_UNIMPLEMENTED,
+                     "HTTPEndpoint " OUTR_FMT ": secretKeyRef is not read by this version",
                      OUTR_ARG(e->base.name));
 }
 
@@ -174,13 +177,16 @@ void outr__reach_start(outr__outside *out, outr__reach *r, outr_arena *arena, ou
     r->op = op;
     r->outside = out;
     outr_op_begin(op, r, on_cancel);
-    if (outr_url_parse(&r->url, r->target->base_url, &err) || check_secrets(r->target->endpoint, &err)) {
+    if (outr_url_parse(&r->url, r->target->base_url, &err) ||
+        check_secrets(r->target->endpoint, &err)) {
         outr_op_fail_soon(op, &err);
         return;
     }
     uint16_t port = r->url.port ? r->url.port : is_https(&r->url) ? 443 : 80;
-    r->key = outr_arena_printf(arena, OUTR_FMT "://" OUTR_FMT ":%u#" OUTR_FMT, OUTR_ARG(r->url.scheme), OUTR_ARG(r->url.host), port,
-                               OUTR_ARG(r->target->endpoint ? r->target->endpoint->base.name : OUTR_STR_NONE));
+    r->key = outr_arena_printf(
+        arena, OUTR_FMT "://" OUTR_FMT ":%u#" OUTR_FMT, OUTR_ARG(r->url.scheme),
+        OUTR_ARG(r->url.host), port,
+        OUTR_ARG(r->target->endpoint ? r->target->endpoint->base.name : OUTR_STR_NONE));
     origin *g = outr_map_get(out->origins, r->key);
     bool is_literal = outr_addr_from_ip(&r->lookup.addrs[0], r->url.host, port, NULL) == OUTR_OK;
     if (g && (is_literal || is_fresh(out, g))) {

@@ -1,7 +1,9 @@
 #include "mesh/internal.h"
 
-#define DOWN_NS         OUTR_SEC         /* an instance that could not be reached is the last choice for so long */
-#define ASK_AGAIN       6                /* a name nobody has is asked for so often, as the reference does */
+/* an instance that could not be reached is the last choice for so long */
+#define DOWN_NS         OUTR_SEC
+/* a name nobody has is asked for so often, as the reference does */
+#define ASK_AGAIN       6
 #define ASK_PAUSE_NS    (100 * OUTR_MS)
 #define FORGET_NS       (60 * OUTR_SEC)  /* connections to an instance no name leads to any more */
 #define PING_NS         (10 * OUTR_SEC)
@@ -39,7 +41,7 @@ static void free_if_over(outr__peers *p)
         free(p);
 }
 
-/* ---- peers ------------------------------------------------------------------------------------- */
+/* ---- peers ----------------------------------------------------------------------------------- */
 
 static outr__peer *find_peer(outr__peers *p, const outr_addr *addr)
 {
@@ -52,7 +54,9 @@ static outr__peer *find_peer(outr__peers *p, const outr_addr *addr)
         .loop = p->o->loop,
         .addr = *addr,
         .version = OUTR_HTTP_2,
-        .limits = {.max_header_bytes = OUTR_MIB, .body_idle_ns = 24 * 3600 * OUTR_SEC, .idle_ns = 180 * OUTR_SEC},
+        .limits = {.max_header_bytes = OUTR_MIB,
+                   .body_idle_ns = 24 * 3600 * OUTR_SEC,
+                   .idle_ns = 180 * OUTR_SEC},
         .ping_interval_ns = PING_NS,
         .settings_id = OUTR_MESH_SETTINGS_ID,
         .settings_value = OUTR_MESH_SETTINGS_VALUE,
@@ -124,11 +128,12 @@ static outr__peer *choose(const known *k, const outr__pick *pick, uint64_t now, 
     return best;
 }
 
-/* ---- names ------------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 static outr_str name_key(const outr__pick *pick, char *scratch, size_t size)
 {
-    int n = snprintf(scratch, size, OUTR_FMT "." OUTR_FMT, OUTR_ARG(pick->app_id), OUTR_ARG(pick->namespace_));
+    int n = snprintf(scratch, size, OUTR_FMT "." OUTR_FMT, OUTR_ARG(pick->app_id),
+                     OUTR_ARG(pick->namespace_));
     return outr_str_of(scratch, OUTR_MIN((size_t)n, size - 1));
 }
 
@@ -143,7 +148,8 @@ static void learn(outr__peers *p, outr_str key, const outr_resolve *answer)
     }
     k->fetched_ns = outr_loop_now(p->o->loop);
     if (answer->count == 0 && k->count > 0)
-        return; /* an empty registry does not empty the mesh: what is gone shows when it is called */
+        /* an empty registry does not empty the mesh: what is gone shows when it is called */
+        return;
     for (size_t i = 0; i < k->count; i++)
         k->peers[i]->names--;
     k->count = OUTR_MIN(answer->count, (size_t)INSTANCES_MAX);
@@ -187,7 +193,8 @@ static void on_asked(outr_op *inner)
         return;
     }
     if (inner->err.code && inner->err.code != OUTR_NOT_FOUND) {
-        known *k = outr_map_get(p->names, key); /* the registry is away: what was known still holds */
+        /* the registry is away: what was known still holds */
+        known *k = outr_map_get(p->names, key);
         if (k && k->count > 0) {
             end_pick(pick, k, false);
             return;
@@ -209,7 +216,10 @@ static void on_asked(outr_op *inner)
 static void ask(outr__pick *pick)
 {
     const outr_mesh_options *o = pick->peers->o;
-    pick->resolve = (outr_resolve){.arena = pick->arena, .app_id = pick->app_id, .namespace_ = pick->namespace_, .port = o->internal_port};
+    pick->resolve = (outr_resolve){.arena = pick->arena,
+                                   .app_id = pick->app_id,
+                                   .namespace_ = pick->namespace_,
+                                   .port = o->internal_port};
     outr_op_init(&pick->inner, o->loop, pick->op, 0, on_asked);
     o->resolver->backend->resolve(o->resolver, &pick->resolve, &pick->inner);
 }
@@ -250,7 +260,10 @@ static void refresh_known(outr__pick *pick, known *k, outr_str key)
     r->peers = pick->peers;
     r->peers->refreshing++;
     memcpy(r->key, key.p, key.n);
-    r->resolve = (outr_resolve){.arena = arena, .app_id = outr_arena_str(arena, pick->app_id), .namespace_ = outr_arena_str(arena, pick->namespace_), .port = o->internal_port};
+    r->resolve = (outr_resolve){.arena = arena,
+                                .app_id = outr_arena_str(arena, pick->app_id),
+                                .namespace_ = outr_arena_str(arena, pick->namespace_),
+                                .port = o->internal_port};
     outr_op_init(&r->op, o->loop, NULL, 0, on_refreshed);
     o->resolver->backend->resolve(o->resolver, &r->resolve, &r->op);
 }
@@ -287,12 +300,13 @@ void outr__pick_start(outr__peers *p, outr__pick *pick, outr_arena *arena, outr_
         ask(pick);
         return;
     }
-    if (outr_loop_now(o->loop) - k->fetched_ns > o->resolver->backend->cache_ns && !k->is_refreshing)
+    if (outr_loop_now(o->loop) - k->fetched_ns > o->resolver->backend->cache_ns &&
+        !k->is_refreshing)
         refresh_known(pick, k, key); /* this call goes by what is known */
     end_pick(pick, k, true);
 }
 
-/* ---- making and freeing ------------------------------------------------------------------------ */
+/* ---- making and freeing ---------------------------------------------------------------------- */
 
 outr__peers *outr__peers_new(const outr_mesh_options *o)
 {

@@ -10,21 +10,47 @@ typedef struct signature {
 } signature;
 
 static const signature binary[] = {
-    {"%PDF-", 5, "application/pdf"}, {"%!PS-Adobe-", 11, "application/postscript"}, {"\x89PNG\r\n\x1a\n", 8, "image/png"},
-    {"GIF87a", 6, "image/gif"}, {"GIF89a", 6, "image/gif"}, {"\xff\xd8\xff", 3, "image/jpeg"}, {"BM", 2, "image/bmp"},
-    {"PK\x03\x04", 4, "application/zip"}, {"\x1f\x8b\x08", 3, "application/x-gzip"}, {"OggS\0", 5, "application/ogg"},
-    {"ID3", 3, "audio/mpeg"}, {"\0asm", 4, "application/wasm"}, {"\xef\xbb\xbf", 3, "text/plain; charset=utf-8"},
-    {"\xfe\xff", 2, "text/plain; charset=utf-16be"}, {"\xff\xfe", 2, "text/plain; charset=utf-16le"},
+    {"%PDF-", 5, "application/pdf"},
+    {"%!PS-Adobe-", 11, "application/postscript"},
+    {"\x89PNG\r\n\x1a\n", 8, "image/png"},
+    {"GIF87a", 6, "image/gif"},
+    {"GIF89a", 6, "image/gif"},
+    {"\xff\xd8\xff", 3, "image/jpeg"},
+    {"BM", 2, "image/bmp"},
+    {"PK\x03\x04", 4, "application/zip"},
+    {"\x1f\x8b\x08", 3, "application/x-gzip"},
+    {"OggS\0", 5, "application/ogg"},
+    {"ID3", 3, "audio/mpeg"},
+    {"\0asm", 4, "application/wasm"},
+    {"\xef\xbb\xbf", 3, "text/plain; charset=utf-8"},
+    {"\xfe\xff", 2, "text/plain; charset=utf-16be"},
+    {"\xff\xfe", 2, "text/plain; charset=utf-16le"},
 };
 
-static const char *const html_tags[] = {"<!DOCTYPE HTML", "<HTML", "<HEAD", "<SCRIPT", "<IFRAME", "<H1", "<DIV", "<FONT", "<TABLE",
-                                        "<A", "<STYLE", "<TITLE", "<B", "<BODY", "<BR", "<P", "<!--"};
+static const char *const html_tags[] = {"<!DOCTYPE HTML",
+                                        "<HTML",
+                                        "<HEAD",
+                                        "<SCRIPT",
+                                        "<IFRAME",
+                                        "<H1",
+                                        "<DIV",
+                                        "<FONT",
+                                        "<TABLE",
+                                        "<A",
+                                        "<STYLE",
+                                        "<TITLE",
+                                        "<B",
+                                        "<BODY",
+                                        "<BR",
+                                        "<P",
+                                        "<!--"};
 
 static bool is_html(outr_str text)
 {
     for (size_t i = 0; i < OUTR_LEN(html_tags); i++) {
         outr_str tag = outr_str_from(html_tags[i]);
-        if (text.n > tag.n && outr_str_istarts(text, tag) && (text.p[tag.n] == ' ' || text.p[tag.n] == '>' || i + 1 == OUTR_LEN(html_tags)))
+        if (text.n > tag.n && outr_str_istarts(text, tag) &&
+            (text.p[tag.n] == ' ' || text.p[tag.n] == '>' || i + 1 == OUTR_LEN(html_tags)))
             return true;
     }
     return false;
@@ -49,7 +75,7 @@ static const char *guess(outr_str bytes)
     return "text/plain; charset=utf-8";
 }
 
-/* ---- relaying ------------------------------------------------------------------------------------- */
+/* ---- relaying -------------------------------------------------------------------------------- */
 
 static void send_head(outr__relay *r)
 {
@@ -68,7 +94,8 @@ static bool guess_data(outr_sink *sink, outr_slice own_slice)
 {
     outr__relay *r = of_guesser(sink);
     if (!r->has_head) {
-        outr_headers_add(&r->head.headers, OUTR_STR("Content-Type"), outr_str_from(guess(outr_str_of(own_slice.p, own_slice.n))));
+        outr_headers_add(&r->head.headers, OUTR_STR("Content-Type"),
+                         outr_str_from(guess(outr_str_of(own_slice.p, own_slice.n))));
         send_head(r);
         r->to->source = sink->source; /* resume goes straight to where the bytes come from */
     }
@@ -91,17 +118,20 @@ static void guess_abort(outr_sink *sink, const outr_err *err)
     r->to->ops->abort(r->to, err);
 }
 
-static const outr_sink_ops guesser_ops = {.data = guess_data, .end = guess_end, .abort = guess_abort};
+static const outr_sink_ops guesser_ops = {
+    .data = guess_data, .end = guess_end, .abort = guess_abort};
 
 void outr__relay_answer(outr__relay *r, outr_http_call *call)
 {
     outr_exchange *x = r->x;
     r->call = call;
-    r->head = (outr_http_response){.status = call->head.status, .content_length = call->head.content_length};
+    r->head = (outr_http_response){.status = call->head.status,
+                                   .content_length = call->head.content_length};
     outr_headers_init(&r->head.headers, x->arena);
     outr__headers_of_answer(&r->head.headers, &call->head.headers);
     bool has_type = outr_headers_has(&r->head.headers, "content-type");
-    bool may_guess = r->guesses_type && !has_type && call->head.status != 101 && outr_http_has_body(OUTR_STR("GET"), call->head.status);
+    bool may_guess = r->guesses_type && !has_type && call->head.status != 101 &&
+                     outr_http_has_body(OUTR_STR("GET"), call->head.status);
     if (may_guess && (call->head.status < 200 || call->head.status >= 400)) {
         outr_headers_add(&r->head.headers, OUTR_STR("Content-Type"), OUTR_STR("application/json"));
         may_guess = false;
@@ -111,7 +141,8 @@ void outr__relay_answer(outr__relay *r, outr_http_call *call)
         outr_source_attach(call->response, &r->guesser);
         return;
     }
-    if (!call->response && r->head.content_length < 0 && outr_http_has_body(x->req.method, r->head.status))
+    if (!call->response && r->head.content_length < 0 &&
+        outr_http_has_body(x->req.method, r->head.status))
         r->head.content_length = 0;
     send_head(r);
     if (call->response)
@@ -120,7 +151,7 @@ void outr__relay_answer(outr__relay *r, outr_http_call *call)
         r->to->ops->end(r->to, NULL);
 }
 
-/* ---- limiter -------------------------------------------------------------------------------------- */
+/* ---- limiter --------------------------------------------------------------------------------- */
 
 static bool limit_data(outr_sink *sink, outr_slice own_slice)
 {
@@ -161,7 +192,8 @@ static void limit_abort(outr_sink *sink, const outr_err *err)
     to->ops->abort(to, err);
 }
 
-static const outr_sink_ops limiter_sink_ops = {.data = limit_data, .end = limit_end, .abort = limit_abort};
+static const outr_sink_ops limiter_sink_ops = {
+    .data = limit_data, .end = limit_end, .abort = limit_abort};
 
 static void limit_start(outr_source *source)
 {
@@ -182,7 +214,8 @@ static void limit_cancel(outr_source *source, const outr_err *err)
     outr_source_cancel(from, err);
 }
 
-static const outr_source_ops limiter_source_ops = {.start = limit_start, .resume = limit_resume, .cancel = limit_cancel};
+static const outr_source_ops limiter_source_ops = {
+    .start = limit_start, .resume = limit_resume, .cancel = limit_cancel};
 
 outr_source *outr__limiter_init(outr__limiter *l, outr_source *from, uint64_t max)
 {

@@ -15,8 +15,16 @@ typedef struct served {
     unsigned tries;
 } served;
 
-static const outr_metric_desc req_recv = {"dapr_runtime_service_invocation_req_recv_total", "invocations received", OUTR_COUNTER, 0, {"src_app_id"}};
-static const outr_metric_desc res_sent = {"dapr_runtime_service_invocation_res_sent_total", "answers sent", OUTR_COUNTER, 0, {"dst_app_id", "status"}};
+static const outr_metric_desc req_recv = {"dapr_runtime_service_invocation_req_recv_total",
+                                          "invocations received",
+                                          OUTR_COUNTER,
+                                          0,
+                                          {"src_app_id"}};
+static const outr_metric_desc res_sent = {"dapr_runtime_service_invocation_res_sent_total",
+                                          "answers sent",
+                                          OUTR_COUNTER,
+                                          0,
+                                          {"dst_app_id", "status"}};
 
 /* An error of this sidecar, in a form no app can be mistaken for: the caller strips the header from
  * what apps answer. */
@@ -24,9 +32,12 @@ static void refuse(outr_exchange *x, outr_code code, const char *text)
 {
     outr_http_response head = {.status = 500};
     outr_headers_init(&head.headers, x->arena);
-    outr_headers_add(&head.headers, OUTR_STR(OUTR__ERROR_HEADER), outr_arena_printf(x->arena, "%d", (int)code));
-    outr_headers_add(&head.headers, OUTR_STR("content-type"), OUTR_STR("text/plain; charset=utf-8"));
-    outr_str body = outr_arena_printf(x->arena, "rpc error: code = %s desc = %s", outr_code_name(code), text);
+    outr_headers_add(&head.headers, OUTR_STR(OUTR__ERROR_HEADER),
+                     outr_arena_printf(x->arena, "%d", (int)code));
+    outr_headers_add(&head.headers, OUTR_STR("content-type"),
+                     OUTR_STR("text/plain; charset=utf-8"));
+    outr_str body =
+        outr_arena_printf(x->arena, "rpc error: code = %s desc = %s", outr_code_name(code), text);
     head.content_length = (int64_t)body.n;
     outr_http_reply(x, &head, body);
     outr_http_done(x);
@@ -62,7 +73,9 @@ static void on_done(outr_op *op)
     served *s = OUTR_CONTAINER(op, served, op);
     outr_exchange *x = s->x;
     const outr_http_call *http = &s->call.http;
-    bool is_stale = op->err.code == OUTR_UNAVAILABLE && http->was_reused && http->progress == OUTR_CALL_SENT && !http->body_taken && outr__is_idempotent(s->req.method);
+    bool is_stale = op->err.code == OUTR_UNAVAILABLE && http->was_reused &&
+                    http->progress == OUTR_CALL_SENT && !http->body_taken &&
+                    outr__is_idempotent(s->req.method);
     if (op->err.code && is_stale && s->tries++ == 0 && x->on_gone) {
         start(s); /* the app closed a kept-alive connection just as the request went out */
         return;
@@ -79,7 +92,12 @@ static void on_done(outr_op *op)
 
 static void start(served *s)
 {
-    s->call = (outr_app_call){.http = {.req = &s->req, .body = s->x->req.upgrade.n ? s->x->tunnel : s->x->body, .on_response = on_response, .on_inform = on_inform, .user = s, .arena = s->x->arena}};
+    s->call = (outr_app_call){.http = {.req = &s->req,
+                                       .body = s->x->req.upgrade.n ? s->x->tunnel : s->x->body,
+                                       .on_response = on_response,
+                                       .on_inform = on_inform,
+                                       .user = s,
+                                       .arena = s->x->arena}};
     outr_op_init(&s->op, s->mesh->o.loop, NULL, 0, on_done);
     outr_app_call_start(s->mesh->o.app, &s->call, &s->op);
 }
@@ -96,14 +114,16 @@ static bool is_clean_target(outr_arena *arena, outr_str target)
 {
     outr_str path;
     outr_str_cut(target, '?', &path);
-    return path.n > 0 && path.p[0] == '/' && outr_str_find(target, '#') < 0 && outr_str_eq(outr_path_clean(arena, path), path);
+    return path.n > 0 && path.p[0] == '/' && outr_str_find(target, '#') < 0 &&
+           outr_str_eq(outr_path_clean(arena, path), path);
 }
 
 static bool admit(outr_mesh *mesh, outr_exchange *x)
 {
     outr_str callee = outr_headers_get(&x->req.headers, "dapr-callee-app-id");
     if (outr_grpc_is_call(&x->req) && !callee.p) {
-        outr_grpc_refuse(x, OUTR_UNIMPLEMENTED, OUTR_STR("calls of a daprd peer are not in this version"));
+        outr_grpc_refuse(x, OUTR_UNIMPLEMENTED,
+                         OUTR_STR("calls of a daprd peer are not in this version"));
         return false;
     }
     if (!outr_str_eq(callee, mesh->o.settings->app_id)) {
@@ -142,7 +162,10 @@ static void on_request(void *ctx, outr_exchange *x)
     outr_metric_count(outr_loop_metrics(mesh->o.loop), &req_recv, &label, 1);
     outr_trace_read(&parent, &x->req.headers);
     outr_trace_start(&span, &parent, &mesh->trace, outr_loop_rand(mesh->o.loop));
-    s->req = (outr_http_request){.method = x->req.method, .target = x->req.target, .content_length = x->req.content_length, .upgrade = x->req.upgrade};
+    s->req = (outr_http_request){.method = x->req.method,
+                                 .target = x->req.target,
+                                 .content_length = x->req.content_length,
+                                 .upgrade = x->req.upgrade};
     outr_headers_init(&s->req.headers, x->arena);
     outr__headers_to_app(&s->req.headers, &x->req.headers, true, &span, mesh->trace.is_on);
     outr_list_push(&mesh->calls, &s->link);

@@ -10,10 +10,12 @@ static const outr_endpoint_spec *find_endpoint(const outr_snapshot *snapshot, ou
     return NULL;
 }
 
-outr_code outr__target_parse(outr__target *out, outr_str text, const outr_snapshot *snapshot, const outr_settings *settings, outr_err *err)
+outr_code outr__target_parse(outr__target *out, outr_str text, const outr_snapshot *snapshot,
+                             const outr_settings *settings, outr_err *err)
 {
     outr__target t = {.kind = OUTR__APP, .app_id = text, .namespace_ = settings->namespace_};
-    if (outr_str_istarts(text, OUTR_STR("http://")) || outr_str_istarts(text, OUTR_STR("https://"))) {
+    if (outr_str_istarts(text, OUTR_STR("http://")) ||
+        outr_str_istarts(text, OUTR_STR("https://"))) {
         t.kind = OUTR__URL;
         t.base_url = text;
     } else if ((t.endpoint = find_endpoint(snapshot, text))) {
@@ -22,13 +24,15 @@ outr_code outr__target_parse(outr__target *out, outr_str text, const outr_snapsh
     } else {
         outr_str rest = outr_str_cut(text, '.', &t.app_id);
         if (rest.p && outr_str_find(rest, '.') >= 0)
-            return outr_fail(err, OUTR_INVALID_ARGUMENT, "invalid app id " OUTR_FMT, OUTR_ARG(text));
+            return outr_fail(err, OUTR_INVALID_ARGUMENT, "invalid app id " OUTR_FMT,
+                             OUTR_ARG(text));
         if (rest.p)
             t.namespace_ = rest;
         if (t.app_id.n == 0)
             return outr_fail(err, OUTR_INVALID_ARGUMENT, "app id is empty");
         if (text.n > OUTR__NAME_MAX)
-            return outr_fail(err, OUTR_INVALID_ARGUMENT, "app id is longer than %d bytes", OUTR__NAME_MAX);
+            return outr_fail(err, OUTR_INVALID_ARGUMENT, "app id is longer than %d bytes",
+                             OUTR__NAME_MAX);
     }
     *out = t;
     return OUTR_OK;
@@ -44,7 +48,8 @@ static outr_code check_method(outr_str method, outr_err *err)
     for (size_t i = 0; i < method.n; i++) {
         unsigned char c = (unsigned char)method.p[i];
         if (c == '#' || c == '?' || c < 0x20 || c == 0x7f)
-            return outr_fail(err, OUTR_INVALID_ARGUMENT, "method name contains an invalid character 0x%02x", c);
+            return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                             "method name contains an invalid character 0x%02x", c);
         /* The decoded text goes into a request target as it is, so a percent sign must begin an escape. */
         if (c == '%' && (method.n - i < 3 || !hex(method.p[i + 1]) || !hex(method.p[i + 2])))
             return outr_fail(err, OUTR_INVALID_ARGUMENT, "invalid URL escape in method name");
@@ -52,7 +57,8 @@ static outr_code check_method(outr_str method, outr_err *err)
     return OUTR_OK;
 }
 
-outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method, outr_str query, outr_err *err)
+outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method, outr_str query,
+                              outr_err *err)
 {
     outr_code rc = check_method(method, err);
     if (rc)
@@ -68,9 +74,12 @@ outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method,
 
 outr_code outr__verb(outr_str *out, outr_str method, outr_err *err)
 {
-    static const char *const verbs[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"};
+    static const char *const verbs[] = {"GET",    "HEAD",    "POST",  "PUT",
+                                        "DELETE", "OPTIONS", "TRACE", "PATCH"};
     if (outr_str_iis(method, "CONNECT") || outr_str_iis(method, "NONE"))
-        return outr_fail(err, OUTR_INVALID_ARGUMENT, "rpc error: code = Internal desc = invalid HTTP verb " OUTR_FMT, OUTR_ARG(method));
+        return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                         "rpc error: code = Internal desc = invalid HTTP verb " OUTR_FMT,
+                         OUTR_ARG(method));
     *out = OUTR_STR("POST");
     for (size_t i = 0; i < OUTR_LEN(verbs); i++) {
         if (outr_str_iis(method, verbs[i]))

@@ -9,7 +9,8 @@
 typedef struct outr_details {
     bool is_rich;                 /* HTTP body carries details[]; the order printed is Help, BadRequest,
                                      ResourceInfo, ErrorInfo as each is present */
-    bool has_metadata;            /* false: metadata is printed as null, true: as an object, also when empty */
+    /* false: metadata is printed as null, true: as an object, also when empty */
+    bool has_metadata;
     outr_kv metadata[4];
     size_t metadata_count;
     bool has_resource;

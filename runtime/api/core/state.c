@@ -2,27 +2,43 @@
 
 #include "blocks/state/keys.h"
 
-static const outr_metric_desc count = {"dapr_component_state_count", "state operations", OUTR_COUNTER, 0, {"component", "namespace", "operation", "success"}};
-static const outr_metric_desc latencies = {"dapr_component_state_latencies", "time of state operations, ms", OUTR_HISTOGRAM, OUTR_BUCKETS_LATENCY_MS, {"component", "namespace", "operation", "success"}};
+static const outr_metric_desc count = {"dapr_component_state_count",
+                                       "state operations",
+                                       OUTR_COUNTER,
+                                       0,
+                                       {"component", "namespace", "operation", "success"}};
+static const outr_metric_desc latencies = {"dapr_component_state_latencies",
+                                           "time of state operations, ms",
+                                           OUTR_HISTOGRAM,
+                                           OUTR_BUCKETS_LATENCY_MS,
+                                           {"component", "namespace", "operation", "success"}};
 
-outr_code outr_core_state_find(const outr_core_state *core, outr_str name, const outr_component **out, outr_err *err, outr_details *details)
+outr_code outr_core_state_find(const outr_core_state *core, outr_str name,
+                               const outr_component **out, outr_err *err, outr_details *details)
 {
-    *details = (outr_details){.is_rich = true, .has_metadata = true, .metadata = {{OUTR_STR("appID"), core->settings->app_id}}, .metadata_count = 1};
+    *details = (outr_details){.is_rich = true,
+                              .has_metadata = true,
+                              .metadata = {{OUTR_STR("appID"), core->settings->app_id}},
+                              .metadata_count = 1};
     if (outr_view_count(core->view, OUTR_KIND_STATE) == 0)
-        return outr_fail_reason(err, OUTR_FAILED_PRECONDITION, OUTR_REASON_STATE_NOT_CONFIGURED, "state store " OUTR_FMT " is not configured", OUTR_ARG(name));
+        return outr_fail_reason(err, OUTR_FAILED_PRECONDITION, OUTR_REASON_STATE_NOT_CONFIGURED,
+                                "state store " OUTR_FMT " is not configured", OUTR_ARG(name));
     *out = outr_view_find(core->view, OUTR_KIND_STATE, name);
     if (!*out)
-        return outr_fail_reason(err, OUTR_INVALID_ARGUMENT, OUTR_REASON_STATE_NOT_FOUND, "state store " OUTR_FMT " is not found", OUTR_ARG(name));
+        return outr_fail_reason(err, OUTR_INVALID_ARGUMENT, OUTR_REASON_STATE_NOT_FOUND,
+                                "state store " OUTR_FMT " is not found", OUTR_ARG(name));
     return OUTR_OK;
 }
 
-outr_code outr_core_state_key(const outr_core_state *core, const outr_component *store, outr_arena *arena, outr_str key, outr_str *out,
-                              outr_err *err, outr_details *details)
+outr_code outr_core_state_key(const outr_core_state *core, const outr_component *store,
+                              outr_arena *arena, outr_str key, outr_str *out, outr_err *err,
+                              outr_details *details)
 {
     outr_err inner;
     if (!outr_state_key(out, arena, store, core->settings, key, &inner))
         return OUTR_OK;
-    outr_fail_reason(err, inner.code, inner.reason, "api error: code = InvalidArgument desc = %s", inner.text);
+    outr_fail_reason(err, inner.code, inner.reason, "api error: code = InvalidArgument desc = %s",
+                     inner.text);
     *details = (outr_details){
         .is_rich = true,
         .has_resource = true,
@@ -42,9 +58,12 @@ static void on_done(outr_op *inner)
     outr_op *op = c->op;
     outr_metric_shard *shard = outr_loop_metrics(inner->loop);
     if (shard) {
-        const outr_str labels[] = {c->store->spec->base.name, OUTR_STR(""), outr_str_from(c->operation), inner->err.code ? OUTR_STR("false") : OUTR_STR("true")};
+        const outr_str labels[] = {c->store->spec->base.name, OUTR_STR(""),
+                                   outr_str_from(c->operation),
+                                   inner->err.code ? OUTR_STR("false") : OUTR_STR("true")};
         outr_metric_count(shard, &count, labels, 1);
-        outr_metric_count(shard, &latencies, labels, (double)(outr_loop_update(inner->loop) - c->began_ns) / (double)OUTR_MS);
+        outr_metric_count(shard, &latencies, labels,
+                          (double)(outr_loop_update(inner->loop) - c->began_ns) / (double)OUTR_MS);
     }
     if (inner->err.code)
         outr_op_fail(op, &inner->err);

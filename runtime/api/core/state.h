@@ -13,10 +13,12 @@ typedef struct outr_core_state {
 } outr_core_state;
 
 /* The named store; else the error of the API with its details. */
-outr_code outr_core_state_find(const outr_core_state *core, outr_str name, const outr_component **out, outr_err *err, outr_details *details);
+outr_code outr_core_state_find(const outr_core_state *core, outr_str name,
+                               const outr_component **out, outr_err *err, outr_details *details);
 /* The stored key of a client's key. */
-outr_code outr_core_state_key(const outr_core_state *core, const outr_component *store, outr_arena *arena, outr_str key, outr_str *out,
-                              outr_err *err, outr_details *details);
+outr_code outr_core_state_key(const outr_core_state *core, const outr_component *store,
+                              outr_arena *arena, outr_str key, outr_str *out, outr_err *err,
+                              outr_details *details);
 
 /* Runs against the store and counts it (dapr_component_state_*). operation is the metric's label. */
 typedef struct outr_core_state_call {

@@ -21,15 +21,18 @@ static void on_request(void *ctx OUTR_UNUSED, outr_exchange *x)
         outr_http_done(x);
     } else if (!split(x->req.target, &service, &method)) {
         outr_grpc_refuse(x, OUTR_UNIMPLEMENTED,
-                         outr_arena_printf(x->arena, "malformed method name: \"" OUTR_FMT "\"", OUTR_ARG(x->req.target)));
+                         outr_arena_printf(x->arena, "malformed method name: \"" OUTR_FMT "\"",
+                                           OUTR_ARG(x->req.target)));
     } else if (outr_str_starts(service, OUTR_STR("dapr.proto.runtime.v1."))) {
         outr_grpc_refuse(x, OUTR_UNIMPLEMENTED,
-                         outr_arena_printf(x->arena, "unknown method " OUTR_FMT " for service " OUTR_FMT,
+                         outr_arena_printf(x->arena,
+                                           "unknown method " OUTR_FMT " for service " OUTR_FMT,
                                            OUTR_ARG(method), OUTR_ARG(service)));
     } else {
         /* Any other method is a proxied call (contract/invocation.md section 7). */
-        outr_grpc_refuse(x, OUTR_UNKNOWN,
-                         OUTR_STR("cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata"));
+        outr_grpc_refuse(
+            x, OUTR_UNKNOWN,
+            OUTR_STR("cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata"));
     }
 }
 

@@ -7,7 +7,8 @@
 static void fail(outr_api_request *r, outr_reason reason, outr_str text)
 {
     outr_err err;
-    outr_fail_reason(&err, (outr_code)outr_reason_find(reason)->grpc_status, reason, OUTR_FMT, OUTR_ARG(text));
+    outr_fail_reason(&err, (outr_code)outr_reason_find(reason)->grpc_status, reason, OUTR_FMT,
+                     OUTR_ARG(text));
     outr_api_fail(r, &err, NULL);
 }
 
@@ -35,18 +36,22 @@ static void binding(outr_api_request *r)
     outr_json *body;
     if (read_json(r, &body))
         fail(r, OUTR_REASON_INVOKE_OUTPUT_BINDING,
-             outr_arena_printf(r->x->arena, "error invoking output binding " OUTR_FMT ": couldn't find output binding " OUTR_FMT,
+             outr_arena_printf(r->x->arena,
+                               "error invoking output binding " OUTR_FMT
+                               ": couldn't find output binding " OUTR_FMT,
                                OUTR_ARG(r->params[0]), OUTR_ARG(r->params[0])));
 }
 
 static void configuration(outr_api_request *r)
 {
-    fail(r, OUTR_REASON_CONFIGURATION_STORE_NOT_CONFIGURED, OUTR_STR("configuration stores not configured"));
+    fail(r, OUTR_REASON_CONFIGURATION_STORE_NOT_CONFIGURED,
+         OUTR_STR("configuration stores not configured"));
 }
 
 static void crypto(outr_api_request *r)
 {
-    fail(r, OUTR_REASON_CRYPTO_PROVIDERS_NOT_CONFIGURED, OUTR_STR("crypto providers not configured"));
+    fail(r, OUTR_REASON_CRYPTO_PROVIDERS_NOT_CONFIGURED,
+         OUTR_STR("crypto providers not configured"));
 }
 
 static void subtle_crypto(outr_api_request *r)
@@ -57,7 +62,8 @@ static void subtle_crypto(outr_api_request *r)
 static void conversation(outr_api_request *r)
 {
     fail(r, OUTR_REASON_CONVERSATION_NOT_FOUND,
-         outr_arena_printf(r->x->arena, "failed finding conversation component " OUTR_FMT, OUTR_ARG(r->params[0])));
+         outr_arena_printf(r->x->arena, "failed finding conversation component " OUTR_FMT,
+                           OUTR_ARG(r->params[0])));
 }
 
 static void lock(outr_api_request *r)
@@ -69,7 +75,9 @@ static void lock(outr_api_request *r)
     outr_json_i64(outr_json_find(body, "expiryInSeconds"), &expiry);
     if (expiry <= 0)
         fail(r, OUTR_REASON_MALFORMED_REQUEST,
-             outr_arena_printf(r->x->arena, "ExpiryInSeconds is not positive in lock store " OUTR_FMT, OUTR_ARG(r->params[0])));
+             outr_arena_printf(r->x->arena,
+                               "ExpiryInSeconds is not positive in lock store " OUTR_FMT,
+                               OUTR_ARG(r->params[0])));
     else
         fail(r, OUTR_REASON_LOCK_STORE_NOT_CONFIGURED, OUTR_STR("lock store is not configured"));
 }
@@ -81,7 +89,7 @@ static void unlock(outr_api_request *r)
         fail(r, OUTR_REASON_LOCK_STORE_NOT_CONFIGURED, OUTR_STR("lock store is not configured"));
 }
 
-/* ---- jobs: the scheduler's errors carry the app's identity ------------------------------------ */
+/* ---- jobs: the scheduler's errors carry the app's identity ----------------------------------- */
 
 static void fail_job(outr_api_request *r, outr_reason reason, const char *text)
 {
@@ -111,46 +119,84 @@ static void schedule_job(outr_api_request *r)
     else if (!is_given(body, "schedule") && !is_given(body, "dueTime"))
         fail_job(r, OUTR_REASON_SCHEDULER_SCHEDULE_EMPTY, "Schedule is empty");
     else
-        fail_job(r, OUTR_REASON_SCHEDULER_SCHEDULE_JOB, "failed to schedule job due to: scheduler clients are disabled");
+        fail_job(r, OUTR_REASON_SCHEDULER_SCHEDULE_JOB,
+                 "failed to schedule job due to: scheduler clients are disabled");
 }
 
 static void get_job(outr_api_request *r)
 {
-    fail_job(r, OUTR_REASON_SCHEDULER_GET_JOB, "failed to get job due to: scheduler clients are disabled");
+    fail_job(r, OUTR_REASON_SCHEDULER_GET_JOB,
+             "failed to get job due to: scheduler clients are disabled");
 }
 
 static void delete_job(outr_api_request *r)
 {
-    fail_job(r, OUTR_REASON_SCHEDULER_DELETE_JOB, "failed to delete job due to: scheduler clients are disabled");
+    fail_job(r, OUTR_REASON_SCHEDULER_DELETE_JOB,
+             "failed to delete job due to: scheduler clients are disabled");
 }
 
 #define BODY OUTR_ROUTE_BODY
-#define WORKFLOWS(prefix, api_version)                                                                      \
-    {"GET", prefix "/workflows/{component}/{instance}", 0, "workflows", api_version, NULL, actors, NULL},    \
-    {"POST", prefix "/workflows/{component}/{name}/start", 0, "workflows", api_version, NULL, actors, NULL}, \
-    {"POST", prefix "/workflows/{component}/{instance}/raiseEvent/{event}", 0, "workflows", api_version,     \
-     NULL, actors, NULL},                                                                                    \
-    {"POST", prefix "/workflows/{component}/{instance}/pause", 0, "workflows", api_version, NULL, actors, NULL},     \
-    {"POST", prefix "/workflows/{component}/{instance}/resume", 0, "workflows", api_version, NULL, actors, NULL},    \
-    {"POST", prefix "/workflows/{component}/{instance}/terminate", 0, "workflows", api_version, NULL, actors, NULL}, \
-    {"POST", prefix "/workflows/{component}/{instance}/purge", 0, "workflows", api_version, NULL, actors, NULL}
-#define CONFIGURATION(prefix, api_version)                                                                              \
-    {"GET", prefix "/configuration/{store}", 0, "configuration", api_version, NULL, configuration, NULL},               \
-    {"GET", prefix "/configuration/{store}/subscribe", 0, "configuration", api_version, NULL, configuration, NULL},     \
-    {"GET", prefix "/configuration/{store}/{id}/unsubscribe", 0, "configuration", api_version, NULL, configuration, NULL}
+#define WORKFLOWS(prefix, api_version)                                                             \
+    {"GET", prefix "/workflows/{component}/{instance}", 0, "workflows", api_version, NULL, actors, \
+     NULL},                                                                                        \
+        {"POST",      prefix "/workflows/{component}/{name}/start",                                \
+         0,           "workflows",                                                                 \
+         api_version, NULL,                                                                        \
+         actors,      NULL},                                                                       \
+        {"POST",      prefix "/workflows/{component}/{instance}/raiseEvent/{event}",               \
+         0,           "workflows",                                                                 \
+         api_version, NULL,                                                                        \
+         actors,      NULL},                                                                       \
+        {"POST",      prefix "/workflows/{component}/{instance}/pause",                            \
+         0,           "workflows",                                                                 \
+         api_version, NULL,                                                                        \
+         actors,      NULL},                                                                       \
+        {"POST",      prefix "/workflows/{component}/{instance}/resume",                           \
+         0,           "workflows",                                                                 \
+         api_version, NULL,                                                                        \
+         actors,      NULL},                                                                       \
+        {"POST",      prefix "/workflows/{component}/{instance}/terminate",                        \
+         0,           "workflows",                                                                 \
+         api_version, NULL,                                                                        \
+         actors,      NULL},                                                                       \
+    {                                                                                              \
+        "POST", prefix "/workflows/{component}/{instance}/purge", 0, "workflows", api_version,     \
+            NULL, actors, NULL                                                                     \
+    }
+#define CONFIGURATION(prefix, api_version)                                                         \
+    {"GET", prefix "/configuration/{store}", 0, "configuration", api_version, NULL, configuration, \
+     NULL},                                                                                        \
+        {"GET",                                                                                    \
+         prefix "/configuration/{store}/subscribe",                                                \
+         0,                                                                                        \
+         "configuration",                                                                          \
+         api_version,                                                                              \
+         NULL,                                                                                     \
+         configuration,                                                                            \
+         NULL},                                                                                    \
+    {                                                                                              \
+        "GET", prefix "/configuration/{store}/{id}/unsubscribe", 0, "configuration", api_version,  \
+            NULL, configuration, NULL                                                              \
+    }
 #define JOBS(prefix, api_version)                                                                    \
     {"POST", prefix "/jobs/{name}", BODY, "jobs", api_version, NULL, schedule_job, NULL},            \
     {"GET", prefix "/jobs/{name}", 0, "jobs", api_version, NULL, get_job, NULL},                     \
     {"DELETE", prefix "/jobs/{name}", 0, "jobs", api_version, NULL, delete_job, NULL}
-#define SUBTLE(operation)                                                                            \
-    {"POST", "/v1.0-alpha1/subtlecrypto/{name}/" operation, 0, "subtlecrypto", "v1alpha1", NULL, subtle_crypto, NULL}
+#define SUBTLE(operation)                                                                          \
+    {                                                                                              \
+        "POST", "/v1.0-alpha1/subtlecrypto/{name}/" operation, 0, "subtlecrypto", "v1alpha1",      \
+            NULL, subtle_crypto, NULL                                                              \
+    }
 
 const outr_api_route outr_routes_absent[] = {
-    {"GET|POST|PUT|DELETE", "/v1.0/actors/{type}/{id}/method/{method}", 0, "actors", "v1", NULL, actors, NULL},
+    {"GET|POST|PUT|DELETE", "/v1.0/actors/{type}/{id}/method/{method}", 0, "actors", "v1", NULL,
+     actors, NULL},
     {"POST|PUT", "/v1.0/actors/{type}/{id}/state", 0, "actors", "v1", NULL, actors, NULL},
     {"GET", "/v1.0/actors/{type}/{id}/state/{key}", 0, "actors", "v1", NULL, actors, NULL},
-    {"GET|POST|PUT|DELETE", "/v1.0/actors/{type}/{id}/reminders/{name}", 0, "actors", "v1", NULL, actors, NULL},
-    {"POST|PUT|DELETE", "/v1.0/actors/{type}/{id}/timers/{name}", 0, "actors", "v1", NULL, actors, NULL},
+    {"GET|POST|PUT|DELETE", "/v1.0/actors/{type}/{id}/reminders/{name}", 0, "actors", "v1", NULL,
+     actors, NULL},
+    {"POST|PUT|DELETE", "/v1.0/actors/{type}/{id}/timers/{name}", 0, "actors", "v1", NULL, actors,
+     NULL},
     {"POST|PUT", "/v1.0/bindings/{name}", BODY, "bindings", "v1", NULL, binding, NULL},
     CONFIGURATION("/v1.0", "v1"),
     CONFIGURATION("/v1.0-alpha1", "v1alpha1"),
@@ -170,7 +216,9 @@ const outr_api_route outr_routes_absent[] = {
     WORKFLOWS("/v1.0-alpha1", "v1alpha1"),
     JOBS("/v1.0", "v1"),
     JOBS("/v1.0-alpha1", "v1alpha1"),
-    {"POST", "/v1.0-alpha1/conversation/{name}/converse", 0, "conversation", "v1alpha1", NULL, conversation, NULL},
-    {"POST", "/v1.0-alpha2/conversation/{name}/converse", 0, "conversation", "v1alpha2", NULL, conversation, NULL},
+    {"POST", "/v1.0-alpha1/conversation/{name}/converse", 0, "conversation", "v1alpha1", NULL,
+     conversation, NULL},
+    {"POST", "/v1.0-alpha2/conversation/{name}/converse", 0, "conversation", "v1alpha2", NULL,
+     conversation, NULL},
     {0},
 };

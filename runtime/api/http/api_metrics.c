@@ -9,12 +9,21 @@ static const outr_metric_desc request_count = {"dapr_http_server_request_count",
     OUTR_COUNTER, 0, {"method", "path", "status"}};
 static const outr_metric_desc response_count = {"dapr_http_server_response_count", "HTTP responses",
     OUTR_COUNTER, 0, {"method", "path", "status"}};
-static const outr_metric_desc latency = {"dapr_http_server_latency", "time from request head to end of answer, ms",
-    OUTR_HISTOGRAM, OUTR_BUCKETS_LATENCY_MS, {"method", "path", "status"}};
-static const outr_metric_desc request_bytes = {"dapr_http_server_request_bytes", "size of request bodies",
-    OUTR_HISTOGRAM, OUTR_BUCKETS_BYTES, {NULL}};
-static const outr_metric_desc response_bytes = {"dapr_http_server_response_bytes", "size of response bodies",
-    OUTR_HISTOGRAM, OUTR_BUCKETS_BYTES, {NULL}};
+static const outr_metric_desc latency = {"dapr_http_server_latency",
+                                         "time from request head to end of answer, ms",
+                                         OUTR_HISTOGRAM,
+                                         OUTR_BUCKETS_LATENCY_MS,
+                                         {"method", "path", "status"}};
+static const outr_metric_desc request_bytes = {"dapr_http_server_request_bytes",
+                                               "size of request bodies",
+                                               OUTR_HISTOGRAM,
+                                               OUTR_BUCKETS_BYTES,
+                                               {NULL}};
+static const outr_metric_desc response_bytes = {"dapr_http_server_response_bytes",
+                                                "size of response bodies",
+                                                OUTR_HISTOGRAM,
+                                                OUTR_BUCKETS_BYTES,
+                                                {NULL}};
 static const outr_metric_desc error_codes = {"dapr_error_code_total", "error answers by code",
     OUTR_COUNTER, 0, {"error_code", "category"}};
 
@@ -31,7 +40,8 @@ struct outr_api_metrics {
     series cache[CACHE_SIZE];
 };
 
-outr_api_metrics *outr_api_metrics_new(outr_metric_shard *shard, const outr_configuration *configuration)
+outr_api_metrics *outr_api_metrics_new(outr_metric_shard *shard,
+                                       const outr_configuration *configuration)
 {
     outr_api_metrics *m = outr_alloc(sizeof *m);
     m->shard = shard;
@@ -41,7 +51,8 @@ outr_api_metrics *outr_api_metrics_new(outr_metric_shard *shard, const outr_conf
     if (configuration->metrics_path_count > 0)
         m->patterns = outr_router_new();
     for (size_t i = 0; i < configuration->metrics_path_count; i++)
-        outr_router_add(m->patterns, "*", configuration->metrics_paths[i].p, &configuration->metrics_paths[i]);
+        outr_router_add(m->patterns, "*", configuration->metrics_paths[i].p,
+                        &configuration->metrics_paths[i]);
     return m;
 }
 
@@ -105,7 +116,8 @@ static outr_str path_label(const outr_api_metrics *m, outr_str path, char scratc
 
 static outr_str method_label(const outr_api_metrics *m, outr_str method)
 {
-    static const char *const usual[] = {"GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE"};
+    static const char *const usual[] = {"GET",  "POST",    "PUT",     "DELETE", "PATCH",
+                                        "HEAD", "OPTIONS", "CONNECT", "TRACE"};
     if (m->configuration->metrics_exclude_verbs)
         return OUTR_STR("");
     for (size_t i = 0; i < OUTR_LEN(usual); i++) {
@@ -130,7 +142,8 @@ static const series *find_series(outr_api_metrics *m, outr_str method, outr_str 
         .hash = hash,
         .requests = outr_metric_series_get(m->shard, &request_count, labels),
         .latency = outr_metric_series_get(m->shard, &latency, labels),
-        .responses = has_responses ? outr_metric_series_get(m->shard, &response_count, labels) : NULL,
+        .responses =
+            has_responses ? outr_metric_series_get(m->shard, &response_count, labels) : NULL,
     };
     return s;
 }
@@ -143,7 +156,8 @@ void outr_api_metrics_record(outr_api_metrics *m, const outr_exchange *x, outr_s
     outr_metric_add(s->requests, 1);
     if (s->responses)
         outr_metric_add(s->responses, 1);
-    outr_metric_observe(s->latency, (double)(outr_loop_update(x->loop) - x->started_ns) / (double)OUTR_MS);
+    outr_metric_observe(s->latency,
+                        (double)(outr_loop_update(x->loop) - x->started_ns) / (double)OUTR_MS);
     outr_metric_observe(m->request_bytes, (double)OUTR_MAX(x->req.content_length, 0));
     outr_metric_observe(m->response_bytes, (double)x->sent_bytes);
 }

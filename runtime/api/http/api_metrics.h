@@ -12,7 +12,8 @@
 typedef struct outr_api_metrics outr_api_metrics;
 
 /* shard may be NULL: nothing is counted. configuration is borrowed. */
-outr_api_metrics *outr_api_metrics_new(outr_metric_shard *shard, const outr_configuration *configuration);
+outr_api_metrics *outr_api_metrics_new(outr_metric_shard *shard,
+                                       const outr_configuration *configuration);
 void outr_api_metrics_free(outr_api_metrics *metrics);
 /* The request is over; path is as sent, without the query. */
 void outr_api_metrics_record(outr_api_metrics *metrics, const outr_exchange *x, outr_str path);

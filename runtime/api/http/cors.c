@@ -2,7 +2,8 @@
 
 static bool is_any(const outr_settings *settings)
 {
-    return settings->allowed_origins.count == 1 && outr_str_is(settings->allowed_origins.items[0], "*");
+    return settings->allowed_origins.count == 1 &&
+           outr_str_is(settings->allowed_origins.items[0], "*");
 }
 
 static bool is_allowed_origin(const outr_settings *settings, outr_str origin)
@@ -34,8 +35,9 @@ bool outr_cors_apply(const outr_settings *settings, const outr_http_request *req
     outr_str asked = outr_headers_get(&req->headers, "access-control-request-method");
     bool is_preflight = outr_str_is(req->method, "OPTIONS") && asked.n > 0;
     if (is_preflight)
-        outr_headers_add(out, OUTR_STR("Vary"),
-                         OUTR_STR("Origin, Access-Control-Request-Method, Access-Control-Request-Headers"));
+        outr_headers_add(
+            out, OUTR_STR("Vary"),
+            OUTR_STR("Origin, Access-Control-Request-Method, Access-Control-Request-Headers"));
     else
         outr_headers_add(out, OUTR_STR("Vary"), OUTR_STR("Origin"));
     if (origin.n == 0 || !is_allowed_origin(settings, origin) ||

@@ -6,7 +6,7 @@
 #include "base/encode.h"
 #include "base/url.h"
 
-/* ---- which routes are open: spec.api ---------------------------------------------------------- */
+/* ---- which routes are open: spec.api --------------------------------------------------------- */
 
 /* "v1.0-alpha1" and "v1alpha1" are the same version; so are "v1.0" and "v1". */
 static bool same_version(outr_str a, outr_str b)
@@ -60,7 +60,7 @@ static bool is_open(const outr_configuration *c, const outr_api_route *route)
     return !has_allowed;
 }
 
-/* ---- life of the API -------------------------------------------------------------------------- */
+/* ---- life of the API ------------------------------------------------------------------------- */
 
 static const outr_api_route *const tables[] = {
     outr_routes_system, outr_routes_state,   outr_routes_secrets,
@@ -119,7 +119,7 @@ void outr_api_update(outr_api *api, const outr_snapshot *snapshot)
     drop_snapshot(&before);
 }
 
-/* ---- one request ------------------------------------------------------------------------------ */
+/* ---- one request ----------------------------------------------------------------------------- */
 
 static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED)
 {
@@ -214,7 +214,8 @@ static void fail_text(outr_api_request *r, int status, const char *text)
 {
     outr_http_response head = {.status = status};
     outr_headers_init(&head.headers, r->x->arena);
-    outr_headers_add(&head.headers, OUTR_STR("Content-Type"), OUTR_STR("text/plain; charset=utf-8"));
+    outr_headers_add(&head.headers, OUTR_STR("Content-Type"),
+                     OUTR_STR("text/plain; charset=utf-8"));
     outr_headers_add(&head.headers, OUTR_STR("X-Content-Type-Options"), OUTR_STR("nosniff"));
     outr_api_reply_with(r, &head, outr_str_from(text));
 }
@@ -255,7 +256,8 @@ static void on_request(void *ctx, outr_exchange *x)
         outr_api_reply(r, 200, NULL, OUTR_STR_NONE);
     } else if (!check_baggage(r)) {
         outr_err err;
-        outr_fail_reason(&err, OUTR_INVALID_ARGUMENT, OUTR_REASON_MALFORMED_REQUEST, "invalid baggage header");
+        outr_fail_reason(&err, OUTR_INVALID_ARGUMENT, OUTR_REASON_MALFORMED_REQUEST,
+                         "invalid baggage header");
         r->trace.is_valid = false;
         r->is_bare = true;
         outr_api_fail(r, &err, NULL);
@@ -284,12 +286,14 @@ static void log_call(const outr_api *api, const outr_exchange *x, const outr_api
 {
     const outr_configuration *c = &api->snapshot->configuration;
     bool is_on = api->settings->api_logging < 0 ? c->api_logging : api->settings->api_logging > 0;
-    if (!is_on || (c->api_logging_omit_health && r->route && (r->route->flags & OUTR_ROUTE_NO_TRACE)))
+    if (!is_on ||
+        (c->api_logging_omit_health && r->route && (r->route->flags & OUTR_ROUTE_NO_TRACE)))
         return;
-    outr_str path = c->api_logging_obfuscate ? outr_str_from(r->route ? r->route->pattern : "/{method...}")
-                                             : x->req.target;
-    OUTR_LOG(api->log, INFO, "HTTP API Called", OUTR_S("method", x->req.method), OUTR_S("path", path),
-             OUTR_I("code", x->status), OUTR_I("size", x->sent_bytes),
+    outr_str path = c->api_logging_obfuscate
+                        ? outr_str_from(r->route ? r->route->pattern : "/{method...}")
+                        : x->req.target;
+    OUTR_LOG(api->log, INFO, "HTTP API Called", OUTR_S("method", x->req.method),
+             OUTR_S("path", path), OUTR_I("code", x->status), OUTR_I("size", x->sent_bytes),
              OUTR_I("duration", (outr_loop_now(x->loop) - x->started_ns) / OUTR_MS),
              OUTR_S("useragent", outr_headers_get(&x->req.headers, "user-agent")));
 }
@@ -305,9 +309,10 @@ static void on_finished(void *ctx, outr_exchange *x, bool is_broken OUTR_UNUSED)
 }
 
 const outr_http_handler outr_api_handler = {.on_request = on_request, .on_finished = on_finished};
-const outr_http_handler outr_api_public_handler = {.on_request = on_public_request, .on_finished = on_finished};
+const outr_http_handler outr_api_public_handler = {.on_request = on_public_request,
+                                                   .on_finished = on_finished};
 
-/* ---- what handlers read ----------------------------------------------------------------------- */
+/* ---- what handlers read ---------------------------------------------------------------------- */
 
 static outr_str decode(outr_api_request *r, outr_str text)
 {

@@ -54,7 +54,8 @@ struct outr_api_request {
     outr_str body;                /* gathered, contiguous, not NUL-terminated */
     outr_trace trace;             /* span of this hop */
     outr_view *view;              /* pinned components of this loop; unpinned with the answer */
-    outr_op op;                   /* the handler's one operation; cancelled when the client is gone */
+    /* the handler's one operation; cancelled when the client is gone */
+    outr_op op;
     void *user;                   /* handler's */
     outr_gather gather;
     outr_headers extra;           /* CORS and baggage headers of the answer */
@@ -102,12 +103,15 @@ void outr_api_decorate(outr_api_request *r, outr_http_response *head);
 void outr_api_finish(outr_api_request *r);
 
 /* Every one of these ends the request: r and its exchange are gone afterwards. */
-void outr_api_reply(outr_api_request *r, int status, const char *content_type, outr_str body); /* borrowed for the call */
-void outr_api_reply_with(outr_api_request *r, outr_http_response *head, outr_str body);  /* head.headers on r->x->arena */
+/* borrowed for the call */
+void outr_api_reply(outr_api_request *r, int status, const char *content_type, outr_str body);
+/* head.headers on r->x->arena */
+void outr_api_reply_with(outr_api_request *r, outr_http_response *head, outr_str body);
 void outr_api_empty(outr_api_request *r);                /* 204 */
 /* {errorCode, message, details?} with the status of err's reason; details may be NULL. */
 void outr_api_fail(outr_api_request *r, const outr_err *err, const outr_details *details);
 /* The same with the HTTP status given (etag mismatch: 409). */
-void outr_api_fail_status(outr_api_request *r, int status, const outr_err *err, const outr_details *details);
+void outr_api_fail_status(outr_api_request *r, int status, const outr_err *err,
+                          const outr_details *details);
 
 #endif

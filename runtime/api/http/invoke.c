@@ -17,7 +17,9 @@ static void on_failed(outr_invoke *invoke, const outr_err *err)
     outr_api_request *r = invoke->user;
     outr_err shown;
     r->x->on_gone = NULL;
-    outr_fail_reason(&shown, err->code, OUTR_REASON_DIRECT_INVOKE, "failed to invoke, id: " OUTR_FMT ", err: %s", OUTR_ARG(invoke->target), err->text);
+    outr_fail_reason(&shown, err->code, OUTR_REASON_DIRECT_INVOKE,
+                     "failed to invoke, id: " OUTR_FMT ", err: %s", OUTR_ARG(invoke->target),
+                     err->text);
     if (err->code == OUTR_PERMISSION_DENIED)
         outr_api_fail_status(r, 403, &shown, NULL);
     else
@@ -48,7 +50,8 @@ static void invoke_target(outr_api_request *r, outr_str target, outr_str method)
 static outr_str target_of_auth(outr_api_request *r)
 {
     outr_str auth = outr_headers_get(&r->x->req.headers, "Authorization"), text, user;
-    if (!outr_str_istarts(auth, OUTR_STR("Basic ")) || !outr_base64_decode(r->x->arena, outr_str_trim(outr_str_skip(auth, 6)), &text))
+    if (!outr_str_istarts(auth, OUTR_STR("Basic ")) ||
+        !outr_base64_decode(r->x->arena, outr_str_trim(outr_str_skip(auth, 6)), &text))
         return OUTR_STR_NONE;
     outr_str password = outr_str_cut(text, ':', &user);
     return outr_str_iis(user, "dapr-app-id") ? password : OUTR_STR_NONE;
@@ -61,7 +64,8 @@ static bool decode_path(outr_api_request *r, outr_str *out)
     if (!outr_percent_decode(r->x->arena, outr_str_skip(clean, 1), false, out)) {
         outr_http_response head = {.status = 400};
         outr_headers_init(&head.headers, r->x->arena);
-        outr_headers_add(&head.headers, OUTR_STR("Content-Type"), OUTR_STR("text/plain; charset=utf-8"));
+        outr_headers_add(&head.headers, OUTR_STR("Content-Type"),
+                         OUTR_STR("text/plain; charset=utf-8"));
         outr_api_reply_with(r, &head, OUTR_STR("400 Bad Request"));
         return false;
     }
@@ -91,7 +95,8 @@ static bool split_path(outr_api_request *r, outr_str path, outr_str *target, out
     for (size_t i = 0; i < OUTR_LEN(schemes); i++) {
         outr_str s = outr_str_from(schemes[i]);
         if (outr_str_istarts(*target, s) && target->n > s.n && target->p[s.n] != '/')
-            *target = outr_arena_printf(r->x->arena, "%s/" OUTR_FMT, schemes[i], OUTR_ARG(outr_str_skip(*target, s.n)));
+            *target = outr_arena_printf(r->x->arena, "%s/" OUTR_FMT, schemes[i],
+                                        OUTR_ARG(outr_str_skip(*target, s.n)));
     }
     outr_str again; /* the target is unescaped once more */
     if (outr_percent_decode(r->x->arena, *target, true, &again))
@@ -101,7 +106,8 @@ static bool split_path(outr_api_request *r, outr_str path, outr_str *target, out
 
 static void not_found(outr_api_request *r)
 {
-    fail(r, OUTR_NOT_FOUND, OUTR_REASON_DIRECT_INVOKE_NOT_FOUND, OUTR_STR("failed getting app id either from the URL path or the header dapr-app-id"));
+    fail(r, OUTR_NOT_FOUND, OUTR_REASON_DIRECT_INVOKE_NOT_FOUND,
+         OUTR_STR("failed getting app id either from the URL path or the header dapr-app-id"));
 }
 
 void outr_api_invoke_any(outr_api_request *r)
@@ -121,6 +127,7 @@ void outr_api_invoke_any(outr_api_request *r)
 }
 
 const outr_api_route outr_routes_invoke[] = {
-    {"*", "/v1.0/invoke/{target}/method/{method...}", 0, "invoke", "v1", NULL, outr_api_invoke_any, NULL},
+    {"*", "/v1.0/invoke/{target}/method/{method...}", 0, "invoke", "v1", NULL, outr_api_invoke_any,
+     NULL},
     {0},
 };

@@ -11,7 +11,8 @@ static void add_trace(outr_api_request *r, outr_http_response *head)
         return;
     char *text = outr_arena_alloc(r->x->arena, OUTR_TRACEPARENT_LEN + 1);
     outr_trace_write(&r->trace, text);
-    outr_headers_add(&head->headers, OUTR_STR("Traceparent"), outr_str_of(text, OUTR_TRACEPARENT_LEN));
+    outr_headers_add(&head->headers, OUTR_STR("Traceparent"),
+                     outr_str_of(text, OUTR_TRACEPARENT_LEN));
     if (r->trace.state.n > 0 && !outr_headers_has(&head->headers, "tracestate"))
         outr_headers_add(&head->headers, OUTR_STR("Tracestate"), r->trace.state);
 }
@@ -53,7 +54,7 @@ void outr_api_empty(outr_api_request *r)
     outr_api_reply(r, 204, NULL, OUTR_STR_NONE);
 }
 
-/* ---- errors ----------------------------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 static void member(outr_buf *out, const char *name, outr_str value)
 {
@@ -63,7 +64,8 @@ static void member(outr_buf *out, const char *name, outr_str value)
 
 static void write_type(outr_buf *out, bool *is_first, const char *type)
 {
-    outr_buf_printf(out, "%s{\"@type\":\"type.googleapis.com/google.rpc.%s\",", *is_first ? "" : ",", type);
+    outr_buf_printf(out, "%s{\"@type\":\"type.googleapis.com/google.rpc.%s\",",
+                    *is_first ? "" : ",", type);
     *is_first = false;
 }
 
@@ -124,7 +126,8 @@ static void write_details(outr_buf *out, const outr_details *d, outr_str rich)
     outr_buf_z(out, "}]");
 }
 
-void outr_api_fail_status(outr_api_request *r, int status, const outr_err *err, const outr_details *details)
+void outr_api_fail_status(outr_api_request *r, int status, const outr_err *err,
+                          const outr_details *details)
 {
     const outr_reason_info *info = outr_reason_find(err->reason);
     OUTR_AUTO(outr_buf) body = OUTR_BUF_MAX(64 * OUTR_KIB);

@@ -3,8 +3,16 @@
 
 /* Secrets: one and all of a store, under the scopes of the Configuration. */
 
-static const outr_metric_desc count = {"dapr_component_secret_count", "secret reads", OUTR_COUNTER, 0, {"component", "namespace", "operation", "success"}};
-static const outr_metric_desc latencies = {"dapr_component_secret_latencies", "time of secret reads, ms", OUTR_HISTOGRAM, OUTR_BUCKETS_LATENCY_MS, {"component", "namespace", "operation", "success"}};
+static const outr_metric_desc count = {"dapr_component_secret_count",
+                                       "secret reads",
+                                       OUTR_COUNTER,
+                                       0,
+                                       {"component", "namespace", "operation", "success"}};
+static const outr_metric_desc latencies = {"dapr_component_secret_latencies",
+                                           "time of secret reads, ms",
+                                           OUTR_HISTOGRAM,
+                                           OUTR_BUCKETS_LATENCY_MS,
+                                           {"component", "namespace", "operation", "success"}};
 
 typedef struct secret_request {
     outr_secret_get get;
@@ -16,7 +24,8 @@ typedef struct secret_request {
 static void fail(outr_api_request *r, outr_reason reason, outr_str text)
 {
     outr_err err;
-    outr_fail_reason(&err, (outr_code)outr_reason_find(reason)->grpc_status, reason, OUTR_FMT, OUTR_ARG(text));
+    outr_fail_reason(&err, (outr_code)outr_reason_find(reason)->grpc_status, reason, OUTR_FMT,
+                     OUTR_ARG(text));
     outr_api_fail(r, &err, NULL);
 }
 
@@ -54,9 +63,12 @@ static void write_values(outr_buf *out, outr_kvs values)
 static void note(const outr_api_request *r, bool is_good)
 {
     const secret_request *s = r->user;
-    const outr_str labels[] = {s->store->spec->base.name, OUTR_STR(""), s->get.is_bulk ? OUTR_STR("bulk_get") : OUTR_STR("get"), is_good ? OUTR_STR("true") : OUTR_STR("false")};
+    const outr_str labels[] = {s->store->spec->base.name, OUTR_STR(""),
+                               s->get.is_bulk ? OUTR_STR("bulk_get") : OUTR_STR("get"),
+                               is_good ? OUTR_STR("true") : OUTR_STR("false")};
     outr_metric_count(r->api->metrics, &count, labels, 1);
-    outr_metric_count(r->api->metrics, &latencies, labels, (double)(outr_loop_update(r->api->loop) - s->began_ns) / (double)OUTR_MS);
+    outr_metric_count(r->api->metrics, &latencies, labels,
+                      (double)(outr_loop_update(r->api->loop) - s->began_ns) / (double)OUTR_MS);
 }
 
 static void on_done(outr_op *op)
@@ -68,8 +80,14 @@ static void on_done(outr_op *op)
     if (op->err.code) {
         outr_str store = s->store->spec->base.name;
         fail(r, OUTR_REASON_SECRET_GET,
-             s->get.is_bulk ? outr_arena_printf(r->x->arena, "failed getting secrets from secret store " OUTR_FMT ": %s", OUTR_ARG(store), op->err.text)
-                            : outr_arena_printf(r->x->arena, "failed getting secret with key " OUTR_FMT " from secret store " OUTR_FMT ": %s", OUTR_ARG(s->get.name), OUTR_ARG(store), op->err.text));
+             s->get.is_bulk
+                 ? outr_arena_printf(r->x->arena,
+                                     "failed getting secrets from secret store " OUTR_FMT ": %s",
+                                     OUTR_ARG(store), op->err.text)
+                 : outr_arena_printf(r->x->arena,
+                                     "failed getting secret with key " OUTR_FMT
+                                     " from secret store " OUTR_FMT ": %s",
+                                     OUTR_ARG(s->get.name), OUTR_ARG(store), op->err.text));
         return;
     }
     if (!s->get.is_bulk) {
@@ -99,11 +117,14 @@ static void read_secret(outr_api_request *r, bool is_bulk)
     r->user = s;
     s->store = outr_view_find(r->view, OUTR_KIND_SECRETS, r->params[0]);
     if (outr_view_count(r->view, OUTR_KIND_SECRETS) == 0) {
-        fail(r, OUTR_REASON_SECRET_STORES_NOT_CONFIGURED, OUTR_STR("secret store is not configured"));
+        fail(r, OUTR_REASON_SECRET_STORES_NOT_CONFIGURED,
+             OUTR_STR("secret store is not configured"));
         return;
     }
     if (!s->store) {
-        fail(r, OUTR_REASON_SECRET_STORE_NOT_FOUND, outr_arena_printf(r->x->arena, "failed finding secret store with key " OUTR_FMT, OUTR_ARG(r->params[0])));
+        fail(r, OUTR_REASON_SECRET_STORE_NOT_FOUND,
+             outr_arena_printf(r->x->arena, "failed finding secret store with key " OUTR_FMT,
+                               OUTR_ARG(r->params[0])));
         return;
     }
     for (size_t i = 0; i < c->secret_scope_count; i++) {
@@ -111,11 +132,18 @@ static void read_secret(outr_api_request *r, bool is_bulk)
             s->scope = &c->secret_scopes[i];
     }
     if (!is_bulk && !is_allowed(s->scope, r->params[1])) {
-        fail(r, OUTR_REASON_PERMISSION_DENIED, outr_arena_printf(r->x->arena, "access denied by policy to get \"" OUTR_FMT "\" from \"" OUTR_FMT "\"", OUTR_ARG(r->params[1]), OUTR_ARG(r->params[0])));
+        fail(r, OUTR_REASON_PERMISSION_DENIED,
+             outr_arena_printf(r->x->arena,
+                               "access denied by policy to get \"" OUTR_FMT "\" from \"" OUTR_FMT
+                               "\"",
+                               OUTR_ARG(r->params[1]), OUTR_ARG(r->params[0])));
         return;
     }
     s->began_ns = outr_loop_now(r->api->loop);
-    s->get = (outr_secret_get){.arena = r->x->arena, .name = r->params[1], .is_bulk = is_bulk, .metadata = outr_api_metadata(r)};
+    s->get = (outr_secret_get){.arena = r->x->arena,
+                               .name = r->params[1],
+                               .is_bulk = is_bulk,
+                               .metadata = outr_api_metadata(r)};
     outr_op_init(&r->op, r->api->loop, NULL, 0, on_done);
     s->store->secrets->backend->get(s->store->secrets, &s->get, &r->op);
 }

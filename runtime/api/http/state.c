@@ -21,7 +21,8 @@ static void fail(outr_api_request *r, const outr_err *err)
 static void fail_text(outr_api_request *r, outr_reason reason, outr_str text)
 {
     outr_err err;
-    outr_fail_reason(&err, (outr_code)outr_reason_find(reason)->grpc_status, reason, OUTR_FMT, OUTR_ARG(text));
+    outr_fail_reason(&err, (outr_code)outr_reason_find(reason)->grpc_status, reason, OUTR_FMT,
+                     OUTR_ARG(text));
     outr_api_fail(r, &err, NULL);
 }
 
@@ -77,11 +78,12 @@ static bool parse_body(outr_api_request *r, outr_json **out)
     outr_err err;
     if (!outr_json_parse(out, r->x->arena, r->body, &err))
         return true;
-    fail_text(r, OUTR_REASON_MALFORMED_REQUEST, outr_arena_printf(r->x->arena, "failed deserializing HTTP body: %s", err.text));
+    fail_text(r, OUTR_REASON_MALFORMED_REQUEST,
+              outr_arena_printf(r->x->arena, "failed deserializing HTTP body: %s", err.text));
     return false;
 }
 
-/* ---- get ------------------------------------------------------------------------------------------- */
+/* ---- get ------------------------------------------------------------------------------------- */
 
 static void on_got(outr_op *op)
 {
@@ -89,7 +91,10 @@ static void on_got(outr_op *op)
     state_request *s = r->user;
     const outr_state_item *item = s->call.get.items;
     if (op->err.code) {
-        fail_text(r, OUTR_REASON_STATE_GET, outr_arena_printf(r->x->arena, "fail to get " OUTR_FMT " from state store " OUTR_FMT ": %s", OUTR_ARG(s->key), OUTR_ARG(s->store_name), op->err.text));
+        fail_text(r, OUTR_REASON_STATE_GET,
+                  outr_arena_printf(r->x->arena,
+                                    "fail to get " OUTR_FMT " from state store " OUTR_FMT ": %s",
+                                    OUTR_ARG(s->key), OUTR_ARG(s->store_name), op->err.text));
         return;
     }
     if (!item->is_found || item->value.n == 0) {
@@ -108,7 +113,9 @@ static void on_got(outr_op *op)
 
 static outr_consistency consistency_of(outr_str text)
 {
-    return outr_str_is(text, "strong") ? OUTR_STRONG : outr_str_is(text, "eventual") ? OUTR_EVENTUAL : OUTR_CONSISTENCY_UNSET;
+    return outr_str_is(text, "strong")     ? OUTR_STRONG
+           : outr_str_is(text, "eventual") ? OUTR_EVENTUAL
+                                           : OUTR_CONSISTENCY_UNSET;
 }
 
 static void get(outr_api_request *r)
@@ -120,11 +127,15 @@ static void get(outr_api_request *r)
     s->key = r->params[1];
     if (!make_key(r, s->key, &item->key))
         return;
-    s->call.get = (outr_state_get){.arena = r->x->arena, .items = item, .count = 1, .metadata = outr_api_metadata(r), .consistency = consistency_of(outr_api_query(r, "consistency"))};
+    s->call.get = (outr_state_get){.arena = r->x->arena,
+                                   .items = item,
+                                   .count = 1,
+                                   .metadata = outr_api_metadata(r),
+                                   .consistency = consistency_of(outr_api_query(r, "consistency"))};
     run(r, "get", on_got);
 }
 
-/* ---- bulk get -------------------------------------------------------------------------------------- */
+/* ---- bulk get -------------------------------------------------------------------------------- */
 
 static void on_bulk_got(outr_op *op)
 {
@@ -166,11 +177,13 @@ static void bulk_get(outr_api_request *r)
     if (!s || !parse_body(r, &body))
         return;
     const outr_json *keys = outr_json_ifind(body, "keys");
-    bool is_good = body->kind == OUTR_JSON_OBJECT && (!keys || keys->kind == OUTR_JSON_ARRAY || keys->kind == OUTR_JSON_NULL);
+    bool is_good = body->kind == OUTR_JSON_OBJECT &&
+                   (!keys || keys->kind == OUTR_JSON_ARRAY || keys->kind == OUTR_JSON_NULL);
     for (const outr_json *k = keys ? keys->child : NULL; k; k = k->next)
         is_good = is_good && k->kind == OUTR_JSON_STRING;
     if (!is_good) {
-        fail_text(r, OUTR_REASON_MALFORMED_REQUEST, OUTR_STR("failed deserializing HTTP body: keys must be a list of strings"));
+        fail_text(r, OUTR_REASON_MALFORMED_REQUEST,
+                  OUTR_STR("failed deserializing HTTP body: keys must be a list of strings"));
         return;
     }
     size_t n = keys ? keys->count : 0, i = 0;
@@ -181,22 +194,25 @@ static void bulk_get(outr_api_request *r)
         if (!make_key(r, k->text, &items[i].key))
             return;
     }
-    s->call.get = (outr_state_get){.arena = r->x->arena, .items = items, .count = n, .metadata = outr_api_metadata(r)};
+    s->call.get = (outr_state_get){
+        .arena = r->x->arena, .items = items, .count = n, .metadata = outr_api_metadata(r)};
     if (n == 0)
         outr_api_reply(r, 200, "application/json", OUTR_STR("[]"));
     else
         run(r, "bulk_get", on_bulk_got);
 }
 
-/* ---- writes ---------------------------------------------------------------------------------------- */
+/* ---- writes ---------------------------------------------------------------------------------- */
 
 static outr_kvs read_metadata(outr_arena *arena, const outr_json *object, outr_kvs query)
 {
-    size_t max = (object && object->kind == OUTR_JSON_OBJECT ? object->count : 0) + query.count, n = 0;
+    size_t max = (object && object->kind == OUTR_JSON_OBJECT ? object->count : 0) + query.count,
+           n = 0;
     outr_kv *items = outr_arena_alloc(arena, (max + 1) * sizeof *items);
     for (size_t i = 0; i < query.count; i++)
         items[n++] = query.items[i]; /* the query wins: it is found first */
-    for (const outr_json *m = object && object->kind == OUTR_JSON_OBJECT ? object->child : NULL; m; m = m->next)
+    for (const outr_json *m = object && object->kind == OUTR_JSON_OBJECT ? object->child : NULL; m;
+         m = m->next)
         items[n++] = (outr_kv){m->key, m->text};
     return (outr_kvs){items, n};
 }
@@ -211,27 +227,37 @@ static outr_str encode_value(outr_arena *arena, const outr_json *value)
 
 static bool read_options(const outr_json *options, outr_state_write *w, outr_err *err)
 {
-    outr_str concurrency = outr_json_text(options, "concurrency"), consistency = outr_json_text(options, "consistency");
+    outr_str concurrency = outr_json_text(options, "concurrency"),
+             consistency = outr_json_text(options, "consistency");
     if (outr_str_is(concurrency, "first-write"))
         w->concurrency = OUTR_FIRST_WRITE;
     else if (outr_str_is(concurrency, "last-write"))
         w->concurrency = OUTR_LAST_WRITE;
     else if (concurrency.n)
-        return outr_fail(err, OUTR_INTERNAL, "unrecognized concurrency model '" OUTR_FMT "'", OUTR_ARG(concurrency)), false;
+        return outr_fail(err, OUTR_INTERNAL, "unrecognized concurrency model '" OUTR_FMT "'",
+                         OUTR_ARG(concurrency)),
+               false;
     w->consistency = consistency_of(consistency);
     if (consistency.n && w->consistency == OUTR_CONSISTENCY_UNSET)
-        return outr_fail(err, OUTR_INTERNAL, "unrecognized consistency model '" OUTR_FMT "'", OUTR_ARG(consistency)), false;
+        return outr_fail(err, OUTR_INTERNAL, "unrecognized consistency model '" OUTR_FMT "'",
+                         OUTR_ARG(consistency)),
+               false;
     return true;
 }
 
 /* One {key, value, etag, metadata, options}. False: answered. */
-static bool read_item(outr_api_request *r, const outr_json *item, outr_kvs query, outr_state_write *w)
+static bool read_item(outr_api_request *r, const outr_json *item, outr_kvs query,
+                      outr_state_write *w)
 {
-    const outr_json *key = outr_json_ifind(item, "key"), *value = outr_json_ifind(item, "value"), *etag = outr_json_ifind(item, "etag");
+    const outr_json *key = outr_json_ifind(item, "key"), *value = outr_json_ifind(item, "value"),
+                    *etag = outr_json_ifind(item, "etag");
     outr_err err;
     state_request *s = r->user;
-    if (item->kind != OUTR_JSON_OBJECT || (key && key->kind != OUTR_JSON_STRING) || (etag && etag->kind != OUTR_JSON_STRING && etag->kind != OUTR_JSON_NULL)) {
-        fail_text(r, OUTR_REASON_MALFORMED_REQUEST, OUTR_STR("failed deserializing HTTP body: an item's key and etag must be strings"));
+    if (item->kind != OUTR_JSON_OBJECT || (key && key->kind != OUTR_JSON_STRING) ||
+        (etag && etag->kind != OUTR_JSON_STRING && etag->kind != OUTR_JSON_NULL)) {
+        fail_text(
+            r, OUTR_REASON_MALFORMED_REQUEST,
+            OUTR_STR("failed deserializing HTTP body: an item's key and etag must be strings"));
         return false;
     }
     if (!key || key->text.n == 0) {
@@ -241,7 +267,10 @@ static bool read_item(outr_api_request *r, const outr_json *item, outr_kvs query
     if (!make_key(r, key->text, &w->key))
         return false;
     if (!read_options(outr_json_ifind(item, "options"), w, &err)) {
-        fail_text(r, OUTR_REASON_STATE_SAVE, outr_arena_printf(r->x->arena, "failed saving state in state store " OUTR_FMT ": %s", OUTR_ARG(s->store_name), err.text));
+        fail_text(r, OUTR_REASON_STATE_SAVE,
+                  outr_arena_printf(r->x->arena,
+                                    "failed saving state in state store " OUTR_FMT ": %s",
+                                    OUTR_ARG(s->store_name), err.text));
         return false;
     }
     w->metadata = read_metadata(r->x->arena, outr_json_ifind(item, "metadata"), query);
@@ -266,7 +295,9 @@ static void on_saved(outr_op *op)
         outr_api_empty(r);
         return;
     }
-    outr_fail_reason(&err, op->err.code, OUTR_REASON_STATE_SAVE, "failed saving state in state store " OUTR_FMT ": %s", OUTR_ARG(s->store_name), op->err.text);
+    outr_fail_reason(&err, op->err.code, OUTR_REASON_STATE_SAVE,
+                     "failed saving state in state store " OUTR_FMT ": %s", OUTR_ARG(s->store_name),
+                     op->err.text);
     outr_api_fail_status(r, status_of(&op->err), &err, NULL);
 }
 
@@ -309,7 +340,9 @@ static void on_deleted(outr_op *op)
         outr_api_empty(r);
         return;
     }
-    outr_fail_reason(&err, op->err.code, OUTR_REASON_STATE_DELETE, "failed deleting state with key " OUTR_FMT ": %s", OUTR_ARG(s->key), op->err.text);
+    outr_fail_reason(&err, op->err.code, OUTR_REASON_STATE_DELETE,
+                     "failed deleting state with key " OUTR_FMT ": %s", OUTR_ARG(s->key),
+                     op->err.text);
     outr_api_fail_status(r, status_of(&op->err), &err, NULL);
 }
 
@@ -325,7 +358,9 @@ static void delete (outr_api_request *r)
     w->kind = OUTR_STATE_DELETE;
     w->has_etag = outr_headers_has(&r->x->req.headers, "If-Match");
     w->etag = outr_headers_get(&r->x->req.headers, "If-Match");
-    w->concurrency = outr_str_is(outr_api_query(r, "concurrency"), "first-write") ? OUTR_FIRST_WRITE : OUTR_CONCURRENCY_UNSET;
+    w->concurrency = outr_str_is(outr_api_query(r, "concurrency"), "first-write")
+                         ? OUTR_FIRST_WRITE
+                         : OUTR_CONCURRENCY_UNSET;
     w->consistency = consistency_of(outr_api_query(r, "consistency"));
     w->metadata = outr_api_metadata(r);
     s->call.is_write = true;
@@ -333,7 +368,7 @@ static void delete (outr_api_request *r)
     run(r, "delete", on_deleted);
 }
 
-/* ---- transaction, query ----------------------------------------------------------------------------- */
+/* ---- transaction, query ---------------------------------------------------------------------- */
 
 static void on_transacted(outr_op *op)
 {
@@ -341,7 +376,9 @@ static void on_transacted(outr_op *op)
     if (!op->err.code)
         outr_api_empty(r);
     else
-        fail_text(r, OUTR_REASON_STATE_TRANSACTION, outr_arena_printf(r->x->arena, "error while executing state transaction: %s", op->err.text));
+        fail_text(r, OUTR_REASON_STATE_TRANSACTION,
+                  outr_arena_printf(r->x->arena, "error while executing state transaction: %s",
+                                    op->err.text));
 }
 
 static void transact(outr_api_request *r)
@@ -351,22 +388,29 @@ static void transact(outr_api_request *r)
     if (!s || !parse_body(r, &body))
         return;
     const outr_json *operations = outr_json_ifind(body, "operations");
-    if (body->kind != OUTR_JSON_OBJECT || (operations && operations->kind != OUTR_JSON_ARRAY && operations->kind != OUTR_JSON_NULL)) {
-        fail_text(r, OUTR_REASON_MALFORMED_REQUEST, OUTR_STR("failed deserializing HTTP body: operations must be a list"));
+    if (body->kind != OUTR_JSON_OBJECT ||
+        (operations && operations->kind != OUTR_JSON_ARRAY && operations->kind != OUTR_JSON_NULL)) {
+        fail_text(r, OUTR_REASON_MALFORMED_REQUEST,
+                  OUTR_STR("failed deserializing HTTP body: operations must be a list"));
         return;
     }
     size_t max = operations ? operations->count : 0, n = 0;
     outr_state_write *items = outr_arena_alloc(r->x->arena, (max + 1) * sizeof *items);
-    outr_kvs query = read_metadata(r->x->arena, outr_json_ifind(body, "metadata"), outr_api_metadata(r));
+    outr_kvs query =
+        read_metadata(r->x->arena, outr_json_ifind(body, "metadata"), outr_api_metadata(r));
     for (const outr_json *o = operations ? operations->child : NULL; o; o = o->next) {
-        const outr_json *operation = outr_json_ifind(o, "operation"), *request = outr_json_ifind(o, "request");
+        const outr_json *operation = outr_json_ifind(o, "operation"),
+                        *request = outr_json_ifind(o, "request");
         outr_str kind = operation ? operation->text : OUTR_STR("");
         if (!outr_str_is(kind, "upsert") && !outr_str_is(kind, "delete")) {
-            fail_text(r, OUTR_REASON_NOT_SUPPORTED_STATE_OPERATION, outr_arena_printf(r->x->arena, "operation type " OUTR_FMT " not supported", OUTR_ARG(kind)));
+            fail_text(r, OUTR_REASON_NOT_SUPPORTED_STATE_OPERATION,
+                      outr_arena_printf(r->x->arena, "operation type " OUTR_FMT " not supported",
+                                        OUTR_ARG(kind)));
             return;
         }
         if (!request) {
-            fail_text(r, OUTR_REASON_MALFORMED_REQUEST, OUTR_STR("failed deserializing HTTP body: an operation has no request"));
+            fail_text(r, OUTR_REASON_MALFORMED_REQUEST,
+                      OUTR_STR("failed deserializing HTTP body: an operation has no request"));
             return;
         }
         if (!read_item(r, request, query, &items[n]))
@@ -378,7 +422,8 @@ static void transact(outr_api_request *r)
         return;
     }
     s->call.is_write = true;
-    s->call.writes = (outr_state_writes){.arena = r->x->arena, .is_atomic = true, .items = items, .count = n, .metadata = query};
+    s->call.writes = (outr_state_writes){
+        .arena = r->x->arena, .is_atomic = true, .items = items, .count = n, .metadata = query};
     run(r, "transaction", on_transacted);
 }
 
@@ -391,9 +436,14 @@ static void query(outr_api_request *r)
         fail(r, &err);
         return;
     }
-    s->details = (outr_details){.is_rich = true, .has_resource = true, .resource_type = OUTR_STR("state"), .resource_name = s->store_name,
-                                .resource_owner = OUTR_STR(""), .resource_description = OUTR_STR("")};
-    outr_fail_reason(&err, OUTR_INTERNAL, OUTR_REASON_STATE_QUERYING_NOT_SUPPORTED, "state store does not support querying");
+    s->details = (outr_details){.is_rich = true,
+                                .has_resource = true,
+                                .resource_type = OUTR_STR("state"),
+                                .resource_name = s->store_name,
+                                .resource_owner = OUTR_STR(""),
+                                .resource_description = OUTR_STR("")};
+    outr_fail_reason(&err, OUTR_INTERNAL, OUTR_REASON_STATE_QUERYING_NOT_SUPPORTED,
+                     "state store does not support querying");
     fail(r, &err);
 }
 
@@ -402,7 +452,9 @@ const outr_api_route outr_routes_state[] = {
     {"DELETE", "/v1.0/state/{store}/{key}", 0, "state", "v1", NULL, delete, NULL},
     {"POST|PUT", "/v1.0/state/{store}", OUTR_ROUTE_BODY, "state", "v1", NULL, save, NULL},
     {"POST|PUT", "/v1.0/state/{store}/bulk", OUTR_ROUTE_BODY, "state", "v1", NULL, bulk_get, NULL},
-    {"POST|PUT", "/v1.0/state/{store}/transaction", OUTR_ROUTE_BODY, "state", "v1", NULL, transact, NULL},
-    {"POST|PUT", "/v1.0-alpha1/state/{store}/query", OUTR_ROUTE_BODY, "state", "v1alpha1", NULL, query, NULL},
+    {"POST|PUT", "/v1.0/state/{store}/transaction", OUTR_ROUTE_BODY, "state", "v1", NULL, transact,
+     NULL},
+    {"POST|PUT", "/v1.0-alpha1/state/{store}/query", OUTR_ROUTE_BODY, "state", "v1alpha1", NULL,
+     query, NULL},
     {0},
 };

@@ -5,7 +5,7 @@
 
 /* Health, metadata and shutdown. */
 
-/* ---- health ----------------------------------------------------------------------------------- */
+/* ---- health ---------------------------------------------------------------------------------- */
 
 static void get_health(outr_api_request *r)
 {
@@ -13,14 +13,15 @@ static void get_health(outr_api_request *r)
     if (!outr_health_is_ready(r->api->health)) {
         OUTR_AUTO(outr_buf) missing = OUTR_BUF_MAX(512);
         outr_health_missing(r->api->health, &missing);
-        outr_fail_reason(&err, OUTR_INTERNAL, OUTR_REASON_HEALTH_NOT_READY, "dapr is not ready: " OUTR_FMT,
-                         OUTR_ARG(outr_buf_view(&missing)));
+        outr_fail_reason(&err, OUTR_INTERNAL, OUTR_REASON_HEALTH_NOT_READY,
+                         "dapr is not ready: " OUTR_FMT, OUTR_ARG(outr_buf_view(&missing)));
         outr_api_fail(r, &err, NULL);
         return;
     }
     outr_str app_id = outr_api_query(r, "appid");
     if (app_id.n > 0 && !outr_str_eq(app_id, r->api->settings->app_id)) {
-        outr_fail_reason(&err, OUTR_INTERNAL, OUTR_REASON_HEALTH_APPID_NOT_MATCH, "dapr app-id does not match");
+        outr_fail_reason(&err, OUTR_INTERNAL, OUTR_REASON_HEALTH_APPID_NOT_MATCH,
+                         "dapr app-id does not match");
         outr_api_fail(r, &err, NULL);
         return;
     }
@@ -34,11 +35,12 @@ static void get_outbound_health(outr_api_request *r)
         outr_api_empty(r);
         return;
     }
-    outr_fail_reason(&err, OUTR_INTERNAL, OUTR_REASON_OUTBOUND_HEALTH_NOT_READY, "dapr outbound is not ready");
+    outr_fail_reason(&err, OUTR_INTERNAL, OUTR_REASON_OUTBOUND_HEALTH_NOT_READY,
+                     "dapr outbound is not ready");
     outr_api_fail(r, &err, NULL);
 }
 
-/* ---- metadata --------------------------------------------------------------------------------- */
+/* ---- metadata -------------------------------------------------------------------------------- */
 
 /* Object members in Dapr's order; empty ones are left out where Dapr leaves them out. */
 static void name(outr_buf *out, const char *key)
@@ -273,7 +275,7 @@ static void metadata_body_failed(outr_api_request *r, const outr_err *err)
     outr_api_fail(r, &shown, NULL);
 }
 
-/* ---- shutdown --------------------------------------------------------------------------------- */
+/* ---- shutdown -------------------------------------------------------------------------------- */
 
 static void post_shutdown(outr_api_request *r)
 {

@@ -22,7 +22,8 @@ const outr_yaml_row outr_rows_setting[] = {
 static bool may_read(const outr_kind_env *env, outr_str name)
 {
     outr_str rest = env->env_keys, key;
-    if (name.n == 0 || outr_str_find(name, ' ') >= 0 || outr_str_istarts(name, OUTR_STR("DAPR_")) || outr_str_iis(name, "APP_API_TOKEN"))
+    if (name.n == 0 || outr_str_find(name, ' ') >= 0 || outr_str_istarts(name, OUTR_STR("DAPR_")) ||
+        outr_str_iis(name, "APP_API_TOKEN"))
         return false;
     if (rest.n == 0)
         return true;
@@ -44,7 +45,8 @@ outr_str outr_kind_variable(char *const *envp, outr_str name)
     return OUTR_STR("");
 }
 
-void outr_setting_finish(const outr_kind_env *env, outr_setting *settings, size_t count, const outr_yaml *list)
+void outr_setting_finish(const outr_kind_env *env, outr_setting *settings, size_t count,
+                         const outr_yaml *list)
 {
     const outr_yaml *node = list ? list->child : NULL;
     for (size_t i = 0; i < count; i++, node = node ? node->next : NULL) {
@@ -54,9 +56,12 @@ void outr_setting_finish(const outr_kind_env *env, outr_setting *settings, size_
         if (!s->env_ref.n)
             continue;
         if (may_read(env, s->env_ref))
-            s->value = outr_arena_str(env->binder->arena, outr_kind_variable(env->envp, s->env_ref));
+            s->value =
+                outr_arena_str(env->binder->arena, outr_kind_variable(env->envp, s->env_ref));
         else
-            outr_bind_warning(env->binder, node, "envRef \"" OUTR_FMT "\" may not be read, it counts as empty", OUTR_ARG(s->env_ref));
+            outr_bind_warning(env->binder, node,
+                              "envRef \"" OUTR_FMT "\" may not be read, it counts as empty",
+                              OUTR_ARG(s->env_ref));
     }
 }
 
@@ -65,11 +70,13 @@ static const outr_yaml_row component_spec[] = {
     {"version", OUTR_YT_TEXT, C(version), 0, NULL, 0, 0},
     {"ignoreErrors", OUTR_YT_BOOL, C(ignore_errors), 0, NULL, 0, 0},
     {"initTimeout", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
-    {"metadata", OUTR_YT_LIST, C(metadata), 0, outr_rows_setting, sizeof(outr_setting), SETTING(line)},
+    {"metadata", OUTR_YT_LIST, C(metadata), 0, outr_rows_setting, sizeof(outr_setting),
+     SETTING(line)},
     {0},
 };
 
-static const outr_yaml_row component_auth[] = {{"secretStore", OUTR_YT_TEXT, C(secret_store), 0, NULL, 0, 0}, {0}};
+static const outr_yaml_row component_auth[] = {
+    {"secretStore", OUTR_YT_TEXT, C(secret_store), 0, NULL, 0, 0}, {0}};
 
 static const outr_yaml_row component[] = {
     {"apiVersion", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
@@ -85,7 +92,8 @@ static const outr_yaml_row component[] = {
 
 void outr_kind_component(const outr_kind_env *env, const outr_yaml *root, outr_component_spec *out)
 {
-    const outr_yaml *spec = outr_yaml_find(root, "spec"), *timeout = outr_yaml_find(spec, "initTimeout");
+    const outr_yaml *spec = outr_yaml_find(root, "spec"),
+                    *timeout = outr_yaml_find(spec, "initTimeout");
     int64_t ns;
     outr_bind_yaml(env->binder, component, root, "", out);
     out->init_timeout_ns = INIT_TIMEOUT_NS;
@@ -96,11 +104,13 @@ void outr_kind_component(const outr_kind_env *env, const outr_yaml *root, outr_c
     if (out->version.n == 0)
         out->version = OUTR_STR("v1");
     if (out->type.n > 0 && outr_str_find(out->type, '.') <= 0)
-        outr_bind_error(env->binder, outr_yaml_find(spec, "type"), "spec.type \"" OUTR_FMT "\": must be category.name", OUTR_ARG(out->type));
-    outr_setting_finish(env, (outr_setting *)out->metadata, out->metadata_count, outr_yaml_find(spec, "metadata"));
+        outr_bind_error(env->binder, outr_yaml_find(spec, "type"),
+                        "spec.type \"" OUTR_FMT "\": must be category.name", OUTR_ARG(out->type));
+    outr_setting_finish(env, (outr_setting *)out->metadata, out->metadata_count,
+                        outr_yaml_find(spec, "metadata"));
 }
 
-/* ---- HTTPEndpoint ------------------------------------------------------------------------------ */
+/* ---- HTTPEndpoint ---------------------------------------------------------------------------- */
 
 static const outr_yaml_row tls_part[] = {
     {"value", OUTR_YT_VALUE, SETTING(value), 0, NULL, 0, 0},
@@ -118,12 +128,14 @@ static const outr_yaml_row client_tls[] = {
 
 static const outr_yaml_row endpoint_spec[] = {
     {"baseUrl", OUTR_YT_TEXT, E(base_url), OUTR_YT_REQUIRED, NULL, 0, 0},
-    {"headers", OUTR_YT_LIST, E(headers), 0, outr_rows_setting, sizeof(outr_setting), SETTING(line)},
+    {"headers", OUTR_YT_LIST, E(headers), 0, outr_rows_setting, sizeof(outr_setting),
+     SETTING(line)},
     {"clientTLS", OUTR_YT_GROUP, 0, 0, client_tls, 0, 0},
     {0},
 };
 
-static const outr_yaml_row endpoint_auth[] = {{"secretStore", OUTR_YT_TEXT, E(secret_store), 0, NULL, 0, 0}, {0}};
+static const outr_yaml_row endpoint_auth[] = {
+    {"secretStore", OUTR_YT_TEXT, E(secret_store), 0, NULL, 0, 0}, {0}};
 
 static const outr_yaml_row endpoint[] = {
     {"apiVersion", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
@@ -138,7 +150,8 @@ static const outr_yaml_row endpoint[] = {
 void outr_kind_endpoint(const outr_kind_env *env, const outr_yaml *root, outr_endpoint_spec *out)
 {
     outr_bind_yaml(env->binder, endpoint, root, "", out);
-    outr_setting_finish(env, (outr_setting *)out->headers, out->header_count, outr_yaml_find(outr_yaml_find(root, "spec"), "headers"));
+    outr_setting_finish(env, (outr_setting *)out->headers, out->header_count,
+                        outr_yaml_find(outr_yaml_find(root, "spec"), "headers"));
     outr_setting *const parts[] = {&out->root_ca, &out->certificate, &out->private_key};
     for (size_t i = 0; i < OUTR_LEN(parts); i++)
         outr_setting_finish(env, parts[i], 1, NULL);

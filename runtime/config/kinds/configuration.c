@@ -20,7 +20,8 @@ typedef struct raw_scope {
 
 #define R(field) offsetof(raw, field)
 
-static const outr_yaml_row zipkin[] = {{"endpointAddress", OUTR_YT_TEXT, C(zipkin_url), 0, NULL, 0, 0}, {0}};
+static const outr_yaml_row zipkin[] = {
+    {"endpointAddress", OUTR_YT_TEXT, C(zipkin_url), 0, NULL, 0, 0}, {0}};
 static const outr_yaml_row otel[] = {
     {"endpointAddress", OUTR_YT_TEXT, C(otel_address), 0, NULL, 0, 0},
     {"protocol", OUTR_YT_TEXT, C(otel_protocol), 0, NULL, 0, 0},
@@ -58,7 +59,8 @@ static const outr_yaml_row scope[] = {
     {"deniedSecrets", OUTR_YT_TEXTS, offsetof(raw_scope, scope.denied), 0, NULL, 0, 0},
     {0},
 };
-static const outr_yaml_row secrets[] = {{"scopes", OUTR_YT_LIST, R(scopes), 0, scope, sizeof(raw_scope), 0}, {0}};
+static const outr_yaml_row secrets[] = {
+    {"scopes", OUTR_YT_LIST, R(scopes), 0, scope, sizeof(raw_scope), 0}, {0}};
 static const outr_yaml_row resolution[] = {
     {"component", OUTR_YT_TEXT, C(name_resolution_component), 0, NULL, 0, 0},
     {"version", OUTR_YT_TEXT, C(name_resolution_version), 0, NULL, 0, 0},
@@ -81,14 +83,16 @@ static const outr_yaml_row api[] = {
     {"denied", OUTR_YT_LIST, C(api_denied), 0, api_rule, sizeof(outr_api_rule), 0},
     {0},
 };
-static const outr_yaml_row components[] = {{"deny", OUTR_YT_TEXTS, C(denied_components), 0, NULL, 0, 0}, {0}};
+static const outr_yaml_row components[] = {
+    {"deny", OUTR_YT_TEXTS, C(denied_components), 0, NULL, 0, 0}, {0}};
 static const outr_yaml_row api_logging[] = {
     {"enabled", OUTR_YT_BOOL, C(api_logging), 0, NULL, 0, 0},
     {"obfuscateURLs", OUTR_YT_BOOL, C(api_logging_obfuscate), 0, NULL, 0, 0},
     {"omitHealthChecks", OUTR_YT_BOOL, C(api_logging_omit_health), 0, NULL, 0, 0},
     {0},
 };
-static const outr_yaml_row logging[] = {{"apiLogging", OUTR_YT_GROUP, 0, 0, api_logging, 0, 0}, {0}};
+static const outr_yaml_row logging[] = {{"apiLogging", OUTR_YT_GROUP, 0, 0, api_logging, 0, 0},
+                                        {0}};
 
 static const outr_yaml_row spec[] = {
     {"httpPipeline", OUTR_YT_MARK, C(has_http_pipeline), 0, NULL, 0, 0},
@@ -116,7 +120,8 @@ static const outr_yaml_row top[] = {
 
 void outr_configuration_default(outr_configuration *out)
 {
-    *out = (outr_configuration){.metrics_is_on = true, .metrics_full_paths = true, .otel_is_secure = true};
+    *out = (outr_configuration){
+        .metrics_is_on = true, .metrics_full_paths = true, .otel_is_secure = true};
 }
 
 /* Ids are made when a rate above 0 was given, or something is there to export to. */
@@ -138,7 +143,8 @@ static void finish_buckets(outr_binder *b, raw *r, const outr_yaml *node)
         return;
     double *bounds = outr_arena_alloc(b->arena, r->bucket_count * sizeof *bounds);
     for (size_t i = 0; i < r->bucket_count; i++) {
-        if (!outr_str_to_double(r->buckets[i], &bounds[i]) || !isfinite(bounds[i]) || (i > 0 && bounds[i] <= bounds[i - 1]))
+        if (!outr_str_to_double(r->buckets[i], &bounds[i]) || !isfinite(bounds[i]) ||
+            (i > 0 && bounds[i] <= bounds[i - 1]))
             outr_bind_error(b, node, "latencyDistributionBuckets must be growing numbers");
     }
     r->c.latency_buckets_ms = bounds;
@@ -164,15 +170,20 @@ static void refuse_unenforced(outr_binder *b, const raw *r, const outr_yaml *nod
     const struct {
         bool is_there;
         const char *key;
-    } parts[] = {{r->c.has_access_control, "accessControl"}, {r->c.has_http_pipeline, "httpPipeline"}, {r->c.has_app_pipeline, "appHttpPipeline"}};
+    } parts[] = {{r->c.has_access_control, "accessControl"},
+                 {r->c.has_http_pipeline, "httpPipeline"},
+                 {r->c.has_app_pipeline, "appHttpPipeline"}};
     for (size_t i = 0; i < OUTR_LEN(parts); i++) {
         const outr_yaml *part = outr_yaml_find(node, parts[i].key);
         if (parts[i].is_there && part) /* not again for an earlier file's */
-            outr_bind_error(b, part, "spec.%s is not enforced by this version, refusing to run without it", parts[i].key);
+            outr_bind_error(b, part,
+                            "spec.%s is not enforced by this version, refusing to run without it",
+                            parts[i].key);
     }
 }
 
-void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root, outr_configuration *out)
+void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root,
+                             outr_configuration *out)
 {
     const outr_yaml *node = outr_yaml_find(root, "spec"), *older = outr_yaml_find(node, "metric");
     raw *r = outr_arena_alloc(env->binder->arena, sizeof *r);

@@ -17,16 +17,21 @@ outr_str outr_kind_variable(char *const *envp, outr_str name);
 
 /* Each fills *out from the document's root. */
 void outr_kind_component(const outr_kind_env *env, const outr_yaml *root, outr_component_spec *out);
-void outr_kind_subscription(const outr_kind_env *env, const outr_yaml *root, bool is_v2, outr_subscription_spec *out);
+void outr_kind_subscription(const outr_kind_env *env, const outr_yaml *root, bool is_v2,
+                            outr_subscription_spec *out);
 void outr_kind_endpoint(const outr_kind_env *env, const outr_yaml *root, outr_endpoint_spec *out);
-void outr_kind_resiliency(const outr_kind_env *env, const outr_yaml *root, outr_resiliency_spec *out);
+void outr_kind_resiliency(const outr_kind_env *env, const outr_yaml *root,
+                          outr_resiliency_spec *out);
 /* Adds to what earlier files said: later wins. */
-void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root, outr_configuration *out);
+void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root,
+                             outr_configuration *out);
 void outr_configuration_default(outr_configuration *out);
 
 /* Rows that several kinds have. */
-extern const outr_yaml_row outr_rows_setting[];   /* name, value, secretKeyRef, envRef of outr_setting */
+/* name, value, secretKeyRef, envRef of outr_setting */
+extern const outr_yaml_row outr_rows_setting[];
 /* envRef -> value; a secret without a key has its name as key. list: the YAML behind settings, for messages. */
-void outr_setting_finish(const outr_kind_env *env, outr_setting *settings, size_t count, const outr_yaml *list);
+void outr_setting_finish(const outr_kind_env *env, outr_setting *settings, size_t count,
+                         const outr_yaml *list);
 
 #endif

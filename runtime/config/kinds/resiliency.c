@@ -38,7 +38,8 @@ typedef struct raw_spec {
 static const outr_yaml_row policies[] = {
     {"timeouts", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
     {"retries", OUTR_YT_NAMED, offsetof(raw_spec, retries), 0, retry, sizeof(raw_retry), 0},
-    {"circuitBreakers", OUTR_YT_NAMED, offsetof(raw_spec, breakers), 0, breaker, sizeof(outr_breaker_policy), 0},
+    {"circuitBreakers", OUTR_YT_NAMED, offsetof(raw_spec, breakers), 0, breaker,
+     sizeof(outr_breaker_policy), 0},
     {0},
 };
 
@@ -54,7 +55,7 @@ static const outr_yaml_row top[] = {
     {"spec", OUTR_YT_GROUP, 0, OUTR_YT_REQUIRED, spec_rows, 0, 0}, {0},
 };
 
-/* ---- policies ----------------------------------------------------------------------------------- */
+/* ---- policies -------------------------------------------------------------------------------- */
 
 static void bind_timeouts(outr_binder *b, const outr_yaml *node, outr_resiliency_spec *out)
 {
@@ -72,7 +73,8 @@ static void bind_timeouts(outr_binder *b, const outr_yaml *node, outr_resiliency
     out->timeout_count = n;
 }
 
-static void finish_retries(outr_binder *b, const raw_spec *raw, const outr_yaml *node, outr_resiliency_spec *out)
+static void finish_retries(outr_binder *b, const raw_spec *raw, const outr_yaml *node,
+                           outr_resiliency_spec *out)
 {
     outr_retry_policy *items = outr_arena_alloc(b->arena, (raw->retry_count + 1) * sizeof *items);
     for (size_t i = 0; i < raw->retry_count; i++) {
@@ -83,13 +85,17 @@ static void finish_retries(outr_binder *b, const raw_spec *raw, const outr_yaml 
         outr_retry_policy *p = &items[i];
         *p = raw->retries[i].policy;
         p->is_exponential = outr_str_iis(raw->retries[i].kind, "exponential");
-        if (raw->retries[i].kind.n && !p->is_exponential && !outr_str_iis(raw->retries[i].kind, "constant"))
-            outr_bind_error(b, outr_yaml_find(m, "policy"), "policy must be constant or exponential, not \"" OUTR_FMT "\"", OUTR_ARG(raw->retries[i].kind));
+        if (raw->retries[i].kind.n && !p->is_exponential &&
+            !outr_str_iis(raw->retries[i].kind, "constant"))
+            outr_bind_error(b, outr_yaml_find(m, "policy"),
+                            "policy must be constant or exponential, not \"" OUTR_FMT "\"",
+                            OUTR_ARG(raw->retries[i].kind));
         p->duration_ns = p->duration_ns ? p->duration_ns : 5 * OUTR_SEC;
         p->max_interval_ns = p->max_interval_ns ? p->max_interval_ns : 60 * OUTR_SEC;
         p->max_retries = -1;
         if (count && !outr_str_to_i64(count->text, -1, INT32_MAX, &p->max_retries))
-            outr_bind_error(b, count, "maxRetries must be an integer, not \"" OUTR_FMT "\"", OUTR_ARG(count->text));
+            outr_bind_error(b, count, "maxRetries must be an integer, not \"" OUTR_FMT "\"",
+                            OUTR_ARG(count->text));
     }
     out->retries = items;
     out->retry_count = raw->retry_count;
@@ -107,13 +113,14 @@ static void finish_breakers(const raw_spec *raw, outr_resiliency_spec *out)
     out->breaker_count = raw->breaker_count;
 }
 
-/* ---- targets ----------------------------------------------------------------------------------- */
+/* ---- targets --------------------------------------------------------------------------------- */
 
 static const outr_yaml_row target_rows[] = {
     {"timeout", OUTR_YT_TEXT, offsetof(outr_policy_target, timeout), 0, NULL, 0, 0},
     {"retry", OUTR_YT_TEXT, offsetof(outr_policy_target, retry), 0, NULL, 0, 0},
     {"circuitBreaker", OUTR_YT_TEXT, offsetof(outr_policy_target, breaker), 0, NULL, 0, 0},
-    {"circuitBreakerCacheSize", OUTR_YT_INT, offsetof(outr_policy_target, breaker_cache_size), 0, NULL, 0, 0},
+    {"circuitBreakerCacheSize", OUTR_YT_INT, offsetof(outr_policy_target, breaker_cache_size), 0,
+     NULL, 0, 0},
     {"circuitBreakerScope", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
     {0},
 };
@@ -121,7 +128,8 @@ static const outr_yaml_row target_rows[] = {
 #define APP_BREAKERS   100
 #define ACTOR_BREAKERS 5000
 
-static void add_target(outr_binder *b, outr_resiliency_spec *out, outr_policy_target *items, int kind, const outr_yaml *name, const outr_yaml *node)
+static void add_target(outr_binder *b, outr_resiliency_spec *out, outr_policy_target *items,
+                       int kind, const outr_yaml *name, const outr_yaml *node)
 {
     if (outr_yaml_is_null(node))
         return;
@@ -133,7 +141,8 @@ static void add_target(outr_binder *b, outr_resiliency_spec *out, outr_policy_ta
 }
 
 /* The named member, when it is there and a mapping. */
-static const outr_yaml *group(outr_binder *b, const outr_yaml *targets, const char *key, const char *path)
+static const outr_yaml *group(outr_binder *b, const outr_yaml *targets, const char *key,
+                              const char *path)
 {
     const outr_yaml *node = outr_yaml_find(targets, key);
     return !outr_yaml_is_null(node) && outr_bind_is_mapping(b, node, path) ? node : NULL;
@@ -146,7 +155,8 @@ static void bind_targets(outr_binder *b, const outr_yaml *node, outr_resiliency_
     const outr_yaml *apps = group(b, node, "apps", "spec.targets.apps");
     const outr_yaml *actors = group(b, node, "actors", "spec.targets.actors");
     const outr_yaml *components = group(b, node, "components", "spec.targets.components");
-    size_t max = (apps ? apps->count : 0) + (actors ? actors->count : 0) + 2 * (components ? components->count : 0);
+    size_t max = (apps ? apps->count : 0) + (actors ? actors->count : 0) +
+                 2 * (components ? components->count : 0);
     outr_policy_target *items = outr_arena_alloc(b->arena, (max + 1) * sizeof *items);
     for (const outr_yaml *m = apps ? apps->child : NULL; m; m = m->next)
         add_target(b, out, items, OUTR_TARGET_APP, m, m);
@@ -161,7 +171,8 @@ static void bind_targets(outr_binder *b, const outr_yaml *node, outr_resiliency_
     out->targets = items;
 }
 
-void outr_kind_resiliency(const outr_kind_env *env, const outr_yaml *root, outr_resiliency_spec *out)
+void outr_kind_resiliency(const outr_kind_env *env, const outr_yaml *root,
+                          outr_resiliency_spec *out)
 {
     raw_spec raw = {0};
     const outr_yaml *spec = outr_yaml_find(root, "spec"), *p = outr_yaml_find(spec, "policies");

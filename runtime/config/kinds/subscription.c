@@ -32,8 +32,10 @@ static const outr_yaml_row routes[] = {
     {"deadLetterTopic", OUTR_YT_TEXT, S(dead_letter_topic), 0, NULL, 0, 0},             \
     {"bulkSubscribe", OUTR_YT_GROUP, 0, 0, bulk, 0, 0}
 
-static const outr_yaml_row spec_v1[] = {COMMON_SPEC, {"route", OUTR_YT_SKIP, 0, OUTR_YT_REQUIRED, NULL, 0, 0}, {0}};
-static const outr_yaml_row spec_v2[] = {COMMON_SPEC, {"routes", OUTR_YT_GROUP, 0, 0, routes, 0, 0}, {0}};
+static const outr_yaml_row spec_v1[] = {
+    COMMON_SPEC, {"route", OUTR_YT_SKIP, 0, OUTR_YT_REQUIRED, NULL, 0, 0}, {0}};
+static const outr_yaml_row spec_v2[] = {
+    COMMON_SPEC, {"routes", OUTR_YT_GROUP, 0, 0, routes, 0, 0}, {0}};
 
 #define TOP(spec)                                                        \
     {"apiVersion", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},                      \
@@ -46,19 +48,23 @@ static const outr_yaml_row v1[] = {TOP(spec_v1)};
 static const outr_yaml_row v2[] = {TOP(spec_v2)};
 
 /* The default path is the last rule, with an empty match. */
-static void add_default(const outr_kind_env *env, outr_subscription_spec *out, const outr_yaml *path)
+static void add_default(const outr_kind_env *env, outr_subscription_spec *out,
+                        const outr_yaml *path)
 {
-    outr_subscription_rule *rules = outr_arena_alloc(env->binder->arena, (out->rule_count + 1) * sizeof *rules);
+    outr_subscription_rule *rules =
+        outr_arena_alloc(env->binder->arena, (out->rule_count + 1) * sizeof *rules);
     if (out->rule_count)
         memcpy(rules, out->rules, out->rule_count * sizeof *rules);
     rules[out->rule_count++].path = path->text;
     out->rules = rules;
 }
 
-void outr_kind_subscription(const outr_kind_env *env, const outr_yaml *root, bool is_v2, outr_subscription_spec *out)
+void outr_kind_subscription(const outr_kind_env *env, const outr_yaml *root, bool is_v2,
+                            outr_subscription_spec *out)
 {
     const outr_yaml *spec = outr_yaml_find(root, "spec");
-    const outr_yaml *otherwise = is_v2 ? outr_yaml_find(outr_yaml_find(spec, "routes"), "default") : outr_yaml_find(spec, "route");
+    const outr_yaml *otherwise = is_v2 ? outr_yaml_find(outr_yaml_find(spec, "routes"), "default")
+                                       : outr_yaml_find(spec, "route");
     outr_bind_yaml(env->binder, is_v2 ? v2 : v1, root, "", out);
     if (out->bulk_max_messages <= 0)
         out->bulk_max_messages = BULK_MESSAGES;
