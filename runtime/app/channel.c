@@ -1,6 +1,8 @@
 #include "app/channel.h"
 
 #define PORT_WAIT_NS    (100 * OUTR_MS)
+#define LOOK_AGAIN_NS   OUTR_SEC /* after the app's name was not found, or nobody answered there */
+#define LOOK_UP_NS      (10 * OUTR_SEC)
 #define ANSWER_MAX      (4 * OUTR_MIB)
 #define APP_CONNECTIONS 4096
 
@@ -49,11 +51,18 @@ struct outr_app {
     outr_app_state *state;
     shared_loop *shared;
     outr_http_pool *pool;   /* NULL: no app channel, or its name is not known yet */
+    outr_http_pool *former; /* of the address before, for the calls that are still on it */
     outr_tls *tls;
     outr_str authority;
     char authority_text[300];
     outr_list waiting, watchers;
     outr_deferred greeter;  /* tells new watchers the present state */
+    /* --app-channel-address is a name */
+    outr_lookup lookup;
+    outr_op lookup_op;
+    outr_timer lookup_timer;
+    size_t lookups;         /* how often its addresses were asked for: each in turn */
+    bool is_named;
     /* main loop: waiting for the port, probing */
     outr_timer timer;
     outr_op op;
@@ -209,6 +218,8 @@ static void count_call(outr_app *app, const outr_app_call *call)
                       (double)OUTR_MAX(call->request.content_length, 0));
 }
 
+static void look_again(outr_app *app);
+
 static void on_call_done(outr_op *inner)
 {
     outr_app_call *call = OUTR_CONTAINER(inner, outr_app_call, inner);
@@ -218,6 +229,8 @@ static void on_call_done(outr_op *inner)
     if (!call->skip_limit && call->http.progress == OUTR_CALL_ANSWERED)
         count_call(app, call);
     call->has_slot = false;
+    if (inner->err.code == OUTR_UNAVAILABLE && call->http.progress == OUTR_CALL_NOT_SENT)
+        look_again(app);
     if (inner->err.code) {
         outr_err err = inner->err;
         outr_op_fail(op, &err);
@@ -376,6 +389,14 @@ static void again_in(outr_app *app, uint64_t ns)
     outr_timer_start(app->loop, &app->timer, outr_loop_now(app->loop) + ns);
 }
 
+static void free_if_over(outr_app *app)
+{
+    if (!app->is_freed || outr_op_is_pending(&app->op) || outr_op_is_pending(&app->lookup_op))
+        return;
+    outr_arena_free(app->probe_arena);
+    free(app);
+}
+
 static void on_probed(outr_op *op)
 {
     outr_app *app = OUTR_CONTAINER(op, outr_app, op);
@@ -385,13 +406,10 @@ static void on_probed(outr_op *op)
     const outr_str label = outr_str_of(status, (size_t)n);
     outr_metric_count(outr_loop_metrics(app->loop), &probe_count, &label, 1);
     outr_arena_reset(app->probe_arena);
-    if (app->is_freed) {
-        outr_arena_free(app->probe_arena);
-        free(app);
+    if (app->is_stopped) {
+        free_if_over(app);
         return;
     }
-    if (app->is_stopped)
-        return;
     app->failures = is_good ? 0 : app->failures + 1;
     if (is_good)
         set_state(app, true, true);
@@ -425,13 +443,12 @@ static void on_port_tried(outr_op *op)
         app->connect.stream->events = &no_events;
         outr_stream_close(app->connect.stream);
     }
-    if (app->is_freed) {
-        free(app);
+    if (app->is_stopped) {
+        free_if_over(app);
         return;
     }
-    if (app->is_stopped)
-        return;
     if (op->err.code) {
+        look_again(app);
         again_in(app, PORT_WAIT_NS);
         return;
     }
@@ -444,6 +461,10 @@ static void on_port_tried(outr_op *op)
 static void try_port(outr_app *app)
 {
     outr_env *env = outr_loop_env(app->loop);
+    if (app->connect.addr.kind == OUTR_ADDR_NONE) { /* its name is not known yet */
+        again_in(app, PORT_WAIT_NS);
+        return;
+    }
     outr_op_init(&app->op, app->loop, NULL, outr_loop_now(app->loop) + 5 * OUTR_SEC, on_port_tried);
     env->connect(env, app->loop, &app->connect, &app->op);
 }
@@ -472,16 +493,17 @@ void outr_app_stop(outr_app *app)
         outr_op_cancel(&app->op, OUTR_CANCELLED);
 }
 
-/* ---- making and freeing ---------------------------------------------------------------------- */
+/* ---- where it is ----------------------------------------------------------------------------- */
 
 static outr_code open_pool(outr_app *app, const outr_addr *addr, outr_err *err)
 {
     const outr_settings *s = app->settings;
     /* the app's certificate is not verified: contract/lifecycle.md */
     static const outr_tls_options trusting = {0};
+    app->connect.addr = *addr;
     if (s->app_protocol >= OUTR_APP_GRPC)
         return OUTR_OK;
-    if (s->app_protocol == OUTR_APP_HTTPS) {
+    if (s->app_protocol == OUTR_APP_HTTPS && !app->tls) {
         outr_code rc = outr_tls_new(&app->tls, &trusting, err);
         if (rc)
             return rc;
@@ -497,7 +519,82 @@ static outr_code open_pool(outr_app *app, const outr_addr *addr, outr_err *err)
         .max_connections = APP_CONNECTIONS,
         .max_pending = 65536,
     };
+    outr_http_pool_free(app->former);
+    app->former = app->pool;
+    if (app->former)
+        outr_http_pool_retire(app->former);
     app->pool = outr_http_pool_new(&options);
+    return OUTR_OK;
+}
+
+/* ---- an app that has a name ------------------------------------------------------------------ */
+
+static bool is_host_name(outr_str host)
+{
+    for (size_t i = 0; i < host.n; i++) {
+        char c = host.p[i];
+        bool is_alnum = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        if (!is_alnum && c != '-' && c != '.' && c != '_')
+            return false;
+    }
+    return host.n > 0 && host.n <= 253; /* RFC 1035 section 2.3.4 */
+}
+
+static void on_looked_up(outr_op *op)
+{
+    outr_app *app = OUTR_CONTAINER(op, outr_app, lookup_op);
+    const outr_lookup *found = &app->lookup;
+    char before[OUTR_ADDR_TEXT_MAX], now[OUTR_ADDR_TEXT_MAX];
+    outr_err err;
+    if (app->is_stopped) {
+        free_if_over(app);
+        return;
+    }
+    if (op->err.code || found->count == 0) {
+        look_again(app);
+        return;
+    }
+    /* Nobody may listen on the first (an app on 127.0.0.1 alone, a name that is ::1 first). */
+    const outr_addr *addr = &found->addrs[app->lookups++ % found->count];
+    outr_addr_text(&app->connect.addr, before);
+    outr_addr_text(addr, now);
+    if (strcmp(before, now) != 0 && open_pool(app, addr, &err))
+        look_again(app);
+}
+
+static void look_up(outr_timer *timer)
+{
+    outr_app *app = OUTR_CONTAINER(timer, outr_app, lookup_timer);
+    outr_env *env = outr_loop_env(app->loop);
+    app->lookup = (outr_lookup){.host = app->settings->app_channel_address,
+                                .port = app->settings->app_port};
+    outr_op_init(&app->lookup_op, app->loop, NULL, outr_loop_now(app->loop) + LOOK_UP_NS,
+                 on_looked_up);
+    env->lookup(env, app->loop, &app->lookup, &app->lookup_op);
+}
+
+static void look_again(outr_app *app)
+{
+    if (app->is_named && !app->is_stopped && !outr_timer_is_on(&app->lookup_timer) &&
+        !outr_op_is_pending(&app->lookup_op))
+        outr_timer_start(app->loop, &app->lookup_timer,
+                         outr_loop_now(app->loop) + LOOK_AGAIN_NS);
+}
+
+/* ---- making and freeing ---------------------------------------------------------------------- */
+
+static outr_code find_address(outr_app *app, outr_err *err)
+{
+    outr_str given = app->settings->app_channel_address;
+    outr_str host = outr_str_is(given, "localhost") ? OUTR_STR("127.0.0.1") : given;
+    outr_addr addr;
+    if (outr_addr_from_ip(&addr, host, app->settings->app_port, err) == OUTR_OK)
+        return open_pool(app, &addr, err);
+    if (!is_host_name(host))
+        return outr_wrap(err, "--app-channel-address");
+    app->is_named = true;
+    app->lookup_timer.fire = look_up;
+    look_up(&app->lookup_timer);
     return OUTR_OK;
 }
 
@@ -513,15 +610,9 @@ outr_code outr_app_new(outr_app **out, const outr_app_options *options, outr_err
     app->greeter.run = on_greet;
     outr_list_init(&app->waiting);
     outr_list_init(&app->watchers);
-    outr_str host = outr_str_is(s->app_channel_address, "localhost") ? OUTR_STR("127.0.0.1")
-                                                                     : s->app_channel_address;
     outr_code rc = OUTR_OK;
     if (s->app_port) {
-        rc = outr_addr_from_ip(&app->connect.addr, host, s->app_port, err);
-        if (rc)
-            outr_wrap(err, "--app-channel-address");
-        else
-            rc = open_pool(app, &app->connect.addr, err);
+        rc = find_address(app, err);
         bool is_v6 = outr_str_find(s->app_channel_address, ':') >= 0;
         int n =
             snprintf(app->authority_text, sizeof app->authority_text,
@@ -541,13 +632,13 @@ void outr_app_free(outr_app *app)
 {
     outr_loop_undefer(&app->greeter);
     outr_timer_stop(app->loop, &app->timer);
+    outr_timer_stop(app->loop, &app->lookup_timer);
     app->shared->app = NULL;
     app->is_stopped = true;
+    outr_op_cancel(&app->lookup_op, OUTR_CANCELLED);
     outr_http_pool_free(app->pool);
+    outr_http_pool_free(app->former);
     outr_tls_unref(app->tls);
-    app->is_freed = outr_op_is_pending(&app->op);
-    if (app->is_freed)
-        return; /* its last operation frees it */
-    outr_arena_free(app->probe_arena);
-    free(app);
+    app->is_freed = true;
+    free_if_over(app); /* else its last operation does */
 }

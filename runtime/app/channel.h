@@ -19,6 +19,8 @@ typedef struct outr_app_options {
     const outr_settings *settings;
     outr_app_state *state;
 } outr_app_options;
+/* A host name is looked up, and again when nobody answers at its address. INVALID_ARGUMENT: the
+ * address is neither an IP address nor a name. */
 outr_code outr_app_new(outr_app **out, const outr_app_options *options, outr_err *err);
 void outr_app_free(outr_app *app);
 

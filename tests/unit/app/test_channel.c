@@ -301,6 +301,141 @@ static void a_bad_channel_address_is_an_error_that_names_the_flag(void **state) 
     wire_done(&w);
 }
 
+/* ---- an app that has a name -------------------------------------------------------------------- */
+
+static struct {
+    const char *ips[3]; /* what the name leads to; none: not found */
+    unsigned asked;
+    bool hangs;
+} names;
+
+static void on_lookup_cancelled(outr_op *op) {
+    outr_op_finish(op);
+}
+
+static void on_lookup(outr_env *env, outr_loop *loop, outr_lookup *req, outr_op *op) {
+    outr_err err;
+    (void)env;
+    (void)loop;
+    names.asked++;
+    assert_true(outr_str_is(req->host, "the-app"));
+    outr_op_begin(op, req, on_lookup_cancelled);
+    if (names.hangs)
+        return;
+    for (size_t i = 0; i < OUTR_LEN(names.ips) && names.ips[i]; i++)
+        outr_addr_from_ip(&req->addrs[req->count++], outr_str_from(names.ips[i]), req->port, NULL);
+    if (req->count > 0) {
+        outr_op_finish_soon(op);
+        return;
+    }
+    outr_fail(&err, OUTR_NOT_FOUND, "no such host");
+    outr_op_fail_soon(op, &err);
+}
+
+static const char *reachable; /* the only address where the app listens */
+
+static void connect_by_address(outr_env *env, outr_loop *loop, outr_connect *req, outr_op *op) {
+    bench *b = OUTR_CONTAINER(OUTR_CONTAINER(env, wire, env), bench, w);
+    char ip[OUTR_ADDR_TEXT_MAX];
+    outr_addr_ip_text(&req->addr, ip);
+    b->is_listening = strcmp(ip, reachable) == 0;
+    on_connect(env, loop, req, op);
+}
+
+static bench *open_named(const char *a, const char *b_, const char *listens) {
+    static const outr_settings named = {.app_port = 8080,
+                                        .app_channel_address = OUTR_STR("the-app")};
+    bench *b = open_bench(&plain);
+    outr_err err;
+    outr_app_free(b->app);
+    memset(&names, 0, sizeof names);
+    names.ips[0] = a;
+    names.ips[1] = b_;
+    reachable = listens;
+    b->w.env.lookup = on_lookup;
+    b->w.env.connect = connect_by_address;
+    b->settings.app_channel_address = named.app_channel_address;
+    const outr_app_options o = {b->w.loop, &b->settings, b->state};
+    assert_int_equal(outr_app_new(&b->app, &o, &err), OUTR_OK);
+    return b;
+}
+
+static outr_code call_named(bench *b) {
+    fetch f;
+    start_fetch(b, &f, "GET", "/");
+    wire_run(&b->w);
+    outr_code code = f.err.code;
+    done_fetch(&f);
+    return code;
+}
+
+static void a_name_is_looked_up_and_stands_in_host(void **state) {
+    bench *b = open_named("10.0.0.7", NULL, "10.0.0.7");
+    (void)state;
+    wire_run(&b->w);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(call_named(b), OUTR_OK);
+    assert_string_equal(b->host, "the-app:8080");
+    assert_int_equal(names.asked, 1);
+    close_bench(b);
+}
+
+static void a_name_nobody_knows_yet_is_asked_for_each_second(void **state) {
+    bench *b = open_named(NULL, NULL, "10.0.0.7");
+    (void)state;
+    outr_app_start(b->app);
+    wire_sleep(&b->w, 10 * OUTR_SEC);
+    assert_int_equal(call_named(b), OUTR_UNAVAILABLE);
+    assert_true(names.asked >= 9 && names.asked <= 11);
+    assert_false(outr_app_is_up(b->app));
+    names.ips[0] = "10.0.0.7";
+    wire_sleep(&b->w, 1200 * OUTR_MS);
+    assert_true(outr_app_is_up(b->app));
+    assert_int_equal(call_named(b), OUTR_OK);
+    close_bench(b);
+}
+
+static void each_address_of_a_name_has_its_turn(void **state) {
+    bench *b = open_named("::1", "127.0.0.1", "127.0.0.1");
+    (void)state;
+    outr_app_start(b->app);
+    wire_sleep(&b->w, 2 * OUTR_SEC);
+    assert_true(outr_app_is_up(b->app));
+    assert_int_equal(call_named(b), OUTR_OK);
+    close_bench(b);
+}
+
+static void an_app_that_moved_is_found_at_its_new_address(void **state) {
+    bench *b = open_named("10.0.0.7", NULL, "10.0.0.7");
+    (void)state;
+    wire_run(&b->w);
+    assert_int_equal(call_named(b), OUTR_OK);
+    names.ips[0] = reachable = "10.0.0.8";
+    OUTR_LIST_EACH(link, &b->w.streams)
+    wire_break(OUTR_LIST_ITEM(link, wire_stream, link));
+    wire_run(&b->w);
+    assert_int_equal(call_named(b), OUTR_UNAVAILABLE);
+    wire_sleep(&b->w, 1100 * OUTR_MS);
+    assert_int_equal(call_named(b), OUTR_OK);
+    close_bench(b);
+}
+
+static void a_look_up_without_an_answer_is_given_up_and_can_be_left(void **state) {
+    bench *b = open_named("10.0.0.7", NULL, "10.0.0.7");
+    (void)state;
+    close_bench(b); /* in the middle of it */
+    b = open_named("10.0.0.7", NULL, "10.0.0.7");
+    wire_run(&b->w);
+    outr_app_free(b->app);
+    names.hangs = true;
+    const outr_app_options o = {b->w.loop, &b->settings, b->state};
+    outr_err err;
+    assert_int_equal(outr_app_new(&b->app, &o, &err), OUTR_OK);
+    wire_sleep(&b->w, 60 * OUTR_SEC);
+    assert_true(names.asked >= 5);
+    close_bench(b);
+}
+
 /* ---- the limit on parallel calls --------------------------------------------------------------- */
 
 static void let_one_go(bench *b) {
@@ -531,6 +666,11 @@ int main(void) {
         cmocka_unit_test(an_app_that_is_not_there_is_unavailable_and_back_later),
         cmocka_unit_test(a_call_can_be_cancelled_while_the_app_thinks),
         cmocka_unit_test(a_bad_channel_address_is_an_error_that_names_the_flag),
+        cmocka_unit_test(a_name_is_looked_up_and_stands_in_host),
+        cmocka_unit_test(a_name_nobody_knows_yet_is_asked_for_each_second),
+        cmocka_unit_test(each_address_of_a_name_has_its_turn),
+        cmocka_unit_test(an_app_that_moved_is_found_at_its_new_address),
+        cmocka_unit_test(a_look_up_without_an_answer_is_given_up_and_can_be_left),
         cmocka_unit_test(no_more_calls_than_allowed_are_at_the_app_and_the_rest_wait_in_order),
         cmocka_unit_test(one_who_waits_can_leave_and_a_failed_call_gives_its_slot_back),
         cmocka_unit_test(a_refused_connection_gives_its_slot_back),
