@@ -7,63 +7,75 @@
 #include "net/env_uv.h"
 #include "net/tcp.h"
 
-#define BACKLOG      1024
-#define TROUBLE_NS   (100 * OUTR_MS) /* no accepting for so long after accept failed (EMFILE) */
+#define BACKLOG    1024
+#define TROUBLE_NS (100 * OUTR_MS) /* no accepting for so long after accept failed (EMFILE) */
+#define TURN_MAX   64              /* connections taken before others have their turn */
 
+/* Polls the socket itself rather than through uv_listen: without descriptors libuv would either close
+ * what waits in the backlog or come back at once, for ever; and it has no way to pause. */
 typedef struct listener {
     outr_listener base;
-    union {
-        uv_handle_t handle;
-        uv_stream_t stream;
-        uv_tcp_t tcp;
-        uv_pipe_t pipe;
-    };
+    uv_poll_t poll;
+    int fd;
     outr_loop *loop;
     void (*on_accept)(void *ctx, outr_stream *own_stream);
     void *ctx;
     outr_timer retry;
     bool is_paused;
-    bool has_waiting; /* libuv holds an accepted connection and polls no more until it is taken */
-    bool is_in_trouble;
 } listener;
 
-static void take(listener *l)
-{
-    l->has_waiting = false;
-    outr_tcp *tcp = outr_tcp_new(l->loop, l->base.addr.kind == OUTR_ADDR_UNIX);
-    if (uv_accept(&l->stream, &tcp->stream) != 0) {
-        outr_tcp_discard(tcp);
-        return;
-    }
-    outr_tcp_ready(tcp);
-    l->on_accept(l->ctx, &tcp->base);
-}
+static void on_readable(uv_poll_t *poll, int status, int events);
 
 static void on_retry(outr_timer *timer)
 {
     listener *l = OUTR_CONTAINER(timer, listener, retry);
-    l->is_in_trouble = false;
-    if (l->has_waiting && !l->is_paused)
-        take(l);
+    if (!l->is_paused)
+        uv_poll_start(&l->poll, UV_READABLE, on_readable);
 }
 
-static void on_connection(uv_stream_t *stream, int status)
+/* Out of descriptors or memory: existing connections go on, new ones wait in the backlog. */
+static void rest(listener *l)
 {
-    listener *l = stream->data;
-    if (status < 0) { /* out of descriptors: existing connections go on, new ones wait in the backlog */
-        l->is_in_trouble = true;
-        l->retry.fire = on_retry;
-        outr_timer_start(l->loop, &l->retry, outr_loop_now(l->loop) + TROUBLE_NS);
+    uv_poll_stop(&l->poll);
+    l->retry.fire = on_retry;
+    outr_timer_start(l->loop, &l->retry, outr_loop_now(l->loop) + TROUBLE_NS);
+}
+
+static bool take(listener *l, int fd)
+{
+    bool is_unix = l->base.addr.kind == OUTR_ADDR_UNIX;
+    outr_tcp *tcp = outr_tcp_new(l->loop, is_unix);
+    if ((is_unix ? uv_pipe_open(&tcp->pipe, fd) : uv_tcp_open(&tcp->tcp, fd)) != 0) {
+        close(fd);
+        outr_tcp_discard(tcp);
+        return false;
+    }
+    outr_tcp_ready(tcp);
+    l->on_accept(l->ctx, &tcp->base);
+    return true;
+}
+
+static void on_readable(uv_poll_t *poll, int status OUTR_UNUSED, int events OUTR_UNUSED)
+{
+    listener *l = poll->data;
+    for (int i = 0; i < TURN_MAX && uv_is_active((uv_handle_t *)&l->poll); i++) {
+        int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd >= 0 && take(l, fd))
+            continue;
+        if (fd >= 0 || errno == ECONNABORTED || errno == EINTR)
+            continue;
+        if (errno != EAGAIN)
+            rest(l);
         return;
     }
-    l->has_waiting = true;
-    if (!l->is_paused && !l->is_in_trouble)
-        take(l);
 }
 
 static void on_closed(uv_handle_t *handle)
 {
-    free(handle->data);
+    listener *l = handle->data;
+    if (l->fd >= 0)
+        close(l->fd);
+    free(l);
 }
 
 static void do_close(outr_listener *base)
@@ -72,15 +84,17 @@ static void do_close(outr_listener *base)
     outr_timer_stop(l->loop, &l->retry);
     if (l->base.addr.kind == OUTR_ADDR_UNIX)
         unlink(l->base.addr.path);
-    uv_close(&l->handle, on_closed);
+    uv_close((uv_handle_t *)&l->poll, on_closed);
 }
 
 static void do_pause(outr_listener *base, bool is_paused)
 {
     listener *l = OUTR_CONTAINER(base, listener, base);
     l->is_paused = is_paused;
-    if (!is_paused && l->has_waiting && !l->is_in_trouble)
-        take(l);
+    if (is_paused)
+        uv_poll_stop(&l->poll);
+    else if (!outr_timer_is_on(&l->retry))
+        uv_poll_start(&l->poll, UV_READABLE, on_readable);
 }
 
 static const outr_listener_ops listener_ops = {.pause = do_pause, .close = do_close};
@@ -117,71 +131,82 @@ static int check_free(const outr_addr *addr)
     return rc;
 }
 
-static int open_tcp(listener *l, const outr_listen_options *options)
+/* A socket file nobody listens on any more is ours to remove. */
+static int clear_path(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0 || !S_ISSOCK(st.st_mode))
+        return 0;
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    snprintf(un.sun_path, sizeof un.sun_path, "%s", path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool is_alive = fd >= 0 && connect(fd, (struct sockaddr *)&un, sizeof un) == 0;
+    if (fd >= 0)
+        close(fd);
+    return is_alive ? EADDRINUSE : unlink(path) ? errno : 0;
+}
+
+static int unix_socket(const char *path)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    snprintf(un.sun_path, sizeof un.sun_path, "%s", path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -1;
+    mode_t before = umask(0177); /* owner only, from the first moment on */
+    int rc = bind(fd, (struct sockaddr *)&un, sizeof un) ? errno : 0;
+    umask(before);
+    if (!rc)
+        return fd;
+    close(fd);
+    errno = rc;
+    return -1;
+}
+
+/* 0 or an errno; on failure nothing is left open. */
+static int open_socket(int *out, outr_addr *bound, const outr_listen_options *options)
 {
     struct sockaddr_storage sys;
-    int n = sizeof sys;
-    int fd = bound_socket(&options->addr, options->is_shared);
+    socklen_t n = sizeof sys;
+    bool is_unix = options->addr.kind == OUTR_ADDR_UNIX;
+    int rc = is_unix ? clear_path(options->addr.path) : 0;
+    if (!is_unix && options->is_shared && options->is_first && options->addr.port)
+        rc = check_free(&options->addr);
+    if (rc)
+        return rc;
+    int fd = is_unix ? unix_socket(options->addr.path) : bound_socket(&options->addr, options->is_shared);
     if (fd < 0)
-        return -errno;
-    int rc = uv_tcp_open(&l->tcp, fd);
-    if (rc) {
+        return errno;
+    if (listen(fd, options->backlog ? options->backlog : BACKLOG) ||
+        (!is_unix && getsockname(fd, (struct sockaddr *)&sys, &n))) {
+        rc = errno;
         close(fd);
         return rc;
     }
-    rc = uv_listen(&l->stream, options->backlog ? options->backlog : BACKLOG, on_connection);
-    if (!rc)
-        rc = uv_tcp_getsockname(&l->tcp, (struct sockaddr *)&sys, &n);
-    if (!rc)
-        outr_addr_from_sys(&l->base.addr, &sys);
-    return rc;
-}
-
-static int open_unix(listener *l, const outr_listen_options *options)
-{
-    struct stat st;
-    const char *path = options->addr.path;
-    /* A socket file nobody listens on any more is ours to remove. */
-    if (stat(path, &st) == 0 && S_ISSOCK(st.st_mode)) {
-        struct sockaddr_un un = {.sun_family = AF_UNIX};
-        snprintf(un.sun_path, sizeof un.sun_path, "%s", path);
-        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        bool is_alive = fd >= 0 && connect(fd, (struct sockaddr *)&un, sizeof un) == 0;
-        if (fd >= 0)
-            close(fd);
-        if (is_alive)
-            return UV_EADDRINUSE;
-        unlink(path);
-    }
-    mode_t before = umask(0177); /* owner only, from the first moment on */
-    int rc = uv_pipe_bind(&l->pipe, path);
-    umask(before);
-    return rc ? rc : uv_listen(&l->stream, options->backlog ? options->backlog : BACKLOG, on_connection);
+    *bound = options->addr;
+    if (!is_unix)
+        outr_addr_from_sys(bound, &sys);
+    *out = fd;
+    return 0;
 }
 
 outr_code outr_uv_listen(outr_loop *loop, const outr_listen_options *options, outr_listener **out, outr_err *err)
 {
     char text[OUTR_ADDR_TEXT_MAX];
-    bool is_unix = options->addr.kind == OUTR_ADDR_UNIX;
-    outr_addr_text(&options->addr, text);
-    int taken = options->is_shared && options->is_first && options->addr.port ? check_free(&options->addr) : 0;
-    if (taken)
-        return outr_fail_errno(err, taken, "listen on %s", text);
     listener *l = outr_alloc(sizeof *l);
-    l->base = (outr_listener){&listener_ops, options->addr};
+    int rc = open_socket(&l->fd, &l->base.addr, options);
+    if (rc) {
+        free(l);
+        outr_addr_text(&options->addr, text);
+        return outr_fail_errno(err, rc, "listen on %s", text);
+    }
+    l->base.ops = &listener_ops;
     l->loop = loop;
     l->on_accept = options->on_accept;
     l->ctx = options->ctx;
-    if (is_unix)
-        uv_pipe_init(outr_loop_uv(loop), &l->pipe, 0);
-    else
-        uv_tcp_init(outr_loop_uv(loop), &l->tcp);
-    l->handle.data = l;
-    int rc = is_unix ? open_unix(l, options) : open_tcp(l, options);
-    if (rc) {
-        uv_close(&l->handle, on_closed);
-        return outr_fail_errno(err, -rc, "listen on %s", text);
-    }
+    l->poll.data = l;
+    uv_poll_init(outr_loop_uv(loop), &l->poll, l->fd);
+    uv_poll_start(&l->poll, UV_READABLE, on_readable);
     *out = &l->base;
     return OUTR_OK;
 }
