@@ -52,6 +52,7 @@ typedef struct message_row {
     int64_t seq;
     outr_broker_sub *sub;
     outr_arena *arena;
+    bool is_expired;
 } message_row;
 
 struct outr_broker_sub {
@@ -91,7 +92,7 @@ struct broker {
     char *connection, *consumer, *wake_path, owner[OUTR_UUID_LEN + 1];
     outr_worker *worker;
     sqlite3 *db;
-    sqlite3_stmt *put, *fan_out, *count, *add_group, *backfill, *claim, *lease, *ack, *ack_message, *retry, *renew, *expire_rows, *expire, *next_due;
+    sqlite3_stmt *put, *fan_out, *span, *count, *add_group, *backfill, *claim, *lease, *ack, *drop, *ack_message, *retry, *renew, *expire_rows, *expire, *next_due;
     outr_loop *loop;
     const outr_log *log;
     outr_timer renewer, sweeper;
@@ -135,15 +136,17 @@ static const struct {
 } statements[] = {
     {offsetof(broker, put), "INSERT INTO messages (topic, data, content_type, metadata, published_ms, expires_ms, ordering_key) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)"},
     {offsetof(broker, fan_out), "INSERT INTO deliveries (grp, topic, seq, ordering_key) SELECT name, topic, ?1, ?3 FROM groups WHERE topic = ?2"},
+    {offsetof(broker, span), "SELECT max(seq) - min(seq) + 1 FROM messages"},
     {offsetof(broker, count), "SELECT count(*) FROM messages"},
     {offsetof(broker, add_group), "INSERT OR IGNORE INTO groups (name, topic) VALUES (?1, ?2)"},
     {offsetof(broker, backfill), "INSERT OR IGNORE INTO deliveries (grp, topic, seq, ordering_key) SELECT ?1, topic, seq, ordering_key FROM messages WHERE topic = ?2"},
-    {offsetof(broker, claim), "SELECT d.seq, m.data, m.content_type, m.metadata, d.attempt FROM deliveries d JOIN messages m ON m.seq = d.seq"
+    {offsetof(broker, claim), "SELECT d.seq, m.data, m.content_type, m.metadata, d.attempt, m.expires_ms <= ?3 FROM deliveries d JOIN messages m ON m.seq = d.seq"
                               " WHERE d.grp = ?1 AND d.topic = ?2 AND d.due_ms <= ?3 AND d.lease_ms <= ?3"
                               " AND (d.ordering_key IS NULL OR NOT EXISTS (SELECT 1 FROM deliveries e WHERE e.grp = d.grp AND e.topic = d.topic AND e.ordering_key = d.ordering_key AND e.seq < d.seq))"
                               " ORDER BY d.seq LIMIT ?4"},
     {offsetof(broker, lease), "UPDATE deliveries SET lease_ms = ?4, owner = ?5, attempt = attempt + 1 WHERE grp = ?1 AND topic = ?2 AND seq = ?3"},
     {offsetof(broker, ack), "DELETE FROM deliveries WHERE grp = ?1 AND topic = ?2 AND seq = ?3 AND owner = ?4"},
+    {offsetof(broker, drop), "DELETE FROM deliveries WHERE grp = ?1 AND topic = ?2 AND seq = ?3"},
     {offsetof(broker, ack_message), "DELETE FROM messages WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM deliveries WHERE seq = ?1)"},
     {offsetof(broker, retry), "UPDATE deliveries SET lease_ms = 0, owner = NULL, due_ms = ?4, attempt = attempt - ?6 WHERE grp = ?1 AND topic = ?2 AND seq = ?3 AND owner = ?5"},
     {offsetof(broker, renew), "UPDATE deliveries SET lease_ms = ?1 WHERE owner = ?2"},
@@ -222,13 +225,19 @@ static outr_code put_message(broker *b, outr_str topic, const outr_publish_item 
     return outr_sqlite_run(b->db, b->fan_out, err);
 }
 
+static int64_t number_of(sqlite3_stmt *stmt)
+{
+    int64_t n = sqlite3_step(stmt) == SQLITE_ROW ? sqlite3_column_int64(stmt, 0) : 0;
+    sqlite3_reset(stmt);
+    return n;
+}
+
 static outr_code do_publish(broker *b, job *j, outr_err *err)
 {
-    int64_t now = now_ms();
-    int rc = sqlite3_step(b->count);
-    int64_t held = rc == SQLITE_ROW ? sqlite3_column_int64(b->count, 0) : 0;
-    sqlite3_reset(b->count);
-    if (held + (int64_t)j->publish->count > b->c.max_messages)
+    int64_t now = now_ms(), room = b->c.max_messages - (int64_t)j->publish->count;
+    /* Counting reads the whole table; the span of the keys is never less and costs two lookups. */
+    int64_t held = number_of(b->span);
+    if (held > room && (held = number_of(b->count)) > room)
         return outr_fail(err, OUTR_RESOURCE_EXHAUSTED, "the broker holds %lld messages, its limit (maxMessages)", (long long)held);
     outr_code code = OUTR_OK;
     for (size_t i = 0; i < j->publish->count && !code; i++)
@@ -272,10 +281,34 @@ static message_row *take_row(broker *b, outr_broker_sub *sub)
     row->msg.data = outr_arena_str(arena, outr_str_of(data, (size_t)sqlite3_column_bytes(b->claim, 1)));
     row->msg.content_type = outr_arena_str(arena, outr_sqlite_text(b->claim, 2));
     row->msg.metadata = read_metadata(arena, outr_arena_str(arena, outr_sqlite_text(b->claim, 3)));
+    row->is_expired = sqlite3_column_int(b->claim, 5);
     row->msg.attempt = (uint32_t)sqlite3_column_int(b->claim, 4) + 1;
     row->msg.id = outr_arena_printf(arena, "%lld", (long long)row->seq);
     row->msg.broker_data = row;
     return row;
+}
+
+static void bind_delivery(sqlite3_stmt *stmt, const broker *b, const outr_broker_sub *sub, int64_t seq)
+{
+    outr_sqlite_bind(stmt, 1, outr_str_from(b->consumer));
+    outr_sqlite_bind(stmt, 2, outr_str_from(sub->topic));
+    sqlite3_bind_int64(stmt, 3, seq);
+}
+
+static outr_code drop_row(broker *b, const message_row *row, outr_err *err)
+{
+    bind_delivery(b->drop, b, row->sub, row->seq);
+    outr_code rc = outr_sqlite_run(b->db, b->drop, err);
+    sqlite3_bind_int64(b->ack_message, 1, row->seq);
+    return rc ? rc : outr_sqlite_run(b->db, b->ack_message, err);
+}
+
+static outr_code lease_row(broker *b, const message_row *row, int64_t until_ms, outr_err *err)
+{
+    bind_delivery(b->lease, b, row->sub, row->seq);
+    sqlite3_bind_int64(b->lease, 4, until_ms);
+    outr_sqlite_bind(b->lease, 5, outr_str_from(b->owner));
+    return outr_sqlite_run(b->db, b->lease, err);
 }
 
 static outr_code do_claim(broker *b, job *j, outr_err *err)
@@ -296,14 +329,18 @@ static outr_code do_claim(broker *b, job *j, outr_err *err)
         j->claimed[j->claimed_count++] = take_row(b, sub);
     rc = step == SQLITE_DONE ? OUTR_OK : outr_sqlite_fail(b->db, err, "claim");
     sqlite3_reset(b->claim);
-    for (size_t i = 0; i < j->claimed_count && !rc; i++) {
-        outr_sqlite_bind(b->lease, 1, outr_str_from(b->consumer));
-        outr_sqlite_bind(b->lease, 2, outr_str_from(sub->topic));
-        sqlite3_bind_int64(b->lease, 3, j->claimed[i]->seq);
-        sqlite3_bind_int64(b->lease, 4, now + b->c.lease_ns / (int64_t)OUTR_MS);
-        outr_sqlite_bind(b->lease, 5, outr_str_from(b->owner));
-        rc = outr_sqlite_run(b->db, b->lease, err);
+    size_t found = j->claimed_count, kept = 0;
+    for (size_t i = 0; i < found; i++) {
+        message_row *row = j->claimed[i];
+        if (row->is_expired) {
+            rc = rc ? rc : drop_row(b, row, err);
+            outr_arena_free(row->arena);
+            continue;
+        }
+        j->claimed[kept++] = row;
+        rc = rc ? rc : lease_row(b, row, now + b->c.lease_ns / (int64_t)OUTR_MS, err);
     }
+    j->claimed_count = kept;
     outr_sqlite_bind(b->next_due, 1, outr_str_from(b->consumer));
     outr_sqlite_bind(b->next_due, 2, outr_str_from(sub->topic));
     if (sqlite3_step(b->next_due) == SQLITE_ROW && sqlite3_column_type(b->next_due, 0) != SQLITE_NULL)
@@ -315,9 +352,7 @@ static outr_code do_claim(broker *b, job *j, outr_err *err)
 static outr_code do_settle(broker *b, const job *j, outr_err *err)
 {
     sqlite3_stmt *stmt = j->how == OUTR_SETTLE_ACK ? b->ack : b->retry;
-    outr_sqlite_bind(stmt, 1, outr_str_from(b->consumer));
-    outr_sqlite_bind(stmt, 2, outr_str_from(j->sub->topic));
-    sqlite3_bind_int64(stmt, 3, j->seq);
+    bind_delivery(stmt, b, j->sub, j->seq);
     if (j->how == OUTR_SETTLE_ACK) {
         outr_sqlite_bind(stmt, 4, outr_str_from(b->owner));
         outr_code rc = outr_sqlite_run(b->db, stmt, err);

@@ -89,15 +89,22 @@ static void on_dead_letter(outr_op *op)
     settle_next(d);
 }
 
-static void bury(delivery *d)
+/* False: it cannot be. */
+static bool bury(delivery *d)
 {
     outr_subscription *s = d->s;
     const outr_message_in *msg = d->messages[d->at];
     outr_broker *broker = s->component->broker;
+    if (!outr_topic_is_allowed(s->component->metadata, "publishingScopes", s->settings->app_id, s->spec.dead_letter_topic)) {
+        OUTR_LOG(s->log, ERROR, "this app may not publish to the dead letter topic, the message stays", OUTR_S("topic", s->spec.topic),
+                 OUTR_S("dead_letter_topic", s->spec.dead_letter_topic));
+        return false;
+    }
     d->dead_item = (outr_publish_item){.data = msg->data, .content_type = msg->content_type, .metadata = msg->metadata};
     d->dead = (outr_publish){.topic = s->spec.dead_letter_topic, .items = &d->dead_item, .count = 1};
     outr_op_init(&d->op, s->loop, NULL, outr_loop_now(s->loop) + DLQ_TIMEOUT_NS, on_dead_letter);
     broker->backend->publish(broker, &d->dead, &d->op);
+    return true;
 }
 
 static void settle_next(delivery *d)
@@ -106,8 +113,9 @@ static void settle_next(delivery *d)
     for (; d->at < d->count; d->at++) {
         outcome how = d->outcomes[d->at];
         if (how != DONE && has_grave && !d->s->is_ending) {
-            bury(d);
-            return;
+            if (bury(d))
+                return;
+            how = RETRY;
         }
         settle(d, d->at, how == RETRY ? (d->s->is_ending ? OUTR_SETTLE_RELEASE : OUTR_SETTLE_RETRY) : OUTR_SETTLE_ACK);
     }
