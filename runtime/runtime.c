@@ -743,9 +743,9 @@ static void log_unused(const runtime *rt)
 {
     for (size_t i = 0; i < rt->settings->unused_count; i++) {
         if (rt->settings->unused[i].is_default)
-            OUTR_LOG(&rt->log, DEBUG, "flag has no function yet", OUTR_S("flag", rt->settings->unused[i].text));
+            OUTR_LOG(&rt->log, DEBUG, "setting has no function yet", OUTR_S("setting", rt->settings->unused[i].text));
         else
-            OUTR_LOG(&rt->log, WARN, "flag has no function yet", OUTR_S("flag", rt->settings->unused[i].text));
+            OUTR_LOG(&rt->log, WARN, "setting has no function yet", OUTR_S("setting", rt->settings->unused[i].text));
     }
 }
 

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#define WAL_PAUSE_MS 5
+
 outr_code outr_sqlite_fail(sqlite3 *db, outr_err *err, const char *what)
 {
     switch (sqlite3_errcode(db) & 0xff) {
@@ -64,12 +66,25 @@ bool outr_sqlite_is_name(outr_str name)
     return name.n > 0 && name.n <= 64;
 }
 
+/* Who turns a new file to WAL has it alone, and SQLite asks no busy handler there: two sidecars that
+ * start in the same moment wait for each other here. */
+static outr_code turn_to_wal(sqlite3 *db, const outr_sqlite_options *o, outr_err *err)
+{
+    outr_code rc;
+    for (int64_t left_ms = o->busy_timeout_ns / (int64_t)OUTR_MS;; left_ms -= WAL_PAUSE_MS) {
+        rc = outr_sqlite_exec(db, "PRAGMA journal_mode=WAL", err);
+        if (!rc || (sqlite3_errcode(db) & 0xff) != SQLITE_BUSY || left_ms <= 0)
+            return rc;
+        sqlite3_sleep(WAL_PAUSE_MS);
+    }
+}
+
 static outr_code set_pragmas(sqlite3 *db, const outr_sqlite_options *o, outr_err *err)
 {
     sqlite3_busy_timeout(db, (int)(o->busy_timeout_ns / (int64_t)OUTR_MS));
     bool in_memory = outr_str_is(o->connection, ":memory:");
     if (!o->is_read_only && !o->disable_wal && !in_memory) {
-        outr_code rc = outr_sqlite_exec(db, "PRAGMA journal_mode=WAL", err);
+        outr_code rc = turn_to_wal(db, o, err);
         if (rc)
             return rc;
     }

@@ -3,6 +3,7 @@
 #include "components/nameresolution.h"
 #include "loop/worker.h"
 
+#include <sys/stat.h>
 #include <time.h>
 
 /* The registry in a file that all sidecars of a machine share. Table layout as daprd's component has
@@ -35,6 +36,8 @@ typedef struct resolver {
     outr_worker *worker;
     sqlite3 *db;
     sqlite3_stmt *find, *put, *drop, *sweep;
+    ino_t inode;        /* of the file db has open */
+    dev_t device;
     outr_loop *loop;
     const outr_log *log;
     /* registration */
@@ -64,7 +67,7 @@ static resolver *of(outr_resolver *base)
 
 /* ---- on the worker ------------------------------------------------------------------------------ */
 
-static outr_code do_open(resolver *r, outr_err *err)
+static outr_code open_database(resolver *r, outr_err *err)
 {
     char sql[1024];
     const outr_sqlite_options o = {.connection = r->c.connection, .busy_timeout_ns = r->c.busy_ns, .disable_wal = r->c.disable_wal};
@@ -91,6 +94,45 @@ static outr_code do_open(resolver *r, outr_err *err)
         rc = outr_sqlite_prepare(r->db, &r->drop, sql, err);
     snprintf(sql, sizeof sql, "DELETE FROM " OUTR_FMT " WHERE last_update < unixepoch(CURRENT_TIMESTAMP) - ?", OUTR_ARG(r->c.table));
     return rc ? rc : outr_sqlite_prepare(r->db, &r->sweep, sql, err);
+}
+
+static void close_database(resolver *r)
+{
+    sqlite3_finalize(r->find);
+    sqlite3_finalize(r->put);
+    sqlite3_finalize(r->drop);
+    sqlite3_finalize(r->sweep);
+    outr_sqlite_close(r->db);
+    r->find = r->put = r->drop = r->sweep = NULL;
+    r->db = NULL;
+}
+
+/* Somebody removed or replaced the file: what is written to the old one nobody reads. */
+static bool is_gone(const resolver *r)
+{
+    struct stat st;
+    const char *path = sqlite3_db_filename(r->db, "main");
+    return path && *path && (stat(path, &st) != 0 || st.st_ino != r->inode || st.st_dev != r->device);
+}
+
+/* At the start, and whenever the database could not be opened before or was taken away. */
+static outr_code make_ready(resolver *r, outr_err *err)
+{
+    struct stat st;
+    if (r->db && is_gone(r))
+        close_database(r);
+    if (r->db)
+        return OUTR_OK;
+    outr_code rc = open_database(r, err);
+    if (rc) {
+        close_database(r);
+        return rc;
+    }
+    if (stat(sqlite3_db_filename(r->db, "main"), &st) == 0) {
+        r->inode = st.st_ino;
+        r->device = st.st_dev;
+    }
+    return OUTR_OK;
 }
 
 static int64_t update_seconds(const resolver *r)
@@ -139,12 +181,7 @@ static void do_close(resolver *r)
         outr_sqlite_bind(r->drop, 1, outr_str_from(r->id));
         outr_sqlite_run(r->db, r->drop, NULL);
     }
-    sqlite3_finalize(r->find);
-    sqlite3_finalize(r->put);
-    sqlite3_finalize(r->drop);
-    sqlite3_finalize(r->sweep);
-    outr_sqlite_close(r->db);
-    r->db = NULL;
+    close_database(r);
 }
 
 static void handle(void *ctx, outr_work **items, size_t count)
@@ -152,9 +189,10 @@ static void handle(void *ctx, outr_work **items, size_t count)
     resolver *r = ctx;
     for (size_t i = 0; i < count; i++) {
         job *j = OUTR_CONTAINER(items[i], job, work);
+        if (j->what != CLOSE && make_ready(r, &items[i]->err))
+            continue;
         switch (j->what) {
         case OPEN:
-            do_open(r, &items[i]->err);
             break;
         case PUT:
             do_put(r, &items[i]->err);
@@ -192,9 +230,10 @@ static void on_simple_done(outr_op *inner)
     outr_op *op = s->op;
     resolver *r = s->job.r;
     outr_err err = inner->err;
-    if (s->job.what == PUT && !err.code) {
+    if (s->job.what == PUT) { /* when it failed, the next beat tries again */
         r->is_joined = true;
-        outr_timer_start(r->loop, &r->beat, outr_loop_now(r->loop) + (uint64_t)r->c.update_ns);
+        if (!r->is_closing)
+            outr_timer_start(r->loop, &r->beat, outr_loop_now(r->loop) + (uint64_t)r->c.update_ns);
     }
     bool is_close = s->job.what == CLOSE;
     free(s);

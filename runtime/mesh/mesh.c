@@ -65,12 +65,8 @@ static void on_opened(outr_op *inner)
 {
     outr_mesh_resolver_open *req = OUTR_CONTAINER(inner, outr_mesh_resolver_open, inner);
     outr_loop *loop = inner->loop;
-    if (inner->err.code) {
-        outr_err err = inner->err;
-        req->resolver = NULL;
-        outr_op_fail(req->op, &err);
-        return;
-    }
+    if (inner->err.code) /* it is kept all the same: joining tries again, now and with each renewal */
+        OUTR_LOG(outr_loop_log(loop), WARN, "name resolution cannot be reached yet", OUTR_ERR(&inner->err));
     outr_op_init(&req->inner, loop, req->op, 0, on_joined);
     req->resolver->backend->join(req->resolver, &req->self, &req->inner);
 }

@@ -31,7 +31,8 @@ void outr_mesh_free(outr_mesh *mesh);                 /* when no call is in flig
 void outr_mesh_update(outr_mesh *mesh, const outr_snapshot *snapshot);
 
 /* Opens the resolver the Configuration names (default: nameresolution.sqlite on a file in run_dir)
- * and registers self. Main loop. A failure leaves *out NULL and is only logged by the caller. */
+ * and registers self. Main loop. A failure is only logged by the caller: *out is NULL when there is no such
+ * resolver; else it is there, and goes on trying to register. */
 typedef struct outr_mesh_resolver_open {
     const outr_settings *settings;
     const outr_snapshot *snapshot;

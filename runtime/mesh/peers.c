@@ -200,6 +200,7 @@ static void on_asked(outr_op *inner)
             return;
         }
         outr_err err = inner->err;
+        err.code = OUTR_UNAVAILABLE; /* whatever ails the registry, it is not the caller's request */
         outr_op_fail(pick->op, &err);
         return;
     }

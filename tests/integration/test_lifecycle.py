@@ -1,4 +1,5 @@
 """Start, reload, shutdown, flags and files: what scripts and supervisors rely on (contract/dropin.md, lifecycle.md)."""
+import glob
 import json
 import os
 import re
@@ -363,6 +364,20 @@ class Shutdown(Case):
         self.assertLess(time.monotonic() - began, 5 * SLOW)
         gate.set()
         client.close()
+
+    def test_03_registry_away_at_boot_and_mid_run(self):
+        """Without a restart all find each other again once the registry's file can be made."""
+        file = os.path.join(self.run_dir, "nameresolution.db")
+        os.makedirs(file, mode=0o700)  # nothing can be opened there
+        os.chmod(self.run_dir, 0o700)
+        a, b = self.sidecar("caller"), self.sidecar("callee", self.app())
+        self.assertEqual(a.invoke("callee", "x").status, 500)
+        os.rmdir(file)
+        wait_for("the registration", lambda: a.invoke("callee", "x").status == 200, 15)
+        for path in glob.glob(file + "*"):
+            os.unlink(path)
+        c = self.sidecar("another")
+        wait_for("the registration anew", lambda: c.invoke("callee", "x").status == 200, 15)
 
     def test_a_sidecar_that_stops_leaves_the_registry(self):
         app = self.app()
