@@ -11,19 +11,19 @@
 #include "loop/op.h"
 
 typedef struct outr_component_init {
-    outr_str name, type, version;   /* of the component; live as long as it */
+    outr_str name, type, version; /* of the component; live as long as it */
     outr_str app_id, namespace_;
-    outr_str run_dir;               /* per-user runtime directory, exists, 0700 */
-    outr_kvs metadata;              /* secrets and variables already read */
-    outr_loop *loop;                /* main loop: timers, watches */
+    outr_str run_dir;  /* per-user runtime directory, exists, 0700 */
+    outr_kvs metadata; /* secrets and variables already read */
+    outr_loop *loop;   /* main loop: timers, watches */
     const outr_log *log;
 } outr_component_init;
 
 /* Common head of every backend's vtable. */
 typedef struct outr_backend {
-    const char *type;               /* "state.sqlite" */
-    const char *versions;           /* "v1" or "v1|v2" */
-    const outr_bind_row *rows;      /* metadata, for documentation and warnings about unknown names */
+    const char *type;          /* "state.sqlite" */
+    const char *versions;      /* "v1" or "v1|v2" */
+    const outr_bind_row *rows; /* metadata, for documentation and warnings about unknown names */
     size_t row_count;
 } outr_backend;
 

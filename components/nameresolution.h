@@ -6,15 +6,15 @@
 
 typedef struct outr_resolver outr_resolver;
 
-typedef struct outr_instance {     /* one sidecar */
-    outr_addr addr;                /* internal port */
-    outr_str id;                   /* registration id, or the address */
+typedef struct outr_instance { /* one sidecar */
+    outr_addr addr;            /* internal port */
+    outr_str id;               /* registration id, or the address */
     outr_kvs labels;
 } outr_instance;
 
-typedef struct outr_self {         /* what is registered */
+typedef struct outr_self { /* what is registered */
     outr_str app_id, namespace_, instance_id;
-    outr_str host;                 /* address others reach us by */
+    outr_str host; /* address others reach us by */
     uint16_t internal_port;
     outr_kvs labels;
 } outr_self;
@@ -22,8 +22,8 @@ typedef struct outr_self {         /* what is registered */
 typedef struct outr_resolve {
     outr_arena *arena;
     outr_str app_id, namespace_;
-    uint16_t port;                 /* our own internal port, for resolvers that know only hosts */
-    outr_instance *instances;      /* out; empty: nobody has that id */
+    uint16_t port;            /* our own internal port, for resolvers that know only hosts */
+    outr_instance *instances; /* out; empty: nobody has that id */
     size_t count;
 } outr_resolve;
 
@@ -31,10 +31,11 @@ typedef struct outr_resolver_backend {
     outr_backend base;
     outr_code (*create)(outr_resolver **out, const outr_component_init *init, outr_err *err);
     void (*open)(outr_resolver *resolver, outr_op *op);
-    void (*close)(outr_resolver *resolver, outr_op *op);      /* deregisters first */
-    void (*join)(outr_resolver *resolver, const outr_self *self, outr_op *op); /* registers, keeps renewing */
+    void (*close)(outr_resolver *resolver, outr_op *op); /* deregisters first */
+    void (*join)(outr_resolver *resolver, const outr_self *self,
+                 outr_op *op); /* registers, keeps renewing */
     void (*resolve)(outr_resolver *resolver, outr_resolve *req, outr_op *op);
-    uint64_t cache_ns;             /* how long an answer may be used without asking again */
+    uint64_t cache_ns; /* how long an answer may be used without asking again */
 } outr_resolver_backend;
 
 struct outr_resolver {

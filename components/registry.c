@@ -3,19 +3,20 @@
 extern const outr_state_backend outr_state_in_memory, outr_state_sqlite;
 extern const outr_pubsub_backend outr_pubsub_in_memory, outr_pubsub_sqlite;
 extern const outr_secret_backend outr_secretstores_local_env, outr_secretstores_local_file;
-extern const outr_resolver_backend outr_nameresolution_sqlite, outr_nameresolution_static, outr_nameresolution_nameformat,
-    outr_nameresolution_structuredformat, outr_nameresolution_dns;
+extern const outr_resolver_backend outr_nameresolution_sqlite, outr_nameresolution_static,
+    outr_nameresolution_nameformat, outr_nameresolution_structuredformat, outr_nameresolution_dns;
 
 static const outr_state_backend *const states[] = {&outr_state_in_memory, &outr_state_sqlite};
 static const outr_pubsub_backend *const brokers[] = {&outr_pubsub_in_memory, &outr_pubsub_sqlite};
-static const outr_secret_backend *const secrets[] = {&outr_secretstores_local_env, &outr_secretstores_local_file};
+static const outr_secret_backend *const secrets[] = {&outr_secretstores_local_env,
+                                                     &outr_secretstores_local_file};
 static const outr_resolver_backend *const resolvers[] = {
-    &outr_nameresolution_sqlite, &outr_nameresolution_static, &outr_nameresolution_nameformat,
-    &outr_nameresolution_structuredformat, &outr_nameresolution_dns,
+    &outr_nameresolution_sqlite,     &outr_nameresolution_static,
+    &outr_nameresolution_nameformat, &outr_nameresolution_structuredformat,
+    &outr_nameresolution_dns,
 };
 
-static bool has_version(const char *versions, outr_str version)
-{
+static bool has_version(const char *versions, outr_str version) {
     outr_str rest = outr_str_from(versions), one;
     while (rest.p) {
         rest = outr_str_cut(rest, '|', &one);
@@ -28,27 +29,24 @@ static bool has_version(const char *versions, outr_str version)
 /* Every vtable begins with its outr_backend. */
 #define FIND(table, type, version)                                                                 \
     for (size_t i = 0; i < OUTR_LEN(table); i++) {                                                 \
-        if (outr_str_iis(type, (table)[i]->base.type) && has_version((table)[i]->base.versions, version)) \
+        if (outr_str_iis(type, (table)[i]->base.type) &&                                           \
+            has_version((table)[i]->base.versions, version))                                       \
             return (table)[i];                                                                     \
     }                                                                                              \
     return NULL
 
-const outr_state_backend *outr_registry_state(outr_str type, outr_str version)
-{
+const outr_state_backend *outr_registry_state(outr_str type, outr_str version) {
     FIND(states, type, version);
 }
 
-const outr_pubsub_backend *outr_registry_pubsub(outr_str type, outr_str version)
-{
+const outr_pubsub_backend *outr_registry_pubsub(outr_str type, outr_str version) {
     FIND(brokers, type, version);
 }
 
-const outr_secret_backend *outr_registry_secret(outr_str type, outr_str version)
-{
+const outr_secret_backend *outr_registry_secret(outr_str type, outr_str version) {
     FIND(secrets, type, version);
 }
 
-const outr_resolver_backend *outr_registry_resolver(outr_str type, outr_str version)
-{
+const outr_resolver_backend *outr_registry_resolver(outr_str type, outr_str version) {
     FIND(resolvers, type, version);
 }

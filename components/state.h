@@ -11,49 +11,57 @@
 
 typedef struct outr_state_store outr_state_store;
 
-enum {                                     /* names in metadata: capabilities */
-    OUTR_STATE_ETAG = 1,                   /* "ETAG" */
-    OUTR_STATE_TRANSACTIONAL = 2,          /* "TRANSACTIONAL" */
-    OUTR_STATE_QUERY = 4,                  /* "QUERY_API" */
-    OUTR_STATE_TTL = 8,                    /* "TTL" */
-    OUTR_STATE_DELETE_PREFIX = 16,         /* "DELETE_WITH_PREFIX" */
-    OUTR_STATE_KEYS_LIKE = 32,             /* "KEYS_LIKE" */
+enum {                                /* names in metadata: capabilities */
+       OUTR_STATE_ETAG = 1,           /* "ETAG" */
+       OUTR_STATE_TRANSACTIONAL = 2,  /* "TRANSACTIONAL" */
+       OUTR_STATE_QUERY = 4,          /* "QUERY_API" */
+       OUTR_STATE_TTL = 8,            /* "TTL" */
+       OUTR_STATE_DELETE_PREFIX = 16, /* "DELETE_WITH_PREFIX" */
+       OUTR_STATE_KEYS_LIKE = 32,     /* "KEYS_LIKE" */
 };
 
-typedef enum outr_concurrency { OUTR_CONCURRENCY_UNSET, OUTR_FIRST_WRITE, OUTR_LAST_WRITE } outr_concurrency;
-typedef enum outr_consistency { OUTR_CONSISTENCY_UNSET, OUTR_EVENTUAL, OUTR_STRONG } outr_consistency;
+typedef enum outr_concurrency {
+    OUTR_CONCURRENCY_UNSET,
+    OUTR_FIRST_WRITE,
+    OUTR_LAST_WRITE
+} outr_concurrency;
+typedef enum outr_consistency {
+    OUTR_CONSISTENCY_UNSET,
+    OUTR_EVENTUAL,
+    OUTR_STRONG
+} outr_consistency;
 
-typedef struct outr_state_item {           /* a read */
-    outr_str key;                          /* in */
-    bool is_found;                         /* out, all below too */
+typedef struct outr_state_item { /* a read */
+    outr_str key;                /* in */
+    bool is_found;               /* out, all below too */
     outr_str value, etag;
-    outr_str ttl_expire_time;              /* RFC 3339 or NONE: metadata ttlExpireTime */
-    outr_err err;                          /* of this item, in bulk reads */
+    outr_str ttl_expire_time; /* RFC 3339 or NONE: metadata ttlExpireTime */
+    outr_err err;             /* of this item, in bulk reads */
 } outr_state_item;
 
 typedef struct outr_state_get {
-    outr_arena *arena;                     /* results are made here, on the op's loop */
+    outr_arena *arena; /* results are made here, on the op's loop */
     outr_consistency consistency;
     outr_kvs metadata;
-    outr_state_item *items;                /* one for get, many for bulk get */
+    outr_state_item *items; /* one for get, many for bulk get */
     size_t count;
 } outr_state_get;
 
-typedef struct outr_state_write {          /* upsert or delete */
+typedef struct outr_state_write { /* upsert or delete */
     enum { OUTR_STATE_UPSERT, OUTR_STATE_DELETE } kind;
     outr_str key, value;
-    bool is_binary;                        /* value came as bytes (gRPC): stored as is, base64 where text is needed */
+    bool is_binary; /* value came as bytes (gRPC): stored as is, base64 where text is needed */
     bool has_etag;
     outr_str etag;
     outr_concurrency concurrency;
     outr_consistency consistency;
     outr_str content_type;
-    outr_kvs metadata;                     /* ttlInSeconds and others */
+    outr_kvs metadata; /* ttlInSeconds and others */
 } outr_state_write;
 
 typedef struct outr_state_writes {
     outr_arena *arena;
-    bool is_atomic;                        /* a transaction: all or nothing */
+    bool is_atomic; /* a transaction: all or nothing */
     outr_kvs metadata;
     outr_state_write *items;
     size_t count;
@@ -61,20 +69,23 @@ typedef struct outr_state_writes {
 
 typedef struct outr_state_backend {
     outr_backend base;
-    outr_code (*create)(outr_state_store **out, const outr_component_init *init, outr_err *err); /* checks metadata; no I/O */
-    void (*open)(outr_state_store *store, outr_op *op);              /* connects, migrates */
-    void (*close)(outr_state_store *store, outr_op *op);             /* then frees store */
+    outr_code (*create)(outr_state_store **out, const outr_component_init *init,
+                        outr_err *err);                  /* checks metadata; no I/O */
+    void (*open)(outr_state_store *store, outr_op *op);  /* connects, migrates */
+    void (*close)(outr_state_store *store, outr_op *op); /* then frees store */
     unsigned (*features)(const outr_state_store *store);
     void (*get)(outr_state_store *store, outr_state_get *req, outr_op *op);
-    void (*write)(outr_state_store *store, outr_state_writes *req, outr_op *op); /* op fails with the first item's error */
-    size_t max_transaction;                /* operations; 0: no limit */
+    void (*write)(outr_state_store *store, outr_state_writes *req,
+                  outr_op *op); /* op fails with the first item's error */
+    size_t max_transaction;     /* operations; 0: no limit */
 } outr_state_backend;
 
 struct outr_state_store {
     const outr_state_backend *backend;
 };
 
-/* Metadata ttlInSeconds (also "ttl"): *out -1 remove, 0 none given, else seconds. INVALID_ARGUMENT else. */
+/* Metadata ttlInSeconds (also "ttl"): *out -1 remove, 0 none given, else seconds. INVALID_ARGUMENT
+ * else. */
 outr_code outr_state_ttl(outr_kvs metadata, int64_t *out, outr_err *err);
 
 #endif

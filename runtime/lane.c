@@ -3,12 +3,12 @@
 #include "api/grpc/services.h"
 #include "observe/exposition.h"
 
-#define ARENA_BYTES  (64 * OUTR_MIB) /* a request, beside what its body may take once it is parsed */
-#define HEADER_SLACK (4 * OUTR_KIB) /* Go's net/http grants this beyond the configured size */
+/* a request, beside what its body may take once it is parsed */
+#define ARENA_BYTES  (64 * OUTR_MIB)
+#define HEADER_SLACK (4 * OUTR_KIB)  /* Go's net/http grants this beyond the configured size */
 
 outr_code outr_lane_open(outr_lane *lane, unsigned index, outr_env *env, outr_metrics *metrics,
-                         const outr_log *log, outr_err *err)
-{
+                         const outr_log *log, outr_err *err) {
     const outr_loop_options options = {
         .env = env,
         .index = index,
@@ -18,23 +18,27 @@ outr_code outr_lane_open(outr_lane *lane, unsigned index, outr_env *env, outr_me
     lane->loop = outr_loop_new(&options);
     for (size_t i = 0; i < OUTR_PORT_COUNT; i++)
         lane->ports[i].lane = lane;
-    return lane->loop ? OUTR_OK : outr_fail(err, OUTR_INTERNAL, "event loop %u: cannot be made", index);
+    return lane->loop ? OUTR_OK
+                      : outr_fail(err, OUTR_INTERNAL, "event loop %u: cannot be made", index);
 }
 
-static void on_accept(void *ctx, outr_stream *own_stream)
-{
+static void on_accept(void *ctx, outr_stream *own_stream) {
     outr_port_server *port = ctx;
     outr_http_server_take(port->server, own_stream);
 }
 
-outr_code outr_lane_listen(outr_lane *lane, outr_port port, const outr_addr *addr, bool is_shared, outr_err *err)
-{
+outr_code outr_lane_listen(outr_lane *lane, outr_port port, const outr_addr *addr, bool is_shared,
+                           outr_err *err) {
     outr_port_server *p = &lane->ports[port];
     outr_env *env = outr_loop_env(lane->loop);
     if (p->listener_count == OUTR_LEN(p->listeners))
-        return outr_fail(err, OUTR_INVALID_ARGUMENT, "more than %zu listen addresses", OUTR_LEN(p->listeners));
-    const outr_listen_options options = {.addr = *addr, .is_shared = is_shared,
-                                         .is_first = outr_loop_index(lane->loop) == 0, .on_accept = on_accept, .ctx = p};
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "more than %zu listen addresses",
+                         OUTR_LEN(p->listeners));
+    const outr_listen_options options = {.addr = *addr,
+                                         .is_shared = is_shared,
+                                         .is_first = outr_loop_index(lane->loop) == 0,
+                                         .on_accept = on_accept,
+                                         .ctx = p};
     outr_code rc = env->listen(env, lane->loop, &options, &p->listeners[p->listener_count], err);
     if (rc)
         return rc;
@@ -42,28 +46,27 @@ outr_code outr_lane_listen(outr_lane *lane, outr_port port, const outr_addr *add
     return OUTR_OK;
 }
 
-outr_code outr_lane_build_app(outr_lane *lane, const outr_lane_parts *parts, outr_err *err)
-{
-    const outr_app_options options = {.loop = lane->loop, .settings = parts->settings, .state = parts->app_state};
+outr_code outr_lane_build_app(outr_lane *lane, const outr_lane_parts *parts, outr_err *err) {
+    const outr_app_options options = {
+        .loop = lane->loop, .settings = parts->settings, .state = parts->app_state};
     return outr_app_new(&lane->app, &options, err);
 }
 
 /* The densest JSON, a list of digits, takes an 80-byte node for two bytes of it. */
-static size_t arena_bytes(const outr_settings *s)
-{
+static size_t arena_bytes(const outr_settings *s) {
     bool is_unlimited = s->max_body_bytes <= 0 || s->max_body_bytes > INT64_MAX / 400;
     return is_unlimited ? SIZE_MAX / 16 : ARENA_BYTES + 40 * (size_t)s->max_body_bytes;
 }
 
-static outr_http_server *new_server(outr_lane *lane, outr_port port, const outr_lane_parts *parts)
-{
+static outr_http_server *new_server(outr_lane *lane, outr_port port, const outr_lane_parts *parts) {
     const outr_settings *s = parts->settings;
     outr_http_server_options options = {
         .loop = lane->loop,
         .ctx = &lane->api,
         .allow_h1 = true,
         .allow_h2 = s->enable_h2c,
-        .limits = {.max_header_bytes = (size_t)s->read_buffer_bytes + HEADER_SLACK, .arena_bytes = arena_bytes(s)},
+        .limits = {.max_header_bytes = (size_t)s->read_buffer_bytes + HEADER_SLACK,
+                   .arena_bytes = arena_bytes(s)},
     };
     switch (port) {
     case OUTR_PORT_HTTP:
@@ -98,8 +101,7 @@ static outr_http_server *new_server(outr_lane *lane, outr_port port, const outr_
     return outr_http_server_new(&options);
 }
 
-void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub *pubsub)
-{
+void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub *pubsub) {
     const outr_mesh_options mesh = {
         .loop = lane->loop,
         .settings = parts->settings,
@@ -134,15 +136,13 @@ void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub 
     }
 }
 
-static void *run_thread(void *arg)
-{
+static void *run_thread(void *arg) {
     outr_lane *lane = arg;
     outr_loop_run(lane->loop);
     return NULL;
 }
 
-outr_code outr_lane_start(outr_lane *lane, outr_err *err)
-{
+outr_code outr_lane_start(outr_lane *lane, outr_err *err) {
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, 512 * OUTR_KIB);
@@ -153,23 +153,20 @@ outr_code outr_lane_start(outr_lane *lane, outr_err *err)
     return OUTR_OK;
 }
 
-void outr_lane_accept(outr_lane *lane)
-{
+void outr_lane_accept(outr_lane *lane) {
     for (int port = 0; port < OUTR_PORT_COUNT; port++) {
         for (size_t i = 0; i < lane->ports[port].listener_count; i++)
             outr_listener_pause(lane->ports[port].listeners[i], false);
     }
 }
 
-static void close_listeners(outr_port_server *p)
-{
+static void close_listeners(outr_port_server *p) {
     for (size_t i = 0; i < p->listener_count; i++)
         outr_listener_close(p->listeners[i]);
     p->listener_count = 0;
 }
 
-void outr_lane_drain(outr_lane *lane, outr_port port, void (*done)(void *ctx), void *ctx)
-{
+void outr_lane_drain(outr_lane *lane, outr_port port, void (*done)(void *ctx), void *ctx) {
     outr_port_server *p = &lane->ports[port];
     close_listeners(p);
     if (p->server)
@@ -178,14 +175,12 @@ void outr_lane_drain(outr_lane *lane, outr_port port, void (*done)(void *ctx), v
         done(ctx);
 }
 
-void outr_lane_update(outr_lane *lane, const outr_snapshot *snapshot)
-{
+void outr_lane_update(outr_lane *lane, const outr_snapshot *snapshot) {
     outr_mesh_update(lane->mesh, snapshot);
     outr_api_update(&lane->api, snapshot);
 }
 
-void outr_lane_close(outr_lane *lane)
-{
+void outr_lane_close(outr_lane *lane) {
     for (int port = 0; port < OUTR_PORT_COUNT; port++) {
         close_listeners(&lane->ports[port]);
         if (lane->ports[port].server)
@@ -204,8 +199,7 @@ void outr_lane_close(outr_lane *lane)
     outr_loop_stop(lane->loop);
 }
 
-void outr_lane_join(outr_lane *lane)
-{
+void outr_lane_join(outr_lane *lane) {
     if (lane->thread)
         pthread_join(lane->thread, NULL);
     outr_loop_free(lane->loop);

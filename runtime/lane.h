@@ -59,17 +59,19 @@ outr_code outr_lane_open(outr_lane *lane, unsigned index, outr_env *env, outr_me
                          const outr_log *log, outr_err *err);
 /* Binds one address of a port, accepting paused. Lanes but the first share the port, which must be
  * known by then. "port 3500 on 127.0.0.1: address already in use". */
-outr_code outr_lane_listen(outr_lane *lane, outr_port port, const outr_addr *addr, bool is_shared, outr_err *err);
+outr_code outr_lane_listen(outr_lane *lane, outr_port port, const outr_addr *addr, bool is_shared,
+                           outr_err *err);
 /* The app channel; before the pub/sub engine, which delivers through it. */
 outr_code outr_lane_build_app(outr_lane *lane, const outr_lane_parts *parts, outr_err *err);
 /* Mesh, API and servers. */
 void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub *pubsub);
-outr_code outr_lane_start(outr_lane *lane, outr_err *err);  /* its thread; not for lane 0 */
-void outr_lane_accept(outr_lane *lane);                     /* lane: begins to accept */
-/* lane: stops accepting on a port and lets what is in flight end; done is called once, perhaps at once. */
+outr_code outr_lane_start(outr_lane *lane, outr_err *err); /* its thread; not for lane 0 */
+void outr_lane_accept(outr_lane *lane);                    /* lane: begins to accept */
+/* lane: stops accepting on a port and lets what is in flight end; done is called once, perhaps at
+ * once. */
 void outr_lane_drain(outr_lane *lane, outr_port port, void (*done)(void *ctx), void *ctx);
 void outr_lane_update(outr_lane *lane, const outr_snapshot *snapshot); /* lane */
-void outr_lane_close(outr_lane *lane);                      /* lane: frees all but the loop, stops the loop */
-void outr_lane_join(outr_lane *lane);                       /* waits for the thread, frees the loop */
+void outr_lane_close(outr_lane *lane); /* lane: frees all but the loop, stops the loop */
+void outr_lane_join(outr_lane *lane);  /* waits for the thread, frees the loop */
 
 #endif

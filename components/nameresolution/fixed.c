@@ -7,8 +7,8 @@
 typedef struct resolver {
     outr_resolver base;
     outr_arena *arena;
-    outr_kvs entries;      /* static: app id -> "host:port,host:port" */
-    outr_str format;       /* nameformat: pattern with {appid} */
+    outr_kvs entries; /* static: app id -> "host:port,host:port" */
+    outr_str format;  /* nameformat: pattern with {appid} */
 } resolver;
 
 /* One question: its names are looked up one after the other. */
@@ -18,40 +18,34 @@ typedef struct question {
     outr_op *op;
     outr_op inner;
     outr_lookup lookup;
-    outr_str rest;         /* addresses still to look up */
+    outr_str rest; /* addresses still to look up */
 } question;
 
-static resolver *of(outr_resolver *base)
-{
+static resolver *of(outr_resolver *base) {
     return OUTR_CONTAINER(base, resolver, base);
 }
 
-static void finish_now(outr_op *op)
-{
+static void finish_now(outr_op *op) {
     outr_op_begin(op, NULL, NULL);
     outr_op_finish_soon(op);
 }
 
-static void open_resolver(outr_resolver *base OUTR_UNUSED, outr_op *op)
-{
+static void open_resolver(outr_resolver *base OUTR_UNUSED, outr_op *op) {
     finish_now(op);
 }
 
-static void close_resolver(outr_resolver *base, outr_op *op)
-{
+static void close_resolver(outr_resolver *base, outr_op *op) {
     outr_arena_free(of(base)->arena);
     finish_now(op);
 }
 
-static void join(outr_resolver *base OUTR_UNUSED, const outr_self *self OUTR_UNUSED, outr_op *op)
-{
+static void join(outr_resolver *base OUTR_UNUSED, const outr_self *self OUTR_UNUSED, outr_op *op) {
     finish_now(op); /* there is nothing to register with */
 }
 
 static void look_up_next(question *q);
 
-static void on_looked_up(outr_op *inner)
-{
+static void on_looked_up(outr_op *inner) {
     question *q = OUTR_CONTAINER(inner, question, inner);
     outr_resolve *req = q->req;
     if (outr_op_is_cancelled(q->op)) {
@@ -68,8 +62,7 @@ static void on_looked_up(outr_op *inner)
         outr_op_finish(q->op);
 }
 
-static void look_up_next(question *q)
-{
+static void look_up_next(question *q) {
     outr_loop *loop = q->op->loop;
     outr_env *env = outr_loop_env(loop);
     outr_str one, host = OUTR_STR_NONE;
@@ -81,14 +74,12 @@ static void look_up_next(question *q)
     env->lookup(env, loop, &q->lookup, &q->inner);
 }
 
-static void on_cancel(outr_op *op)
-{
+static void on_cancel(outr_op *op) {
     question *q = op->impl;
     outr_op_cancel(&q->inner, op->err.code);
 }
 
-static void ask(resolver *r, outr_resolve *req, outr_str addresses, outr_op *op)
-{
+static void ask(resolver *r, outr_resolve *req, outr_str addresses, outr_op *op) {
     question *q = outr_arena_alloc(req->arena, sizeof *q);
     req->count = 0;
     if (addresses.n == 0) {
@@ -101,18 +92,16 @@ static void ask(resolver *r, outr_resolve *req, outr_str addresses, outr_op *op)
     look_up_next(q);
 }
 
-/* ---- static ----------------------------------------------------------------------------------------- */
+/* ---- static ---------------------------------------------------------------------------------- */
 
-static void resolve_static(outr_resolver *base, outr_resolve *req, outr_op *op)
-{
+static void resolve_static(outr_resolver *base, outr_resolve *req, outr_op *op) {
     const outr_kv *kv = outr_kvs_find_exact(of(base)->entries, req->app_id);
     ask(of(base), req, kv ? kv->value : OUTR_STR_NONE, op);
 }
 
-/* ---- nameformat ------------------------------------------------------------------------------------- */
+/* ---- nameformat ------------------------------------------------------------------------------ */
 
-static void resolve_format(outr_resolver *base, outr_resolve *req, outr_op *op)
-{
+static void resolve_format(outr_resolver *base, outr_resolve *req, outr_op *op) {
     static const char mark[] = "{appid}";
     outr_str format = of(base)->format;
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(1024);
@@ -126,8 +115,8 @@ static void resolve_format(outr_resolver *base, outr_resolve *req, outr_op *op)
     ask(of(base), req, outr_arena_str(req->arena, outr_buf_view(&out)), op);
 }
 
-static outr_code create(outr_resolver **out, const outr_component_init *init, const outr_resolver_backend *backend, bool needs_format, outr_err *err)
-{
+static outr_code create(outr_resolver **out, const outr_component_init *init,
+                        const outr_resolver_backend *backend, bool needs_format, outr_err *err) {
     const outr_kv *format = outr_kvs_find(init->metadata, "format");
     if (needs_format && (!format || outr_str_search(format->value, OUTR_STR("{appid}")) < 0))
         return outr_fail(err, OUTR_INVALID_ARGUMENT, "format: required, with {appid} in it");
@@ -135,7 +124,8 @@ static outr_code create(outr_resolver **out, const outr_component_init *init, co
     resolver *r = outr_arena_alloc(arena, sizeof *r);
     outr_kv *items = outr_arena_alloc(arena, (init->metadata.count + 1) * sizeof *items);
     for (size_t i = 0; i < init->metadata.count; i++)
-        items[i] = (outr_kv){outr_arena_str(arena, init->metadata.items[i].key), outr_arena_str(arena, init->metadata.items[i].value)};
+        items[i] = (outr_kv){outr_arena_str(arena, init->metadata.items[i].key),
+                             outr_arena_str(arena, init->metadata.items[i].value)};
     r->base.backend = backend;
     r->arena = arena;
     r->entries = (outr_kvs){items, init->metadata.count};
@@ -144,29 +134,36 @@ static outr_code create(outr_resolver **out, const outr_component_init *init, co
     return OUTR_OK;
 }
 
-extern const outr_resolver_backend outr_nameresolution_static, outr_nameresolution_nameformat, outr_nameresolution_structuredformat, outr_nameresolution_dns;
+extern const outr_resolver_backend outr_nameresolution_static, outr_nameresolution_nameformat,
+    outr_nameresolution_structuredformat, outr_nameresolution_dns;
 
-static outr_code create_static(outr_resolver **out, const outr_component_init *init, outr_err *err)
-{
+static outr_code create_static(outr_resolver **out, const outr_component_init *init,
+                               outr_err *err) {
     return create(out, init, &outr_nameresolution_static, false, err);
 }
 
-static outr_code create_format(outr_resolver **out, const outr_component_init *init, outr_err *err)
-{
+static outr_code create_format(outr_resolver **out, const outr_component_init *init,
+                               outr_err *err) {
     return create(out, init, &outr_nameresolution_nameformat, true, err);
 }
 
 static const outr_bind_row format_rows[] = {
-    {"format", NULL, OUTR_BIND_STR, OUTR_BIND_REQUIRED, 0, 0, 0, NULL, NULL, 0, "address of an app id: host or host:port with {appid}"},
+    {"format", NULL, OUTR_BIND_STR, OUTR_BIND_REQUIRED, 0, 0, 0, NULL, NULL, 0,
+     "address of an app id: host or host:port with {appid}"},
 };
 
-#define FIXED(type_text, rows_, count_, create_, resolve_)                                                                  \
-    {                                                                                                                       \
-        .base = {"nameresolution." type_text, "v1", rows_, count_}, .create = create_, .open = open_resolver,                \
-        .close = close_resolver, .join = join, .resolve = resolve_, .cache_ns = 5 * OUTR_SEC                                 \
+#define FIXED(type_text, rows_, count_, create_, resolve_)                                         \
+    {                                                                                              \
+        .base = {"nameresolution." type_text, "v1", rows_, count_}, .create = create_,             \
+        .open = open_resolver, .close = close_resolver, .join = join, .resolve = resolve_,         \
+        .cache_ns = 5 * OUTR_SEC                                                                   \
     }
 
-const outr_resolver_backend outr_nameresolution_static = FIXED("static", NULL, 0, create_static, resolve_static);
-const outr_resolver_backend outr_nameresolution_nameformat = FIXED("nameformat", format_rows, 1, create_format, resolve_format);
-const outr_resolver_backend outr_nameresolution_structuredformat = FIXED("structuredformat", format_rows, 1, create_format, resolve_format);
-const outr_resolver_backend outr_nameresolution_dns = FIXED("dns", format_rows, 1, create_format, resolve_format);
+const outr_resolver_backend outr_nameresolution_static =
+    FIXED("static", NULL, 0, create_static, resolve_static);
+const outr_resolver_backend outr_nameresolution_nameformat =
+    FIXED("nameformat", format_rows, 1, create_format, resolve_format);
+const outr_resolver_backend outr_nameresolution_structuredformat =
+    FIXED("structuredformat", format_rows, 1, create_format, resolve_format);
+const outr_resolver_backend outr_nameresolution_dns =
+    FIXED("dns", format_rows, 1, create_format, resolve_format);

@@ -6,7 +6,8 @@
 #include <sys/stat.h>
 #include <time.h>
 
-/* The registry in a file that all sidecars of a machine share. Table layout as daprd's component has
+/* The registry in a file that all sidecars of a machine share. Table layout as daprd's component
+ * has
  * it, so that both may use one file: contract/components.csv. */
 
 typedef struct config {
@@ -16,14 +17,22 @@ typedef struct config {
 } config;
 
 static const outr_bind_row rows[] = {
-    {"connectionString", NULL, OUTR_BIND_STR, 0, offsetof(config, connection), 0, 0, NULL, NULL, 0, "database file"},
-    {"tableName", NULL, OUTR_BIND_STR, 0, offsetof(config, table), 0, 0, "hosts", NULL, 0, "table with registrations"},
-    {"metadataTableName", NULL, OUTR_BIND_STR, 0, offsetof(config, metadata_table), 0, 0, "metadata", NULL, 0, "table with the schema version"},
-    {"updateInterval", NULL, OUTR_BIND_DURATION, 0, offsetof(config, update_ns), 1000000000, INT64_MAX, "5s", NULL, 1000000000, "heartbeat; older rows are ignored"},
-    {"cleanupInterval", NULL, OUTR_BIND_DURATION, 0, offsetof(config, cleanup_ns), 0, 0, "1h", NULL, 1000000000, "removal of stale rows"},
-    {"timeout", NULL, OUTR_BIND_DURATION, 0, offsetof(config, timeout_ns), 0, 0, "1s", NULL, 1000000000, "operation time limit"},
-    {"busyTimeout", NULL, OUTR_BIND_DURATION, 0, offsetof(config, busy_ns), 0, 0, "800ms", NULL, 1000000, "wait on a locked database"},
-    {"disableWAL", NULL, OUTR_BIND_BOOL, 0, offsetof(config, disable_wal), 0, 0, "false", NULL, 0, "no write-ahead log"},
+    {"connectionString", NULL, OUTR_BIND_STR, 0, offsetof(config, connection), 0, 0, NULL, NULL, 0,
+     "database file"},
+    {"tableName", NULL, OUTR_BIND_STR, 0, offsetof(config, table), 0, 0, "hosts", NULL, 0,
+     "table with registrations"},
+    {"metadataTableName", NULL, OUTR_BIND_STR, 0, offsetof(config, metadata_table), 0, 0,
+     "metadata", NULL, 0, "table with the schema version"},
+    {"updateInterval", NULL, OUTR_BIND_DURATION, 0, offsetof(config, update_ns), 1000000000,
+     INT64_MAX, "5s", NULL, 1000000000, "heartbeat; older rows are ignored"},
+    {"cleanupInterval", NULL, OUTR_BIND_DURATION, 0, offsetof(config, cleanup_ns), 0, 0, "1h", NULL,
+     1000000000, "removal of stale rows"},
+    {"timeout", NULL, OUTR_BIND_DURATION, 0, offsetof(config, timeout_ns), 0, 0, "1s", NULL,
+     1000000000, "operation time limit"},
+    {"busyTimeout", NULL, OUTR_BIND_DURATION, 0, offsetof(config, busy_ns), 0, 0, "800ms", NULL,
+     1000000, "wait on a locked database"},
+    {"disableWAL", NULL, OUTR_BIND_BOOL, 0, offsetof(config, disable_wal), 0, 0, "false", NULL, 0,
+     "no write-ahead log"},
 };
 
 #define DEFAULT_FILE "nameresolution.db"
@@ -36,7 +45,7 @@ typedef struct resolver {
     outr_worker *worker;
     sqlite3 *db;
     sqlite3_stmt *find, *put, *drop, *sweep;
-    ino_t inode;        /* of the file db has open */
+    ino_t inode; /* of the file db has open */
     dev_t device;
     outr_loop *loop;
     const outr_log *log;
@@ -55,49 +64,64 @@ typedef struct job {
     what what;
     resolver *r;
     outr_resolve *resolve;
-    outr_op inner;      /* heartbeats of our own */
-    char **found;       /* addresses, heap: the arena is the loop's */
+    outr_op inner; /* heartbeats of our own */
+    char **found;  /* addresses, heap: the arena is the loop's */
     size_t count;
 } job;
 
-static resolver *of(outr_resolver *base)
-{
+static resolver *of(outr_resolver *base) {
     return OUTR_CONTAINER(base, resolver, base);
 }
 
-/* ---- on the worker ------------------------------------------------------------------------------ */
+/* ---- on the worker --------------------------------------------------------------------------- */
 
-static outr_code open_database(resolver *r, outr_err *err)
-{
+static outr_code open_database(resolver *r, outr_err *err) {
     char sql[1024];
-    const outr_sqlite_options o = {.connection = r->c.connection, .busy_timeout_ns = r->c.busy_ns, .disable_wal = r->c.disable_wal};
+    const outr_sqlite_options o = {.connection = r->c.connection,
+                                   .busy_timeout_ns = r->c.busy_ns,
+                                   .disable_wal = r->c.disable_wal};
     outr_code rc = outr_sqlite_open(&r->db, &o, err);
     if (rc)
         return rc;
-    snprintf(sql, sizeof sql,
-             "CREATE TABLE IF NOT EXISTS " OUTR_FMT " (key text NOT NULL PRIMARY KEY, value text NOT NULL);"
-             "CREATE TABLE IF NOT EXISTS " OUTR_FMT " (registration_id TEXT NOT NULL PRIMARY KEY, address TEXT NOT NULL, app_id TEXT NOT NULL,"
-             " namespace TEXT NOT NULL, last_update INTEGER NOT NULL);"
-             "CREATE UNIQUE INDEX IF NOT EXISTS " OUTR_FMT "_address_idx ON " OUTR_FMT " (address);"
-             "CREATE INDEX IF NOT EXISTS " OUTR_FMT "_last_update_idx ON " OUTR_FMT " (last_update);"
-             "INSERT OR IGNORE INTO " OUTR_FMT " (key, value) VALUES ('nr-migrations', '1')",
-             OUTR_ARG(r->c.metadata_table), OUTR_ARG(r->c.table), OUTR_ARG(r->c.table), OUTR_ARG(r->c.table), OUTR_ARG(r->c.table), OUTR_ARG(r->c.table), OUTR_ARG(r->c.metadata_table));
+    snprintf(
+        sql, sizeof sql,
+        "CREATE TABLE IF NOT EXISTS " OUTR_FMT
+        " (key text NOT NULL PRIMARY KEY, value text NOT NULL);"
+        "CREATE TABLE IF NOT EXISTS " OUTR_FMT
+        " (registration_id TEXT NOT NULL PRIMARY KEY, address TEXT NOT NULL, app_id TEXT NOT NULL,"
+        " namespace TEXT NOT NULL, last_update INTEGER NOT NULL);"
+        "CREATE UNIQUE INDEX IF NOT EXISTS " OUTR_FMT "_address_idx ON " OUTR_FMT " (address);"
+        "CREATE INDEX IF NOT EXISTS " OUTR_FMT "_last_update_idx ON " OUTR_FMT " (last_update);"
+        "INSERT OR IGNORE INTO " OUTR_FMT " (key, value) VALUES ('nr-migrations', '1')",
+        OUTR_ARG(r->c.metadata_table), OUTR_ARG(r->c.table), OUTR_ARG(r->c.table),
+        OUTR_ARG(r->c.table), OUTR_ARG(r->c.table), OUTR_ARG(r->c.table),
+        OUTR_ARG(r->c.metadata_table));
     rc = outr_sqlite_exec(r->db, sql, err);
-    snprintf(sql, sizeof sql, "SELECT address FROM " OUTR_FMT " WHERE app_id = ? AND namespace = ? AND last_update >= unixepoch(CURRENT_TIMESTAMP) - ?", OUTR_ARG(r->c.table));
+    snprintf(
+        sql, sizeof sql,
+        "SELECT address FROM " OUTR_FMT
+        " WHERE app_id = ? AND namespace = ? AND last_update >= unixepoch(CURRENT_TIMESTAMP) - ?",
+        OUTR_ARG(r->c.table));
     if (!rc)
         rc = outr_sqlite_prepare(r->db, &r->find, sql, err);
-    snprintf(sql, sizeof sql, "INSERT OR REPLACE INTO " OUTR_FMT " (registration_id, address, app_id, namespace, last_update) VALUES (?, ?, ?, ?, unixepoch(CURRENT_TIMESTAMP))", OUTR_ARG(r->c.table));
+    snprintf(sql, sizeof sql,
+             "INSERT OR REPLACE INTO " OUTR_FMT
+             " (registration_id, address, app_id, namespace, last_update) VALUES (?, ?, ?, ?, "
+             "unixepoch(CURRENT_TIMESTAMP))",
+             OUTR_ARG(r->c.table));
     if (!rc)
         rc = outr_sqlite_prepare(r->db, &r->put, sql, err);
-    snprintf(sql, sizeof sql, "DELETE FROM " OUTR_FMT " WHERE registration_id = ?", OUTR_ARG(r->c.table));
+    snprintf(sql, sizeof sql, "DELETE FROM " OUTR_FMT " WHERE registration_id = ?",
+             OUTR_ARG(r->c.table));
     if (!rc)
         rc = outr_sqlite_prepare(r->db, &r->drop, sql, err);
-    snprintf(sql, sizeof sql, "DELETE FROM " OUTR_FMT " WHERE last_update < unixepoch(CURRENT_TIMESTAMP) - ?", OUTR_ARG(r->c.table));
+    snprintf(sql, sizeof sql,
+             "DELETE FROM " OUTR_FMT " WHERE last_update < unixepoch(CURRENT_TIMESTAMP) - ?",
+             OUTR_ARG(r->c.table));
     return rc ? rc : outr_sqlite_prepare(r->db, &r->sweep, sql, err);
 }
 
-static void close_database(resolver *r)
-{
+static void close_database(resolver *r) {
     sqlite3_finalize(r->find);
     sqlite3_finalize(r->put);
     sqlite3_finalize(r->drop);
@@ -108,16 +132,15 @@ static void close_database(resolver *r)
 }
 
 /* Somebody removed or replaced the file: what is written to the old one nobody reads. */
-static bool is_gone(const resolver *r)
-{
+static bool is_gone(const resolver *r) {
     struct stat st;
     const char *path = sqlite3_db_filename(r->db, "main");
-    return path && *path && (stat(path, &st) != 0 || st.st_ino != r->inode || st.st_dev != r->device);
+    return path && *path &&
+           (stat(path, &st) != 0 || st.st_ino != r->inode || st.st_dev != r->device);
 }
 
 /* At the start, and whenever the database could not be opened before or was taken away. */
-static outr_code make_ready(resolver *r, outr_err *err)
-{
+static outr_code make_ready(resolver *r, outr_err *err) {
     struct stat st;
     if (r->db && is_gone(r))
         close_database(r);
@@ -135,13 +158,11 @@ static outr_code make_ready(resolver *r, outr_err *err)
     return OUTR_OK;
 }
 
-static int64_t update_seconds(const resolver *r)
-{
+static int64_t update_seconds(const resolver *r) {
     return (r->c.update_ns + (int64_t)OUTR_SEC - 1) / (int64_t)OUTR_SEC;
 }
 
-static outr_code do_put(resolver *r, outr_err *err)
-{
+static outr_code do_put(resolver *r, outr_err *err) {
     outr_sqlite_bind(r->put, 1, outr_str_from(r->id));
     outr_sqlite_bind(r->put, 2, outr_str_from(r->address));
     outr_sqlite_bind(r->put, 3, outr_str_from(r->app_id));
@@ -160,8 +181,7 @@ static outr_code do_put(resolver *r, outr_err *err)
     return OUTR_OK;
 }
 
-static outr_code do_find(resolver *r, job *j, outr_err *err)
-{
+static outr_code do_find(resolver *r, job *j, outr_err *err) {
     int rc;
     outr_sqlite_bind(r->find, 1, j->resolve->app_id);
     outr_sqlite_bind(r->find, 2, j->resolve->namespace_);
@@ -170,13 +190,13 @@ static outr_code do_find(resolver *r, job *j, outr_err *err)
         j->found = outr_realloc(j->found, (j->count + 1) * sizeof *j->found);
         j->found[j->count++] = outr_str_dup(outr_sqlite_text(r->find, 0));
     }
-    outr_code code = rc == SQLITE_ROW || rc == SQLITE_DONE ? OUTR_OK : outr_sqlite_fail(r->db, err, "SQLite");
+    outr_code code =
+        rc == SQLITE_ROW || rc == SQLITE_DONE ? OUTR_OK : outr_sqlite_fail(r->db, err, "SQLite");
     sqlite3_reset(r->find);
     return code;
 }
 
-static void do_close(resolver *r)
-{
+static void do_close(resolver *r) {
     if (r->db && r->is_joined) {
         outr_sqlite_bind(r->drop, 1, outr_str_from(r->id));
         outr_sqlite_run(r->db, r->drop, NULL);
@@ -184,8 +204,7 @@ static void do_close(resolver *r)
     close_database(r);
 }
 
-static void handle(void *ctx, outr_work **items, size_t count)
-{
+static void handle(void *ctx, outr_work **items, size_t count) {
     resolver *r = ctx;
     for (size_t i = 0; i < count; i++) {
         job *j = OUTR_CONTAINER(items[i], job, work);
@@ -207,10 +226,9 @@ static void handle(void *ctx, outr_work **items, size_t count)
     }
 }
 
-/* ---- on the loop -------------------------------------------------------------------------------- */
+/* ---- on the loop ----------------------------------------------------------------------------- */
 
-static job *new_job(resolver *r, what w)
-{
+static job *new_job(resolver *r, what w) {
     job *j = outr_alloc(sizeof *j);
     j->r = r;
     j->what = w;
@@ -224,8 +242,7 @@ typedef struct simple {
     outr_op inner;
 } simple;
 
-static void on_simple_done(outr_op *inner)
-{
+static void on_simple_done(outr_op *inner) {
     simple *s = OUTR_CONTAINER(inner, simple, inner);
     outr_op *op = s->op;
     resolver *r = s->job.r;
@@ -252,8 +269,7 @@ static void on_simple_done(outr_op *inner)
         outr_op_finish(op);
 }
 
-static void run_simple(resolver *r, what w, outr_op *op)
-{
+static void run_simple(resolver *r, what w, outr_op *op) {
     simple *s = outr_alloc(sizeof *s);
     s->job.r = r;
     s->job.what = w;
@@ -263,8 +279,7 @@ static void run_simple(resolver *r, what w, outr_op *op)
     outr_worker_submit(r->worker, &s->job.work, &s->inner);
 }
 
-static void on_beaten(outr_op *inner)
-{
+static void on_beaten(outr_op *inner) {
     job *j = OUTR_CONTAINER(inner, job, inner);
     resolver *r = j->r;
     if (inner->err.code)
@@ -273,8 +288,7 @@ static void on_beaten(outr_op *inner)
     free(j);
 }
 
-static void on_beat(outr_timer *timer)
-{
+static void on_beat(outr_timer *timer) {
     resolver *r = OUTR_CONTAINER(timer, resolver, beat);
     outr_timer_start(r->loop, timer, outr_loop_now(r->loop) + (uint64_t)r->c.update_ns);
     if (r->beating)
@@ -284,8 +298,7 @@ static void on_beat(outr_timer *timer)
     outr_worker_submit(r->worker, &r->beating->work, &r->beating->inner);
 }
 
-static outr_code create(outr_resolver **out, const outr_component_init *init, outr_err *err)
-{
+static outr_code create(outr_resolver **out, const outr_component_init *init, outr_err *err) {
     OUTR_AUTO(outr_err_list) errors = {0};
     resolver *r = outr_alloc(sizeof *r);
     const outr_worker_options worker = {.name = "outr-names", .handle = handle, .ctx = r};
@@ -293,7 +306,8 @@ static outr_code create(outr_resolver **out, const outr_component_init *init, ou
     if (rc)
         *err = errors.items[0];
     else if (!outr_sqlite_is_name(r->c.table) || !outr_sqlite_is_name(r->c.metadata_table))
-        rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "tableName and metadataTableName may hold letters, digits and _ only");
+        rc = outr_fail(err, OUTR_INVALID_ARGUMENT,
+                       "tableName and metadataTableName may hold letters, digits and _ only");
     else
         rc = outr_worker_open(&r->worker, &worker, err);
     if (rc) {
@@ -317,25 +331,23 @@ static outr_code create(outr_resolver **out, const outr_component_init *init, ou
     return OUTR_OK;
 }
 
-static void open_resolver(outr_resolver *base, outr_op *op)
-{
+static void open_resolver(outr_resolver *base, outr_op *op) {
     run_simple(of(base), OPEN, op);
 }
 
-static void close_resolver(outr_resolver *base, outr_op *op)
-{
+static void close_resolver(outr_resolver *base, outr_op *op) {
     resolver *r = of(base);
     r->is_closing = true;
     outr_timer_stop(r->loop, &r->beat);
     run_simple(r, CLOSE, op);
 }
 
-static void join(outr_resolver *base, const outr_self *self, outr_op *op)
-{
+static void join(outr_resolver *base, const outr_self *self, outr_op *op) {
     resolver *r = of(base);
     char text[300], uuid[OUTR_UUID_LEN + 1];
     bool is_v6 = outr_str_find(self->host, ':') >= 0;
-    snprintf(text, sizeof text, is_v6 ? "[" OUTR_FMT "]:%u" : OUTR_FMT ":%u", OUTR_ARG(self->host), self->internal_port);
+    snprintf(text, sizeof text, is_v6 ? "[" OUTR_FMT "]:%u" : OUTR_FMT ":%u", OUTR_ARG(self->host),
+             self->internal_port);
     outr_rand_uuid(outr_loop_rand(r->loop), uuid);
     r->address = outr_strdup(text);
     r->app_id = outr_str_dup(self->app_id);
@@ -350,8 +362,7 @@ typedef struct finding {
     outr_op inner;
 } finding;
 
-static void on_found(outr_op *inner)
-{
+static void on_found(outr_op *inner) {
     finding *f = OUTR_CONTAINER(inner, finding, inner);
     outr_resolve *req = f->job.resolve;
     outr_op *op = f->op;
@@ -374,8 +385,7 @@ static void on_found(outr_op *inner)
         outr_op_finish(op);
 }
 
-static void resolve(outr_resolver *base, outr_resolve *req, outr_op *op)
-{
+static void resolve(outr_resolver *base, outr_resolve *req, outr_op *op) {
     finding *f = outr_alloc(sizeof *f);
     f->job.r = of(base);
     f->job.what = FIND;

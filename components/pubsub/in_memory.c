@@ -12,12 +12,12 @@ typedef struct broker broker;
 
 struct outr_broker_sub {
     broker *broker;
-    outr_link link;            /* in broker->subs, under its lock */
+    outr_link link; /* in broker->subs, under its lock */
     outr_subscribe req;
     char *topic;
-    outr_list waiting;         /* loop only */
-    size_t unsettled;          /* loop only */
-    uint32_t queued;           /* atomic: on their way or waiting */
+    outr_list waiting; /* loop only */
+    size_t unsettled;  /* loop only */
+    uint32_t queued;   /* atomic: on their way or waiting */
     bool is_paused, is_closing;
     outr_op *closing;
     outr_deferred pump;
@@ -41,13 +41,11 @@ struct broker {
     outr_list subs;
 };
 
-static broker *of(outr_broker *base)
-{
+static broker *of(outr_broker *base) {
     return OUTR_CONTAINER(base, broker, base);
 }
 
-static void free_item(item *i)
-{
+static void free_item(item *i) {
     for (size_t k = 0; k < i->msg.metadata.count; k++) {
         free((void *)i->kvs[k].key.p);
         free((void *)i->kvs[k].value.p);
@@ -58,32 +56,35 @@ static void free_item(item *i)
     free(i);
 }
 
-static outr_str copy(outr_str s)
-{
+static outr_str copy(outr_str s) {
     return outr_str_of(outr_str_dup(s), s.n);
 }
 
-static item *new_item(outr_broker_sub *sub, const outr_publish_item *from)
-{
+static item *new_item(outr_broker_sub *sub, const outr_publish_item *from) {
     item *i = outr_alloc(sizeof *i);
     i->sub = sub;
     i->data = outr_str_dup(from->data);
     i->content_type = outr_str_dup(from->content_type);
     i->kvs = outr_alloc((from->metadata.count + 1) * sizeof *i->kvs);
     for (size_t k = 0; k < from->metadata.count; k++)
-        i->kvs[k] = (outr_kv){copy(from->metadata.items[k].key), copy(from->metadata.items[k].value)};
+        i->kvs[k] =
+            (outr_kv){copy(from->metadata.items[k].key), copy(from->metadata.items[k].value)};
     i->msg = (outr_message_in){
-        .topic = outr_str_from(sub->topic), .data = outr_str_of(i->data, from->data.n), .content_type = outr_str_of(i->content_type, from->content_type.n),
-        .metadata = {i->kvs, from->metadata.count}, .attempt = 1, .broker_data = i,
+        .topic = outr_str_from(sub->topic),
+        .data = outr_str_of(i->data, from->data.n),
+        .content_type = outr_str_of(i->content_type, from->content_type.n),
+        .metadata = {i->kvs, from->metadata.count},
+        .attempt = 1,
+        .broker_data = i,
     };
     return i;
 }
 
-/* ---- on the subscription's loop ------------------------------------------------------------------ */
+/* ---- on the subscription's loop -------------------------------------------------------------- */
 
-static void end_if_closed(outr_broker_sub *sub)
-{
-    if (!sub->is_closing || sub->unsettled > 0 || __atomic_load_n(&sub->queued, __ATOMIC_ACQUIRE) > 0)
+static void end_if_closed(outr_broker_sub *sub) {
+    if (!sub->is_closing || sub->unsettled > 0 ||
+        __atomic_load_n(&sub->queued, __ATOMIC_ACQUIRE) > 0)
         return;
     outr_op *op = sub->closing;
     outr_loop_undefer(&sub->pump);
@@ -93,19 +94,16 @@ static void end_if_closed(outr_broker_sub *sub)
     outr_op_finish(op);
 }
 
-static void drop(item *i)
-{
+static void drop(item *i) {
     outr_broker_sub *sub = i->sub;
     __atomic_sub_fetch(&sub->queued, 1, __ATOMIC_RELEASE);
     free_item(i);
 }
 
-static void on_pump(outr_deferred *deferred)
-{
+static void on_pump(outr_deferred *deferred) {
     outr_broker_sub *sub = OUTR_CONTAINER(deferred, outr_broker_sub, pump);
     uint64_t now = outr_loop_now(sub->req.loop), next = UINT64_MAX;
-    OUTR_LIST_EACH(link, &sub->waiting)
-    {
+    OUTR_LIST_EACH(link, &sub->waiting) {
         item *i = OUTR_LIST_ITEM(link, item, link);
         if (sub->is_closing) {
             outr_link_remove(link);
@@ -127,21 +125,18 @@ static void on_pump(outr_deferred *deferred)
     end_if_closed(sub);
 }
 
-static void on_again(outr_timer *timer)
-{
+static void on_again(outr_timer *timer) {
     outr_broker_sub *sub = OUTR_CONTAINER(timer, outr_broker_sub, again);
     outr_loop_defer(sub->req.loop, &sub->pump);
 }
 
-static void on_arrived(outr_message *message, outr_loop *loop)
-{
+static void on_arrived(outr_message *message, outr_loop *loop) {
     item *i = OUTR_CONTAINER(message, item, message);
     outr_list_push(&i->sub->waiting, &i->link);
     outr_loop_defer(loop, &i->sub->pump);
 }
 
-static void settle(outr_broker_sub *sub, outr_message_in *msg, outr_settlement how)
-{
+static void settle(outr_broker_sub *sub, outr_message_in *msg, outr_settlement how) {
     item *i = msg->broker_data;
     sub->unsettled--;
     if (how == OUTR_SETTLE_ACK || sub->is_closing) {
@@ -154,14 +149,13 @@ static void settle(outr_broker_sub *sub, outr_message_in *msg, outr_settlement h
     outr_loop_defer(sub->req.loop, &sub->pump);
 }
 
-static void pause_sub(outr_broker_sub *sub, bool is_paused)
-{
+static void pause_sub(outr_broker_sub *sub, bool is_paused) {
     sub->is_paused = is_paused;
     outr_loop_defer(sub->req.loop, &sub->pump);
 }
 
-static outr_code subscribe(outr_broker *base, const outr_subscribe *req, outr_broker_sub **out, outr_err *err OUTR_UNUSED)
-{
+static outr_code subscribe(outr_broker *base, const outr_subscribe *req, outr_broker_sub **out,
+                           outr_err *err OUTR_UNUSED) {
     broker *b = of(base);
     outr_broker_sub *sub = outr_alloc(sizeof *sub);
     sub->broker = b;
@@ -177,8 +171,7 @@ static outr_code subscribe(outr_broker *base, const outr_subscribe *req, outr_br
     return OUTR_OK;
 }
 
-static void unsubscribe(outr_broker_sub *sub, outr_op *op)
-{
+static void unsubscribe(outr_broker_sub *sub, outr_op *op) {
     pthread_mutex_lock(&sub->broker->lock);
     outr_link_remove(&sub->link);
     pthread_mutex_unlock(&sub->broker->lock);
@@ -188,19 +181,20 @@ static void unsubscribe(outr_broker_sub *sub, outr_op *op)
     outr_loop_defer(sub->req.loop, &sub->pump);
 }
 
-/* ---- publishing ----------------------------------------------------------------------------------- */
+/* ---- publishing ------------------------------------------------------------------------------ */
 
-static outr_code publish_one(broker *b, outr_str topic, const outr_publish_item *from, outr_err *err)
-{
+static outr_code publish_one(broker *b, outr_str topic, const outr_publish_item *from,
+                             outr_err *err) {
     outr_code rc = OUTR_OK;
     pthread_mutex_lock(&b->lock);
-    OUTR_LIST_EACH(link, &b->subs)
-    {
+    OUTR_LIST_EACH(link, &b->subs) {
         outr_broker_sub *sub = OUTR_LIST_ITEM(link, outr_broker_sub, link);
         if (!outr_str_is(topic, sub->topic))
             continue;
         if (__atomic_load_n(&sub->queued, __ATOMIC_ACQUIRE) >= QUEUE_MAX) {
-            rc = outr_fail(err, OUTR_RESOURCE_EXHAUSTED, "more than %d messages wait for topic " OUTR_FMT, QUEUE_MAX, OUTR_ARG(topic));
+            rc = outr_fail(err, OUTR_RESOURCE_EXHAUSTED,
+                           "more than %d messages wait for topic " OUTR_FMT, QUEUE_MAX,
+                           OUTR_ARG(topic));
             continue;
         }
         __atomic_add_fetch(&sub->queued, 1, __ATOMIC_ACQ_REL);
@@ -212,8 +206,7 @@ static outr_code publish_one(broker *b, outr_str topic, const outr_publish_item 
     return rc;
 }
 
-static void publish(outr_broker *base, outr_publish *req, outr_op *op)
-{
+static void publish(outr_broker *base, outr_publish *req, outr_op *op) {
     outr_err first = {0};
     outr_op_begin(op, req, NULL);
     for (size_t i = 0; i < req->count; i++) {
@@ -227,12 +220,12 @@ static void publish(outr_broker *base, outr_publish *req, outr_op *op)
         outr_op_finish_soon(op);
 }
 
-/* ---- life ----------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 extern const outr_pubsub_backend outr_pubsub_in_memory;
 
-static outr_code create(outr_broker **out, const outr_component_init *init OUTR_UNUSED, outr_err *err OUTR_UNUSED)
-{
+static outr_code create(outr_broker **out, const outr_component_init *init OUTR_UNUSED,
+                        outr_err *err OUTR_UNUSED) {
     broker *b = outr_alloc(sizeof *b);
     b->base.backend = &outr_pubsub_in_memory;
     pthread_mutex_init(&b->lock, NULL);
@@ -241,14 +234,12 @@ static outr_code create(outr_broker **out, const outr_component_init *init OUTR_
     return OUTR_OK;
 }
 
-static void open_broker(outr_broker *base OUTR_UNUSED, outr_op *op)
-{
+static void open_broker(outr_broker *base OUTR_UNUSED, outr_op *op) {
     outr_op_begin(op, NULL, NULL);
     outr_op_finish_soon(op);
 }
 
-static void close_broker(outr_broker *base, outr_op *op)
-{
+static void close_broker(outr_broker *base, outr_op *op) {
     broker *b = of(base);
     pthread_mutex_destroy(&b->lock);
     free(b);
@@ -256,13 +247,19 @@ static void close_broker(outr_broker *base, outr_op *op)
     outr_op_finish_soon(op);
 }
 
-static unsigned features(const outr_broker *base OUTR_UNUSED)
-{
+static unsigned features(const outr_broker *base OUTR_UNUSED) {
     return 0;
 }
 
 const outr_pubsub_backend outr_pubsub_in_memory = {
     .base = {"pubsub.in-memory", "v1", NULL, 0},
-    .create = create, .open = open_broker, .close = close_broker, .features = features, .publish = publish,
-    .subscribe = subscribe, .settle = settle, .pause = pause_sub, .unsubscribe = unsubscribe,
+    .create = create,
+    .open = open_broker,
+    .close = close_broker,
+    .features = features,
+    .publish = publish,
+    .subscribe = subscribe,
+    .settle = settle,
+    .pause = pause_sub,
+    .unsubscribe = unsubscribe,
 };

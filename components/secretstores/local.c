@@ -24,25 +24,29 @@ typedef struct store {
 } store;
 
 static const outr_bind_row file_rows[] = {
-    {"secretsFile", NULL, OUTR_BIND_STR, OUTR_BIND_REQUIRED, offsetof(config, file), 0, 0, NULL, NULL, 0, "path of the JSON file"},
-    {"nestedSeparator", NULL, OUTR_BIND_STR, 0, offsetof(config, separator), 0, 0, ":", NULL, 0, "joins nested key names"},
-    {"multiValued", NULL, OUTR_BIND_BOOL, 0, offsetof(config, is_multi), 0, 0, "false", NULL, 0, "allow nested objects as multi-value secrets"},
+    {"secretsFile", NULL, OUTR_BIND_STR, OUTR_BIND_REQUIRED, offsetof(config, file), 0, 0, NULL,
+     NULL, 0, "path of the JSON file"},
+    {"nestedSeparator", NULL, OUTR_BIND_STR, 0, offsetof(config, separator), 0, 0, ":", NULL, 0,
+     "joins nested key names"},
+    {"multiValued", NULL, OUTR_BIND_BOOL, 0, offsetof(config, is_multi), 0, 0, "false", NULL, 0,
+     "allow nested objects as multi-value secrets"},
 };
 static const outr_bind_row env_rows[] = {
-    {"prefix", NULL, OUTR_BIND_STR, 0, offsetof(config, prefix), 0, 0, NULL, NULL, 0, "only names with this prefix; it is cut off"},
+    {"prefix", NULL, OUTR_BIND_STR, 0, offsetof(config, prefix), 0, 0, NULL, NULL, 0,
+     "only names with this prefix; it is cut off"},
 };
 
-static store *of(outr_secret_store *base)
-{
+static store *of(outr_secret_store *base) {
     return OUTR_CONTAINER(base, store, base);
 }
 
-static outr_code create(outr_secret_store **out, const outr_secret_backend *backend, const outr_component_init *init, outr_err *err)
-{
+static outr_code create(outr_secret_store **out, const outr_secret_backend *backend,
+                        const outr_component_init *init, outr_err *err) {
     OUTR_AUTO(outr_err_list) errors = {0};
     outr_arena *arena = outr_arena_new(4 * FILE_MAX_BYTES);
     store *st = outr_arena_alloc(arena, sizeof *st);
-    if (outr_bind_kvs(backend->base.rows, backend->base.row_count, &st->c, init->metadata, &errors)) {
+    if (outr_bind_kvs(backend->base.rows, backend->base.row_count, &st->c, init->metadata,
+                      &errors)) {
         *err = errors.items[0];
         outr_arena_free(arena);
         return err->code;
@@ -56,8 +60,7 @@ static outr_code create(outr_secret_store **out, const outr_secret_backend *back
     return OUTR_OK;
 }
 
-static void finish(outr_op *op, const outr_err *err)
-{
+static void finish(outr_op *op, const outr_err *err) {
     outr_op_begin(op, NULL, NULL);
     if (err && err->code)
         outr_op_fail_soon(op, err);
@@ -65,30 +68,26 @@ static void finish(outr_op *op, const outr_err *err)
         outr_op_finish_soon(op);
 }
 
-static void close_store(outr_secret_store *base, outr_op *op)
-{
+static void close_store(outr_secret_store *base, outr_op *op) {
     store *st = of(base);
     explicit_bzero(st->secrets, st->count * sizeof *st->secrets);
     outr_arena_free(st->arena);
     finish(op, NULL);
 }
 
-static outr_kvs one_value(outr_arena *arena, outr_str name, outr_str value)
-{
+static outr_kvs one_value(outr_arena *arena, outr_str name, outr_str value) {
     outr_kv *kv = outr_arena_alloc(arena, sizeof *kv);
     *kv = (outr_kv){name, value};
     return (outr_kvs){kv, 1};
 }
 
-/* ---- file ------------------------------------------------------------------------------------------- */
+/* ---- file ------------------------------------------------------------------------------------ */
 
-static void add(store *st, outr_str name, outr_kvs values)
-{
+static void add(store *st, outr_str name, outr_kvs values) {
     st->secrets[st->count++] = (outr_secret){name, values};
 }
 
-static outr_str scalar_text(store *st, const outr_json *value)
-{
+static outr_str scalar_text(store *st, const outr_json *value) {
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(FILE_MAX_BYTES);
     if (value->kind == OUTR_JSON_STRING)
         return outr_arena_str(st->arena, value->text);
@@ -96,30 +95,28 @@ static outr_str scalar_text(store *st, const outr_json *value)
     return outr_arena_str(st->arena, outr_buf_view(&out));
 }
 
-static outr_str join(store *st, outr_str path, outr_str key)
-{
-    return path.n ? outr_arena_join(st->arena, path, st->c.separator, key) : outr_arena_str(st->arena, key);
+static outr_str join(store *st, outr_str path, outr_str key) {
+    return path.n ? outr_arena_join(st->arena, path, st->c.separator, key)
+                  : outr_arena_str(st->arena, key);
 }
 
-static size_t count_leaves(const outr_json *node)
-{
+static size_t count_leaves(const outr_json *node) {
     size_t n = 1;
     for (const outr_json *m = node->child; m; m = m->next)
         n += count_leaves(m);
     return n;
 }
 
-static bool is_nested(const outr_json *value)
-{
+static bool is_nested(const outr_json *value) {
     return value->kind == OUTR_JSON_OBJECT || value->kind == OUTR_JSON_ARRAY;
 }
 
 /* a:b:c for every leaf; items of an array count from 0. */
-static void flatten(store *st, const outr_json *node, outr_str path, outr_kv *to, size_t *n)
-{
+static void flatten(store *st, const outr_json *node, outr_str path, outr_kv *to, size_t *n) {
     size_t index = 0;
     for (const outr_json *m = node->child; m; m = m->next, index++) {
-        outr_str key = node->kind == OUTR_JSON_OBJECT ? m->key : outr_arena_printf(st->arena, "%zu", index);
+        outr_str key =
+            node->kind == OUTR_JSON_OBJECT ? m->key : outr_arena_printf(st->arena, "%zu", index);
         outr_str name = join(st, path, key);
         if (is_nested(m))
             flatten(st, m, name, to, n);
@@ -128,8 +125,7 @@ static void flatten(store *st, const outr_json *node, outr_str path, outr_kv *to
     }
 }
 
-static void take_file(store *st, const outr_json *root)
-{
+static void take_file(store *st, const outr_json *root) {
     size_t leaves = count_leaves(root), n = 0;
     st->secrets = outr_arena_alloc(st->arena, (leaves + 1) * sizeof *st->secrets);
     if (!st->c.is_multi) {
@@ -152,15 +148,15 @@ static void take_file(store *st, const outr_json *root)
     }
 }
 
-static outr_code read_file(store *st, outr_str *out, outr_err *err)
-{
+static outr_code read_file(store *st, outr_str *out, outr_err *err) {
     struct stat status;
     int fd = open(st->c.file.p, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return outr_fail_errno(err, errno, "secretsFile %s", st->c.file.p);
     outr_code rc = OUTR_OK;
     if (fstat(fd, &status) || (size_t)status.st_size > FILE_MAX_BYTES) {
-        rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "secretsFile %s: larger than %zu bytes", st->c.file.p, FILE_MAX_BYTES);
+        rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "secretsFile %s: larger than %zu bytes",
+                       st->c.file.p, FILE_MAX_BYTES);
     } else {
         char *text = outr_arena_alloc(st->arena, (size_t)status.st_size + 1);
         ssize_t n = read(fd, text, (size_t)status.st_size);
@@ -173,8 +169,7 @@ static outr_code read_file(store *st, outr_str *out, outr_err *err)
     return rc;
 }
 
-static void open_file(outr_secret_store *base, outr_op *op)
-{
+static void open_file(outr_secret_store *base, outr_op *op) {
     store *st = of(base);
     outr_str text;
     outr_json *root;
@@ -183,15 +178,15 @@ static void open_file(outr_secret_store *base, outr_op *op)
         if (outr_json_parse(&root, st->arena, text, &err))
             outr_wrap(&err, "secretsFile %s", st->c.file.p);
         else if (root->kind != OUTR_JSON_OBJECT)
-            outr_fail(&err, OUTR_INVALID_ARGUMENT, "secretsFile %s: must hold a JSON object", st->c.file.p);
+            outr_fail(&err, OUTR_INVALID_ARGUMENT, "secretsFile %s: must hold a JSON object",
+                      st->c.file.p);
         else
             take_file(st, root);
     }
     finish(op, &err);
 }
 
-static void get_from_file(outr_secret_store *base, outr_secret_get *req, outr_op *op)
-{
+static void get_from_file(outr_secret_store *base, outr_secret_get *req, outr_op *op) {
     store *st = of(base);
     outr_err err = {0};
     if (req->is_bulk) {
@@ -212,22 +207,20 @@ static void get_from_file(outr_secret_store *base, outr_secret_get *req, outr_op
     finish(op, &err);
 }
 
-/* ---- environment ------------------------------------------------------------------------------------ */
+/* ---- environment ----------------------------------------------------------------------------- */
 
-static bool is_reserved(outr_str name)
-{
-    return outr_str_istarts(name, OUTR_STR("DAPR_")) || outr_str_iis(name, "APP_API_TOKEN") || outr_str_find(name, ' ') >= 0;
+static bool is_reserved(outr_str name) {
+    return outr_str_istarts(name, OUTR_STR("DAPR_")) || outr_str_iis(name, "APP_API_TOKEN") ||
+           outr_str_find(name, ' ') >= 0;
 }
 
-static void open_env(outr_secret_store *base OUTR_UNUSED, outr_op *op)
-{
+static void open_env(outr_secret_store *base OUTR_UNUSED, outr_op *op) {
     finish(op, NULL);
 }
 
 extern char **environ;
 
-static void get_all_from_env(store *st, outr_secret_get *req)
-{
+static void get_all_from_env(store *st, outr_secret_get *req) {
     size_t max = 0;
     for (char **e = environ; *e; e++)
         max++;
@@ -241,8 +234,7 @@ static void get_all_from_env(store *st, outr_secret_get *req)
     }
 }
 
-static void get_from_env(outr_secret_store *base, outr_secret_get *req, outr_op *op)
-{
+static void get_from_env(outr_secret_store *base, outr_secret_get *req, outr_op *op) {
     store *st = of(base);
     req->count = 0;
     if (req->is_bulk) {
@@ -251,41 +243,49 @@ static void get_from_env(outr_secret_store *base, outr_secret_get *req, outr_op 
         outr_str full = outr_arena_join(req->arena, st->c.prefix, req->name, OUTR_STR_NONE);
         const char *value = is_reserved(full) ? NULL : getenv(full.p);
         req->secrets = outr_arena_alloc(req->arena, sizeof *req->secrets);
-        req->secrets[req->count++] = (outr_secret){req->name, one_value(req->arena, req->name, value ? outr_str_from(value) : OUTR_STR(""))};
+        req->secrets[req->count++] =
+            (outr_secret){req->name, one_value(req->arena, req->name,
+                                               value ? outr_str_from(value) : OUTR_STR(""))};
     }
     finish(op, NULL);
 }
 
-/* ----------------------------------------------------------------------------------------------------- */
+/* ---- back ends ------------------------------------------------------------------------------ */
 
 extern const outr_secret_backend outr_secretstores_local_env, outr_secretstores_local_file;
 
-static outr_code create_file(outr_secret_store **out, const outr_component_init *init, outr_err *err)
-{
+static outr_code create_file(outr_secret_store **out, const outr_component_init *init,
+                             outr_err *err) {
     return create(out, &outr_secretstores_local_file, init, err);
 }
 
-static outr_code create_env(outr_secret_store **out, const outr_component_init *init, outr_err *err)
-{
+static outr_code create_env(outr_secret_store **out, const outr_component_init *init,
+                            outr_err *err) {
     return create(out, &outr_secretstores_local_env, init, err);
 }
 
-static unsigned file_features(const outr_secret_store *base)
-{
+static unsigned file_features(const outr_secret_store *base) {
     return OUTR_CONTAINER(base, store, base)->c.is_multi ? OUTR_SECRET_MULTIPLE : 0;
 }
 
-static unsigned no_features(const outr_secret_store *base OUTR_UNUSED)
-{
+static unsigned no_features(const outr_secret_store *base OUTR_UNUSED) {
     return 0;
 }
 
 const outr_secret_backend outr_secretstores_local_file = {
     .base = {"secretstores.local.file", "v1", file_rows, OUTR_LEN(file_rows)},
-    .create = create_file, .open = open_file, .close = close_store, .features = file_features, .get = get_from_file,
+    .create = create_file,
+    .open = open_file,
+    .close = close_store,
+    .features = file_features,
+    .get = get_from_file,
 };
 
 const outr_secret_backend outr_secretstores_local_env = {
     .base = {"secretstores.local.env", "v1", env_rows, OUTR_LEN(env_rows)},
-    .create = create_env, .open = open_env, .close = close_store, .features = no_features, .get = get_from_env,
+    .create = create_env,
+    .open = open_env,
+    .close = close_store,
+    .features = no_features,
+    .get = get_from_env,
 };

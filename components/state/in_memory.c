@@ -4,7 +4,8 @@
 #include "components/state.h"
 
 /* State in this process. All loops share it: a call costs less under a lock held for a few pointer
- * moves than a message to an owner and back. Sixteen shards, each with its lock; a transaction takes
+ * moves than a message to an owner and back. Sixteen shards, each with its lock; a transaction
+ * takes
  * all it touches in order. */
 
 #define SHARDS 16
@@ -30,26 +31,22 @@ typedef struct store {
 
 #define SWEEP_NS (60 * OUTR_SEC)
 
-static store *of(outr_state_store *base)
-{
+static store *of(outr_state_store *base) {
     return OUTR_CONTAINER(base, store, base);
 }
 
-static size_t shard_of(outr_str key)
-{
+static size_t shard_of(outr_str key) {
     return outr_str_hash(key, 1) % SHARDS;
 }
 
-static void free_entry(entry *e)
-{
+static void free_entry(entry *e) {
     if (e)
         free(e->value);
     free(e);
 }
 
 /* The live entry; an expired one is dropped on sight. Locked. */
-static entry *find(shard *s, outr_str key, int64_t now_ns)
-{
+static entry *find(shard *s, outr_str key, int64_t now_ns) {
     entry *e = outr_map_get(s->entries, key);
     if (e && e->expires_ns && e->expires_ns <= now_ns) {
         outr_map_remove(s->entries, key);
@@ -59,10 +56,9 @@ static entry *find(shard *s, outr_str key, int64_t now_ns)
     return e;
 }
 
-/* ---- reading ---------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
-static void get(outr_state_store *base, outr_state_get *req, outr_op *op)
-{
+static void get(outr_state_store *base, outr_state_get *req, outr_op *op) {
     store *st = of(base);
     int64_t now_ns = outr_loop_unix_ns(op->loop);
     for (size_t i = 0; i < req->count; i++) {
@@ -76,7 +72,8 @@ static void get(outr_state_store *base, outr_state_get *req, outr_op *op)
             item->value = outr_arena_str(req->arena, outr_str_of(e->value, e->value_n));
             item->etag = outr_arena_str(req->arena, outr_str_from(e->etag));
             if (e->expires_ns)
-                item->ttl_expire_time = outr_arena_str(req->arena, outr_str_of(text, outr_time_rfc3339(e->expires_ns, text)));
+                item->ttl_expire_time = outr_arena_str(
+                    req->arena, outr_str_of(text, outr_time_rfc3339(e->expires_ns, text)));
         }
         pthread_mutex_unlock(&s->lock);
     }
@@ -84,10 +81,9 @@ static void get(outr_state_store *base, outr_state_get *req, outr_op *op)
     outr_op_finish_soon(op);
 }
 
-/* ---- writing ---------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
-static outr_code check(shard *s, const outr_state_write *w, int64_t now_ns, outr_err *err)
-{
+static outr_code check(shard *s, const outr_state_write *w, int64_t now_ns, outr_err *err) {
     const entry *e = find(s, w->key, now_ns);
     if (w->has_etag && w->etag.n > 0) {
         if (!e || !outr_str_is(w->etag, e->etag))
@@ -98,8 +94,8 @@ static outr_code check(shard *s, const outr_state_write *w, int64_t now_ns, outr
     return OUTR_OK;
 }
 
-static void apply(shard *s, const outr_state_write *w, int64_t ttl, int64_t now_ns, outr_rand *rand)
-{
+static void apply(shard *s, const outr_state_write *w, int64_t ttl, int64_t now_ns,
+                  outr_rand *rand) {
     if (w->kind == OUTR_STATE_DELETE) {
         free_entry(outr_map_remove(s->entries, w->key));
         return;
@@ -112,8 +108,8 @@ static void apply(shard *s, const outr_state_write *w, int64_t ttl, int64_t now_
     free_entry(outr_map_put(s->entries, w->key, e));
 }
 
-static outr_code write_one(store *st, const outr_state_write *w, int64_t now_ns, outr_rand *rand, outr_err *err)
-{
+static outr_code write_one(store *st, const outr_state_write *w, int64_t now_ns, outr_rand *rand,
+                           outr_err *err) {
     int64_t ttl;
     shard *s = &st->shards[shard_of(w->key)];
     outr_code rc = outr_state_ttl(w->metadata, &ttl, err);
@@ -127,8 +123,8 @@ static outr_code write_one(store *st, const outr_state_write *w, int64_t now_ns,
     return rc;
 }
 
-static outr_code write_all(store *st, outr_state_writes *req, int64_t now_ns, outr_rand *rand, outr_err *err)
-{
+static outr_code write_all(store *st, outr_state_writes *req, int64_t now_ns, outr_rand *rand,
+                           outr_err *err) {
     bool touched[SHARDS] = {false};
     int64_t *ttls = outr_arena_alloc(req->arena, (req->count + 1) * sizeof *ttls);
     outr_code rc = OUTR_OK;
@@ -151,8 +147,7 @@ static outr_code write_all(store *st, outr_state_writes *req, int64_t now_ns, ou
     return rc;
 }
 
-static void do_write(outr_state_store *base, outr_state_writes *req, outr_op *op)
-{
+static void do_write(outr_state_store *base, outr_state_writes *req, outr_op *op) {
     store *st = of(base);
     int64_t now_ns = outr_loop_unix_ns(op->loop);
     outr_rand *rand = outr_loop_rand(op->loop);
@@ -173,10 +168,9 @@ static void do_write(outr_state_store *base, outr_state_writes *req, outr_op *op
         outr_op_finish_soon(op);
 }
 
-/* ---- life ------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
-static void on_sweep(outr_timer *timer)
-{
+static void on_sweep(outr_timer *timer) {
     store *st = OUTR_CONTAINER(timer, store, sweeper);
     int64_t now_ns = outr_loop_unix_ns(st->loop);
     for (size_t i = 0; i < SHARDS; i++) {
@@ -196,8 +190,8 @@ static void on_sweep(outr_timer *timer)
 
 extern const outr_state_backend outr_state_in_memory;
 
-static outr_code create(outr_state_store **out, const outr_component_init *init, outr_err *err OUTR_UNUSED)
-{
+static outr_code create(outr_state_store **out, const outr_component_init *init,
+                        outr_err *err OUTR_UNUSED) {
     store *st = outr_alloc(sizeof *st);
     st->base.backend = &outr_state_in_memory;
     st->loop = init->loop;
@@ -210,16 +204,14 @@ static outr_code create(outr_state_store **out, const outr_component_init *init,
     return OUTR_OK;
 }
 
-static void open_store(outr_state_store *base, outr_op *op)
-{
+static void open_store(outr_state_store *base, outr_op *op) {
     store *st = of(base);
     outr_timer_start(st->loop, &st->sweeper, outr_loop_now(st->loop) + SWEEP_NS);
     outr_op_begin(op, NULL, NULL);
     outr_op_finish_soon(op);
 }
 
-static void close_store(outr_state_store *base, outr_op *op)
-{
+static void close_store(outr_state_store *base, outr_op *op) {
     store *st = of(base);
     void *item;
     outr_timer_stop(st->loop, &st->sweeper);
@@ -234,8 +226,7 @@ static void close_store(outr_state_store *base, outr_op *op)
     outr_op_finish_soon(op);
 }
 
-static unsigned features(const outr_state_store *base OUTR_UNUSED)
-{
+static unsigned features(const outr_state_store *base OUTR_UNUSED) {
     return OUTR_STATE_ETAG | OUTR_STATE_TRANSACTIONAL | OUTR_STATE_TTL | OUTR_STATE_DELETE_PREFIX;
 }
 

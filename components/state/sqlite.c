@@ -5,10 +5,13 @@
 #include "components/state.h"
 #include "loop/worker.h"
 
-/* State in one SQLite file, in daprd's layout (contract/state.md): other programs read and write it.
+/* State in one SQLite file, in daprd's layout (contract/state.md): other programs read and write
+ * it.
  *
- * Two threads, each with its connection: one writes, and commits once for all requests that queued up
- * meanwhile (each in a savepoint, so that one that fails does not take the others along); one reads,
+ * Two threads, each with its connection: one writes, and commits once for all requests that queued
+ * up
+ * meanwhile (each in a savepoint, so that one that fails does not take the others along); one
+ * reads,
  * and in WAL mode never waits for the writer. synchronous=FULL: an acknowledged save is on disk. */
 
 typedef struct config {
@@ -18,13 +21,21 @@ typedef struct config {
 } config;
 
 static const outr_bind_row rows[] = {
-    {"connectionString", NULL, OUTR_BIND_STR, OUTR_BIND_REQUIRED, offsetof(config, connection), 0, 0, NULL, NULL, 0, "database file or URI"},
-    {"timeout", "timeoutInSeconds", OUTR_BIND_DURATION, 0, offsetof(config, timeout_ns), 0, 0, "20s", NULL, 1000000000, "operation time limit"},
-    {"busyTimeout", NULL, OUTR_BIND_DURATION, 0, offsetof(config, busy_ns), 0, 0, "2s", NULL, 1000000, "how long to wait on a locked database"},
-    {"disableWAL", NULL, OUTR_BIND_BOOL, 0, offsetof(config, disable_wal), 0, 0, "false", NULL, 0, "do not use write-ahead logging"},
-    {"tableName", NULL, OUTR_BIND_STR, 0, offsetof(config, table), 0, 0, "state", NULL, 0, "table that stores the data"},
-    {"metadataTableName", NULL, OUTR_BIND_STR, 0, offsetof(config, metadata_table), 0, 0, "metadata", NULL, 0, "table with component metadata"},
-    {"cleanupInterval", "cleanupIntervalInSeconds", OUTR_BIND_DURATION, 0, offsetof(config, cleanup_ns), 0, 0, "0s", NULL, 1000000000, "period of removing expired rows; zero turns it off"},
+    {"connectionString", NULL, OUTR_BIND_STR, OUTR_BIND_REQUIRED, offsetof(config, connection), 0,
+     0, NULL, NULL, 0, "database file or URI"},
+    {"timeout", "timeoutInSeconds", OUTR_BIND_DURATION, 0, offsetof(config, timeout_ns), 0, 0,
+     "20s", NULL, 1000000000, "operation time limit"},
+    {"busyTimeout", NULL, OUTR_BIND_DURATION, 0, offsetof(config, busy_ns), 0, 0, "2s", NULL,
+     1000000, "how long to wait on a locked database"},
+    {"disableWAL", NULL, OUTR_BIND_BOOL, 0, offsetof(config, disable_wal), 0, 0, "false", NULL, 0,
+     "do not use write-ahead logging"},
+    {"tableName", NULL, OUTR_BIND_STR, 0, offsetof(config, table), 0, 0, "state", NULL, 0,
+     "table that stores the data"},
+    {"metadataTableName", NULL, OUTR_BIND_STR, 0, offsetof(config, metadata_table), 0, 0,
+     "metadata", NULL, 0, "table with component metadata"},
+    {"cleanupInterval", "cleanupIntervalInSeconds", OUTR_BIND_DURATION, 0,
+     offsetof(config, cleanup_ns), 0, 0, "0s", NULL, 1000000000,
+     "period of removing expired rows; zero turns it off"},
 };
 
 /* A connection and its thread. */
@@ -39,8 +50,8 @@ typedef struct store {
     config c;
     char *connection, *table, *metadata_table;
     lane writer, reader;
-    bool is_shared_memory;  /* :memory: has one connection only: the writer reads too */
-    outr_rand rand;         /* the writer's */
+    bool is_shared_memory; /* :memory: has one connection only: the writer reads too */
+    outr_rand rand;        /* the writer's */
     outr_loop *loop;
     outr_timer sweeper;
     struct job *sweeping;
@@ -56,49 +67,65 @@ typedef struct job {
     outr_op inner;
     outr_state_get *get;
     outr_state_writes *writes;
-    outr_arena *arena;      /* the worker's results, until they are copied on the loop */
+    outr_arena *arena; /* the worker's results, until they are copied on the loop */
 } job;
 
-static store *of(outr_state_store *base)
-{
+static store *of(outr_state_store *base) {
     return OUTR_CONTAINER(base, store, base);
 }
 
-/* ---- on the workers --------------------------------------------------------------------------------- */
+/* ---- on the workers -------------------------------------------------------------------------- */
 
-static outr_code prepare(store *st, lane *l, bool is_writer, outr_err *err)
-{
+static outr_code prepare(store *st, lane *l, bool is_writer, outr_err *err) {
     char sql[512];
     const char *t = st->table;
-    snprintf(sql, sizeof sql, "SELECT value, is_binary, etag, strftime('%%s', expiration_time) FROM %s WHERE key = ? AND (expiration_time IS NULL OR expiration_time > CURRENT_TIMESTAMP)", t);
+    snprintf(sql, sizeof sql,
+             "SELECT value, is_binary, etag, strftime('%%s', expiration_time) FROM %s WHERE key = "
+             "? AND (expiration_time IS NULL OR expiration_time > CURRENT_TIMESTAMP)",
+             t);
     outr_code rc = outr_sqlite_prepare(l->db, &l->get, sql, err);
     if (rc || !is_writer)
         return rc;
-    snprintf(sql, sizeof sql, "SELECT etag FROM %s WHERE key = ? AND (expiration_time IS NULL OR expiration_time > CURRENT_TIMESTAMP)", t);
+    snprintf(sql, sizeof sql,
+             "SELECT etag FROM %s WHERE key = ? AND (expiration_time IS NULL OR expiration_time > "
+             "CURRENT_TIMESTAMP)",
+             t);
     rc = outr_sqlite_prepare(l->db, &l->find, sql, err);
     snprintf(sql, sizeof sql,
-             "INSERT INTO %s (key, value, is_binary, etag, update_time, expiration_time) VALUES (?, ?, ?, ?, CURRENT_TIMESTAMP, CASE WHEN ?5 > 0 THEN datetime('now', '+' || ?5 || ' seconds') END)"
-             " ON CONFLICT (key) DO UPDATE SET value = excluded.value, is_binary = excluded.is_binary, etag = excluded.etag, update_time = excluded.update_time, expiration_time = excluded.expiration_time", t);
+             "INSERT INTO %s (key, value, is_binary, etag, update_time, expiration_time) VALUES "
+             "(?, ?, ?, ?, CURRENT_TIMESTAMP, CASE WHEN ?5 > 0 THEN datetime('now', '+' || ?5 || ' "
+             "seconds') END)"
+             " ON CONFLICT (key) DO UPDATE SET value = excluded.value, is_binary = "
+             "excluded.is_binary, etag = excluded.etag, update_time = excluded.update_time, "
+             "expiration_time = excluded.expiration_time",
+             t);
     if (!rc)
         rc = outr_sqlite_prepare(l->db, &l->put, sql, err);
     snprintf(sql, sizeof sql, "DELETE FROM %s WHERE key = ?", t);
     if (!rc)
         rc = outr_sqlite_prepare(l->db, &l->drop, sql, err);
-    snprintf(sql, sizeof sql, "DELETE FROM %s WHERE expiration_time IS NOT NULL AND expiration_time < CURRENT_TIMESTAMP", t);
+    snprintf(
+        sql, sizeof sql,
+        "DELETE FROM %s WHERE expiration_time IS NOT NULL AND expiration_time < CURRENT_TIMESTAMP",
+        t);
     return rc ? rc : outr_sqlite_prepare(l->db, &l->sweep, sql, err);
 }
 
-static outr_code do_open(store *st, outr_err *err)
-{
+static outr_code do_open(store *st, outr_err *err) {
     char sql[1024];
-    outr_sqlite_options o = {.connection = st->c.connection, .busy_timeout_ns = st->c.busy_ns, .disable_wal = st->c.disable_wal, .is_durable = true};
+    outr_sqlite_options o = {.connection = st->c.connection,
+                             .busy_timeout_ns = st->c.busy_ns,
+                             .disable_wal = st->c.disable_wal,
+                             .is_durable = true};
     outr_code rc = outr_sqlite_open(&st->writer.db, &o, err);
     if (rc)
         return rc;
     snprintf(sql, sizeof sql,
              "CREATE TABLE IF NOT EXISTS %s (key text NOT NULL PRIMARY KEY, value text NOT NULL);"
-             "CREATE TABLE IF NOT EXISTS %s (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL, is_binary BOOLEAN NOT NULL, etag TEXT NOT NULL,"
-             " expiration_time TIMESTAMP DEFAULT NULL, update_time TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP);"
+             "CREATE TABLE IF NOT EXISTS %s (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL, "
+             "is_binary BOOLEAN NOT NULL, etag TEXT NOT NULL,"
+             " expiration_time TIMESTAMP DEFAULT NULL, update_time TIMESTAMP NOT NULL DEFAULT "
+             "CURRENT_TIMESTAMP);"
              "INSERT OR IGNORE INTO %s (key, value) VALUES ('migrations', '1')",
              st->metadata_table, st->table, st->metadata_table);
     rc = outr_sqlite_exec(st->writer.db, sql, err);
@@ -110,8 +137,7 @@ static outr_code do_open(store *st, outr_err *err)
     return rc ? rc : prepare(st, &st->reader, false, err);
 }
 
-static outr_code read_item(lane *l, outr_state_item *item, outr_arena *arena, outr_err *err)
-{
+static outr_code read_item(lane *l, outr_state_item *item, outr_arena *arena, outr_err *err) {
     outr_sqlite_bind(l->get, 1, item->key);
     int rc = sqlite3_step(l->get);
     item->is_found = rc == SQLITE_ROW;
@@ -125,25 +151,25 @@ static outr_code read_item(lane *l, outr_state_item *item, outr_arena *arena, ou
         if (sqlite3_column_type(l->get, 3) != SQLITE_NULL) {
             char text[40];
             int64_t seconds = sqlite3_column_int64(l->get, 3);
-            item->ttl_expire_time = outr_arena_str(arena, outr_str_of(text, outr_time_rfc3339(seconds * (int64_t)OUTR_SEC, text)));
+            item->ttl_expire_time = outr_arena_str(
+                arena, outr_str_of(text, outr_time_rfc3339(seconds * (int64_t)OUTR_SEC, text)));
         }
     }
-    outr_code code = rc == SQLITE_ROW || rc == SQLITE_DONE ? OUTR_OK : outr_sqlite_fail(l->db, err, "SQLite");
+    outr_code code =
+        rc == SQLITE_ROW || rc == SQLITE_DONE ? OUTR_OK : outr_sqlite_fail(l->db, err, "SQLite");
     sqlite3_reset(l->get);
     return code;
 }
 
 #define RESULT_MAX (256 * OUTR_MIB)
 
-static void do_get(lane *l, job *j)
-{
+static void do_get(lane *l, job *j) {
     j->arena = outr_arena_new(RESULT_MAX);
     for (size_t i = 0; i < j->get->count && !j->work.err.code; i++)
         read_item(l, &j->get->items[i], j->arena, &j->work.err);
 }
 
-static outr_code check(store *st, const outr_state_write *w, outr_err *err)
-{
+static outr_code check(store *st, const outr_state_write *w, outr_err *err) {
     lane *l = &st->writer;
     if (!w->has_etag && w->concurrency != OUTR_FIRST_WRITE)
         return OUTR_OK;
@@ -151,20 +177,23 @@ static outr_code check(store *st, const outr_state_write *w, outr_err *err)
         return OUTR_OK;
     outr_sqlite_bind(l->find, 1, w->key);
     int rc = sqlite3_step(l->find);
-    bool is_there = rc == SQLITE_ROW, is_same = is_there && outr_str_eq(outr_sqlite_text(l->find, 0), w->etag);
-    outr_code code = is_there || rc == SQLITE_DONE ? OUTR_OK : outr_sqlite_fail(l->db, err, "SQLite");
+    bool is_there = rc == SQLITE_ROW,
+         is_same = is_there && outr_str_eq(outr_sqlite_text(l->find, 0), w->etag);
+    outr_code code =
+        is_there || rc == SQLITE_DONE ? OUTR_OK : outr_sqlite_fail(l->db, err, "SQLite");
     sqlite3_reset(l->find);
     if (code)
         return code;
     if (w->has_etag && w->etag.n > 0)
-        return is_same ? OUTR_OK : outr_fail(err, OUTR_ABORTED, "possible etag mismatch. error from state store");
+        return is_same
+                   ? OUTR_OK
+                   : outr_fail(err, OUTR_ABORTED, "possible etag mismatch. error from state store");
     if (w->kind == OUTR_STATE_UPSERT && is_there)
         return outr_fail(err, OUTR_ABORTED, "possible etag mismatch. error from state store");
     return OUTR_OK;
 }
 
-static outr_code write_item(store *st, outr_state_write *w, outr_arena *scratch, outr_err *err)
-{
+static outr_code write_item(store *st, outr_state_write *w, outr_arena *scratch, outr_err *err) {
     lane *l = &st->writer;
     int64_t ttl;
     char etag[OUTR_UUID_LEN + 1];
@@ -187,8 +216,7 @@ static outr_code write_item(store *st, outr_state_write *w, outr_arena *scratch,
 }
 
 /* One request inside the batch's transaction. */
-static void write_request(store *st, job *j)
-{
+static void write_request(store *st, job *j) {
     outr_state_writes *req = j->writes;
     sqlite3 *db = st->writer.db;
     outr_arena *scratch = outr_arena_new(RESULT_MAX);
@@ -206,8 +234,7 @@ static void write_request(store *st, job *j)
 }
 
 /* All that queued up, one commit. When the transaction as a whole fails, everybody hears it. */
-static void write_batch(store *st, outr_work **items, size_t count)
-{
+static void write_batch(store *st, outr_work **items, size_t count) {
     outr_err err = {0};
     sqlite3 *db = st->writer.db;
     outr_code rc = outr_sqlite_exec(db, "BEGIN IMMEDIATE", &err);
@@ -219,8 +246,7 @@ static void write_batch(store *st, outr_work **items, size_t count)
         OUTR_CONTAINER(items[i], job, work)->work.err = err;
 }
 
-static void finalize(lane *l)
-{
+static void finalize(lane *l) {
     sqlite3_finalize(l->get);
     sqlite3_finalize(l->find);
     sqlite3_finalize(l->put);
@@ -229,8 +255,7 @@ static void finalize(lane *l)
     outr_sqlite_close(l->db);
 }
 
-static void handle_other(store *st, job *j)
-{
+static void handle_other(store *st, job *j) {
     switch (j->what) {
     case OPEN:
         do_open(st, &j->work.err);
@@ -249,8 +274,7 @@ static void handle_other(store *st, job *j)
     }
 }
 
-static void handle_writer(void *ctx, outr_work **items, size_t count)
-{
+static void handle_writer(void *ctx, outr_work **items, size_t count) {
     store *st = ctx;
     for (size_t i = 0; i < count;) {
         size_t n = 0;
@@ -264,16 +288,14 @@ static void handle_writer(void *ctx, outr_work **items, size_t count)
     }
 }
 
-static void handle_reader(void *ctx, outr_work **items, size_t count)
-{
+static void handle_reader(void *ctx, outr_work **items, size_t count) {
     for (size_t i = 0; i < count; i++)
         handle_other(ctx, OUTR_CONTAINER(items[i], job, work));
 }
 
-/* ---- on the loops ----------------------------------------------------------------------------------- */
+/* ---- on the loops ---------------------------------------------------------------------------- */
 
-static void free_store(store *st)
-{
+static void free_store(store *st) {
     outr_worker_close(st->writer.worker);
     outr_worker_close(st->reader.worker);
     if (!st->is_shared_memory)
@@ -285,8 +307,7 @@ static void free_store(store *st)
 }
 
 /* The worker's results move to the request's arena, which only this thread may touch. */
-static void copy_results(job *j)
-{
+static void copy_results(job *j) {
     outr_state_get *req = j->get;
     for (size_t i = 0; i < req->count; i++) {
         outr_state_item *item = &req->items[i];
@@ -299,8 +320,7 @@ static void copy_results(job *j)
     }
 }
 
-static void on_done(outr_op *inner)
-{
+static void on_done(outr_op *inner) {
     job *j = OUTR_CONTAINER(inner, job, inner);
     outr_op *op = j->op;
     outr_err err = inner->err;
@@ -320,9 +340,10 @@ static void on_done(outr_op *inner)
         outr_op_finish(op);
 }
 
-/* The worker works on the request's memory, so an op that is cancelled ends when the worker is done. */
-static job *submit(store *st, lane *l, what w, outr_state_get *get, outr_state_writes *writes, outr_op *op)
-{
+/* The worker works on the request's memory, so an op that is cancelled ends when the worker is
+ * done. */
+static job *submit(store *st, lane *l, what w, outr_state_get *get, outr_state_writes *writes,
+                   outr_op *op) {
     job *j = outr_alloc(sizeof *j);
     *j = (job){.what = w, .store = st, .op = op, .get = get, .writes = writes};
     if (op)
@@ -332,8 +353,7 @@ static job *submit(store *st, lane *l, what w, outr_state_get *get, outr_state_w
     return j;
 }
 
-static void on_sweep(outr_timer *timer)
-{
+static void on_sweep(outr_timer *timer) {
     store *st = OUTR_CONTAINER(timer, store, sweeper);
     outr_timer_start(st->loop, timer, outr_loop_now(st->loop) + (uint64_t)st->c.cleanup_ns);
     if (!st->sweeping)
@@ -342,8 +362,7 @@ static void on_sweep(outr_timer *timer)
 
 extern const outr_state_backend outr_state_sqlite;
 
-static outr_code create(outr_state_store **out, const outr_component_init *init, outr_err *err)
-{
+static outr_code create(outr_state_store **out, const outr_component_init *init, outr_err *err) {
     OUTR_AUTO(outr_err_list) errors = {0};
     store *st = outr_alloc(sizeof *st);
     const outr_worker_options writer = {.name = "outr-state-w", .handle = handle_writer, .ctx = st};
@@ -352,7 +371,8 @@ static outr_code create(outr_state_store **out, const outr_component_init *init,
     if (rc)
         *err = errors.items[0];
     else if (!outr_sqlite_is_name(st->c.table) || !outr_sqlite_is_name(st->c.metadata_table))
-        rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "tableName and metadataTableName may hold letters, digits and _ only");
+        rc = outr_fail(err, OUTR_INVALID_ARGUMENT,
+                       "tableName and metadataTableName may hold letters, digits and _ only");
     else
         rc = outr_worker_open(&st->writer.worker, &writer, err);
     if (!rc && (rc = outr_worker_open(&st->reader.worker, &reader, err)))
@@ -366,7 +386,8 @@ static outr_code create(outr_state_store **out, const outr_component_init *init,
     st->table = outr_str_dup(st->c.table);
     st->metadata_table = outr_str_dup(st->c.metadata_table);
     st->c.connection = outr_str_from(st->connection);
-    st->is_shared_memory = outr_str_search(st->c.connection, OUTR_STR(":memory:")) >= 0 || outr_str_search(st->c.connection, OUTR_STR("mode=memory")) >= 0;
+    st->is_shared_memory = outr_str_search(st->c.connection, OUTR_STR(":memory:")) >= 0 ||
+                           outr_str_search(st->c.connection, OUTR_STR("mode=memory")) >= 0;
     st->loop = init->loop;
     outr_rand_seed(&st->rand, outr_rand_next(outr_loop_rand(init->loop)));
     st->sweeper.fire = on_sweep;
@@ -374,34 +395,30 @@ static outr_code create(outr_state_store **out, const outr_component_init *init,
     return OUTR_OK;
 }
 
-static void open_store(outr_state_store *base, outr_op *op)
-{
+static void open_store(outr_state_store *base, outr_op *op) {
     store *st = of(base);
     submit(st, &st->writer, OPEN, NULL, NULL, op);
     if (st->c.cleanup_ns > 0)
-        outr_timer_start(st->loop, &st->sweeper, outr_loop_now(st->loop) + (uint64_t)st->c.cleanup_ns);
+        outr_timer_start(st->loop, &st->sweeper,
+                         outr_loop_now(st->loop) + (uint64_t)st->c.cleanup_ns);
 }
 
-static void close_store(outr_state_store *base, outr_op *op)
-{
+static void close_store(outr_state_store *base, outr_op *op) {
     store *st = of(base);
     outr_timer_stop(st->loop, &st->sweeper);
     submit(st, &st->writer, CLOSE, NULL, NULL, op);
 }
 
-static unsigned features(const outr_state_store *base OUTR_UNUSED)
-{
+static unsigned features(const outr_state_store *base OUTR_UNUSED) {
     return OUTR_STATE_ETAG | OUTR_STATE_TRANSACTIONAL | OUTR_STATE_TTL | OUTR_STATE_KEYS_LIKE;
 }
 
-static void get(outr_state_store *base, outr_state_get *req, outr_op *op)
-{
+static void get(outr_state_store *base, outr_state_get *req, outr_op *op) {
     store *st = of(base);
     submit(st, st->is_shared_memory ? &st->writer : &st->reader, GET, req, NULL, op);
 }
 
-static void do_write(outr_state_store *base, outr_state_writes *req, outr_op *op)
-{
+static void do_write(outr_state_store *base, outr_state_writes *req, outr_op *op) {
     submit(of(base), &of(base)->writer, WRITE, NULL, req, op);
 }
 

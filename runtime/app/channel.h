@@ -44,13 +44,14 @@ void outr_app_watch(outr_app *app, outr_app_watcher *watcher);
 void outr_app_unwatch(outr_app_watcher *watcher);
 
 /* One call, streaming both ways: takes a concurrency slot (waits in order for one; held until the
- * answer's body has ended), sets dapr-api-token from APP_API_TOKEN, then runs http. The caller fills
+ * answer's body has ended), sets dapr-api-token from APP_API_TOKEN, then runs http. The caller
+ * fills
  * call->http as for outr_http_call_start; target must start with "/". Fails with UNAVAILABLE when
  * the app cannot be reached, FAILED_PRECONDITION when there is no app channel. */
 typedef struct outr_app_call {
     outr_http_call http;
-    bool skip_token;              /* health probe */
-    bool skip_limit;              /* health probe, /dapr/config, /dapr/subscribe */
+    bool skip_token; /* health probe */
+    bool skip_limit; /* health probe, /dapr/config, /dapr/subscribe */
     /* machinery */
     outr_app *app;
     outr_op inner;
@@ -65,13 +66,13 @@ void outr_app_call_start(outr_app *app, outr_app_call *call, outr_op *op);
 /* A small call with bodies in memory: subscriptions, deliveries, probes. The answer's body is cut
  * off with RESOURCE_EXHAUSTED over max_body. */
 typedef struct outr_app_fetch {
-    outr_str method, target;      /* in, borrowed until done */
-    outr_headers headers;         /* in: arena must be set (outr_headers_init) */
+    outr_str method, target; /* in, borrowed until done */
+    outr_headers headers;    /* in: arena must be set (outr_headers_init) */
     outr_str body;
-    size_t max_body;              /* 0: 4 MiB */
-    int status;                   /* out */
-    outr_headers answer_headers;  /* out, on headers.arena */
-    outr_str answer;              /* out, on headers.arena */
+    size_t max_body;             /* 0: 4 MiB */
+    int status;                  /* out */
+    outr_headers answer_headers; /* out, on headers.arena */
+    outr_str answer;             /* out, on headers.arena */
     /* machinery */
     outr_app_call call;
     outr_op inner;

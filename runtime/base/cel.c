@@ -6,13 +6,24 @@
 #define DEPTH_MAX 64
 #define STEPS_MAX 100000
 
-typedef enum node_kind { LITERAL, NAME, MEMBER, INDEX, CALL, UNARY, BINARY, TERNARY, LIST, MACRO } node_kind;
+typedef enum node_kind {
+    LITERAL,
+    NAME,
+    MEMBER,
+    INDEX,
+    CALL,
+    UNARY,
+    BINARY,
+    TERNARY,
+    LIST,
+    MACRO
+} node_kind;
 
 typedef struct node {
     node_kind kind;
-    outr_str text;              /* name, member, function or operator */
-    struct node *a, *b, *c;     /* operands; CALL and LIST: a is the first argument */
-    struct node *next;          /* sibling argument */
+    outr_str text;          /* name, member, function or operator */
+    struct node *a, *b, *c; /* operands; CALL and LIST: a is the first argument */
+    struct node *next;      /* sibling argument */
     struct value *literal;
 } node;
 
@@ -34,7 +45,7 @@ struct outr_cel {
     node *root;
 };
 
-/* ---- parsing --------------------------------------------------------------------------------------- */
+/* ---- parsing --------------------------------------------------------------------------------- */
 
 typedef struct parser {
     outr_arena *arena;
@@ -47,28 +58,26 @@ typedef struct parser {
 
 static node *parse_expression(parser *p);
 
-static node *fail(parser *p, const char *what)
-{
+static node *fail(parser *p, const char *what) {
     if (!p->has_failed)
-        outr_fail(p->err, OUTR_INVALID_ARGUMENT, "CEL: %s at byte %zu of \"" OUTR_FMT "\"", what, p->at, OUTR_ARG(outr_str_head(p->text, 100)));
+        outr_fail(p->err, OUTR_INVALID_ARGUMENT, "CEL: %s at byte %zu of \"" OUTR_FMT "\"", what,
+                  p->at, OUTR_ARG(outr_str_head(p->text, 100)));
     p->has_failed = true;
     return NULL;
 }
 
-static void skip(parser *p)
-{
-    while (p->at < p->text.n && (p->text.p[p->at] == ' ' || p->text.p[p->at] == '\t' || p->text.p[p->at] == '\n' || p->text.p[p->at] == '\r'))
+static void skip(parser *p) {
+    while (p->at < p->text.n && (p->text.p[p->at] == ' ' || p->text.p[p->at] == '\t' ||
+                                 p->text.p[p->at] == '\n' || p->text.p[p->at] == '\r'))
         p->at++;
 }
 
-static bool is_word(char c)
-{
+static bool is_word(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
 /* The token when it stands next; a word only as a whole. */
-static bool take(parser *p, const char *token)
-{
+static bool take(parser *p, const char *token) {
     outr_str t = outr_str_from(token);
     skip(p);
     if (!outr_str_starts(outr_str_skip(p->text, p->at), t))
@@ -79,8 +88,7 @@ static bool take(parser *p, const char *token)
     return true;
 }
 
-static node *new_node(parser *p, node_kind kind, outr_str text, node *a, node *b)
-{
+static node *new_node(parser *p, node_kind kind, outr_str text, node *a, node *b) {
     node *n = outr_arena_try(p->arena, sizeof *n);
     if (!n)
         return fail(p, "expression is too large");
@@ -88,8 +96,7 @@ static node *new_node(parser *p, node_kind kind, outr_str text, node *a, node *b
     return n;
 }
 
-static node *literal(parser *p, value v)
-{
+static node *literal(parser *p, value v) {
     node *n = new_node(p, LITERAL, OUTR_STR_NONE, NULL, NULL);
     if (n) {
         n->literal = outr_arena_alloc(p->arena, sizeof v);
@@ -98,8 +105,7 @@ static node *literal(parser *p, value v)
     return n;
 }
 
-static node *parse_string(parser *p, bool is_raw)
-{
+static node *parse_string(parser *p, bool is_raw) {
     char quote = p->text.p[p->at++];
     char *out = outr_arena_alloc(p->arena, p->text.n - p->at + 1);
     size_t n = 0;
@@ -121,13 +127,13 @@ static node *parse_string(parser *p, bool is_raw)
     return literal(p, (value){.kind = STRING, .text = outr_str_of(out, n)});
 }
 
-static node *parse_number(parser *p)
-{
+static node *parse_number(parser *p) {
     size_t start = p->at;
     bool is_double = false;
     while (p->at < p->text.n) {
         char c = p->text.p[p->at];
-        bool is_sign = (c == '+' || c == '-') && p->at > start && (p->text.p[p->at - 1] | 0x20) == 'e';
+        bool is_sign =
+            (c == '+' || c == '-') && p->at > start && (p->text.p[p->at - 1] | 0x20) == 'e';
         is_double |= c == '.' || c == 'e' || c == 'E';
         if (!((c >= '0' && c <= '9') || c == '.' || c == 'e' || c == 'E' || is_sign))
             break;
@@ -135,15 +141,15 @@ static node *parse_number(parser *p)
     }
     outr_str text = outr_str_of(p->text.p + start, p->at - start);
     value v = {.kind = is_double ? DOUBLE : INT};
-    bool is_read = is_double ? outr_str_to_double(text, &v.number) : outr_str_to_i64(text, INT64_MIN, INT64_MAX, &v.integer);
+    bool is_read = is_double ? outr_str_to_double(text, &v.number)
+                             : outr_str_to_i64(text, INT64_MIN, INT64_MAX, &v.integer);
     if (p->at < p->text.n && (p->text.p[p->at] == 'u' || p->text.p[p->at] == 'U'))
         p->at++;
     return is_read ? literal(p, v) : fail(p, "malformed number");
 }
 
 /* Expressions up to the closing token; the opening one is behind us. */
-static node *parse_list(parser *p, const char *close)
-{
+static node *parse_list(parser *p, const char *close) {
     node *first = NULL, **tail = &first;
     if (take(p, close))
         return NULL;
@@ -158,16 +164,14 @@ static node *parse_list(parser *p, const char *close)
     return first;
 }
 
-static outr_str parse_word(parser *p)
-{
+static outr_str parse_word(parser *p) {
     size_t start = (skip(p), p->at);
     while (p->at < p->text.n && is_word(p->text.p[p->at]))
         p->at++;
     return outr_str_of(p->text.p + start, p->at - start);
 }
 
-static node *parse_primary(parser *p)
-{
+static node *parse_primary(parser *p) {
     skip(p);
     if (p->at == p->text.n)
         return fail(p, "an expression is expected");
@@ -184,7 +188,8 @@ static node *parse_primary(parser *p)
     }
     if (c == '"' || c == '\'')
         return parse_string(p, false);
-    if ((c == 'r' || c == 'R') && p->at + 1 < p->text.n && (p->text.p[p->at + 1] == '"' || p->text.p[p->at + 1] == '\''))
+    if ((c == 'r' || c == 'R') && p->at + 1 < p->text.n &&
+        (p->text.p[p->at + 1] == '"' || p->text.p[p->at + 1] == '\''))
         return p->at++, parse_string(p, true);
     if (c >= '0' && c <= '9')
         return parse_number(p);
@@ -204,14 +209,14 @@ static node *parse_primary(parser *p)
     return new_node(p, NAME, word, NULL, NULL);
 }
 
-static bool is_macro(outr_str name)
-{
-    return outr_str_is(name, "all") || outr_str_is(name, "exists") || outr_str_is(name, "exists_one") || outr_str_is(name, "filter") || outr_str_is(name, "map");
+static bool is_macro(outr_str name) {
+    return outr_str_is(name, "all") || outr_str_is(name, "exists") ||
+           outr_str_is(name, "exists_one") || outr_str_is(name, "filter") ||
+           outr_str_is(name, "map");
 }
 
 /* a.b, a.f(x), a[i], and macros a.exists(x, test): b is the receiver, a the arguments. */
-static node *parse_postfix(parser *p)
-{
+static node *parse_postfix(parser *p) {
     node *n = parse_primary(p);
     while (n && !p->has_failed) {
         if (take(p, ".")) {
@@ -240,8 +245,7 @@ static node *parse_postfix(parser *p)
     return p->has_failed ? NULL : n;
 }
 
-static node *parse_unary(parser *p)
-{
+static node *parse_unary(parser *p) {
     static const char *const operators[] = {"!", "-"};
     if (++p->depth > DEPTH_MAX)
         return fail(p, "nested too deeply");
@@ -261,11 +265,11 @@ static node *parse_unary(parser *p)
 
 /* Operators by rising precedence; longer ones before their prefixes. */
 static const char *const levels[][7] = {
-    {"||", NULL}, {"&&", NULL}, {"==", "!=", "<=", ">=", "<", ">", "in"}, {"+", "-", NULL}, {"*", "/", "%", NULL},
+    {"||", NULL},     {"&&", NULL},          {"==", "!=", "<=", ">=", "<", ">", "in"},
+    {"+", "-", NULL}, {"*", "/", "%", NULL},
 };
 
-static node *parse_binary(parser *p, size_t level)
-{
+static node *parse_binary(parser *p, size_t level) {
     if (level == OUTR_LEN(levels))
         return parse_unary(p);
     node *left = parse_binary(p, level + 1);
@@ -284,8 +288,7 @@ static node *parse_binary(parser *p, size_t level)
     return left;
 }
 
-static node *parse_expression(parser *p)
-{
+static node *parse_expression(parser *p) {
     if (++p->depth > DEPTH_MAX)
         return fail(p, "nested too deeply");
     node *n = parse_binary(p, 0);
@@ -301,8 +304,7 @@ static node *parse_expression(parser *p)
     return p->has_failed ? NULL : n;
 }
 
-outr_code outr_cel_compile(outr_cel **out, outr_arena *arena, outr_str text, outr_err *err)
-{
+outr_code outr_cel_compile(outr_cel **out, outr_arena *arena, outr_str text, outr_err *err) {
     parser p = {.arena = arena, .text = text, .err = err};
     node *root = parse_expression(&p);
     skip(&p);
@@ -315,7 +317,7 @@ outr_code outr_cel_compile(outr_cel **out, outr_arena *arena, outr_str text, out
     return OUTR_OK;
 }
 
-/* ---- evaluation ------------------------------------------------------------------------------------ */
+/* ---- evaluation ------------------------------------------------------------------------------ */
 
 typedef struct binding {
     outr_str name;
@@ -331,19 +333,16 @@ typedef struct machine {
 
 static value eval(machine *m, const node *n, const binding *scope);
 
-static value none(machine *m, const char *what, outr_str subject)
-{
+static value none(machine *m, const char *what, outr_str subject) {
     outr_fail(m->err, OUTR_INVALID_ARGUMENT, "CEL: %s" OUTR_FMT, what, OUTR_ARG(subject));
     return (value){.kind = NONE};
 }
 
-static value of_bool(bool b)
-{
+static value of_bool(bool b) {
     return (value){.kind = BOOL, .boolean = b};
 }
 
-static value of_json(const outr_json *j)
-{
+static value of_json(const outr_json *j) {
     value v = {.kind = NULL_VALUE};
     switch (j->kind) {
     case OUTR_JSON_NULL:
@@ -362,14 +361,12 @@ static value of_json(const outr_json *j)
     return v;
 }
 
-static bool as_number(const value *v, double *out)
-{
+static bool as_number(const value *v, double *out) {
     *out = v->kind == INT ? (double)v->integer : v->number;
     return v->kind == INT || v->kind == DOUBLE;
 }
 
-static bool equal(const value *a, const value *b)
-{
+static bool equal(const value *a, const value *b) {
     double x, y;
     if (as_number(a, &x) && as_number(b, &y))
         return x == y;
@@ -383,14 +380,14 @@ static bool equal(const value *a, const value *b)
 }
 
 /* Items of a list, one after the other; false at the end. */
-static bool next_item(const value *list, const void **cursor, value *out)
-{
+static bool next_item(const value *list, const void **cursor, value *out) {
     if (list->kind == JSON) {
         const outr_json *j = *cursor ? ((const outr_json *)*cursor)->next : list->json->child;
         if (!j)
             return false;
         *cursor = j;
-        *out = list->json->kind == OUTR_JSON_OBJECT ? (value){.kind = STRING, .text = j->key} : of_json(j);
+        *out = list->json->kind == OUTR_JSON_OBJECT ? (value){.kind = STRING, .text = j->key}
+                                                    : of_json(j);
         return true;
     }
     const value *v = *cursor ? ((const value *)*cursor)->next : list->items;
@@ -401,8 +398,7 @@ static bool next_item(const value *list, const void **cursor, value *out)
     return true;
 }
 
-static value member(machine *m, const value *of, outr_str name)
-{
+static value member(machine *m, const value *of, outr_str name) {
     if (of->kind == NONE)
         return *of;
     if (of->kind != JSON || of->json->kind != OUTR_JSON_OBJECT)
@@ -415,8 +411,7 @@ static value member(machine *m, const value *of, outr_str name)
     return found ? of_json(found) : none(m, "no such key: ", name);
 }
 
-static value eval_index(machine *m, const value *of, const value *index)
-{
+static value eval_index(machine *m, const value *of, const value *index) {
     double number;
     if (of->kind == NONE || index->kind == NONE)
         return none(m, "index", OUTR_STR_NONE);
@@ -426,33 +421,40 @@ static value eval_index(machine *m, const value *of, const value *index)
         return none(m, "index must be a number or a string", OUTR_STR_NONE);
     const void *cursor = NULL;
     value item;
-    for (double i = 0; (of->kind == JSON || of->kind == VALUES) && next_item(of, &cursor, &item); i++) {
+    for (double i = 0; (of->kind == JSON || of->kind == VALUES) && next_item(of, &cursor, &item);
+         i++) {
         if (i == number)
             return item;
     }
     return none(m, "index out of range", OUTR_STR_NONE);
 }
 
-static value arithmetic(machine *m, char op, const value *a, const value *b)
-{
+static value arithmetic(machine *m, char op, const value *a, const value *b) {
     double x, y;
     if (op == '+' && a->kind == STRING && b->kind == STRING)
-        return (value){.kind = STRING, .text = outr_arena_join(m->arena, a->text, b->text, OUTR_STR_NONE)};
+        return (value){.kind = STRING,
+                       .text = outr_arena_join(m->arena, a->text, b->text, OUTR_STR_NONE)};
     if (!as_number(a, &x) || !as_number(b, &y))
         return none(m, "operands are no numbers", OUTR_STR_NONE);
     bool is_int = a->kind == INT && b->kind == INT;
     if ((op == '/' || op == '%') && is_int && (b->integer == 0 || b->integer == -1))
-        return b->integer == 0 ? none(m, "division by zero", OUTR_STR_NONE) : op == '%' ? (value){.kind = INT} : (value){.kind = DOUBLE, .number = -x};
+        return b->integer == 0 ? none(m, "division by zero", OUTR_STR_NONE)
+               : op == '%'     ? (value){.kind = INT}
+                               : (value){.kind = DOUBLE, .number = -x};
     if (is_int && (op == '/' || op == '%'))
-        return (value){.kind = INT, .integer = op == '/' ? a->integer / b->integer : a->integer % b->integer};
-    double r = op == '+' ? x + y : op == '-' ? x - y : op == '*' ? x * y : op == '/' ? x / y : fmod(x, y);
+        return (value){.kind = INT,
+                       .integer = op == '/' ? a->integer / b->integer : a->integer % b->integer};
+    double r = op == '+'   ? x + y
+               : op == '-' ? x - y
+               : op == '*' ? x * y
+               : op == '/' ? x / y
+                           : fmod(x, y);
     if (is_int && fabs(r) < 9e15)
         return (value){.kind = INT, .integer = (int64_t)r};
     return (value){.kind = DOUBLE, .number = r};
 }
 
-static value compare(machine *m, outr_str op, const value *a, const value *b)
-{
+static value compare(machine *m, outr_str op, const value *a, const value *b) {
     double x, y;
     int c;
     if (as_number(a, &x) && as_number(b, &y))
@@ -466,8 +468,7 @@ static value compare(machine *m, outr_str op, const value *a, const value *b)
 }
 
 /* An error on one side does not matter when the other decides. */
-static value logical(machine *m, const node *n, const binding *scope)
-{
+static value logical(machine *m, const node *n, const binding *scope) {
     bool decides = n->text.p[0] == '|';
     value a = eval(m, n->a, scope);
     if (a.kind == BOOL && a.boolean == decides)
@@ -477,11 +478,11 @@ static value logical(machine *m, const node *n, const binding *scope)
         return b;
     if (a.kind == BOOL && b.kind == BOOL)
         return of_bool(!decides);
-    return a.kind == NONE || b.kind == NONE ? (value){.kind = NONE} : none(m, "operands are no booleans", OUTR_STR_NONE);
+    return a.kind == NONE || b.kind == NONE ? (value){.kind = NONE}
+                                            : none(m, "operands are no booleans", OUTR_STR_NONE);
 }
 
-static value eval_binary(machine *m, const node *n, const binding *scope)
-{
+static value eval_binary(machine *m, const node *n, const binding *scope) {
     if (outr_str_is(n->text, "||") || outr_str_is(n->text, "&&"))
         return logical(m, n, scope);
     value a = eval(m, n->a, scope), b = eval(m, n->b, scope);
@@ -507,13 +508,13 @@ static value eval_binary(machine *m, const node *n, const binding *scope)
     return arithmetic(m, n->text.p[0], &a, &b);
 }
 
-static value eval_macro(machine *m, const node *n, const binding *scope)
-{
+static value eval_macro(machine *m, const node *n, const binding *scope) {
     value list = eval(m, n->b, scope), item, *tail = NULL;
     const node *test = n->a->next;
     const void *cursor = NULL;
     size_t matches = 0;
-    bool has_error = false, is_all = outr_str_is(n->text, "all"), is_filter = outr_str_is(n->text, "filter"), is_map = outr_str_is(n->text, "map");
+    bool has_error = false, is_all = outr_str_is(n->text, "all"),
+         is_filter = outr_str_is(n->text, "filter"), is_map = outr_str_is(n->text, "map");
     value out = {.kind = VALUES};
     if (list.kind != JSON && list.kind != VALUES)
         return list.kind == NONE ? list : none(m, "a list is expected before ", n->text);
@@ -545,18 +546,17 @@ static value eval_macro(machine *m, const node *n, const binding *scope)
     return of_bool(is_all || (outr_str_is(n->text, "exists_one") && matches == 1));
 }
 
-static bool matches(machine *m, outr_str text, outr_str pattern, bool *out)
-{
+static bool matches(machine *m, outr_str text, outr_str pattern, bool *out) {
     regex_t regex;
-    if (text.n > 65536 || regcomp(&regex, outr_arena_strz(m->arena, pattern), REG_EXTENDED | REG_NOSUB))
+    if (text.n > 65536 ||
+        regcomp(&regex, outr_arena_strz(m->arena, pattern), REG_EXTENDED | REG_NOSUB))
         return false;
     *out = regexec(&regex, outr_arena_strz(m->arena, text), 0, NULL, 0) == 0;
     regfree(&regex);
     return true;
 }
 
-static value string_call(machine *m, outr_str name, const value *on, const value *arg)
-{
+static value string_call(machine *m, outr_str name, const value *on, const value *arg) {
     bool yes;
     if (on->kind != STRING || arg->kind != STRING)
         return none(m, "strings are expected by ", name);
@@ -567,26 +567,31 @@ static value string_call(machine *m, outr_str name, const value *on, const value
     if (outr_str_is(name, "contains"))
         return of_bool(outr_str_search(on->text, arg->text) >= 0);
     if (outr_str_is(name, "matches"))
-        return matches(m, on->text, arg->text, &yes) ? of_bool(yes) : none(m, "bad pattern", OUTR_STR_NONE);
+        return matches(m, on->text, arg->text, &yes) ? of_bool(yes)
+                                                     : none(m, "bad pattern", OUTR_STR_NONE);
     return none(m, "unknown function ", name);
 }
 
-static value convert(machine *m, outr_str name, const value *v)
-{
+static value convert(machine *m, outr_str name, const value *v) {
     value out = {0};
     double number;
-    bool is_number = as_number(v, &number) || (v->kind == STRING && outr_str_to_double(v->text, &number));
+    bool is_number =
+        as_number(v, &number) || (v->kind == STRING && outr_str_to_double(v->text, &number));
     if (outr_str_is(name, "size") && v->kind == STRING)
         return (value){.kind = INT, .integer = (int64_t)v->text.n};
     if (outr_str_is(name, "size") && (v->kind == JSON || v->kind == VALUES))
         return (value){.kind = INT, .integer = (int64_t)v->count};
-    if ((outr_str_is(name, "int") || outr_str_is(name, "uint")) && is_number && fabs(number) < 9.2e18)
+    if ((outr_str_is(name, "int") || outr_str_is(name, "uint")) && is_number &&
+        fabs(number) < 9.2e18)
         return (value){.kind = INT, .integer = (int64_t)number};
     if (outr_str_is(name, "double") && is_number)
         return (value){.kind = DOUBLE, .number = number};
     if (outr_str_is(name, "string")) {
         out.kind = STRING;
-        out.text = v->kind == STRING ? v->text : v->kind == BOOL ? outr_str_from(v->boolean ? "true" : "false") : v->kind == INT ? outr_arena_printf(m->arena, "%lld", (long long)v->integer) : outr_arena_printf(m->arena, "%.17g", v->number);
+        out.text = v->kind == STRING ? v->text
+                   : v->kind == BOOL ? outr_str_from(v->boolean ? "true" : "false")
+                   : v->kind == INT  ? outr_arena_printf(m->arena, "%lld", (long long)v->integer)
+                                     : outr_arena_printf(m->arena, "%.17g", v->number);
         return out;
     }
     if (outr_str_is(name, "bool") && v->kind == BOOL)
@@ -594,22 +599,22 @@ static value convert(machine *m, outr_str name, const value *v)
     return none(m, "unknown function or argument: ", name);
 }
 
-static value eval_has(machine *m, const node *arg, const binding *scope)
-{
+static value eval_has(machine *m, const node *arg, const binding *scope) {
     if (!arg || arg->kind != MEMBER)
         return none(m, "has() wants a member", OUTR_STR_NONE);
     value of = eval(m, arg->a, scope);
     if (of.kind == NONE)
         return of;
-    for (const outr_json *j = of.kind == JSON && of.json->kind == OUTR_JSON_OBJECT ? of.json->child : NULL; j; j = j->next) {
+    for (const outr_json *j = of.kind == JSON && of.json->kind == OUTR_JSON_OBJECT ? of.json->child
+                                                                                   : NULL;
+         j; j = j->next) {
         if (outr_str_eq(j->key, arg->text))
             return of_bool(true);
     }
     return of_bool(false);
 }
 
-static value eval_call(machine *m, const node *n, const binding *scope)
-{
+static value eval_call(machine *m, const node *n, const binding *scope) {
     if (!n->b && outr_str_is(n->text, "has"))
         return eval_has(m, n->a, scope);
     const node *first = n->b ? n->b : n->a, *second = n->b ? n->a : n->a ? n->a->next : NULL;
@@ -622,20 +627,19 @@ static value eval_call(machine *m, const node *n, const binding *scope)
     return arg.kind == NONE ? arg : string_call(m, n->text, &on, &arg);
 }
 
-static value eval_unary(machine *m, const node *n, const binding *scope)
-{
+static value eval_unary(machine *m, const node *n, const binding *scope) {
     value v = eval(m, n->a, scope);
     if (v.kind == NONE)
         return v;
     if (n->text.p[0] == '!')
-        return v.kind == BOOL ? of_bool(!v.boolean) : none(m, "\"!\" wants a boolean", OUTR_STR_NONE);
+        return v.kind == BOOL ? of_bool(!v.boolean)
+                              : none(m, "\"!\" wants a boolean", OUTR_STR_NONE);
     v.number = -v.number;
     v.integer = v.integer == INT64_MIN ? INT64_MAX : -v.integer;
     return v.kind == INT || v.kind == DOUBLE ? v : none(m, "\"-\" wants a number", OUTR_STR_NONE);
 }
 
-static value eval_list(machine *m, const node *n, const binding *scope)
-{
+static value eval_list(machine *m, const node *n, const binding *scope) {
     value out = {.kind = VALUES}, *tail = NULL;
     for (const node *e = n->a; e; e = e->next) {
         value *v = outr_arena_alloc(m->arena, sizeof *v);
@@ -653,8 +657,7 @@ static value eval_list(machine *m, const node *n, const binding *scope)
     return out;
 }
 
-static value eval(machine *m, const node *n, const binding *scope)
-{
+static value eval(machine *m, const node *n, const binding *scope) {
     value a, b;
     if (++m->steps > STEPS_MAX)
         return none(m, "too many steps", OUTR_STR_NONE);
@@ -693,8 +696,8 @@ static value eval(machine *m, const node *n, const binding *scope)
     return (value){.kind = NONE};
 }
 
-outr_code outr_cel_test(const outr_cel *cel, outr_arena *arena, const char *name, const outr_json *v, bool *out, outr_err *err)
-{
+outr_code outr_cel_test(const outr_cel *cel, outr_arena *arena, const char *name,
+                        const outr_json *v, bool *out, outr_err *err) {
     machine m = {.arena = arena, .err = err};
     const binding scope = {outr_str_from(name), of_json(v), NULL};
     value r = eval(&m, cel->root, &scope);

@@ -21,12 +21,11 @@ typedef struct outr_slice {
     size_t n;
 } outr_slice;
 
-outr_chunk *outr_chunk_new(size_t cap) OUTR_MUST_USE;   /* one reference, the caller's */
+outr_chunk *outr_chunk_new(size_t cap) OUTR_MUST_USE; /* one reference, the caller's */
 outr_chunk *outr_chunk_ref(outr_chunk *chunk);
-void outr_chunk_unref(outr_chunk *chunk);               /* NULL is fine */
-outr_slice outr_slice_copy(outr_str s) OUTR_MUST_USE;   /* a new chunk holding a copy */
-static inline outr_slice outr_slice_static(outr_str s)
-{
+void outr_chunk_unref(outr_chunk *chunk);             /* NULL is fine */
+outr_slice outr_slice_copy(outr_str s) OUTR_MUST_USE; /* a new chunk holding a copy */
+static inline outr_slice outr_slice_static(outr_str s) {
     return (outr_slice){NULL, s.p, s.n};
 }
 /* A slice of bytes inside chunk; takes a new reference. Small pieces (< 4 KiB of a big chunk) are
@@ -41,12 +40,14 @@ typedef struct outr_bufq {
     size_t bytes;
 } outr_bufq;
 
-void outr_bufq_push(outr_bufq *q, outr_slice own_slice);   /* empty slices vanish */
-void outr_bufq_copy(outr_bufq *q, const void *p, size_t n); /* fills the tail chunk when it is ours alone */
-void outr_bufq_drop(outr_bufq *q, size_t n);               /* takes n bytes off the front */
-outr_slice outr_bufq_pop(outr_bufq *q);                    /* first slice, the caller's; n == 0 if none */
-size_t outr_bufq_peek(const outr_bufq *q, outr_str *pieces, size_t max); /* borrowed; count filled */
-void outr_bufq_move(outr_bufq *to, outr_bufq *from);       /* all of from */
+void outr_bufq_push(outr_bufq *q, outr_slice own_slice); /* empty slices vanish */
+void outr_bufq_copy(outr_bufq *q, const void *p,
+                    size_t n);               /* fills the tail chunk when it is ours alone */
+void outr_bufq_drop(outr_bufq *q, size_t n); /* takes n bytes off the front */
+outr_slice outr_bufq_pop(outr_bufq *q);      /* first slice, the caller's; n == 0 if none */
+size_t outr_bufq_peek(const outr_bufq *q, outr_str *pieces,
+                      size_t max);                   /* borrowed; count filled */
+void outr_bufq_move(outr_bufq *to, outr_bufq *from); /* all of from */
 void outr_bufq_done(outr_bufq *q);
 
 #endif

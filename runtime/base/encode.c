@@ -1,16 +1,17 @@
 #include "base/encode.h"
 
-static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+static const char base64_digits[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 static const char hex_digits[] = "0123456789abcdef";
 static const char upper_hex[] = "0123456789ABCDEF";
 
-outr_str outr_base64_encode(outr_arena *arena, outr_str bytes)
-{
+outr_str outr_base64_encode(outr_arena *arena, outr_str bytes) {
     char *out = outr_arena_alloc(arena, (bytes.n + 2) / 3 * 4 + 1), *at = out;
     const unsigned char *p = (const unsigned char *)bytes.p;
     for (size_t i = 0; i < bytes.n; i += 3) {
         size_t left = bytes.n - i;
-        uint32_t v = (uint32_t)p[i] << 16 | (left > 1 ? (uint32_t)p[i + 1] << 8 : 0) | (left > 2 ? p[i + 2] : 0);
+        uint32_t v = (uint32_t)p[i] << 16 | (left > 1 ? (uint32_t)p[i + 1] << 8 : 0) |
+                     (left > 2 ? p[i + 2] : 0);
         *at++ = base64_digits[v >> 18];
         *at++ = base64_digits[v >> 12 & 63];
         *at++ = left > 1 ? base64_digits[v >> 6 & 63] : '=';
@@ -19,8 +20,7 @@ outr_str outr_base64_encode(outr_arena *arena, outr_str bytes)
     return outr_str_of(out, (size_t)(at - out));
 }
 
-static int base64_value(char c)
-{
+static int base64_value(char c) {
     if (c >= 'A' && c <= 'Z')
         return c - 'A';
     if (c >= 'a' && c <= 'z')
@@ -32,8 +32,7 @@ static int base64_value(char c)
     return c == '/' || c == '_' ? 63 : -1;
 }
 
-bool outr_base64_decode(outr_arena *arena, outr_str text, outr_str *out)
-{
+bool outr_base64_decode(outr_arena *arena, outr_str text, outr_str *out) {
     size_t padding = 0;
     while (text.n && padding < 2 && text.p[text.n - 1] == '=') {
         text.n--;
@@ -67,8 +66,7 @@ bool outr_base64_decode(outr_arena *arena, outr_str text, outr_str *out)
     return true;
 }
 
-void outr_hex_encode(const void *bytes, size_t n, char *out)
-{
+void outr_hex_encode(const void *bytes, size_t n, char *out) {
     const unsigned char *p = bytes;
     for (size_t i = 0; i < n; i++) {
         out[2 * i] = hex_digits[p[i] >> 4];
@@ -76,8 +74,7 @@ void outr_hex_encode(const void *bytes, size_t n, char *out)
     }
 }
 
-static int hex_value(char c)
-{
+static int hex_value(char c) {
     if (c >= '0' && c <= '9')
         return c - '0';
     if (c >= 'a' && c <= 'f')
@@ -85,8 +82,7 @@ static int hex_value(char c)
     return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-bool outr_hex_decode(outr_str text, void *out, size_t n)
-{
+bool outr_hex_decode(outr_str text, void *out, size_t n) {
     unsigned char *p = out;
     if (text.n != 2 * n)
         return false;
@@ -99,9 +95,9 @@ bool outr_hex_decode(outr_str text, void *out, size_t n)
     return true;
 }
 
-bool outr_percent_decode(outr_arena *arena, outr_str text, bool plus_is_space, outr_str *out)
-{
-    bool has_any = outr_str_find(text, '%') >= 0 || (plus_is_space && outr_str_find(text, '+') >= 0);
+bool outr_percent_decode(outr_arena *arena, outr_str text, bool plus_is_space, outr_str *out) {
+    bool has_any =
+        outr_str_find(text, '%') >= 0 || (plus_is_space && outr_str_find(text, '+') >= 0);
     if (!has_any) {
         *out = text;
         return true;
@@ -129,14 +125,12 @@ bool outr_percent_decode(outr_arena *arena, outr_str text, bool plus_is_space, o
     return true;
 }
 
-static bool is_unreserved(char c)
-{
+static bool is_unreserved(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
            c == '.' || c == '_' || c == '~';
 }
 
-outr_str outr_percent_encode(outr_arena *arena, outr_str text, const char *keep)
-{
+outr_str outr_percent_encode(outr_arena *arena, outr_str text, const char *keep) {
     char *out = outr_arena_alloc(arena, text.n * 3 + 1), *at = out;
     for (size_t i = 0; i < text.n; i++) {
         char c = text.p[i];

@@ -40,8 +40,7 @@ typedef struct outr_err {
 } outr_err;
 
 /* An empty error; does not touch the text beyond its first byte. */
-static inline void outr_err_clear(outr_err *err)
-{
+static inline void outr_err_clear(outr_err *err) {
     err->code = OUTR_OK;
     err->reason = OUTR_REASON_NONE;
     err->retriable = false;
@@ -57,9 +56,10 @@ outr_code outr_fail_reason(outr_err *err, outr_code code, outr_reason reason, co
 outr_code outr_fail_errno(outr_err *err, int errnum, const char *fmt, ...) OUTR_PRINTF(3, 4);
 /* Puts "<fmt>: " before the text; returns err->code. */
 outr_code outr_wrap(outr_err *err, const char *fmt, ...) OUTR_PRINTF(2, 3);
-const char *outr_code_name(outr_code code);       /* "NotFound", as gRPC-Go prints it */
+const char *outr_code_name(outr_code code); /* "NotFound", as gRPC-Go prints it */
 
-/* All mistakes at once: a bounded list of errors, each with its place. Owned by whoever declares it. */
+/* All mistakes at once: a bounded list of errors, each with its place. Owned by whoever declares
+ * it. */
 typedef struct outr_err_list {
     outr_err *items;
     size_t count;

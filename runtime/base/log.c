@@ -18,8 +18,7 @@ struct outr_log_sink {
 
 static const char *const level_names[] = {"debug", "info", "warn", "error", "fatal"};
 
-outr_log_sink *outr_log_sink_new(const outr_log_options *options)
-{
+outr_log_sink *outr_log_sink_new(const outr_log_options *options) {
     outr_log_sink *sink = outr_alloc(sizeof *sink);
     sink->level = options->level;
     sink->is_json = options->is_json;
@@ -30,8 +29,7 @@ outr_log_sink *outr_log_sink_new(const outr_log_options *options)
     return sink;
 }
 
-void outr_log_sink_free(outr_log_sink *sink)
-{
+void outr_log_sink_free(outr_log_sink *sink) {
     if (!sink)
         return;
     free(sink->app_id);
@@ -40,8 +38,7 @@ void outr_log_sink_free(outr_log_sink *sink)
     free(sink);
 }
 
-bool outr_log_level_parse(outr_str s, outr_log_level *out)
-{
+bool outr_log_level_parse(outr_str s, outr_log_level *out) {
     for (size_t i = 0; i < OUTR_LEN(level_names); i++) {
         if (outr_str_iis(s, level_names[i]) || (i == OUTR_WARN && outr_str_iis(s, "warning"))) {
             *out = (outr_log_level)i;
@@ -51,25 +48,23 @@ bool outr_log_level_parse(outr_str s, outr_log_level *out)
     return false;
 }
 
-bool outr_log_is_on(const outr_log *log, outr_log_level level)
-{
+bool outr_log_is_on(const outr_log *log, outr_log_level level) {
     return log && log->sink && level >= log->sink->level;
 }
 
 /* logrus leaves these bare; everything else is quoted. */
-static bool is_plain(outr_str s)
-{
+static bool is_plain(outr_str s) {
     for (size_t i = 0; i < s.n; i++) {
         char c = s.p[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("-._/@^+", c))))
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+              (c && strchr("-._/@^+", c))))
             return false;
     }
     return s.n > 0;
 }
 
 /* Go's %q, near enough: control characters and quotes escaped. */
-static void quote(outr_buf *out, outr_str s)
-{
+static void quote(outr_buf *out, outr_str s) {
     outr_buf_char(out, '"');
     for (size_t i = 0; i < s.n; i++) {
         unsigned char c = (unsigned char)s.p[i];
@@ -87,8 +82,8 @@ static void quote(outr_buf *out, outr_str s)
     outr_buf_char(out, '"');
 }
 
-static void pair(const outr_log_sink *sink, outr_buf *out, const char *key, outr_str value, bool always_quoted)
-{
+static void pair(const outr_log_sink *sink, outr_buf *out, const char *key, outr_str value,
+                 bool always_quoted) {
     if (out->n > (sink->is_json ? 1u : 0u))
         outr_buf_char(out, sink->is_json ? ',' : ' ');
     if (sink->is_json) {
@@ -103,8 +98,7 @@ static void pair(const outr_log_sink *sink, outr_buf *out, const char *key, outr
         outr_buf_str(out, value);
 }
 
-static void write_field(const outr_log_sink *sink, outr_buf *out, const outr_field *field)
-{
+static void write_field(const outr_log_sink *sink, outr_buf *out, const outr_field *field) {
     char text[40];
     int n = 0;
     switch (field->kind) {
@@ -124,13 +118,14 @@ static void write_field(const outr_log_sink *sink, outr_buf *out, const outr_fie
     pair(sink, out, field->key, outr_str_of(text, (size_t)n), false);
 }
 
-void outr_log_write(const outr_log *log, outr_log_level level, const char *event, const outr_field *fields, size_t count)
-{
+void outr_log_write(const outr_log *log, outr_log_level level, const char *event,
+                    const outr_field *fields, size_t count) {
     const outr_log_sink *sink = log->sink;
     OUTR_AUTO(outr_buf) line = OUTR_BUF_MAX(LINE_MAX_BYTES);
     char time_text[40];
     struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now); /* a line's time concerns people, not behaviour: not through env */
+    clock_gettime(CLOCK_REALTIME,
+                  &now); /* a line's time concerns people, not behaviour: not through env */
     size_t n = outr_time_rfc3339_nano((int64_t)now.tv_sec * 1000000000 + now.tv_nsec, time_text);
     if (sink->is_json)
         outr_buf_char(&line, '{');
@@ -147,6 +142,7 @@ void outr_log_write(const outr_log *log, outr_log_level level, const char *event
     if (line.n > LINE_MAX_BYTES - 3)
         line.n = LINE_MAX_BYTES - 3;
     outr_buf_z(&line, sink->is_json ? "}\n" : "\n");
-    ssize_t written = write(sink->fd, line.p, line.n); /* a log that cannot be written has nowhere to say so */
+    ssize_t written =
+        write(sink->fd, line.p, line.n); /* a log that cannot be written has nowhere to say so */
     (void)written;
 }

@@ -4,7 +4,8 @@
  *
  * Text form as daprd writes it (contract/dropin.md): time="..." level=info msg="..." app_id=orders
  * instance=host scope=outrigger.runtime type=log ver=1.2.3 and then the fields; JSON has the same
- * keys. One write(2) per line, safe from every thread. Libraries return errors; only who handles one
+ * keys. One write(2) per line, safe from every thread. Libraries return errors; only who handles
+ * one
  * logs it, once. */
 #ifndef OUTR_BASE_LOG_H
 #define OUTR_BASE_LOG_H
@@ -13,7 +14,13 @@
 #include "base/err.h"
 #include "base/str.h"
 
-typedef enum outr_log_level { OUTR_DEBUG, OUTR_INFO, OUTR_WARN, OUTR_ERROR, OUTR_FATAL } outr_log_level;
+typedef enum outr_log_level {
+    OUTR_DEBUG,
+    OUTR_INFO,
+    OUTR_WARN,
+    OUTR_ERROR,
+    OUTR_FATAL
+} outr_log_level;
 
 typedef struct outr_log_sink outr_log_sink; /* shared by all loggers of the process */
 
@@ -25,13 +32,18 @@ typedef struct outr_log {
 typedef struct outr_log_options {
     outr_log_level level;
     bool is_json;
-    int fd;                /* borrowed */
+    int fd; /* borrowed */
     outr_str app_id;
-    outr_str instance;     /* host name */
+    outr_str instance; /* host name */
     outr_str version;
 } outr_log_options;
 
-typedef enum outr_field_kind { OUTR_FIELD_STR, OUTR_FIELD_I64, OUTR_FIELD_DOUBLE, OUTR_FIELD_BOOL } outr_field_kind;
+typedef enum outr_field_kind {
+    OUTR_FIELD_STR,
+    OUTR_FIELD_I64,
+    OUTR_FIELD_DOUBLE,
+    OUTR_FIELD_BOOL
+} outr_field_kind;
 typedef struct outr_field {
     const char *key;
     outr_field_kind kind;
@@ -40,12 +52,13 @@ typedef struct outr_field {
     double dbl;
 } outr_field;
 
-#define OUTR_S(k, v)   ((outr_field){.key = (k), .kind = OUTR_FIELD_STR, .str = (v)})
-#define OUTR_Z(k, v)   ((outr_field){.key = (k), .kind = OUTR_FIELD_STR, .str = outr_str_from(v)})
-#define OUTR_I(k, v)   ((outr_field){.key = (k), .kind = OUTR_FIELD_I64, .i64 = (int64_t)(v)})
-#define OUTR_F(k, v)   ((outr_field){.key = (k), .kind = OUTR_FIELD_DOUBLE, .dbl = (v)})
-#define OUTR_B(k, v)   ((outr_field){.key = (k), .kind = OUTR_FIELD_BOOL, .i64 = (v)})
-#define OUTR_ERR(e)    ((outr_field){.key = "error", .kind = OUTR_FIELD_STR, .str = outr_str_from((e)->text)})
+#define OUTR_S(k, v) ((outr_field){.key = (k), .kind = OUTR_FIELD_STR, .str = (v)})
+#define OUTR_Z(k, v) ((outr_field){.key = (k), .kind = OUTR_FIELD_STR, .str = outr_str_from(v)})
+#define OUTR_I(k, v) ((outr_field){.key = (k), .kind = OUTR_FIELD_I64, .i64 = (int64_t)(v)})
+#define OUTR_F(k, v) ((outr_field){.key = (k), .kind = OUTR_FIELD_DOUBLE, .dbl = (v)})
+#define OUTR_B(k, v) ((outr_field){.key = (k), .kind = OUTR_FIELD_BOOL, .i64 = (v)})
+#define OUTR_ERR(e)                                                                                \
+    ((outr_field){.key = "error", .kind = OUTR_FIELD_STR, .str = outr_str_from((e)->text)})
 
 outr_log_sink *outr_log_sink_new(const outr_log_options *options);
 void outr_log_sink_free(outr_log_sink *sink);

@@ -3,7 +3,7 @@
 /* An index of slots over an array of entries in insertion order (as Python's dict). */
 typedef struct entry {
     uint64_t hash;
-    char *key;      /* NULL: removed */
+    char *key; /* NULL: removed */
     size_t key_n;
     void *value;
 } entry;
@@ -15,13 +15,11 @@ struct outr_map {
     uint32_t slot_count;      /* a power of two */
 };
 
-outr_map *outr_map_new(void)
-{
+outr_map *outr_map_new(void) {
     return outr_alloc(sizeof(outr_map));
 }
 
-void outr_map_free(outr_map *map)
-{
+void outr_map_free(outr_map *map) {
     if (!map)
         return;
     for (uint32_t i = 0; i < map->used; i++)
@@ -31,18 +29,17 @@ void outr_map_free(outr_map *map)
     free(map);
 }
 
-static uint32_t *find_slot(const outr_map *map, outr_str key, uint64_t hash)
-{
+static uint32_t *find_slot(const outr_map *map, outr_str key, uint64_t hash) {
     for (uint32_t i = (uint32_t)hash;; i++) {
         uint32_t *s = &map->slots[i & (map->slot_count - 1)];
         const entry *e = *s ? &map->entries[*s - 1] : NULL;
-        if (!e || (e->key && e->hash == hash && e->key_n == key.n && memcmp(e->key, key.p, key.n) == 0))
+        if (!e || (e->key && e->hash == hash && e->key_n == key.n &&
+                   (key.n == 0 || memcmp(e->key, key.p, key.n) == 0)))
             return s;
     }
 }
 
-void *outr_map_get(const outr_map *map, outr_str key)
-{
+void *outr_map_get(const outr_map *map, outr_str key) {
     if (!map->slot_count)
         return NULL;
     uint32_t s = *find_slot(map, key, outr_str_hash(key, 0));
@@ -50,8 +47,7 @@ void *outr_map_get(const outr_map *map, outr_str key)
 }
 
 /* Drops removed entries and rebuilds the index at twice the live size. */
-static void rebuild(outr_map *map)
-{
+static void rebuild(outr_map *map) {
     uint32_t cap = OUTR_MAX(8u, map->live * 2), n = 0;
     entry *entries = outr_alloc(cap * sizeof *entries);
     for (uint32_t i = 0; i < map->used; i++) {
@@ -70,8 +66,7 @@ static void rebuild(outr_map *map)
         *find_slot(map, outr_str_of(entries[i].key, entries[i].key_n), entries[i].hash) = i + 1;
 }
 
-void *outr_map_put(outr_map *map, outr_str key, void *value)
-{
+void *outr_map_put(outr_map *map, outr_str key, void *value) {
     uint64_t hash = outr_str_hash(key, 0);
     if (map->used == map->cap)
         rebuild(map);
@@ -87,8 +82,7 @@ void *outr_map_put(outr_map *map, outr_str key, void *value)
     return NULL;
 }
 
-void *outr_map_remove(outr_map *map, outr_str key)
-{
+void *outr_map_remove(outr_map *map, outr_str key) {
     if (!map->slot_count)
         return NULL;
     uint32_t s = *find_slot(map, key, outr_str_hash(key, 0));
@@ -97,18 +91,17 @@ void *outr_map_remove(outr_map *map, outr_str key)
     entry *e = &map->entries[s - 1];
     void *former = e->value;
     free(e->key);
-    e->key = NULL; /* its slot stays taken until the next rebuild, so that probing goes on past it */
+    e->key =
+        NULL; /* its slot stays taken until the next rebuild, so that probing goes on past it */
     map->live--;
     return former;
 }
 
-size_t outr_map_count(const outr_map *map)
-{
+size_t outr_map_count(const outr_map *map) {
     return map->live;
 }
 
-bool outr_map_next(const outr_map *map, size_t *cursor, outr_str *key, void **value)
-{
+bool outr_map_next(const outr_map *map, size_t *cursor, outr_str *key, void **value) {
     while (*cursor < map->used) {
         const entry *e = &map->entries[(*cursor)++];
         if (!e->key)
@@ -122,8 +115,7 @@ bool outr_map_next(const outr_map *map, size_t *cursor, outr_str *key, void **va
     return false;
 }
 
-const outr_kv *outr_kvs_find(outr_kvs kvs, const char *key)
-{
+const outr_kv *outr_kvs_find(outr_kvs kvs, const char *key) {
     for (size_t i = 0; i < kvs.count; i++) {
         if (outr_str_iis(kvs.items[i].key, key))
             return &kvs.items[i];
@@ -131,8 +123,7 @@ const outr_kv *outr_kvs_find(outr_kvs kvs, const char *key)
     return NULL;
 }
 
-const outr_kv *outr_kvs_find_exact(outr_kvs kvs, outr_str key)
-{
+const outr_kv *outr_kvs_find_exact(outr_kvs kvs, outr_str key) {
     for (size_t i = 0; i < kvs.count; i++) {
         if (outr_str_eq(kvs.items[i].key, key))
             return &kvs.items[i];

@@ -8,19 +8,22 @@
 #define OTHER              "other"
 #define RECENT             64 /* a power of two */
 
-static const double latency_ms[] = {0.1, 0.25, 0.5, 1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 30, 40, 50, 65, 80, 100, 130,
-                                    160, 200, 250, 300, 400, 500, 650, 800, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
-static const double sizes[] = {1 << 10, 2 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20,
-                               16 << 20, 64 << 20, 256 << 20, 1 << 30, 4294967296.0};
+static const double latency_ms[] = {0.1,  0.25, 0.5,  1,     2,     3,     4,     5,   6,   8,
+                                    10,   13,   16,   20,    25,    30,    40,    50,  65,  80,
+                                    100,  130,  160,  200,   250,   300,   400,   500, 650, 800,
+                                    1000, 2000, 5000, 10000, 20000, 50000, 100000};
+static const double sizes[] = {1 << 10,   2 << 10, 4 << 10,     16 << 10, 64 << 10,
+                               256 << 10, 1 << 20, 4 << 20,     16 << 20, 64 << 20,
+                               256 << 20, 1 << 30, 4294967296.0};
 static const double ratios[] = {0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1, 1.5, 2};
 
 struct outr_metric_series {
     const outr_metric_desc *desc;
     outr_str values[OUTR_METRIC_LABELS_MAX]; /* owned */
     size_t value_count;
-    double value;            /* counter, gauge; histogram: sum. One writer */
+    double value; /* counter, gauge; histogram: sum. One writer */
     const double *bounds;
-    uint64_t *buckets;       /* per bound, and one for +Inf; not cumulative */
+    uint64_t *buckets; /* per bound, and one for +Inf; not cumulative */
     size_t bound_count;
 };
 
@@ -52,11 +55,11 @@ struct outr_metrics {
 /* Where counting goes when metrics are off. */
 static outr_metric_series nowhere;
 
-outr_metrics *outr_metrics_new(const outr_metrics_options *options)
-{
+outr_metrics *outr_metrics_new(const outr_metrics_options *options) {
     outr_metrics *m = outr_alloc(sizeof *m);
     const double *bounds = options->latency_bucket_count ? options->latency_buckets_ms : latency_ms;
-    m->latency_count = options->latency_bucket_count ? options->latency_bucket_count : OUTR_LEN(latency_ms);
+    m->latency_count =
+        options->latency_bucket_count ? options->latency_bucket_count : OUTR_LEN(latency_ms);
     m->latency = outr_alloc(m->latency_count * sizeof *m->latency);
     memcpy(m->latency, bounds, m->latency_count * sizeof *m->latency);
     m->app_id = outr_str_dup(options->app_id);
@@ -71,16 +74,14 @@ outr_metrics *outr_metrics_new(const outr_metrics_options *options)
     return m;
 }
 
-static void free_series(outr_metric_series *s)
-{
+static void free_series(outr_metric_series *s) {
     for (size_t i = 0; i < s->value_count; i++)
         free((void *)s->values[i].p);
     free(s->buckets);
     free(s);
 }
 
-static void free_family(family *f)
-{
+static void free_family(family *f) {
     void *item;
     for (size_t at = 0; outr_map_next(f->series, &at, NULL, &item);)
         free_series(item);
@@ -90,8 +91,7 @@ static void free_family(family *f)
     free(f);
 }
 
-void outr_metrics_free(outr_metrics *m)
-{
+void outr_metrics_free(outr_metrics *m) {
     if (!m)
         return;
     for (size_t i = 0; i < m->shard_count; i++) {
@@ -107,21 +107,18 @@ void outr_metrics_free(outr_metrics *m)
     free(m);
 }
 
-outr_metric_shard *outr_metrics_shard(outr_metrics *metrics, size_t index)
-{
+outr_metric_shard *outr_metrics_shard(outr_metrics *metrics, size_t index) {
     return &metrics->shards[index];
 }
 
-static size_t label_count(const outr_metric_desc *desc)
-{
+static size_t label_count(const outr_metric_desc *desc) {
     size_t n = 0;
     while (n < OUTR_METRIC_LABELS_MAX && desc->labels[n])
         n++;
     return n;
 }
 
-static family *find_family(outr_metric_shard *shard, const outr_metric_desc *desc)
-{
+static family *find_family(outr_metric_shard *shard, const outr_metric_desc *desc) {
     outr_str name = outr_str_from(desc->name);
     family *f = outr_map_get(shard->families, name);
     if (f)
@@ -134,8 +131,7 @@ static family *find_family(outr_metric_shard *shard, const outr_metric_desc *des
 }
 
 /* The value, or "other" when this label of this family has had its share of distinct ones. */
-static outr_str bounded(family *f, size_t label, outr_str value, size_t max)
-{
+static outr_str bounded(family *f, size_t label, outr_str value, size_t max) {
     if (!f->seen[label])
         f->seen[label] = outr_map_new();
     if (outr_map_get(f->seen[label], value))
@@ -146,8 +142,7 @@ static outr_str bounded(family *f, size_t label, outr_str value, size_t max)
     return value;
 }
 
-static void choose_bounds(const outr_metrics *m, outr_metric_series *s)
-{
+static void choose_bounds(const outr_metrics *m, outr_metric_series *s) {
     switch (s->desc->buckets) {
     case OUTR_BUCKETS_LATENCY_MS:
         s->bounds = m->latency;
@@ -166,16 +161,15 @@ static void choose_bounds(const outr_metrics *m, outr_metric_series *s)
 }
 
 /* Label values joined with a byte that UTF-8 never has. */
-static void join(outr_buf *key, const outr_str *values, size_t count)
-{
+static void join(outr_buf *key, const outr_str *values, size_t count) {
     for (size_t i = 0; i < count; i++) {
         outr_buf_str(key, values[i]);
         outr_buf_char(key, (char)0xff);
     }
 }
 
-static outr_metric_series *get_locked(outr_metric_shard *shard, const outr_metric_desc *desc, const outr_str *values)
-{
+static outr_metric_series *get_locked(outr_metric_shard *shard, const outr_metric_desc *desc,
+                                      const outr_str *values) {
     size_t count = label_count(desc);
     family *f = find_family(shard, desc);
     outr_str kept[OUTR_METRIC_LABELS_MAX];
@@ -202,18 +196,19 @@ static outr_metric_series *get_locked(outr_metric_shard *shard, const outr_metri
     return s;
 }
 
-/* Cheap rather than good: families differ in their address, labels mostly in length and last byte. */
-static outr_metric_series **recent_slot(outr_metric_shard *shard, const outr_metric_desc *desc, const outr_str *values,
-                                        size_t count)
-{
+/* Cheap rather than good: families differ in their address, labels mostly in length and last byte.
+ * */
+static outr_metric_series **recent_slot(outr_metric_shard *shard, const outr_metric_desc *desc,
+                                        const outr_str *values, size_t count) {
     size_t hash = (uintptr_t)desc / sizeof *desc;
     for (size_t i = 0; i < count; i++)
-        hash = hash * 31 + values[i].n + (values[i].n ? (unsigned char)values[i].p[values[i].n - 1] : 0);
+        hash = hash * 31 + values[i].n +
+               (values[i].n ? (unsigned char)values[i].p[values[i].n - 1] : 0);
     return &shard->recent[hash & (RECENT - 1)];
 }
 
-static bool is_same(const outr_metric_series *s, const outr_metric_desc *desc, const outr_str *values)
-{
+static bool is_same(const outr_metric_series *s, const outr_metric_desc *desc,
+                    const outr_str *values) {
     if (!s || s->desc != desc)
         return false;
     for (size_t i = 0; i < s->value_count; i++) {
@@ -223,8 +218,8 @@ static bool is_same(const outr_metric_series *s, const outr_metric_desc *desc, c
     return true;
 }
 
-outr_metric_series *outr_metric_series_get(outr_metric_shard *shard, const outr_metric_desc *desc, const outr_str *values)
-{
+outr_metric_series *outr_metric_series_get(outr_metric_shard *shard, const outr_metric_desc *desc,
+                                           const outr_str *values) {
     if (!shard)
         return &nowhere;
     outr_metric_series **recent = recent_slot(shard, desc, values, label_count(desc));
@@ -237,28 +232,24 @@ outr_metric_series *outr_metric_series_get(outr_metric_shard *shard, const outr_
 }
 
 /* One writer per shard: load, add, store, all relaxed; a scrape reads a value a moment old. */
-static void add(double *to, double n)
-{
+static void add(double *to, double n) {
     double value, sum;
     __atomic_load(to, &value, __ATOMIC_RELAXED);
     sum = value + n;
     __atomic_store(to, &sum, __ATOMIC_RELAXED);
 }
 
-void outr_metric_add(outr_metric_series *s, double n)
-{
+void outr_metric_add(outr_metric_series *s, double n) {
     if (s != &nowhere)
         add(&s->value, n);
 }
 
-void outr_metric_set(outr_metric_series *s, double value)
-{
+void outr_metric_set(outr_metric_series *s, double value) {
     if (s != &nowhere)
         __atomic_store(&s->value, &value, __ATOMIC_RELAXED);
 }
 
-void outr_metric_observe(outr_metric_series *s, double value)
-{
+void outr_metric_observe(outr_metric_series *s, double value) {
     if (s == &nowhere)
         return;
     size_t low = 0, high = s->bound_count;
@@ -274,8 +265,8 @@ void outr_metric_observe(outr_metric_series *s, double value)
     add(&s->value, value);
 }
 
-void outr_metric_count(outr_metric_shard *shard, const outr_metric_desc *desc, const outr_str *values, double n)
-{
+void outr_metric_count(outr_metric_shard *shard, const outr_metric_desc *desc,
+                       const outr_str *values, double n) {
     outr_metric_series *s = outr_metric_series_get(shard, desc, values);
     if (desc->kind == OUTR_HISTOGRAM)
         outr_metric_observe(s, n);
@@ -283,7 +274,7 @@ void outr_metric_count(outr_metric_shard *shard, const outr_metric_desc *desc, c
         outr_metric_add(s, n);
 }
 
-/* ---- scrape ----------------------------------------------------------------------------------- */
+/* ---- scrape ---------------------------------------------------------------------------------- */
 
 /* What the shards have of one series, added up. */
 typedef struct sum {
@@ -292,8 +283,7 @@ typedef struct sum {
     uint64_t *buckets;
 } sum;
 
-static void add_series(outr_map *sums, outr_str key, const outr_metric_series *s)
-{
+static void add_series(outr_map *sums, outr_str key, const outr_metric_series *s) {
     sum *total = outr_map_get(sums, key);
     double value;
     if (!total) {
@@ -308,8 +298,7 @@ static void add_series(outr_map *sums, outr_str key, const outr_metric_series *s
         total->buckets[i] += __atomic_load_n(&s->buckets[i], __ATOMIC_RELAXED);
 }
 
-static void write_value(outr_buf *out, outr_str value)
-{
+static void write_value(outr_buf *out, outr_str value) {
     outr_buf_char(out, '"');
     for (size_t i = 0; i < value.n; i++) {
         if (value.p[i] == '\n')
@@ -327,13 +316,12 @@ typedef struct label {
     outr_str value;
 } label;
 
-static int by_name(const void *a, const void *b)
-{
+static int by_name(const void *a, const void *b) {
     return strcmp(((const label *)a)->name, ((const label *)b)->name);
 }
 
-static void write_labels(outr_buf *out, const outr_metrics *m, const outr_metric_series *s, const char *le)
-{
+static void write_labels(outr_buf *out, const outr_metrics *m, const outr_metric_series *s,
+                         const char *le) {
     label labels[OUTR_METRIC_LABELS_MAX + 2];
     size_t n = 0;
     labels[n++] = (label){"app_id", outr_str_from(m->app_id)};
@@ -349,8 +337,7 @@ static void write_labels(outr_buf *out, const outr_metrics *m, const outr_metric
     outr_buf_char(out, '}');
 }
 
-static void write_histogram(outr_buf *out, const outr_metrics *m, const sum *total)
-{
+static void write_histogram(outr_buf *out, const outr_metrics *m, const sum *total) {
     const outr_metric_series *s = total->any;
     uint64_t count = 0;
     for (size_t i = 0; i <= s->bound_count; i++) {
@@ -369,11 +356,12 @@ static void write_histogram(outr_buf *out, const outr_metrics *m, const sum *tot
     outr_buf_printf(out, " %llu\n", (unsigned long long)count);
 }
 
-static void write_family(outr_buf *out, const outr_metrics *m, const outr_metric_desc *desc, outr_map *sums)
-{
+static void write_family(outr_buf *out, const outr_metrics *m, const outr_metric_desc *desc,
+                         outr_map *sums) {
     static const char *const kinds[] = {"counter", "gauge", "histogram"};
     void *item;
-    outr_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", desc->name, desc->help, desc->name, kinds[desc->kind]);
+    outr_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", desc->name, desc->help, desc->name,
+                    kinds[desc->kind]);
     for (size_t at = 0; outr_map_next(sums, &at, NULL, &item);) {
         const sum *total = item;
         if (desc->kind == OUTR_HISTOGRAM) {
@@ -386,8 +374,7 @@ static void write_family(outr_buf *out, const outr_metrics *m, const outr_metric
     }
 }
 
-static void add_shard(outr_map *all, outr_metric_shard *shard)
-{
+static void add_shard(outr_map *all, outr_metric_shard *shard) {
     outr_str name, key;
     void *item, *series;
     pthread_mutex_lock(&shard->lock);
@@ -404,8 +391,7 @@ static void add_shard(outr_map *all, outr_metric_shard *shard)
     pthread_mutex_unlock(&shard->lock);
 }
 
-void outr_metrics_write(outr_metrics *m, outr_buf *out)
-{
+void outr_metrics_write(outr_metrics *m, outr_buf *out) {
     outr_map *all = outr_map_new();
     void *item, *total;
     for (size_t i = 0; i < m->shard_count; i++)

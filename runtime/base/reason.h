@@ -113,7 +113,7 @@
     X(MALFORMED_REQUEST_DATA, "ERR_MALFORMED_REQUEST_DATA", 500, INTERNAL, "", "common") \
     X(MALFORMED_RESPONSE, "ERR_MALFORMED_RESPONSE", 500, INTERNAL, "", "common") \
     X(ERROR, "ERROR", 500, UNKNOWN, "ERROR", "common") \
-    X(MALFORMED_REQUEST_INTERNAL, "ERR_MALFORMED_REQUEST", 400, INTERNAL, "", "common") \
+    X(MALFORMED_REQUEST_INTERNAL, "ERR_MALFORMED_REQUEST", 400, INTERNAL, "", "common")
 
 /* clang-format on */
 
@@ -122,15 +122,15 @@ typedef enum outr_reason {
 #define X(name, code, http, grpc, rich, category) OUTR_REASON_##name,
     OUTR_REASONS(X)
 #undef X
-    OUTR_REASON_COUNT
+        OUTR_REASON_COUNT
 } outr_reason;
 
 typedef struct outr_reason_info {
     const char *name;       /* "PUBSUB_NOT_FOUND" */
     const char *error_code; /* "ERR_PUBSUB_NOT_FOUND" */
     int http_status;
-    int grpc_status;        /* an outr_code */
-    const char *rich;       /* reason of ErrorInfo, or "" */
+    int grpc_status;  /* an outr_code */
+    const char *rich; /* reason of ErrorInfo, or "" */
     const char *category;
 } outr_reason_info;
 

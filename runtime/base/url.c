@@ -1,7 +1,6 @@
 #include "base/url.h"
 
-static bool parse_port(outr_str text, uint16_t *port)
-{
+static bool parse_port(outr_str text, uint16_t *port) {
     uint64_t value;
     if (!outr_str_to_u64(text, UINT16_MAX, &value))
         return false;
@@ -9,14 +8,14 @@ static bool parse_port(outr_str text, uint16_t *port)
     return true;
 }
 
-outr_code outr_hostport_parse(outr_str text, outr_str *host, uint16_t *port, outr_err *err)
-{
+outr_code outr_hostport_parse(outr_str text, outr_str *host, uint16_t *port, outr_err *err) {
     outr_str rest;
     *port = 0;
     if (text.n && text.p[0] == '[') {
         rest = outr_str_cut(outr_str_skip(text, 1), ']', host);
         if (!rest.p || (rest.n && rest.p[0] != ':'))
-            return outr_fail(err, OUTR_INVALID_ARGUMENT, "\"" OUTR_FMT "\" is not host:port", OUTR_ARG(text));
+            return outr_fail(err, OUTR_INVALID_ARGUMENT, "\"" OUTR_FMT "\" is not host:port",
+                             OUTR_ARG(text));
         rest = outr_str_skip(rest, 1);
     } else {
         rest = outr_str_cut(text, ':', host);
@@ -26,16 +25,17 @@ outr_code outr_hostport_parse(outr_str text, outr_str *host, uint16_t *port, out
         }
     }
     if (rest.n && !parse_port(rest, port))
-        return outr_fail(err, OUTR_INVALID_ARGUMENT, "\"" OUTR_FMT "\" is not a port", OUTR_ARG(rest));
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "\"" OUTR_FMT "\" is not a port",
+                         OUTR_ARG(rest));
     return OUTR_OK;
 }
 
-outr_code outr_url_parse(outr_url *out, outr_str text, outr_err *err)
-{
+outr_code outr_url_parse(outr_url *out, outr_str text, outr_err *err) {
     outr_url url = {0};
     ptrdiff_t colon = outr_str_search(text, OUTR_STR("://"));
     if (colon <= 0)
-        return outr_fail(err, OUTR_INVALID_ARGUMENT, "\"" OUTR_FMT "\" is not an absolute URL", OUTR_ARG(text));
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "\"" OUTR_FMT "\" is not an absolute URL",
+                         OUTR_ARG(text));
     url.scheme = outr_str_head(text, (size_t)colon);
     outr_str rest = outr_str_skip(text, (size_t)colon + 3), authority = rest;
     for (size_t i = 0; i < rest.n; i++) {
@@ -54,7 +54,8 @@ outr_code outr_url_parse(outr_url *out, outr_str text, outr_err *err)
     if (rc)
         return rc;
     if (url.host.n == 0)
-        return outr_fail(err, OUTR_INVALID_ARGUMENT, "\"" OUTR_FMT "\" names no host", OUTR_ARG(text));
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "\"" OUTR_FMT "\" names no host",
+                         OUTR_ARG(text));
     outr_str_cut(rest, '#', &rest);
     url.query = outr_str_cut(rest, '?', &url.path);
     *out = url;
@@ -62,8 +63,7 @@ outr_code outr_url_parse(outr_url *out, outr_str text, outr_err *err)
 }
 
 /* True when cleaning would change nothing: no empty, "." or ".." segment. */
-static bool is_clean(outr_str path)
-{
+static bool is_clean(outr_str path) {
     size_t start = 0;
     if (path.n == 0 || path.p[0] != '/')
         return false;
@@ -79,8 +79,7 @@ static bool is_clean(outr_str path)
     return true;
 }
 
-outr_str outr_path_clean(outr_arena *arena, outr_str path)
-{
+outr_str outr_path_clean(outr_arena *arena, outr_str path) {
     if (is_clean(path))
         return path;
     char *out = outr_arena_alloc(arena, path.n + 2);
@@ -105,8 +104,7 @@ outr_str outr_path_clean(outr_arena *arena, outr_str path)
     return outr_str_of(out, n);
 }
 
-bool outr_query_next(outr_str *query, outr_str *key, outr_str *value)
-{
+bool outr_query_next(outr_str *query, outr_str *key, outr_str *value) {
     while (query->p && query->n) {
         outr_str pair;
         *query = outr_str_cut(*query, '&', &pair);

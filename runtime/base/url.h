@@ -1,4 +1,5 @@
-/* url - taking apart absolute URLs and request targets; cleaning paths. RFC 3986, Go's path.Clean. */
+/* url - taking apart absolute URLs and request targets; cleaning paths. RFC 3986, Go's path.Clean.
+ * */
 #ifndef OUTR_BASE_URL_H
 #define OUTR_BASE_URL_H
 
@@ -7,15 +8,15 @@
 #include "base/str.h"
 
 typedef struct outr_url {
-    outr_str scheme;   /* lower case as given */
+    outr_str scheme; /* lower case as given */
     outr_str userinfo;
-    outr_str host;     /* without the brackets of IPv6 */
-    uint16_t port;     /* 0: none given */
-    outr_str path;     /* as given, still encoded; may be empty */
-    outr_str query;    /* without "?" */
+    outr_str host;  /* without the brackets of IPv6 */
+    uint16_t port;  /* 0: none given */
+    outr_str path;  /* as given, still encoded; may be empty */
+    outr_str query; /* without "?" */
 } outr_url;
 
-outr_code outr_url_parse(outr_url *out, outr_str text, outr_err *err);   /* parts borrow from text */
+outr_code outr_url_parse(outr_url *out, outr_str text, outr_err *err); /* parts borrow from text */
 /* "host:port", "[v6]:port", ":port", "host"; port 0 when none. */
 outr_code outr_hostport_parse(outr_str text, outr_str *host, uint16_t *port, outr_err *err);
 /* Go's path.Clean for a rooted path: "//", ".", ".." resolved, a trailing slash kept. Copies only

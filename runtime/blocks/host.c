@@ -3,22 +3,22 @@
 typedef struct instance {
     outr_component pub;
     outr_host *host;
-    uint32_t refs;              /* atomic: tables that hold it */
-    outr_snapshot *snapshot;    /* keeps spec alive */
+    uint32_t refs;           /* atomic: tables that hold it */
+    outr_snapshot *snapshot; /* keeps spec alive */
     outr_message gone;
     outr_op op;
 } instance;
 
 /* What is open, immutable; shared by the loops' views. */
 typedef struct table {
-    uint32_t refs;              /* atomic */
+    uint32_t refs; /* atomic */
     size_t count;
     instance *items[];
 } table;
 
 struct outr_view {
     table *table;
-    uint32_t refs;              /* of its loop only */
+    uint32_t refs; /* of its loop only */
 };
 
 typedef struct host_loop {
@@ -32,7 +32,7 @@ typedef struct host_loop {
 struct outr_host {
     outr_host_options o;
     host_loop *loops;
-    table *table;               /* the main loop's idea of the present */
+    table *table; /* the main loop's idea of the present */
     size_t open_count, pending_swaps;
     void (*changed)(void *ctx);
     void *changed_ctx;
@@ -62,24 +62,28 @@ typedef struct opening {
     instance *instance;
     outr_arena *arena;
     outr_kv *metadata;
-    size_t at;                  /* setting whose secret is being read */
+    size_t at; /* setting whose secret is being read */
     outr_secret_get secret;
     outr_op op;
 } opening;
 
-static const outr_metric_desc loaded = {"dapr_runtime_component_loaded", "component resources accepted", OUTR_COUNTER, 0, {NULL}};
-static const outr_metric_desc init_total = {"dapr_runtime_component_init_total", "components started", OUTR_COUNTER, 0, {"component"}};
-static const outr_metric_desc init_fail = {"dapr_runtime_component_init_fail_total", "components that failed to start", OUTR_COUNTER, 0, {"component", "reason", "componentName"}};
+static const outr_metric_desc loaded = {
+    "dapr_runtime_component_loaded", "component resources accepted", OUTR_COUNTER, 0, {NULL}};
+static const outr_metric_desc init_total = {
+    "dapr_runtime_component_init_total", "components started", OUTR_COUNTER, 0, {"component"}};
+static const outr_metric_desc init_fail = {"dapr_runtime_component_init_fail_total",
+                                           "components that failed to start",
+                                           OUTR_COUNTER,
+                                           0,
+                                           {"component", "reason", "componentName"}};
 
-static outr_loop *main_loop(const outr_host *host)
-{
+static outr_loop *main_loop(const outr_host *host) {
     return host->o.loops[0];
 }
 
-/* ---- closing what nobody holds ------------------------------------------------------------------- */
+/* ---- closing what nobody holds --------------------------------------------------------------- */
 
-static void check_closed(outr_host *host)
-{
+static void check_closed(outr_host *host) {
     outr_op *op = host->closing;
     if (!op || host->open_count > 0 || host->pending_swaps > 0)
         return;
@@ -87,12 +91,12 @@ static void check_closed(outr_host *host)
     outr_op_finish(op);
 }
 
-static void on_closed(outr_op *op)
-{
+static void on_closed(outr_op *op) {
     instance *i = OUTR_CONTAINER(op, instance, op);
     outr_host *host = i->host;
     if (op->err.code)
-        OUTR_LOG(host->o.log, WARN, "component did not close cleanly", OUTR_S("component", i->pub.spec->base.name), OUTR_ERR(&op->err));
+        OUTR_LOG(host->o.log, WARN, "component did not close cleanly",
+                 OUTR_S("component", i->pub.spec->base.name), OUTR_ERR(&op->err));
     outr_snapshot_unref(i->snapshot);
     free((void *)i->pub.metadata.items);
     free(i);
@@ -100,8 +104,7 @@ static void on_closed(outr_op *op)
     check_closed(host);
 }
 
-static void on_gone(outr_message *message, outr_loop *loop)
-{
+static void on_gone(outr_message *message, outr_loop *loop) {
     instance *i = OUTR_CONTAINER(message, instance, gone);
     outr_op_init(&i->op, loop, NULL, 0, on_closed);
     switch (i->pub.kind) {
@@ -119,16 +122,14 @@ static void on_gone(outr_message *message, outr_loop *loop)
     }
 }
 
-static void unref_instance(instance *i)
-{
+static void unref_instance(instance *i) {
     if (__atomic_sub_fetch(&i->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     i->gone.run = on_gone;
     outr_loop_post(main_loop(i->host), &i->gone);
 }
 
-static void unref_table(table *t)
-{
+static void unref_table(table *t) {
     if (!t || __atomic_sub_fetch(&t->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     for (size_t i = 0; i < t->count; i++)
@@ -136,14 +137,12 @@ static void unref_table(table *t)
     free(t);
 }
 
-static table *ref_table(table *t)
-{
+static table *ref_table(table *t) {
     __atomic_fetch_add(&t->refs, 1, __ATOMIC_RELAXED);
     return t;
 }
 
-static table *new_table(instance *const *items, size_t count)
-{
+static table *new_table(instance *const *items, size_t count) {
     table *t = outr_alloc(sizeof *t + count * sizeof *t->items);
     t->refs = 1;
     t->count = count;
@@ -154,33 +153,29 @@ static table *new_table(instance *const *items, size_t count)
     return t;
 }
 
-/* ---- views --------------------------------------------------------------------------------------- */
+/* ---- views ----------------------------------------------------------------------------------- */
 
-outr_view *outr_host_pin(outr_host *host, const outr_loop *loop)
-{
+outr_view *outr_host_pin(outr_host *host, const outr_loop *loop) {
     outr_view *view = host->loops[outr_loop_index(loop)].view;
     view->refs++;
     return view;
 }
 
-void outr_view_unpin(outr_view *view)
-{
+void outr_view_unpin(outr_view *view) {
     if (!view || --view->refs > 0)
         return;
     unref_table(view->table);
     free(view);
 }
 
-static outr_view *new_view(table *t)
-{
+static outr_view *new_view(table *t) {
     outr_view *view = outr_alloc(sizeof *view);
     view->table = ref_table(t);
     view->refs = 1;
     return view;
 }
 
-static void on_swapped(outr_message *message, outr_loop *loop OUTR_UNUSED)
-{
+static void on_swapped(outr_message *message, outr_loop *loop OUTR_UNUSED) {
     host_loop *hl = OUTR_CONTAINER(message, host_loop, message);
     outr_host *host = hl->host;
     if (--host->pending_swaps > 0)
@@ -203,8 +198,7 @@ static void on_swapped(outr_message *message, outr_loop *loop OUTR_UNUSED)
     check_closed(host);
 }
 
-static void on_swap(outr_message *message, outr_loop *loop OUTR_UNUSED)
-{
+static void on_swap(outr_message *message, outr_loop *loop OUTR_UNUSED) {
     host_loop *hl = OUTR_CONTAINER(message, host_loop, message);
     outr_view *before = hl->view;
     hl->view = new_view(hl->next);
@@ -214,8 +208,7 @@ static void on_swap(outr_message *message, outr_loop *loop OUTR_UNUSED)
     outr_loop_post(main_loop(hl->host), message);
 }
 
-static void swap_views(outr_host *host, table *own_table)
-{
+static void swap_views(outr_host *host, table *own_table) {
     unref_table(host->table);
     host->table = own_table;
     host->pending_swaps = host->o.loop_count;
@@ -227,8 +220,7 @@ static void swap_views(outr_host *host, table *own_table)
     }
 }
 
-const outr_component *outr_view_find(const outr_view *view, int kind, outr_str name)
-{
+const outr_component *outr_view_find(const outr_view *view, int kind, outr_str name) {
     for (size_t i = 0; i < view->table->count; i++) {
         const outr_component *c = &view->table->items[i]->pub;
         if ((int)c->kind == kind && outr_str_eq(c->spec->base.name, name))
@@ -237,25 +229,22 @@ const outr_component *outr_view_find(const outr_view *view, int kind, outr_str n
     return NULL;
 }
 
-size_t outr_view_count(const outr_view *view, int kind)
-{
+size_t outr_view_count(const outr_view *view, int kind) {
     size_t n = 0;
     for (size_t i = 0; i < view->table->count; i++)
         n += (int)view->table->items[i]->pub.kind == kind;
     return n;
 }
 
-const outr_component *outr_view_at(const outr_view *view, size_t index)
-{
+const outr_component *outr_view_at(const outr_view *view, size_t index) {
     return index < view->table->count ? &view->table->items[index]->pub : NULL;
 }
 
-/* ---- opening one ---------------------------------------------------------------------------------- */
+/* ---- opening one ----------------------------------------------------------------------------- */
 
 static void finish_phase(job *j);
 
-static void count_failure(const opening *o, const char *reason)
-{
+static void count_failure(const opening *o, const char *reason) {
     const outr_component_spec *s = o->spec;
     outr_str category;
     outr_str_cut(s->type, '.', &category);
@@ -263,14 +252,14 @@ static void count_failure(const opening *o, const char *reason)
     outr_metric_count(outr_loop_metrics(main_loop(o->job->host)), &init_fail, labels, 1);
 }
 
-static void end_opening(opening *o, outr_err *err, const char *reason)
-{
+static void end_opening(opening *o, outr_err *err, const char *reason) {
     job *j = o->job;
     outr_host *host = j->host;
     const outr_component_spec *s = o->spec;
     if (err) {
-        outr_wrap(err, "component " OUTR_FMT " (" OUTR_FMT "/" OUTR_FMT ", " OUTR_FMT ":%d)", OUTR_ARG(s->base.name), OUTR_ARG(s->type),
-                  OUTR_ARG(s->version), OUTR_ARG(s->base.file), s->base.line);
+        outr_wrap(err, "component " OUTR_FMT " (" OUTR_FMT "/" OUTR_FMT ", " OUTR_FMT ":%d)",
+                  OUTR_ARG(s->base.name), OUTR_ARG(s->type), OUTR_ARG(s->version),
+                  OUTR_ARG(s->base.file), s->base.line);
         count_failure(o, reason);
         if (s->ignore_errors)
             OUTR_LOG(host->o.log, WARN, "component failed to start and is left out", OUTR_ERR(err));
@@ -282,7 +271,8 @@ static void end_opening(opening *o, outr_err *err, const char *reason)
         outr_str category;
         outr_str_cut(s->type, '.', &category);
         outr_metric_count(outr_loop_metrics(main_loop(host)), &init_total, &category, 1);
-        OUTR_LOG(host->o.log, INFO, "component loaded", OUTR_S("component", s->base.name), OUTR_S("component_type", s->type));
+        OUTR_LOG(host->o.log, INFO, "component loaded", OUTR_S("component", s->base.name),
+                 OUTR_S("component_type", s->type));
         o->instance->snapshot = outr_snapshot_ref(j->snapshot);
         j->opened[j->opened_count++] = o->instance;
         host->open_count++;
@@ -293,14 +283,17 @@ static void end_opening(opening *o, outr_err *err, const char *reason)
         finish_phase(j);
 }
 
-static void fill_state(outr_component *c)
-{
+static void fill_state(outr_component *c) {
     static const struct {
         unsigned bit;
         const char *name;
     } names[] = {
-        {OUTR_STATE_ETAG, "ETAG"}, {OUTR_STATE_TRANSACTIONAL, "TRANSACTIONAL"}, {OUTR_STATE_QUERY, "QUERY_API"}, {OUTR_STATE_TTL, "TTL"},
-        {OUTR_STATE_DELETE_PREFIX, "DELETE_WITH_PREFIX"}, {OUTR_STATE_KEYS_LIKE, "KEYS_LIKE"},
+        {OUTR_STATE_ETAG, "ETAG"},
+        {OUTR_STATE_TRANSACTIONAL, "TRANSACTIONAL"},
+        {OUTR_STATE_QUERY, "QUERY_API"},
+        {OUTR_STATE_TTL, "TTL"},
+        {OUTR_STATE_DELETE_PREFIX, "DELETE_WITH_PREFIX"},
+        {OUTR_STATE_KEYS_LIKE, "KEYS_LIKE"},
         {OUTR_STATE_ETAG | OUTR_STATE_TRANSACTIONAL, "ACTOR"},
     };
     unsigned features = c->state->backend->features(c->state);
@@ -311,57 +304,73 @@ static void fill_state(outr_component *c)
     }
 }
 
-static void on_open(outr_op *op)
-{
+static void on_open(outr_op *op) {
     opening *o = OUTR_CONTAINER(op, opening, op);
     outr_component *c = &o->instance->pub;
     if (op->err.code) {
         outr_err err = op->err;
         if (err.code == OUTR_DEADLINE_EXCEEDED)
-            outr_fail(&err, OUTR_DEADLINE_EXCEEDED, "init timeout exceeded after %llu ms", (unsigned long long)(o->spec->init_timeout_ns / OUTR_MS));
+            outr_fail(&err, OUTR_DEADLINE_EXCEEDED, "init timeout exceeded after %llu ms",
+                      (unsigned long long)(o->spec->init_timeout_ns / OUTR_MS));
         end_opening(o, &err, "init");
         return;
     }
     if (c->kind == OUTR_KIND_STATE)
         fill_state(c);
-    if (c->kind == OUTR_KIND_SECRETS && (c->secrets->backend->features(c->secrets) & OUTR_SECRET_MULTIPLE))
+    if (c->kind == OUTR_KIND_SECRETS &&
+        (c->secrets->backend->features(c->secrets) & OUTR_SECRET_MULTIPLE))
         c->capabilities[0] = "MULTIPLE_KEY_VALUES_PER_SECRET";
     end_opening(o, NULL, NULL);
 }
 
 /* What a store would quietly leave undone must not start. */
-static outr_code refuse_unsupported(outr_kvs metadata, outr_err *err)
-{
-    static const char *const names[] = {"primaryEncryptionKey", "secondaryEncryptionKey", "outboxPublishPubsub", "outboxPublishTopic"};
+static outr_code refuse_unsupported(outr_kvs metadata, outr_err *err) {
+    static const char *const names[] = {"primaryEncryptionKey", "secondaryEncryptionKey",
+                                        "outboxPublishPubsub", "outboxPublishTopic"};
     for (size_t i = 0; i < OUTR_LEN(names); i++) {
         if (outr_kvs_find(metadata, names[i]))
-            return outr_fail(err, OUTR_UNIMPLEMENTED, "metadata %s is not in this version", names[i]);
+            return outr_fail(err, OUTR_UNIMPLEMENTED, "metadata %s is not in this version",
+                             names[i]);
     }
     return OUTR_OK;
 }
 
-static void warn_unknown(const opening *o, const outr_backend *b, outr_kvs metadata, const char *const *also)
-{
+static void warn_unknown(const opening *o, const outr_backend *b, outr_kvs metadata,
+                         const char *const *also) {
     for (size_t i = 0; i < metadata.count; i++) {
         bool is_known = outr_bind_is_known(b->rows, b->row_count, metadata.items[i].key);
         for (const char *const *name = also; *name && !is_known; name++)
             is_known = outr_str_iis(metadata.items[i].key, *name);
         if (!is_known)
-            OUTR_LOG(o->job->host->o.log, WARN, "component metadata is not known and has no effect", OUTR_S("component", o->spec->base.name),
+            OUTR_LOG(o->job->host->o.log, WARN, "component metadata is not known and has no effect",
+                     OUTR_S("component", o->spec->base.name),
                      OUTR_S("metadata", metadata.items[i].key));
     }
 }
 
-static outr_code create(opening *o, outr_err *err)
-{
-    static const char *const for_state[] = {"keyPrefix", "actorStateStore", NULL}, *const nothing[] = {NULL};
-    static const char *const for_pubsub[] = {"consumerID", "publishingScopes", "subscriptionScopes", "allowedTopics", "protectedTopics", "maxConcurrency", NULL};
+static outr_code create(opening *o, outr_err *err) {
+    static const char *const for_state[] = {"keyPrefix", "actorStateStore", NULL},
+                             *const nothing[] = {NULL};
+    static const char *const for_pubsub[] = {"consumerID",
+                                             "publishingScopes",
+                                             "subscriptionScopes",
+                                             "allowedTopics",
+                                             "protectedTopics",
+                                             "maxConcurrency",
+                                             NULL};
     outr_host *host = o->job->host;
     const outr_component_spec *s = o->spec;
     outr_component *c = &o->instance->pub;
     const outr_component_init init = {
-        .name = s->base.name, .type = s->type, .version = s->version, .app_id = host->o.settings->app_id, .namespace_ = host->o.settings->namespace_,
-        .run_dir = host->o.run_dir, .metadata = c->metadata, .loop = main_loop(host), .log = host->o.log,
+        .name = s->base.name,
+        .type = s->type,
+        .version = s->version,
+        .app_id = host->o.settings->app_id,
+        .namespace_ = host->o.settings->namespace_,
+        .run_dir = host->o.run_dir,
+        .metadata = c->metadata,
+        .loop = main_loop(host),
+        .log = host->o.log,
     };
     const outr_state_backend *state = outr_registry_state(s->type, s->version);
     const outr_pubsub_backend *pubsub = outr_registry_pubsub(s->type, s->version);
@@ -382,12 +391,13 @@ static outr_code create(opening *o, outr_err *err)
         warn_unknown(o, &secrets->base, c->metadata, nothing);
         return secrets->create(&c->secrets, &init, err);
     }
-    return outr_fail(err, OUTR_UNIMPLEMENTED, "couldn't find a component of type " OUTR_FMT "/" OUTR_FMT, OUTR_ARG(s->type), OUTR_ARG(s->version));
+    return outr_fail(err, OUTR_UNIMPLEMENTED,
+                     "couldn't find a component of type " OUTR_FMT "/" OUTR_FMT, OUTR_ARG(s->type),
+                     OUTR_ARG(s->version));
 }
 
 /* Strings outlive the opening with the instance: one block of its own. */
-static void keep_metadata(opening *o)
-{
+static void keep_metadata(opening *o) {
     size_t n = o->spec->metadata_count, bytes = n * sizeof(outr_kv) + 1;
     for (size_t i = 0; i < n; i++)
         bytes += o->metadata[i].key.n + o->metadata[i].value.n + 2;
@@ -406,8 +416,7 @@ static void keep_metadata(opening *o)
     o->instance->pub.metadata = (outr_kvs){items, n};
 }
 
-static void create_and_open(opening *o)
-{
+static void create_and_open(opening *o) {
     outr_err err;
     outr_component *c;
     keep_metadata(o);
@@ -428,8 +437,7 @@ static void create_and_open(opening *o)
 
 static void read_secrets(opening *o);
 
-static void on_secret(outr_op *op)
-{
+static void on_secret(outr_op *op) {
     opening *o = OUTR_CONTAINER(op, opening, op);
     const outr_setting *setting = &o->spec->metadata[o->at];
     outr_err err = op->err;
@@ -438,7 +446,8 @@ static void on_secret(outr_op *op)
     if (!err.code && !kv && values.count == 1)
         kv = &values.items[0];
     if (!err.code && !kv)
-        outr_fail(&err, OUTR_NOT_FOUND, "secret " OUTR_FMT " has no key " OUTR_FMT, OUTR_ARG(setting->secret_name), OUTR_ARG(setting->secret_key));
+        outr_fail(&err, OUTR_NOT_FOUND, "secret " OUTR_FMT " has no key " OUTR_FMT,
+                  OUTR_ARG(setting->secret_name), OUTR_ARG(setting->secret_key));
     if (err.code) {
         outr_wrap(&err, "metadata " OUTR_FMT, OUTR_ARG(setting->name));
         end_opening(o, &err, "init");
@@ -449,8 +458,7 @@ static void on_secret(outr_op *op)
     read_secrets(o);
 }
 
-static outr_secret_store *find_secret_store(const job *j, outr_str name)
-{
+static outr_secret_store *find_secret_store(const job *j, outr_str name) {
     for (size_t i = 0; i < j->opened_count; i++) {
         const outr_component *c = &j->opened[i]->pub;
         if (c->kind == OUTR_KIND_SECRETS && outr_str_eq(c->spec->base.name, name))
@@ -464,8 +472,7 @@ static outr_secret_store *find_secret_store(const job *j, outr_str name)
     return NULL;
 }
 
-static void read_secrets(opening *o)
-{
+static void read_secrets(opening *o) {
     const outr_component_spec *s = o->spec;
     while (o->at < s->metadata_count && s->metadata[o->at].secret_name.n == 0)
         o->at++;
@@ -476,7 +483,9 @@ static void read_secrets(opening *o)
     outr_secret_store *store = find_secret_store(o->job, s->secret_store);
     if (!store) {
         outr_err err;
-        outr_fail(&err, OUTR_NOT_FOUND, "metadata " OUTR_FMT ": secret store \"" OUTR_FMT "\" not found", OUTR_ARG(s->metadata[o->at].name), OUTR_ARG(s->secret_store));
+        outr_fail(&err, OUTR_NOT_FOUND,
+                  "metadata " OUTR_FMT ": secret store \"" OUTR_FMT "\" not found",
+                  OUTR_ARG(s->metadata[o->at].name), OUTR_ARG(s->secret_store));
         end_opening(o, &err, "init");
         return;
     }
@@ -486,8 +495,7 @@ static void read_secrets(opening *o)
     store->backend->get(store, &o->secret, &o->op);
 }
 
-static void start_opening(job *j, const outr_component_spec *spec)
-{
+static void start_opening(job *j, const outr_component_spec *spec) {
     opening *o = outr_alloc(sizeof *o);
     o->job = j;
     o->spec = spec;
@@ -502,15 +510,13 @@ static void start_opening(job *j, const outr_component_spec *spec)
     read_secrets(o);
 }
 
-/* ---- opening many --------------------------------------------------------------------------------- */
+/* ---- opening many ---------------------------------------------------------------------------- */
 
-static bool is_secret_store(const outr_component_spec *spec)
-{
+static bool is_secret_store(const outr_component_spec *spec) {
     return outr_str_istarts(spec->type, OUTR_STR("secretstores."));
 }
 
-static bool is_removed(const job *j, const instance *i)
-{
+static bool is_removed(const job *j, const instance *i) {
     for (size_t k = 0; k < j->removed_count; k++) {
         if (outr_str_eq(j->removed[k]->base.name, i->pub.spec->base.name))
             return true;
@@ -518,8 +524,7 @@ static bool is_removed(const job *j, const instance *i)
     return false;
 }
 
-static void publish(job *j)
-{
+static void publish(job *j) {
     outr_host *host = j->host;
     size_t n = 0;
     instance **items = outr_alloc((host->table->count + j->opened_count + 1) * sizeof *items);
@@ -533,8 +538,7 @@ static void publish(job *j)
     free(items);
 }
 
-static void start_phase(job *j)
-{
+static void start_phase(job *j) {
     j->pending = 1; /* held while starting: an opening may end at once */
     for (size_t i = 0; i < j->count; i++) {
         if (is_secret_store(j->specs[i]) == !j->is_second_phase) {
@@ -546,8 +550,7 @@ static void start_phase(job *j)
         finish_phase(j);
 }
 
-static void finish_phase(job *j)
-{
+static void finish_phase(job *j) {
     if (!j->is_second_phase) {
         j->is_second_phase = true;
         start_phase(j);
@@ -556,12 +559,18 @@ static void finish_phase(job *j)
     publish(j); /* also after a failure: what did open is closed with the rest */
 }
 
-static void start_job(outr_host *host, const outr_snapshot *snapshot, const outr_component_spec *const *specs, size_t count,
-                      const outr_component_spec *const *removed, size_t removed_count, outr_op *op)
-{
+static void start_job(outr_host *host, const outr_snapshot *snapshot,
+                      const outr_component_spec *const *specs, size_t count,
+                      const outr_component_spec *const *removed, size_t removed_count,
+                      outr_op *op) {
     job *j = outr_alloc(sizeof *j);
     outr_op_begin(op, j, NULL);
-    *j = (job){.host = host, .op = op, .snapshot = snapshot, .count = count, .removed = removed, .removed_count = removed_count};
+    *j = (job){.host = host,
+               .op = op,
+               .snapshot = snapshot,
+               .count = count,
+               .removed = removed,
+               .removed_count = removed_count};
     j->specs = outr_alloc((count + 1) * sizeof *j->specs);
     if (count)
         memcpy(j->specs, specs, count * sizeof *specs);
@@ -570,19 +579,18 @@ static void start_job(outr_host *host, const outr_snapshot *snapshot, const outr
     start_phase(j);
 }
 
-outr_host *outr_host_new(const outr_host_options *options)
-{
+outr_host *outr_host_new(const outr_host_options *options) {
     outr_host *host = outr_alloc(sizeof *host);
     host->o = *options;
     host->table = new_table(NULL, 0);
     host->loops = outr_alloc(options->loop_count * sizeof *host->loops);
     for (size_t i = 0; i < options->loop_count; i++)
-        host->loops[i] = (host_loop){.view = new_view(host->table), .host = host, .loop = options->loops[i]};
+        host->loops[i] =
+            (host_loop){.view = new_view(host->table), .host = host, .loop = options->loops[i]};
     return host;
 }
 
-void outr_host_open(outr_host *host, const outr_snapshot *snapshot, outr_op *op)
-{
+void outr_host_open(outr_host *host, const outr_snapshot *snapshot, outr_op *op) {
     const outr_component_spec **specs = outr_alloc((snapshot->component_count + 1) * sizeof *specs);
     for (size_t i = 0; i < snapshot->component_count; i++)
         specs[i] = &snapshot->components[i];
@@ -590,20 +598,18 @@ void outr_host_open(outr_host *host, const outr_snapshot *snapshot, outr_op *op)
     free(specs);
 }
 
-void outr_host_apply(outr_host *host, const outr_reload_diff *diff, outr_op *op)
-{
-    start_job(host, diff->after, diff->added, diff->added_count, diff->removed, diff->removed_count, op);
+void outr_host_apply(outr_host *host, const outr_reload_diff *diff, outr_op *op) {
+    start_job(host, diff->after, diff->added, diff->added_count, diff->removed, diff->removed_count,
+              op);
 }
 
-void outr_host_close(outr_host *host, outr_op *op)
-{
+void outr_host_close(outr_host *host, outr_op *op) {
     outr_op_begin(op, host, NULL);
     host->closing = op;
     swap_views(host, new_table(NULL, 0));
 }
 
-void outr_host_free(outr_host *host)
-{
+void outr_host_free(outr_host *host) {
     if (!host)
         return;
     for (size_t i = 0; i < host->o.loop_count; i++)
@@ -613,8 +619,7 @@ void outr_host_free(outr_host *host)
     free(host);
 }
 
-void outr_host_on_change(outr_host *host, void (*changed)(void *ctx), void *ctx)
-{
+void outr_host_on_change(outr_host *host, void (*changed)(void *ctx), void *ctx) {
     host->changed = changed;
     host->changed_ctx = ctx;
 }

@@ -1,7 +1,8 @@
 /* host - owns the components: opens them in order, finds them by name, reopens them on reload.
  *
  * Secret stores open first; a component that names a secret store waits for it. A component that
- * fails without ignoreErrors fails the whole; with it, its name answers errors that say so. Loops see
+ * fails without ignoreErrors fails the whole; with it, its name answers errors that say so. Loops
+ * see
  * the components through an immutable view that the main loop swaps; a request pins the view of its
  * loop, and a removed component is closed when its last pin is gone. */
 #ifndef OUTR_BLOCKS_HOST_H
@@ -14,20 +15,20 @@
 typedef struct outr_host outr_host;
 typedef struct outr_view outr_view;
 
-typedef struct outr_instance_of {          /* one open component */
-    const outr_component_spec *spec;       /* lives as long as the view */
+typedef struct outr_instance_of {    /* one open component */
+    const outr_component_spec *spec; /* lives as long as the view */
     enum { OUTR_KIND_STATE, OUTR_KIND_PUBSUB, OUTR_KIND_SECRETS, OUTR_KIND_OTHER } kind;
     union {
         outr_state_store *state;
         outr_broker *broker;
         outr_secret_store *secrets;
     };
-    outr_kvs metadata;                     /* as given to it, secrets included: never log */
-    const char *capabilities[8];           /* NULL-terminated, for metadata */
+    outr_kvs metadata;           /* as given to it, secrets included: never log */
+    const char *capabilities[8]; /* NULL-terminated, for metadata */
 } outr_component;
 
 typedef struct outr_host_options {
-    outr_loop *const *loops;               /* loops[0] is the main loop */
+    outr_loop *const *loops; /* loops[0] is the main loop */
     size_t loop_count;
     const outr_settings *settings;
     outr_str run_dir;
@@ -40,7 +41,8 @@ void outr_host_open(outr_host *host, const outr_snapshot *snapshot, outr_op *op)
 void outr_host_apply(outr_host *host, const outr_reload_diff *diff, outr_op *op);
 void outr_host_close(outr_host *host, outr_op *op);
 void outr_host_free(outr_host *host);
-/* Called on the main loop after a new view has reached every loop (pub/sub restarts subscriptions). */
+/* Called on the main loop after a new view has reached every loop (pub/sub restarts subscriptions).
+ * */
 void outr_host_on_change(outr_host *host, void (*changed)(void *ctx), void *ctx);
 
 /* Any loop: the view of this loop, pinned until outr_view_unpin on the same loop. */

@@ -1,7 +1,9 @@
 /* child - a process that `outrigger run` starts: the app or its sidecar.
  *
- * In a process group of its own, so that signals reach all of it and the terminal's Ctrl-C reaches it
- * through us, in order. Its output comes through pipes, line by line, under its name. Spawned by hand
+ * In a process group of its own, so that signals reach all of it and the terminal's Ctrl-C reaches
+ * it
+ * through us, in order. Its output comes through pipes, line by line, under its name. Spawned by
+ * hand
  * rather than by uv_spawn, which has no place for the parent-death signal. */
 #ifndef OUTR_CLI_CHILD_H
 #define OUTR_CLI_CHILD_H

@@ -1,7 +1,8 @@
 #include "cli/cli.h"
 #include "config/settings.h"
 
-/* Scripts for shells, printed from the tables of the commands; the flags of the sidecar, which `run`
+/* Scripts for shells, printed from the tables of the commands; the flags of the sidecar, which
+ * `run`
  * takes too, come from its own help text, which comes from its own table. */
 
 #define OUT_MAX OUTR_MIB

@@ -1,4 +1,5 @@
-/* http - one blocking HTTP/1.1 request to a sidecar on this machine, for the commands that talk to one. */
+/* http - one blocking HTTP/1.1 request to a sidecar on this machine, for the commands that talk to
+ * one. */
 #ifndef OUTR_CLI_HTTP_H
 #define OUTR_CLI_HTTP_H
 
@@ -16,7 +17,8 @@ typedef struct outr_cli_call {
     outr_buf answer;          /* body; its max is the limit, the caller's to free */
 } outr_cli_call;
 
-/* DAPR_API_TOKEN of our environment goes along. UNAVAILABLE: not reached; DATA_LOSS: a broken answer. */
+/* DAPR_API_TOKEN of our environment goes along. UNAVAILABLE: not reached; DATA_LOSS: a broken
+ * answer. */
 outr_code outr_cli_http(const outr_instance *to, outr_cli_call *call, outr_err *err);
 /* Something accepts connections there now. */
 bool outr_cli_is_listening(const outr_instance *to);

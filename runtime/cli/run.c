@@ -14,15 +14,18 @@
 #include "cli/ports.h"
 #include "config/settings.h"
 
-/* One app and its sidecar from start to end. The sidecar starts first and, once its ports answer, the
- * app; the app is asked to end first, so that it can still call out while it does. Whoever ends takes
+/* One app and its sidecar from start to end. The sidecar starts first and, once its ports answer,
+ * the
+ * app; the app is asked to end first, so that it can still call out while it does. Whoever ends
+ * takes
  * the other with him. */
 
 extern char **environ;
 
 #define ARENA_MAX         (4 * OUTR_MIB)
 #define READY_PAUSE_MS    5
-#define READY_MAX_MS      10000 /* then the app starts anyway: it may be what the sidecar waits for */
+/* then the app starts anyway: it may be what the sidecar waits for */
+#define READY_MAX_MS      10000
 #define SIDECAR_MARGIN_MS 3000 /* on top of what the sidecar gives itself */
 #define VARIABLES_MAX     16
 
@@ -68,7 +71,7 @@ typedef struct runner {
     bool has_failed;  /* the exit code is 1 whatever the app says */
 } runner;
 
-/* ---- what is run ------------------------------------------------------------------------------ */
+/* ---- what is run ----------------------------------------------------------------------------- */
 
 typedef struct arguments {
     char **items;
@@ -249,7 +252,7 @@ static void describe(runner *r, outr_arena *arena, const outr_settings *s) {
     r->width = (int)OUTR_MAX(strlen(r->sidecar_name), sizeof "outrigger" - 1);
 }
 
-/* ---- while it runs ---------------------------------------------------------------------------- */
+/* ---- while it runs --------------------------------------------------------------------------- */
 
 static void note(runner *r, const char *fmt, ...) OUTR_PRINTF(2, 3);
 static void note(runner *r, const char *fmt, ...) {
@@ -287,7 +290,8 @@ static void stop_child(runner *r, outr_child *child, int signum, uint64_t patien
     uv_timer_start(&r->stop_timer, on_too_long, patience_ms, 0);
 }
 
-/* The app first; when it has ended this comes again for the sidecar; then the loop has nothing left. */
+/* The app first; when it has ended this comes again for the sidecar; then the loop has nothing
+ * left. */
 static void stop(runner *r, int signum) {
     r->is_stopping = true;
     uv_timer_stop(&r->ready_timer);
@@ -435,7 +439,7 @@ static int run_both(runner *r, char *const *sidecar_argv) {
     return r->app_argv ? r->app.exit_code : r->sidecar.exit_code;
 }
 
-/* ---- the command ------------------------------------------------------------------------------ */
+/* ---- the command ----------------------------------------------------------------------------- */
 
 /* Checks all flags as the sidecar will, before anything is started. */
 static int prepare(runner *r, arguments *args, int argc, char **argv) {

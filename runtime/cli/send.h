@@ -1,4 +1,5 @@
-/* send - what invoke and publish have in common: where the data comes from, how an answer is shown. */
+/* send - what invoke and publish have in common: where the data comes from, how an answer is shown.
+ * */
 #ifndef OUTR_CLI_SEND_H
 #define OUTR_CLI_SEND_H
 
@@ -8,10 +9,12 @@
 
 #define OUTR_SEND_MAX (64 * OUTR_MIB) /* data and answer */
 
-/* data, or the content of file ("-": standard input); p is NULL when neither is given. out backs it. */
+/* data, or the content of file ("-": standard input); p is NULL when neither is given. out backs
+ * it. */
 outr_code outr_send_data(outr_str *data, outr_buf *out, const char *text, const char *file,
                          outr_err *err);
-/* "application/json" for JSON, with cloud_events also "application/cloudevents+json"; else text/plain. */
+/* "application/json" for JSON, with cloud_events also "application/cloudevents+json"; else
+ * text/plain. */
 const char *outr_send_content_type(outr_str data, bool with_cloud_events);
 /* Body on standard output, a status outside 2xx on standard error; the exit code. */
 int outr_send_show(const outr_command *self, const outr_cli_call *call);

@@ -1,4 +1,5 @@
-/* binder - fills a struct from a YAML mapping by a table of rows. Every mistake is collected with its
+/* binder - fills a struct from a YAML mapping by a table of rows. Every mistake is collected with
+ * its
  * file:line:column; unknown members are warnings. */
 #ifndef OUTR_CONFIG_BINDER_H
 #define OUTR_CONFIG_BINDER_H
@@ -9,18 +10,18 @@
 #include "base/yaml.h"
 
 typedef enum outr_yaml_type {
-    OUTR_YT_TEXT,      /* outr_str: a scalar as written */
-    OUTR_YT_BOOL,      /* bool */
-    OUTR_YT_INT,       /* int64_t */
-    OUTR_YT_DURATION,  /* uint64_t ns; a plain number means milliseconds */
-    OUTR_YT_VALUE,     /* outr_str: scalar text, or JSON text of anything else */
-    OUTR_YT_TEXTS,     /* const outr_str * and size_t right behind it */
-    OUTR_YT_KVS,       /* outr_kvs: values as VALUE */
-    OUTR_YT_GROUP,     /* nested mapping into the same struct, with rows */
-    OUTR_YT_LIST,      /* sequence of mappings: pointer and size_t right behind it */
-    OUTR_YT_NAMED,     /* mapping of mappings: as LIST, the name goes to the outr_str at offset 0 */
-    OUTR_YT_MARK,      /* bool: whether it is there at all */
-    OUTR_YT_SKIP,      /* known, not looked at */
+    OUTR_YT_TEXT,     /* outr_str: a scalar as written */
+    OUTR_YT_BOOL,     /* bool */
+    OUTR_YT_INT,      /* int64_t */
+    OUTR_YT_DURATION, /* uint64_t ns; a plain number means milliseconds */
+    OUTR_YT_VALUE,    /* outr_str: scalar text, or JSON text of anything else */
+    OUTR_YT_TEXTS,    /* const outr_str * and size_t right behind it */
+    OUTR_YT_KVS,      /* outr_kvs: values as VALUE */
+    OUTR_YT_GROUP,    /* nested mapping into the same struct, with rows */
+    OUTR_YT_LIST,     /* sequence of mappings: pointer and size_t right behind it */
+    OUTR_YT_NAMED,    /* mapping of mappings: as LIST, the name goes to the outr_str at offset 0 */
+    OUTR_YT_MARK,     /* bool: whether it is there at all */
+    OUTR_YT_SKIP,     /* known, not looked at */
 } outr_yaml_type;
 
 enum { OUTR_YT_REQUIRED = 1 };

@@ -1,7 +1,8 @@
 /* reload - watches the resource folders and says what changed.
  *
  * inotify through libuv, a settle time of 50 ms (several writes are one change) and a full
- * comparison every reconcile interval, so that a missed event (rename over, symlink swap) is noticed
+ * comparison every reconcile interval, so that a missed event (rename over, symlink swap) is
+ * noticed
  * (pitfall 23). A folder that does not parse changes nothing and is reported once. */
 #ifndef OUTR_CONFIG_RELOAD_H
 #define OUTR_CONFIG_RELOAD_H
@@ -13,18 +14,19 @@ typedef struct outr_reload outr_reload;
 
 typedef struct outr_reload_diff {
     const outr_snapshot *before, *after;
-    /* Components and subscriptions changed in place; anything else asks for a restart (Dapr: SIGHUP). */
-    const outr_component_spec **added, **removed;     /* changed = in both */
+    /* Components and subscriptions changed in place; anything else asks for a restart (Dapr:
+     * SIGHUP). */
+    const outr_component_spec **added, **removed; /* changed = in both */
     size_t added_count, removed_count;
     bool subscriptions_changed;
-    bool needs_restart;   /* Configuration, HTTPEndpoint or Resiliency in the folders changed */
+    bool needs_restart; /* Configuration, HTTPEndpoint or Resiliency in the folders changed */
 } outr_reload_diff;
 
 typedef struct outr_reload_options {
     outr_loop *loop;
     const outr_settings *settings;
     char *const *envp;
-    const outr_snapshot *current;                      /* referenced */
+    const outr_snapshot *current; /* referenced */
     /* on loop; diff is borrowed for the call */
     void (*changed)(void *ctx, const outr_reload_diff *diff);
     void (*failed)(void *ctx, const outr_err_list *errors);
@@ -32,7 +34,7 @@ typedef struct outr_reload_options {
 } outr_reload_options;
 
 outr_code outr_reload_start(outr_reload **out, const outr_reload_options *options, outr_err *err);
-void outr_reload_check(outr_reload *reload);           /* now */
+void outr_reload_check(outr_reload *reload); /* now */
 /* asynchronous handles close with the loop */
 void outr_reload_stop(outr_reload *reload);
 

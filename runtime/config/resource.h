@@ -1,4 +1,5 @@
-/* resource - the kinds as bound structs. Source: contract/yaml-*.csv. All memory is the snapshot's. */
+/* resource - the kinds as bound structs. Source: contract/yaml-*.csv. All memory is the snapshot's.
+ * */
 #ifndef OUTR_CONFIG_RESOURCE_H
 #define OUTR_CONFIG_RESOURCE_H
 
@@ -11,47 +12,47 @@ typedef struct outr_resource {
     outr_str namespace_;
     const outr_str *scopes;
     size_t scope_count;
-    outr_str file;           /* path, for messages */
+    outr_str file; /* path, for messages */
     int line;
-    uint64_t digest;         /* of the document's content: changed or not */
+    uint64_t digest; /* of the document's content: changed or not */
 } outr_resource;
 
 /* A value given literally, by secret or by environment variable. */
 typedef struct outr_setting {
     outr_str name;
-    outr_str value;          /* text of a scalar, JSON text of an object; env already read */
+    outr_str value; /* text of a scalar, JSON text of an object; env already read */
     outr_str secret_name, secret_key; /* secretKeyRef; key defaults to name */
-    outr_str env_ref;        /* already read into value */
+    outr_str env_ref;                 /* already read into value */
     int line, column;
 } outr_setting;
 
 typedef struct outr_component_spec {
     outr_resource base;
-    outr_str type;           /* "state.sqlite" */
-    outr_str version;        /* "v1" */
+    outr_str type;    /* "state.sqlite" */
+    outr_str version; /* "v1" */
     bool ignore_errors;
     uint64_t init_timeout_ns;
     const outr_setting *metadata;
     size_t metadata_count;
-    outr_str secret_store;   /* auth.secretStore */
+    outr_str secret_store; /* auth.secretStore */
 } outr_component_spec;
 
 typedef struct outr_subscription_rule {
-    outr_str match;          /* CEL; empty: always */
+    outr_str match; /* CEL; empty: always */
     outr_str path;
 } outr_subscription_rule;
 typedef struct outr_subscription_spec {
-    outr_resource base;      /* name empty for programmatic ones */
+    outr_resource base; /* name empty for programmatic ones */
     outr_str pubsub, topic, dead_letter_topic;
     outr_kvs metadata;
     const outr_subscription_rule *rules; /* default last, with an empty match */
     size_t rule_count;
     bool is_bulk;
-    int64_t bulk_max_messages;           /* 100 */
-    int64_t bulk_max_await_ms;           /* 1000 */
+    int64_t bulk_max_messages; /* 100 */
+    int64_t bulk_max_await_ms; /* 1000 */
 } outr_subscription_spec;
 
-typedef struct outr_endpoint_spec {      /* HTTPEndpoint */
+typedef struct outr_endpoint_spec { /* HTTPEndpoint */
     outr_resource base;
     outr_str base_url;
     const outr_setting *headers;
@@ -61,19 +62,22 @@ typedef struct outr_endpoint_spec {      /* HTTPEndpoint */
 } outr_endpoint_spec;
 
 /* Resiliency: bound now, acted on by resiliency/ (timeouts of policy resources in ns). */
-typedef struct outr_timeout_policy { outr_str name; uint64_t timeout_ns; } outr_timeout_policy;
+typedef struct outr_timeout_policy {
+    outr_str name;
+    uint64_t timeout_ns;
+} outr_timeout_policy;
 typedef struct outr_retry_policy {
     outr_str name;
     bool is_exponential;
     uint64_t duration_ns, max_interval_ns;
-    int64_t max_retries;                 /* -1: for ever */
-    outr_str http_codes, grpc_codes;     /* "429,500-599"; empty: all */
+    int64_t max_retries;             /* -1: for ever */
+    outr_str http_codes, grpc_codes; /* "429,500-599"; empty: all */
 } outr_retry_policy;
 typedef struct outr_breaker_policy {
     outr_str name;
     int64_t max_requests;
     uint64_t interval_ns, timeout_ns;
-    outr_str trip;                       /* CEL */
+    outr_str trip; /* CEL */
 } outr_breaker_policy;
 typedef struct outr_policy_target {
     enum {
@@ -87,37 +91,59 @@ typedef struct outr_policy_target {
 } outr_policy_target;
 typedef struct outr_resiliency_spec {
     outr_resource base;
-    const outr_timeout_policy *timeouts; size_t timeout_count;
-    const outr_retry_policy *retries; size_t retry_count;
-    const outr_breaker_policy *breakers; size_t breaker_count;
-    const outr_policy_target *targets; size_t target_count;
+    const outr_timeout_policy *timeouts;
+    size_t timeout_count;
+    const outr_retry_policy *retries;
+    size_t retry_count;
+    const outr_breaker_policy *breakers;
+    size_t breaker_count;
+    const outr_policy_target *targets;
+    size_t target_count;
 } outr_resiliency_spec;
 
 /* Configuration: all --config files merged. Absent parts have the defaults of the contract. */
-typedef struct outr_api_rule { outr_str name, version, protocol; } outr_api_rule;
+typedef struct outr_api_rule {
+    outr_str name, version, protocol;
+} outr_api_rule;
 typedef struct outr_secret_scope {
     outr_str store;
     bool is_deny_default;
-    const outr_str *allowed; size_t allowed_count;
-    const outr_str *denied; size_t denied_count;
+    const outr_str *allowed;
+    size_t allowed_count;
+    const outr_str *denied;
+    size_t denied_count;
 } outr_secret_scope;
-typedef struct outr_feature { outr_str name; bool is_on; } outr_feature;
+typedef struct outr_feature {
+    outr_str name;
+    bool is_on;
+} outr_feature;
 typedef struct outr_configuration {
     outr_str name;
-    bool tracing_is_on; double sampling_rate; bool tracing_stdout;
-    outr_str sampling_text;              /* as given: a later file may add an exporter to it */
-    outr_str zipkin_url, otel_address, otel_protocol; bool otel_is_secure;
-    bool metrics_is_on, metrics_record_error_codes, metrics_full_paths /* increasedCardinality */, metrics_exclude_verbs;
-    const outr_str *metrics_paths; size_t metrics_path_count;
-    const double *latency_buckets_ms; size_t latency_bucket_count;
-    const outr_secret_scope *secret_scopes; size_t secret_scope_count;
+    bool tracing_is_on;
+    double sampling_rate;
+    bool tracing_stdout;
+    outr_str sampling_text; /* as given: a later file may add an exporter to it */
+    outr_str zipkin_url, otel_address, otel_protocol;
+    bool otel_is_secure;
+    bool metrics_is_on, metrics_record_error_codes, metrics_full_paths /* increasedCardinality */,
+        metrics_exclude_verbs;
+    const outr_str *metrics_paths;
+    size_t metrics_path_count;
+    const double *latency_buckets_ms;
+    size_t latency_bucket_count;
+    const outr_secret_scope *secret_scopes;
+    size_t secret_scope_count;
     outr_str name_resolution_component, name_resolution_version; /* NONE: the default */
-    outr_kvs name_resolution;            /* flattened: nested objects as JSON text */
+    outr_kvs name_resolution; /* flattened: nested objects as JSON text */
     /* given ones; built-ins are added by metadata */
-    const outr_feature *features; size_t feature_count;
-    const outr_api_rule *api_allowed; size_t api_allowed_count;
-    const outr_api_rule *api_denied; size_t api_denied_count;
-    const outr_str *denied_components; size_t denied_component_count;
+    const outr_feature *features;
+    size_t feature_count;
+    const outr_api_rule *api_allowed;
+    size_t api_allowed_count;
+    const outr_api_rule *api_denied;
+    size_t api_denied_count;
+    const outr_str *denied_components;
+    size_t denied_component_count;
     bool api_logging, api_logging_obfuscate, api_logging_omit_health;
     /* parts that later layers bind further */
     bool has_access_control, has_http_pipeline, has_app_pipeline;

@@ -12,7 +12,11 @@
 #include "base/str.h"
 
 typedef enum outr_app_protocol {
-    OUTR_APP_HTTP, OUTR_APP_HTTPS, OUTR_APP_H2C, OUTR_APP_GRPC, OUTR_APP_GRPCS,
+    OUTR_APP_HTTP,
+    OUTR_APP_HTTPS,
+    OUTR_APP_H2C,
+    OUTR_APP_GRPC,
+    OUTR_APP_GRPCS,
 } outr_app_protocol;
 
 #define OUTR_LIST_MAX 16
@@ -22,15 +26,15 @@ typedef struct outr_strs {
 } outr_strs;
 
 typedef struct outr_settings {
-    outr_str mode;                        /* "standalone" */
+    outr_str mode; /* "standalone" */
     outr_str app_id;
-    outr_str namespace_;                  /* NAMESPACE, or "default" when absent */
-    bool has_namespace;                   /* NAMESPACE is set (state prefix, resource filter) */
-    uint16_t app_port;                    /* 0: no app channel */
+    outr_str namespace_; /* NAMESPACE, or "default" when absent */
+    bool has_namespace;  /* NAMESPACE is set (state prefix, resource filter) */
+    uint16_t app_port;   /* 0: no app channel */
     outr_app_protocol app_protocol;
-    outr_str app_protocol_name;           /* "http", lower case, as metadata shows it */
+    outr_str app_protocol_name; /* "http", lower case, as metadata shows it */
     outr_str app_channel_address;
-    int64_t app_max_concurrency;          /* 0: no limit */
+    int64_t app_max_concurrency; /* 0: no limit */
     bool app_health_check;
     outr_str app_health_path;
     uint64_t app_health_interval_ns, app_health_timeout_ns;
@@ -38,33 +42,38 @@ typedef struct outr_settings {
     bool skip_app_config, skip_app_subscribe; /* --disable-init-endpoints */
     /* internal 0: pick; public 0: off */
     uint16_t http_port, grpc_port, internal_port, public_port, metrics_port;
-    outr_strs listen_addresses;           /* API servers; empty: all interfaces */
+    outr_strs listen_addresses; /* API servers; empty: all interfaces */
     outr_str internal_listen_address, public_listen_address, metrics_listen_address;
-    outr_str unix_socket_dir;             /* NONE: TCP */
-    outr_strs allowed_origins;            /* empty: CORS off */
-    int64_t max_body_bytes;               /* 0: no limit */
+    outr_str unix_socket_dir;  /* NONE: TCP */
+    outr_strs allowed_origins; /* empty: CORS off */
+    int64_t max_body_bytes;    /* 0: no limit */
     int64_t read_buffer_bytes;
-    int api_logging;                      /* -1: as Configuration says, 0, 1 */
+    int api_logging; /* -1: as Configuration says, 0, 1 */
     uint64_t graceful_shutdown_ns;
-    uint64_t block_shutdown_ns;           /* 0: unset */
-    outr_strs resources_paths;            /* and --components-path */
+    uint64_t block_shutdown_ns; /* 0: unset */
+    outr_strs resources_paths;  /* and --components-path */
     outr_strs config_files;
     bool enable_metrics;
     bool enable_mtls;
-    bool enable_h2c;                      /* DAPR_HTTP_DISABLE_H2C not truthy */
+    bool enable_h2c; /* DAPR_HTTP_DISABLE_H2C not truthy */
     uint64_t reconcile_interval_ns;
     outr_log_level log_level;
     bool log_as_json;
     outr_str log_file;
     bool show_version, show_build_info, show_help, wait_ready;
-    outr_str api_token, app_token;        /* DAPR_API_TOKEN, APP_API_TOKEN; secrets */
-    outr_str host_ip;                     /* DAPR_HOST_IP or NONE */
-    outr_str env_keys;                    /* DAPR_ENV_KEYS */
-    unsigned loops;                       /* OUTRIGGER_LOOPS, default: cores */
-    uint64_t metrics_max_values;          /* OUTRIGGER_METRICS_MAX_VALUES, default 100 */
-    /* What was given and has no function yet, for one warning each: "--flag=value", or the name of a
-     * variable; is_default says that the value equals the default or is empty (then debug level). */
-    struct { outr_str text; bool is_default; } unused[64];
+    outr_str api_token, app_token; /* DAPR_API_TOKEN, APP_API_TOKEN; secrets */
+    outr_str host_ip;              /* DAPR_HOST_IP or NONE */
+    outr_str env_keys;             /* DAPR_ENV_KEYS */
+    unsigned loops;                /* OUTRIGGER_LOOPS, default: cores */
+    uint64_t metrics_max_values;   /* OUTRIGGER_METRICS_MAX_VALUES, default 100 */
+    /* What was given and has no function yet, for one warning each: "--flag=value", or the name of
+     * a
+     * variable; is_default says that the value equals the default or is empty (then debug level).
+     * */
+    struct {
+        outr_str text;
+        bool is_default;
+    } unused[64];
     size_t unused_count;
 } outr_settings;
 
@@ -72,6 +81,6 @@ typedef struct outr_settings {
  * fails: *exit_code (2 for flag syntax, 1 else). */
 outr_code outr_settings_parse(outr_settings *out, outr_arena *arena, int argc, char *const *argv,
                               char *const *envp, int *exit_code, outr_err *err);
-void outr_settings_help(outr_buf *out);   /* --help text, from the table */
+void outr_settings_help(outr_buf *out); /* --help text, from the table */
 
 #endif

@@ -32,7 +32,8 @@ typedef struct outr_http_pool_options {
     size_t max_pending; /* calls waiting for a connection; 0: 4096; over it RESOURCE_EXHAUSTED */
     uint64_t connect_timeout_ns; /* 0: 5 s */
     uint64_t
-        ping_interval_ns; /* HTTP/2 keepalive also when idle; 0: none. Ack within half of it or closed */
+        /* HTTP/2 keepalive also when idle; 0: none. Ack within half of it or closed */
+        ping_interval_ns;
     uint16_t settings_id; /* as in server.h */
     uint32_t settings_value;
 } outr_http_pool_options;
@@ -42,7 +43,8 @@ void outr_http_pool_free(
     outr_http_pool *pool); /* calls in flight fail with CANCELLED; closes behind */
 size_t outr_http_pool_in_flight(const outr_http_pool *pool); /* calls not done yet: for balancing */
 size_t outr_http_pool_connections(const outr_http_pool *pool);
-/* What the newest HTTP/2 connection's peer said under settings_id (0: nothing). False: no SETTINGS yet. */
+/* What the newest HTTP/2 connection's peer said under settings_id (0: nothing). False: no SETTINGS
+ * yet. */
 bool outr_http_pool_peer_setting(const outr_http_pool *pool, uint32_t *value);
 /* Closes idle connections and lets busy ones finish (peer restarted, address changed). */
 void outr_http_pool_retire(outr_http_pool *pool);

@@ -1,7 +1,8 @@
 /* conn - what connections share inside this directory: a place in the server's list or the pool, an
  * output queue flushed once per turn, one lazy timer.
  *
- * Nothing here is freed while somebody up the stack may still hold it: connections and exchanges that
+ * Nothing here is freed while somebody up the stack may still hold it: connections and exchanges
+ * that
  * are over go in a deferred call of their own. */
 #ifndef OUTR_HTTP_CONN_H
 #define OUTR_HTTP_CONN_H
@@ -20,9 +21,9 @@ void outr__deadline_set(outr_loop *loop, outr__deadline *deadline, uint64_t at_n
 /* From timer.fire: whether it is time; otherwise the timer is on again. */
 bool outr__deadline_is_due(outr_loop *loop, outr__deadline *deadline);
 
-/* All of from, to walk a list whose items may go while it is walked: pop one, push it back, look. */
-static inline void outr__list_take(outr_list *all, outr_list *from)
-{
+/* All of from, to walk a list whose items may go while it is walked: pop one, push it back, look.
+ * */
+static inline void outr__list_take(outr_list *all, outr_list *from) {
     outr_list_init(all);
     while (!outr_list_is_empty(from))
         outr_list_push(all, outr_list_pop(from));
@@ -42,7 +43,7 @@ uint64_t outr__stall_deadline(outr__stall *stall, const outr_stream *stream, uin
 bool outr__stall_is_over(outr__stall *stall, const outr_stream *stream, uint64_t now,
                          uint64_t patience_ns);
 
-/* ---- server connections ----------------------------------------------------------------------- */
+/* ---- server connections ---------------------------------------------------------------------- */
 
 typedef struct outr__conn outr__conn;
 
@@ -126,7 +127,7 @@ void outr__h1_write_piece(outr_bufq *out, outr_slice own_slice, bool is_chunked)
 /* Defaults for limits that are 0. */
 void outr__limits_default(outr_http_limits *limits);
 
-/* ---- client connections ----------------------------------------------------------------------- */
+/* ---- client connections ---------------------------------------------------------------------- */
 
 typedef struct outr__client outr__client;
 
@@ -166,7 +167,8 @@ void outr__pool_met(outr__client *client, uint32_t peer_setting,
                     uint32_t max_streams);               /* SETTINGS */
 uint32_t outr__pool_streams(const outr_http_pool *pool); /* that a new connection is trusted with */
 void outr__pool_gone(outr__client *client);              /* out of the pool; about to be freed */
-/* Ends the call's op (err NULL: success), whose done runs in a turn of its own: until then the call's
+/* Ends the call's op (err NULL: success), whose done runs in a turn of its own: until then the
+ * call's
  * memory stays. The connection has forgotten the call before. */
 void outr__call_end(outr_http_call *call, const outr_err *err);
 

@@ -15,7 +15,8 @@
 typedef struct outr__h2 outr__h2;
 typedef struct outr__h2_stream outr__h2_stream;
 
-/* Told to the owner. None may free the session or a stream; what ends is freed in a turn of its own. */
+/* Told to the owner. None may free the session or a stream; what ends is freed in a turn of its
+ * own. */
 typedef struct outr__h2_events {
     /* Server: a head is complete. Client: a final response head (status set) is complete. */
     void (*on_head)(outr__h2 *h2, outr__h2_stream *s);
@@ -93,7 +94,8 @@ outr_code outr__h2_init(outr__h2 *h2, const outr__h2_options *options, outr_err 
 void outr__h2_done(outr__h2 *h2);
 /* False: the session is broken or over; send what is in out and close. */
 bool outr__h2_feed(outr__h2 *h2, outr_chunk *chunk, const char *p, size_t n);
-/* Moves frames that may be sent into out, a few hundred KiB at most; *has_more: call again when out is
+/* Moves frames that may be sent into out, a few hundred KiB at most; *has_more: call again when out
+ * is
  * written. False: nothing more will ever be read or written. */
 bool outr__h2_pull(outr__h2 *h2, bool *has_more);
 
@@ -107,7 +109,8 @@ void outr__h2_stream_reset(outr__h2_stream *s, uint32_t error_code);
 /* The rest of what comes is not wanted: RST_STREAM with NO_ERROR, once our side has ended (RFC 9113
  * section 8.1). */
 void outr__h2_stream_stop_input(outr__h2_stream *s);
-/* Submits a head; has_body: s->out takes DATA until it is ended. date is added when the head has none. */
+/* Submits a head; has_body: s->out takes DATA until it is ended. date is added when the head has
+ * none. */
 outr_code outr__h2_submit_response(outr__h2_stream *s, const outr_http_response *head,
                                    outr_str date, bool has_body);
 void outr__h2_submit_inform(outr__h2_stream *s, const outr_http_response *head);

@@ -30,19 +30,23 @@ outr_str outr_headers_get(const outr_headers *h, const char *name); /* first, or
 bool outr_headers_has(const outr_headers *h, const char *name);
 /* True when a comma-separated header has this token (case ignored), over all its lines. */
 bool outr_headers_has_token(const outr_headers *h, const char *name, const char *token);
-/* Connection, Keep-Alive, Proxy-Connection, Transfer-Encoding, Upgrade, HTTP2-Settings, TE, Trailer,
+/* Connection, Keep-Alive, Proxy-Connection, Transfer-Encoding, Upgrade, HTTP2-Settings, TE,
+ * Trailer,
  * Proxy-Authorization, Proxy-Authenticate and whatever Connection names: RFC 9110 section 7.6.1. */
 bool outr_header_is_hop_by_hop(const outr_headers *h, outr_str name);
-/* Token and field-value syntax (RFC 9110 sections 5.1, 5.5): no NUL, CR, LF, no leading/trailing space. */
+/* Token and field-value syntax (RFC 9110 sections 5.1, 5.5): no NUL, CR, LF, no leading/trailing
+ * space. */
 bool outr_header_name_is_valid(outr_str name);
 bool outr_header_value_is_valid(outr_str value);
 /* What each byte may be part of; for the parsers of this directory. */
 #define OUTR__CHAR_TOKEN 1
 #define OUTR__CHAR_VALUE 2
 extern const unsigned char outr__header_chars[256];
-/* Host, Content-Length, Connection and the like: said by this layer alone, whatever a list holds. */
+/* Host, Content-Length, Connection and the like: said by this layer alone, whatever a list holds.
+ * */
 bool outr__header_is_own(outr_str name);
-/* A value fit for the wire: itself, or a copy with spaces for what could end a line (as Go does). */
+/* A value fit for the wire: itself, or a copy with spaces for what could end a line (as Go does).
+ * */
 outr_str outr__header_value_clean(outr_arena *arena, outr_str value);
 
 typedef struct outr_http_request {
@@ -77,7 +81,8 @@ typedef struct outr_http_limits {
     size_t max_headers;         /* count; 0: 1000 */
     uint64_t header_timeout_ns; /* from the first byte to the end of the head; 0: 10 s */
     uint64_t
-        body_idle_ns; /* no byte of a body for so long; 0: 120 s. Not while we apply back-pressure */
+        /* no byte of a body for so long; 0: 120 s. Not while we apply back-pressure */
+        body_idle_ns;
     uint64_t idle_ns;       /* keep-alive without a request; 0: 120 s */
     uint64_t write_idle_ns; /* peer reads nothing while we have something to send; 0: 120 s */
     uint32_t max_streams;   /* HTTP/2 concurrent streams per connection; 0: 1000 */

@@ -48,7 +48,7 @@ static void free_if_over(outr_http_pool *pool) {
     free(pool);
 }
 
-/* ---- calls ------------------------------------------------------------------------------------ */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
 static outr__call *impl_of(const outr_http_call *call) {
     return call->impl;
@@ -136,7 +136,7 @@ void outr_http_call_start(outr_http_pool *pool, outr_http_call *call, outr_op *o
     outr__call_end(call, &err);
 }
 
-/* ---- connections ------------------------------------------------------------------------------ */
+/* ---- connections ----------------------------------------------------------------------------- */
 
 /* How many calls wait for one connection that is being made. */
 static size_t calls_per_opening(const outr_http_pool *pool) {
@@ -289,7 +289,7 @@ void outr__pool_gone(outr__client *client) {
     free_if_over(pool);
 }
 
-/* ---- the pool --------------------------------------------------------------------------------- */
+/* ---- the pool -------------------------------------------------------------------------------- */
 
 outr_http_pool *outr_http_pool_new(const outr_http_pool_options *options) {
     outr_http_pool *pool = outr_alloc(sizeof *pool);

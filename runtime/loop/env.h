@@ -37,30 +37,33 @@ typedef struct outr_connect {
 
 /* A name to addresses: result addrs[0..count), order as the system prefers. */
 typedef struct outr_lookup {
-    outr_str host;      /* borrowed until done */
+    outr_str host; /* borrowed until done */
     uint16_t port;
     outr_addr addrs[8];
     size_t count;
 } outr_lookup;
 
 typedef struct outr_listen_options {
-    outr_addr addr;           /* port 0: the kernel picks; read it back with outr_listener_addr */
-    bool is_shared;           /* SO_REUSEPORT: every loop listens on its own socket */
-    bool is_first;            /* shared, and the first of them: fails when somebody else has the port */
-    int backlog;              /* 0: 1024 */
+    outr_addr addr; /* port 0: the kernel picks; read it back with outr_listener_addr */
+    bool is_shared; /* SO_REUSEPORT: every loop listens on its own socket */
+    bool is_first;  /* shared, and the first of them: fails when somebody else has the port */
+    int backlog;    /* 0: 1024 */
     /* Called on the loop for each connection; the stream is the callee's. */
     void (*on_accept)(void *ctx, struct outr_stream *own_stream);
     void *ctx;
 } outr_listen_options;
 
 typedef struct outr_env {
-    uint64_t (*now_ns)(struct outr_env *env);                 /* monotonic */
-    int64_t (*unix_ns)(struct outr_env *env);                 /* wall clock */
+    uint64_t (*now_ns)(struct outr_env *env); /* monotonic */
+    int64_t (*unix_ns)(struct outr_env *env); /* wall clock */
     void (*entropy)(struct outr_env *env, void *out, size_t n);
-    void (*connect)(struct outr_env *env, struct outr_loop *loop, outr_connect *req, struct outr_op *op);
-    outr_code (*listen)(struct outr_env *env, struct outr_loop *loop, const outr_listen_options *options,
-                        struct outr_listener **out, outr_err *err);
-    void (*lookup)(struct outr_env *env, struct outr_loop *loop, outr_lookup *req, struct outr_op *op);
+    void (*connect)(struct outr_env *env, struct outr_loop *loop, outr_connect *req,
+                    struct outr_op *op);
+    outr_code (*listen)(struct outr_env *env, struct outr_loop *loop,
+                        const outr_listen_options *options, struct outr_listener **out,
+                        outr_err *err);
+    void (*lookup)(struct outr_env *env, struct outr_loop *loop, outr_lookup *req,
+                   struct outr_op *op);
 } outr_env;
 
 #endif

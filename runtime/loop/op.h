@@ -16,29 +16,30 @@ typedef void outr_op_fn(outr_op *op);
 
 struct outr_op {
     outr_loop *loop;
-    outr_op_fn *done;        /* the caller's */
-    outr_op *parent;         /* may be NULL */
-    uint64_t deadline_ns;    /* absolute, 0: none; never later than the parent's */
-    outr_err err;            /* result: err.code == 0 is success */
+    outr_op_fn *done;     /* the caller's */
+    outr_op *parent;      /* may be NULL */
+    uint64_t deadline_ns; /* absolute, 0: none; never later than the parent's */
+    outr_err err;         /* result: err.code == 0 is success */
     /* below: the machinery's */
     outr_op_fn *on_cancel;
-    void *impl;              /* the implementer's */
+    void *impl; /* the implementer's */
     outr_list children;
     outr_link sibling;
     outr_timer timer;
     outr_deferred finisher;
-    uint8_t state;           /* idle, begun, cancelling, finishing, done */
+    uint8_t state; /* idle, begun, cancelling, finishing, done */
 };
 
 /* parent and deadline_ns may be NULL/0. The effective deadline is the minimum over the chain. */
-void outr_op_init(outr_op *op, outr_loop *loop, outr_op *parent, uint64_t deadline_ns, outr_op_fn *done);
+void outr_op_init(outr_op *op, outr_loop *loop, outr_op *parent, uint64_t deadline_ns,
+                  outr_op_fn *done);
 
 /* Implementer. on_cancel may be NULL when the work cannot be stopped (it then runs to its end and
  * its result is replaced by CANCELLED or DEADLINE_EXCEEDED). */
 void outr_op_begin(outr_op *op, void *impl, outr_op_fn *on_cancel);
 /* Success or failure; done is called now. Only from an event, never inside the start function. */
 void outr_op_finish(outr_op *op);
-void outr_op_fail(outr_op *op, const outr_err *err);   /* copies err, then finish */
+void outr_op_fail(outr_op *op, const outr_err *err); /* copies err, then finish */
 /* The same, from inside a start function: done runs in the deferred phase of this turn. */
 void outr_op_finish_soon(outr_op *op);
 void outr_op_fail_soon(outr_op *op, const outr_err *err);

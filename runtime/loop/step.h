@@ -1,6 +1,7 @@
 /* step - a request as a table of named steps; moves are checked and traced in one place.
  *
- * A step function returns the next state, or starts one op whose done calls outr_steps_run again and
+ * A step function returns the next state, or starts one op whose done calls outr_steps_run again
+ * and
  * returns OUTR_WAIT, or returns OUTR_END. */
 #ifndef OUTR_LOOP_STEP_H
 #define OUTR_LOOP_STEP_H
@@ -26,7 +27,8 @@ struct outr_steps {
 };
 
 void outr_steps_init(outr_steps *steps, const outr_step *table, int first, const outr_log *log);
-void outr_steps_run(outr_steps *steps);          /* until WAIT or END */
-void outr_steps_go(outr_steps *steps, int state); /* from outside (an event): checks the move, runs */
+void outr_steps_run(outr_steps *steps); /* until WAIT or END */
+void outr_steps_go(outr_steps *steps,
+                   int state); /* from outside (an event): checks the move, runs */
 
 #endif

@@ -3,12 +3,13 @@
 
 /* The call machine of the calling side. One call:
  *   target -> (local app | pick a peer | reach a URL) -> send -> relay the answer -> end
- * A try that failed before anything was sent goes to another instance at once; when all were tried the
+ * A try that failed before anything was sent goes to another instance at once; when all were tried
+ * the
  * name is asked for again, three times a second apart (the reference's built-in retry). */
 
-#define ROUNDS_MAX      4               /* the first and three more */
-#define ROUND_PAUSE_NS  OUTR_SEC
-#define PEER_ERROR_MAX  (8 * OUTR_KIB)
+#define ROUNDS_MAX     4 /* the first and three more */
+#define ROUND_PAUSE_NS OUTR_SEC
+#define PEER_ERROR_MAX (8 * OUTR_KIB)
 
 enum { CALL_TARGET, CALL_PICK, CALL_REACH, CALL_LOCAL, CALL_SEND, CALL_PAUSE, CALL_FAILED };
 
@@ -18,12 +19,12 @@ typedef struct call {
     outr_exchange *x;
     outr_link link;
     outr_steps steps;
-    outr_op op;                     /* of the step in progress */
+    outr_op op; /* of the step in progress */
     outr__target target;
     outr_str target_text, verb;
     outr_http_request req;
-    outr_app_call app_call;         /* LOCAL */
-    outr_http_call http;            /* peer, outside */
+    outr_app_call app_call; /* LOCAL */
+    outr_http_call http;    /* peer, outside */
     outr__pick pick;
     outr__reach reach;
     outr__relay relay;
@@ -52,20 +53,17 @@ static const outr_metric_desc res_latency = {"dapr_runtime_service_invocation_re
                                              OUTR_BUCKETS_LATENCY_MS,
                                              {"src_app_id", "status"}};
 
-static call *of(outr_steps *steps)
-{
+static call *of(outr_steps *steps) {
     return OUTR_CONTAINER(steps, call, steps);
 }
 
-static bool is_traced(const call *c)
-{
+static bool is_traced(const call *c) {
     return c->mesh->trace.is_on;
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
-static void end_call(call *c, const outr_err *err)
-{
+static void end_call(call *c, const outr_err *err) {
     outr_invoke *invoke = c->invoke;
     outr_link_remove(&c->link);
     if (err && !c->relay.has_head)
@@ -74,14 +72,12 @@ static void end_call(call *c, const outr_err *err)
         invoke->on_done(invoke, err);
 }
 
-static int fail(call *c, const outr_err *err)
-{
+static int fail(call *c, const outr_err *err) {
     c->err = *err;
     return CALL_FAILED;
 }
 
-static int step_failed(outr_steps *steps)
-{
+static int step_failed(outr_steps *steps) {
     call *c = of(steps);
     outr_err err = c->err;
     end_call(c, &err);
@@ -90,15 +86,13 @@ static int step_failed(outr_steps *steps)
 
 /* ---- the answer ------------------------------------------------------------------------------ */
 
-static void on_relay_head(outr__relay *relay, outr_http_response *head)
-{
+static void on_relay_head(outr__relay *relay, outr_http_response *head) {
     call *c = OUTR_CONTAINER(relay, call, relay);
     if (c->invoke->on_head)
         c->invoke->on_head(c->invoke, head);
 }
 
-static void count_answer(call *c, int status)
-{
+static void count_answer(call *c, int status) {
     outr_metric_shard *shard = outr_loop_metrics(c->mesh->o.loop);
     char text[20];
     if (!shard || c->target.kind != OUTR__APP)
@@ -111,8 +105,7 @@ static void count_answer(call *c, int status)
                       (double)(outr_loop_update(c->mesh->o.loop) - c->sent_ns) / (double)OUTR_MS);
 }
 
-static void on_peer_error(outr_gather *gather, const outr_err *err)
-{
+static void on_peer_error(outr_gather *gather, const outr_err *err) {
     call *c = gather->ctx;
     c->is_gathering = false;
     if (!err) {
@@ -123,8 +116,7 @@ static void on_peer_error(outr_gather *gather, const outr_err *err)
 }
 
 /* The peer's sidecar, not its app, says why it failed. */
-static bool take_peer_error(call *c, outr_http_call *http)
-{
+static bool take_peer_error(call *c, outr_http_call *http) {
     uint64_t code;
     if (c->target.kind != OUTR__APP ||
         !outr_str_to_u64(outr_headers_get(&http->head.headers, OUTR__ERROR_HEADER), 16, &code))
@@ -137,8 +129,7 @@ static bool take_peer_error(call *c, outr_http_call *http)
     return true;
 }
 
-static void on_response(outr_http_call *http)
-{
+static void on_response(outr_http_call *http) {
     call *c = http->user;
     count_answer(c, http->head.status);
     if (http == &c->http && take_peer_error(c, http))
@@ -149,8 +140,7 @@ static void on_response(outr_http_call *http)
     outr__relay_answer(&c->relay, http);
 }
 
-static void on_inform(outr_http_call *http, const outr_http_response *head)
-{
+static void on_inform(outr_http_call *http, const outr_http_response *head) {
     call *c = http->user;
     outr_http_response copy = {.status = head->status, .content_length = -1};
     if (head->status == 100)
@@ -162,19 +152,16 @@ static void on_inform(outr_http_call *http, const outr_http_response *head)
 
 /* ---- steps ----------------------------------------------------------------------------------- */
 
-static void on_step_done(outr_op *op)
-{
+static void on_step_done(outr_op *op) {
     outr_steps_run(&OUTR_CONTAINER(op, call, op)->steps);
 }
 
-static outr_op *step_op(call *c)
-{
+static outr_op *step_op(call *c) {
     outr_op_init(&c->op, c->mesh->o.loop, NULL, 0, on_step_done);
     return &c->op;
 }
 
-static void prepare_body(call *c)
-{
+static void prepare_body(call *c) {
     int64_t max = c->mesh->o.settings->max_body_bytes;
     outr_exchange *x = c->x;
     c->body = x->req.upgrade.n ? x->tunnel : x->body;
@@ -184,8 +171,7 @@ static void prepare_body(call *c)
     }
 }
 
-static int step_target(outr_steps *steps)
-{
+static int step_target(outr_steps *steps) {
     call *c = of(steps);
     outr_invoke *invoke = c->invoke;
     const outr_http_request *in = &c->x->req;
@@ -217,8 +203,7 @@ static int step_target(outr_steps *steps)
     return is_local ? CALL_LOCAL : CALL_PICK;
 }
 
-static void fill_http(call *c, outr_http_call *http)
-{
+static void fill_http(call *c, outr_http_call *http) {
     *http = (outr_http_call){.req = &c->req,
                              .body = c->body,
                              .on_response = on_response,
@@ -228,8 +213,7 @@ static void fill_http(call *c, outr_http_call *http)
     c->sent_ns = outr_loop_now(c->mesh->o.loop);
 }
 
-static int step_local(outr_steps *steps)
-{
+static int step_local(outr_steps *steps) {
     call *c = of(steps);
     outr_err err;
     if (!outr_app_is_configured(c->mesh->o.app)) {
@@ -248,8 +232,7 @@ static int step_local(outr_steps *steps)
     return OUTR_WAIT;
 }
 
-static void forget_peer(call *c, bool has_failed)
-{
+static void forget_peer(call *c, bool has_failed) {
     outr__peer *peer = c->pick.peer;
     c->pick.peer = NULL;
     if (!peer)
@@ -259,16 +242,14 @@ static void forget_peer(call *c, bool has_failed)
     outr__peer_release(peer, has_failed);
 }
 
-static int fail_cancelled(call *c)
-{
+static int fail_cancelled(call *c) {
     outr_err err;
     outr_fail(&err, OUTR_CANCELLED, "cancelled");
     forget_peer(c, false);
     return fail(c, &err);
 }
 
-static int step_pick(outr_steps *steps)
-{
+static int step_pick(outr_steps *steps) {
     call *c = of(steps);
     /* as the answer was on its way: nothing is sent for nobody */
     if (c->pick.peer && c->is_cancelled)
@@ -293,8 +274,7 @@ static int step_pick(outr_steps *steps)
     return OUTR_WAIT;
 }
 
-static int step_reach(outr_steps *steps)
-{
+static int step_reach(outr_steps *steps) {
     call *c = of(steps);
     outr_err err;
     if (!c->reach.op) {
@@ -322,8 +302,7 @@ static int step_reach(outr_steps *steps)
 }
 
 /* Nothing happened at the peer, or it may happen twice; and there is still a body to send. */
-static bool may_repeat(const call *c, const outr_http_call *http)
-{
+static bool may_repeat(const call *c, const outr_http_call *http) {
     if (c->is_cancelled || c->relay.has_head || http->progress == OUTR_CALL_ANSWERED ||
         http->body_taken)
         return false;
@@ -332,8 +311,7 @@ static bool may_repeat(const call *c, const outr_http_call *http)
 }
 
 /* The try is over. */
-static int step_send(outr_steps *steps)
-{
+static int step_send(outr_steps *steps) {
     call *c = of(steps);
     bool is_local = c->app_call.http.req != NULL;
     const outr_http_call *http = is_local ? &c->app_call.http : &c->http;
@@ -372,8 +350,7 @@ static int step_send(outr_steps *steps)
     return fail(c, &err);
 }
 
-static int step_pause(outr_steps *steps)
-{
+static int step_pause(outr_steps *steps) {
     call *c = of(steps);
     if (c->op.done) { /* the pause is over */
         outr_err err = c->err;
@@ -408,16 +385,14 @@ static const outr_step call_steps[] = {
     [CALL_FAILED] = {"failed", step_failed, 0},
 };
 
-static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED)
-{
+static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED) {
     outr_invoke *invoke = x->invoke;
     call *c = invoke->impl;
     c->is_cancelled = true;
     outr_op_cancel(&c->op, OUTR_CANCELLED);
 }
 
-void outr_mesh_invoke(outr_mesh *mesh, outr_invoke *invoke)
-{
+void outr_mesh_invoke(outr_mesh *mesh, outr_invoke *invoke) {
     outr_exchange *x = invoke->x;
     call *c = outr_arena_alloc(x->arena, sizeof *c);
     c->invoke = invoke;

@@ -17,28 +17,29 @@ typedef struct outr_mesh outr_mesh;
 typedef struct outr_mesh_options {
     outr_loop *loop;
     const outr_settings *settings;
-    const outr_snapshot *snapshot;      /* HTTPEndpoints, tracing; referenced */
+    const outr_snapshot *snapshot; /* HTTPEndpoints, tracing; referenced */
     /* shared by all loops; NULL: resolution failed to start, calls say so */
     outr_resolver *resolver;
-    outr_app *app;                      /* this loop's; local calls go straight to it */
-    outr_str host;                      /* our address, for X-Forwarded-For and Forwarded */
+    outr_app *app; /* this loop's; local calls go straight to it */
+    outr_str host; /* our address, for X-Forwarded-For and Forwarded */
     outr_str host_name;
-    uint16_t internal_port;             /* bound */
+    uint16_t internal_port; /* bound */
 } outr_mesh_options;
 
 outr_mesh *outr_mesh_new(const outr_mesh_options *options);
-void outr_mesh_free(outr_mesh *mesh);                 /* when no call is in flight on either side */
+void outr_mesh_free(outr_mesh *mesh); /* when no call is in flight on either side */
 void outr_mesh_update(outr_mesh *mesh, const outr_snapshot *snapshot);
 
 /* Opens the resolver the Configuration names (default: nameresolution.sqlite on a file in run_dir)
- * and registers self. Main loop. A failure is only logged by the caller: *out is NULL when there is no such
+ * and registers self. Main loop. A failure is only logged by the caller: *out is NULL when there is
+ * no such
  * resolver; else it is there, and goes on trying to register. */
 typedef struct outr_mesh_resolver_open {
     const outr_settings *settings;
     const outr_snapshot *snapshot;
     outr_str run_dir;
     outr_self self;
-    outr_resolver *resolver;            /* out */
+    outr_resolver *resolver; /* out */
     outr_op inner;
     outr_op *op;
 } outr_mesh_resolver_open;
@@ -46,12 +47,12 @@ void outr_mesh_resolver_open_start(outr_mesh_resolver_open *req, outr_op *op);
 
 /* One invocation. The exchange's request is passed on; its response is what the callee answered. */
 typedef struct outr_invoke {
-    outr_exchange *x;             /* body and response are the machine's from here on */
-    outr_str target;              /* app id, "id.namespace", URL, or HTTPEndpoint name; decoded */
-    outr_str method;              /* path without leading slash, still to be checked; decoded as
+    outr_exchange *x; /* body and response are the machine's from here on */
+    outr_str target;  /* app id, "id.namespace", URL, or HTTPEndpoint name; decoded */
+    outr_str method;  /* path without leading slash, still to be checked; decoded as
                                      contract/invocation.md section 1 says */
-    outr_str query;               /* without "?", as sent */
-    outr_trace trace;             /* span of this hop */
+    outr_str query;   /* without "?", as sent */
+    outr_trace trace; /* span of this hop */
     /* Called instead of any response when the call failed before an answer's head was sent: the
      * caller of invoke writes the error (it still owns the exchange then). */
     void (*on_failed)(struct outr_invoke *invoke, const outr_err *err);
@@ -61,14 +62,15 @@ typedef struct outr_invoke {
     /* Before the head is sent: headers may be added or removed. May be NULL. */
     void (*on_head)(struct outr_invoke *invoke, outr_http_response *head);
     void *user;
-    void *impl;                   /* machinery */
+    void *impl; /* machinery */
 } outr_invoke;
 /* invoke must lie on x->arena. Cancelled by x->on_gone, which invoke takes over. */
 void outr_mesh_invoke(outr_mesh *mesh, outr_invoke *invoke);
 
 /* Handler and context for the internal port's server on this loop. */
 extern const outr_http_handler outr_mesh_handler;
-/* SETTINGS entry by which two Outriggers know each other: not registered, so a gRPC peer ignores it. */
+/* SETTINGS entry by which two Outriggers know each other: not registered, so a gRPC peer ignores
+ * it. */
 #define OUTR_MESH_SETTINGS_ID    0xF0D1
 #define OUTR_MESH_SETTINGS_VALUE 1
 

@@ -1,8 +1,7 @@
 #include "base/encode.h"
 #include "mesh/internal.h"
 
-static const outr_endpoint_spec *find_endpoint(const outr_snapshot *snapshot, outr_str name)
-{
+static const outr_endpoint_spec *find_endpoint(const outr_snapshot *snapshot, outr_str name) {
     for (size_t i = 0; i < snapshot->endpoint_count; i++) {
         if (outr_str_eq(snapshot->endpoints[i].base.name, name))
             return &snapshot->endpoints[i];
@@ -11,8 +10,7 @@ static const outr_endpoint_spec *find_endpoint(const outr_snapshot *snapshot, ou
 }
 
 outr_code outr__target_parse(outr__target *out, outr_str text, const outr_snapshot *snapshot,
-                             const outr_settings *settings, outr_err *err)
-{
+                             const outr_settings *settings, outr_err *err) {
     outr__target t = {.kind = OUTR__APP, .app_id = text, .namespace_ = settings->namespace_};
     if (outr_str_istarts(text, OUTR_STR("http://")) ||
         outr_str_istarts(text, OUTR_STR("https://"))) {
@@ -38,19 +36,18 @@ outr_code outr__target_parse(outr__target *out, outr_str text, const outr_snapsh
     return OUTR_OK;
 }
 
-static int hex(char c)
-{
+static int hex(char c) {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
 }
 
-static outr_code check_method(outr_str method, outr_err *err)
-{
+static outr_code check_method(outr_str method, outr_err *err) {
     for (size_t i = 0; i < method.n; i++) {
         unsigned char c = (unsigned char)method.p[i];
         if (c == '#' || c == '?' || c < 0x20 || c == 0x7f)
             return outr_fail(err, OUTR_INVALID_ARGUMENT,
                              "method name contains an invalid character 0x%02x", c);
-        /* The decoded text goes into a request target as it is, so a percent sign must begin an escape. */
+        /* The decoded text goes into a request target as it is, so a percent sign must begin an
+         * escape. */
         if (c == '%' && (method.n - i < 3 || !hex(method.p[i + 1]) || !hex(method.p[i + 2])))
             return outr_fail(err, OUTR_INVALID_ARGUMENT, "invalid URL escape in method name");
     }
@@ -58,8 +55,7 @@ static outr_code check_method(outr_str method, outr_err *err)
 }
 
 outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method, outr_str query,
-                              outr_err *err)
-{
+                              outr_err *err) {
     outr_code rc = check_method(method, err);
     if (rc)
         return rc;
@@ -72,8 +68,7 @@ outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method,
     return OUTR_OK;
 }
 
-outr_code outr__verb(outr_str *out, outr_str method, outr_err *err)
-{
+outr_code outr__verb(outr_str *out, outr_str method, outr_err *err) {
     static const char *const verbs[] = {"GET",    "HEAD",    "POST",  "PUT",
                                         "DELETE", "OPTIONS", "TRACE", "PATCH"};
     if (outr_str_iis(method, "CONNECT") || outr_str_iis(method, "NONE"))
@@ -88,7 +83,6 @@ outr_code outr__verb(outr_str *out, outr_str method, outr_err *err)
     return OUTR_OK;
 }
 
-bool outr__is_idempotent(outr_str verb)
-{
+bool outr__is_idempotent(outr_str verb) {
     return !outr_str_is(verb, "POST") && !outr_str_is(verb, "PATCH"); /* RFC 9110 section 9.2.2 */
 }

@@ -12,29 +12,26 @@
 #include "net/env_uv.h"
 #include "net/tcp.h"
 
-static uint64_t now_ns(outr_env *env OUTR_UNUSED)
-{
+static uint64_t now_ns(outr_env *env OUTR_UNUSED) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * OUTR_SEC + (uint64_t)t.tv_nsec;
 }
 
-static int64_t unix_ns(outr_env *env OUTR_UNUSED)
-{
+static int64_t unix_ns(outr_env *env OUTR_UNUSED) {
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static void entropy(outr_env *env OUTR_UNUSED, void *out, size_t n)
-{
+static void entropy(outr_env *env OUTR_UNUSED, void *out, size_t n) {
     if (getrandom(out, n, 0) != (ssize_t)n) {
         fprintf(stderr, "outrigger: the system gives no randomness\n");
         abort();
     }
 }
 
-/* ---- connect ---------------------------------------------------------------------------------- */
+/* ---- connect --------------------------------------------------------------------------------- */
 
 typedef struct connecting {
     union {
@@ -42,12 +39,11 @@ typedef struct connecting {
         uv_req_t req;
     };
     outr_connect *request;
-    outr_op *op;   /* NULL: cancelled */
+    outr_op *op; /* NULL: cancelled */
     outr_tcp *tcp;
 } connecting;
 
-static void on_connected(uv_connect_t *req, int status)
-{
+static void on_connected(uv_connect_t *req, int status) {
     connecting *c = req->data;
     outr_op *op = c->op;
     if (!op) { /* cancelled: the handle is closing already */
@@ -73,16 +69,14 @@ static void on_connected(uv_connect_t *req, int status)
     outr_op_finish(op);
 }
 
-static void on_connect_cancel(outr_op *op)
-{
+static void on_connect_cancel(outr_op *op) {
     connecting *c = op->impl;
     c->op = NULL;
     outr_tcp_discard(c->tcp); /* ends the request with UV_ECANCELED */
     outr_op_finish(op);
 }
 
-static void do_connect(outr_env *env OUTR_UNUSED, outr_loop *loop, outr_connect *req, outr_op *op)
-{
+static void do_connect(outr_env *env OUTR_UNUSED, outr_loop *loop, outr_connect *req, outr_op *op) {
     connecting *c = outr_alloc(sizeof *c);
     struct sockaddr_storage sys;
     bool is_unix = req->addr.kind == OUTR_ADDR_UNIX;
@@ -110,10 +104,10 @@ static void do_connect(outr_env *env OUTR_UNUSED, outr_loop *loop, outr_connect 
     outr_op_fail_soon(op, &err);
 }
 
-/* ---- listen, look-up -------------------------------------------------------------------------- */
+/* ---- listen, look-up ------------------------------------------------------------------------- */
 
-static outr_code do_listen(outr_env *env OUTR_UNUSED, outr_loop *loop, const outr_listen_options *options, outr_listener **out, outr_err *err)
-{
+static outr_code do_listen(outr_env *env OUTR_UNUSED, outr_loop *loop,
+                           const outr_listen_options *options, outr_listener **out, outr_err *err) {
     return outr_uv_listen(loop, options, out, err);
 }
 
@@ -124,8 +118,7 @@ typedef struct looking {
     char host[256];
 } looking;
 
-static void add_result(outr_lookup *request, const struct addrinfo *info)
-{
+static void add_result(outr_lookup *request, const struct addrinfo *info) {
     struct sockaddr_storage sys = {0};
     if (request->count == OUTR_LEN(request->addrs) || info->ai_addrlen > sizeof sys)
         return;
@@ -135,8 +128,7 @@ static void add_result(outr_lookup *request, const struct addrinfo *info)
     addr->port = request->port;
 }
 
-static void on_looked_up(uv_getaddrinfo_t *req, int status, struct addrinfo *list)
-{
+static void on_looked_up(uv_getaddrinfo_t *req, int status, struct addrinfo *list) {
     looking *l = req->data;
     outr_op *op = l->op;
     if (op && status == 0) {
@@ -146,7 +138,8 @@ static void on_looked_up(uv_getaddrinfo_t *req, int status, struct addrinfo *lis
     uv_freeaddrinfo(list);
     if (op && l->request->count == 0) {
         outr_err err;
-        outr_fail(&err, OUTR_UNAVAILABLE, "look up %s: %s", l->host, status ? uv_strerror(status) : "no address");
+        outr_fail(&err, OUTR_UNAVAILABLE, "look up %s: %s", l->host,
+                  status ? uv_strerror(status) : "no address");
         err.retriable = true;
         free(l);
         outr_op_fail(op, &err);
@@ -157,16 +150,15 @@ static void on_looked_up(uv_getaddrinfo_t *req, int status, struct addrinfo *lis
         outr_op_finish(op);
 }
 
-static void on_lookup_cancel(outr_op *op)
-{
+static void on_lookup_cancel(outr_op *op) {
     looking *l = op->impl;
     l->op = NULL;
     uv_cancel((uv_req_t *)&l->req); /* may be too late; then the answer is dropped */
     outr_op_finish(op);
 }
 
-static void do_lookup(outr_env *env OUTR_UNUSED, outr_loop *loop, outr_lookup *request, outr_op *op)
-{
+static void do_lookup(outr_env *env OUTR_UNUSED, outr_loop *loop, outr_lookup *request,
+                      outr_op *op) {
     outr_err err;
     request->count = 0;
     if (outr_addr_from_ip(&request->addrs[0], request->host, request->port, NULL) == OUTR_OK) {
@@ -193,17 +185,16 @@ static void do_lookup(outr_env *env OUTR_UNUSED, outr_loop *loop, outr_lookup *r
     outr_op_fail_soon(op, &err);
 }
 
-outr_env *outr_env_real(void)
-{
-    static outr_env env = {now_ns, unix_ns, entropy, do_connect, do_listen, do_lookup}; /* never changed */
+outr_env *outr_env_real(void) {
+    static outr_env env = {now_ns,     unix_ns,   entropy,
+                           do_connect, do_listen, do_lookup}; /* never changed */
     return &env;
 }
 
-/* ---- who are we ------------------------------------------------------------------------------- */
+/* ---- who are we ------------------------------------------------------------------------------ */
 
 /* The source address the kernel would use for a route to the outside; no packet is sent. */
-static bool route_source(outr_addr *out)
-{
+static bool route_source(outr_addr *out) {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9)};
     struct sockaddr_storage from = {0};
     socklen_t n = sizeof from;
@@ -211,15 +202,15 @@ static bool route_source(outr_addr *out)
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return false;
-    bool found = connect(fd, (struct sockaddr *)&to, sizeof to) == 0 && getsockname(fd, (struct sockaddr *)&from, &n) == 0;
+    bool found = connect(fd, (struct sockaddr *)&to, sizeof to) == 0 &&
+                 getsockname(fd, (struct sockaddr *)&from, &n) == 0;
     close(fd);
     if (found)
         outr_addr_from_sys(out, &from);
     return found;
 }
 
-static bool interface_address(outr_addr *out)
-{
+static bool interface_address(outr_addr *out) {
     struct ifaddrs *list;
     bool found = false;
     if (getifaddrs(&list))
@@ -230,7 +221,9 @@ static bool interface_address(outr_addr *out)
         if (i->ifa_addr->sa_family != AF_INET && i->ifa_addr->sa_family != AF_INET6)
             continue;
         struct sockaddr_storage sys = {0};
-        memcpy(&sys, i->ifa_addr, i->ifa_addr->sa_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6));
+        memcpy(&sys, i->ifa_addr,
+               i->ifa_addr->sa_family == AF_INET ? sizeof(struct sockaddr_in)
+                                                 : sizeof(struct sockaddr_in6));
         outr_addr_from_sys(out, &sys);
         found = true;
     }
@@ -238,8 +231,7 @@ static bool interface_address(outr_addr *out)
     return found;
 }
 
-outr_code outr_host_address(outr_addr *out, outr_err *err)
-{
+outr_code outr_host_address(outr_addr *out, outr_err *err) {
     if (route_source(out) || interface_address(out)) {
         out->port = 0;
         return OUTR_OK;

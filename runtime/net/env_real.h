@@ -1,4 +1,5 @@
-/* env_real - the real clock, entropy, sockets and resolver (libuv, getrandom, getaddrinfo on libuv's
+/* env_real - the real clock, entropy, sockets and resolver (libuv, getrandom, getaddrinfo on
+ * libuv's
  * pool, which is kept to one thread and started by the first look-up). */
 #ifndef OUTR_NET_ENV_REAL_H
 #define OUTR_NET_ENV_REAL_H

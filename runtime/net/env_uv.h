@@ -5,6 +5,7 @@
 #include "loop/loop.h"
 #include "net/listen.h"
 
-outr_code outr_uv_listen(outr_loop *loop, const outr_listen_options *options, outr_listener **out, outr_err *err);
+outr_code outr_uv_listen(outr_loop *loop, const outr_listen_options *options, outr_listener **out,
+                         outr_err *err);
 
 #endif

@@ -14,9 +14,9 @@ typedef struct outr_stream outr_stream;
 typedef struct outr_stream_ops {
     void (*read_start)(outr_stream *s);
     void (*read_stop)(outr_stream *s);
-    void (*write)(outr_stream *s, outr_bufq *own_bytes);  /* takes all slices out of own_bytes */
-    void (*shutdown)(outr_stream *s);                     /* half-close once everything is written */
-    void (*close)(outr_stream *s, bool is_reset);         /* reset: RST, unsent bytes are dropped */
+    void (*write)(outr_stream *s, outr_bufq *own_bytes); /* takes all slices out of own_bytes */
+    void (*shutdown)(outr_stream *s);                    /* half-close once everything is written */
+    void (*close)(outr_stream *s, bool is_reset);        /* reset: RST, unsent bytes are dropped */
     void (*nodelay)(outr_stream *s, bool on);
 } outr_stream_ops;
 
@@ -24,31 +24,43 @@ typedef struct outr_stream_ops {
 typedef struct outr_stream_events {
     /* Bytes came: n > 0. `chunk` holds them (outr_slice_of keeps them without a copy). */
     void (*on_data)(outr_stream *s, outr_chunk *chunk, const char *p, size_t n);
-    void (*on_eof)(outr_stream *s);                       /* peer half-closed; writing still works */
-    void (*on_drain)(outr_stream *s);                     /* below low water again; may be NULL */
-    void (*on_error)(outr_stream *s, const outr_err *err);/* broken both ways; only close is left */
-    void (*on_closed)(outr_stream *s);                    /* last event; the stream is gone after it. May be NULL */
+    void (*on_eof)(outr_stream *s);   /* peer half-closed; writing still works */
+    void (*on_drain)(outr_stream *s); /* below low water again; may be NULL */
+    void (*on_error)(outr_stream *s,
+                     const outr_err *err); /* broken both ways; only close is left */
+    void (*on_closed)(outr_stream *s); /* last event; the stream is gone after it. May be NULL */
 } outr_stream_events;
 
 struct outr_stream {
     const outr_stream_ops *ops;
     const outr_stream_events *events;
-    void *owner;               /* the events' context */
+    void *owner; /* the events' context */
     outr_loop *loop;
     outr_addr peer, local;
-    size_t pending_bytes;      /* written but not taken by the kernel yet */
+    size_t pending_bytes;         /* written but not taken by the kernel yet */
     size_t high_water, low_water; /* 64 KiB, 16 KiB unless changed */
     bool is_closing;
-    bool is_secure;            /* TLS */
-    outr_str alpn;             /* negotiated protocol, NONE without TLS */
+    bool is_secure; /* TLS */
+    outr_str alpn;  /* negotiated protocol, NONE without TLS */
 };
 
-static inline void outr_stream_read_start(outr_stream *s) { s->ops->read_start(s); }
-static inline void outr_stream_read_stop(outr_stream *s) { s->ops->read_stop(s); }
-static inline void outr_stream_write(outr_stream *s, outr_bufq *own_bytes) { s->ops->write(s, own_bytes); }
-static inline bool outr_stream_is_full(const outr_stream *s) { return s->pending_bytes > s->high_water; }
-static inline void outr_stream_shutdown(outr_stream *s) { s->ops->shutdown(s); }
-/* on_closed follows in a later turn; no other event comes after this. Calling it twice is harmless. */
+static inline void outr_stream_read_start(outr_stream *s) {
+    s->ops->read_start(s);
+}
+static inline void outr_stream_read_stop(outr_stream *s) {
+    s->ops->read_stop(s);
+}
+static inline void outr_stream_write(outr_stream *s, outr_bufq *own_bytes) {
+    s->ops->write(s, own_bytes);
+}
+static inline bool outr_stream_is_full(const outr_stream *s) {
+    return s->pending_bytes > s->high_water;
+}
+static inline void outr_stream_shutdown(outr_stream *s) {
+    s->ops->shutdown(s);
+}
+/* on_closed follows in a later turn; no other event comes after this. Calling it twice is harmless.
+ * */
 void outr_stream_close(outr_stream *s);
 void outr_stream_reset(outr_stream *s);
 

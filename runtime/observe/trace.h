@@ -10,24 +10,26 @@
 #define OUTR_TRACEPARENT_LEN 55
 
 typedef struct outr_trace {
-    bool is_valid;           /* false: everything below is zero */
+    bool is_valid; /* false: everything below is zero */
     uint8_t trace_id[16];
     uint8_t span_id[8];
-    uint8_t flags;           /* as given; bit 0: sampled */
-    outr_str state;          /* tracestate, borrowed; NONE when absent, malformed or over 512 bytes */
+    uint8_t flags;  /* as given; bit 0: sampled */
+    outr_str state; /* tracestate, borrowed; NONE when absent, malformed or over 512 bytes */
 } outr_trace;
 
 typedef struct outr_trace_config {
-    bool is_on;              /* a sampling rate > 0 was set and so spans are made */
-    double sampling_rate;    /* 0..1 */
+    bool is_on;           /* a sampling rate > 0 was set and so spans are made */
+    double sampling_rate; /* 0..1 */
 } outr_trace_config;
 
 /* From a request's headers. Malformed or absent: is_valid false (tracestate is then ignored). */
 void outr_trace_read(outr_trace *out, const outr_headers *headers);
 bool outr_trace_parse(outr_trace *out, outr_str traceparent);
-/* The span of this hop: with tracing on a child of parent (or a new root, sampled by the rate), with
+/* The span of this hop: with tracing on a child of parent (or a new root, sampled by the rate),
+ * with
  * tracing off parent itself. */
-void outr_trace_start(outr_trace *out, const outr_trace *parent, const outr_trace_config *config, outr_rand *rand);
+void outr_trace_start(outr_trace *out, const outr_trace *parent, const outr_trace_config *config,
+                      outr_rand *rand);
 /* 55 characters and NUL; an invalid trace prints all zeros ("00-000...-00"). */
 void outr_trace_write(const outr_trace *trace, char out[OUTR_TRACEPARENT_LEN + 1]);
 /* W3C Baggage: false when malformed (then the API answers 400). */

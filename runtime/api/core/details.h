@@ -7,7 +7,7 @@
 #include "base/str.h"
 
 typedef struct outr_details {
-    bool is_rich;                 /* HTTP body carries details[]; the order printed is Help, BadRequest,
+    bool is_rich; /* HTTP body carries details[]; the order printed is Help, BadRequest,
                                      ResourceInfo, ErrorInfo as each is present */
     /* false: metadata is printed as null, true: as an object, also when empty */
     bool has_metadata;

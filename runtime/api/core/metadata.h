@@ -1,4 +1,5 @@
-/* metadata - the extended key/value pairs of the metadata API: set by PUT /v1.0/metadata/{key}, shared
+/* metadata - the extended key/value pairs of the metadata API: set by PUT /v1.0/metadata/{key},
+ * shared
  * by all loops, lost at exit as in Dapr. */
 #ifndef OUTR_API_CORE_METADATA_H
 #define OUTR_API_CORE_METADATA_H

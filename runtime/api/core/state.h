@@ -20,11 +20,12 @@ outr_code outr_core_state_key(const outr_core_state *core, const outr_component 
                               outr_arena *arena, outr_str key, outr_str *out, outr_err *err,
                               outr_details *details);
 
-/* Runs against the store and counts it (dapr_component_state_*). operation is the metric's label. */
+/* Runs against the store and counts it (dapr_component_state_*). operation is the metric's label.
+ * */
 typedef struct outr_core_state_call {
     const outr_component *store;
     const char *operation;
-    outr_state_get get;       /* one of the two */
+    outr_state_get get; /* one of the two */
     outr_state_writes writes;
     bool is_write;
     outr_op inner;

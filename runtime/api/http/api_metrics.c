@@ -2,13 +2,19 @@
 
 #include "http/router.h"
 
-#define CACHE_SIZE 256 /* a power of two */
+#define CACHE_SIZE     256 /* a power of two */
 #define PATH_MAX_LABEL 256
 
-static const outr_metric_desc request_count = {"dapr_http_server_request_count", "HTTP requests",
-    OUTR_COUNTER, 0, {"method", "path", "status"}};
-static const outr_metric_desc response_count = {"dapr_http_server_response_count", "HTTP responses",
-    OUTR_COUNTER, 0, {"method", "path", "status"}};
+static const outr_metric_desc request_count = {"dapr_http_server_request_count",
+                                               "HTTP requests",
+                                               OUTR_COUNTER,
+                                               0,
+                                               {"method", "path", "status"}};
+static const outr_metric_desc response_count = {"dapr_http_server_response_count",
+                                                "HTTP responses",
+                                                OUTR_COUNTER,
+                                                0,
+                                                {"method", "path", "status"}};
 static const outr_metric_desc latency = {"dapr_http_server_latency",
                                          "time from request head to end of answer, ms",
                                          OUTR_HISTOGRAM,
@@ -24,8 +30,8 @@ static const outr_metric_desc response_bytes = {"dapr_http_server_response_bytes
                                                 OUTR_HISTOGRAM,
                                                 OUTR_BUCKETS_BYTES,
                                                 {NULL}};
-static const outr_metric_desc error_codes = {"dapr_error_code_total", "error answers by code",
-    OUTR_COUNTER, 0, {"error_code", "category"}};
+static const outr_metric_desc error_codes = {
+    "dapr_error_code_total", "error answers by code", OUTR_COUNTER, 0, {"error_code", "category"}};
 
 typedef struct series {
     uint64_t hash;
@@ -41,8 +47,7 @@ struct outr_api_metrics {
 };
 
 outr_api_metrics *outr_api_metrics_new(outr_metric_shard *shard,
-                                       const outr_configuration *configuration)
-{
+                                       const outr_configuration *configuration) {
     outr_api_metrics *m = outr_alloc(sizeof *m);
     m->shard = shard;
     m->configuration = configuration;
@@ -56,8 +61,7 @@ outr_api_metrics *outr_api_metrics_new(outr_metric_shard *shard,
     return m;
 }
 
-void outr_api_metrics_free(outr_api_metrics *m)
-{
+void outr_api_metrics_free(outr_api_metrics *m) {
     if (!m)
         return;
     outr_router_free(m->patterns);
@@ -67,8 +71,8 @@ void outr_api_metrics_free(outr_api_metrics *m)
 /* Where the path of an API group is cut, and which segment becomes a placeholder. */
 static const struct {
     const char *group;
-    size_t keep;          /* segments kept, the version being the first */
-    size_t hide;          /* segment replaced, counted from 0; 0: none */
+    size_t keep; /* segments kept, the version being the first */
+    size_t hide; /* segment replaced, counted from 0; 0: none */
     const char *shown;
 } shapes[] = {
     {"state", 3, 0, NULL},
@@ -77,9 +81,9 @@ static const struct {
     {"workflows", 5, 3, "{instanceId}"},
 };
 
-/* Dapr's shortening: /v1.0/state/store/key -> /v1.0/state/store. scratch holds the result if built. */
-static outr_str shorten(outr_str path, char scratch[PATH_MAX_LABEL])
-{
+/* Dapr's shortening: /v1.0/state/store/key -> /v1.0/state/store. scratch holds the result if built.
+ * */
+static outr_str shorten(outr_str path, char scratch[PATH_MAX_LABEL]) {
     outr_str parts[6];
     size_t count = 0;
     outr_str rest = path.n && path.p[0] == '/' ? outr_str_skip(path, 1) : path;
@@ -101,8 +105,7 @@ static outr_str shorten(outr_str path, char scratch[PATH_MAX_LABEL])
     return path;
 }
 
-static outr_str path_label(const outr_api_metrics *m, outr_str path, char scratch[PATH_MAX_LABEL])
-{
+static outr_str path_label(const outr_api_metrics *m, outr_str path, char scratch[PATH_MAX_LABEL]) {
     outr_route_match match;
     if (m->patterns && outr_router_find(m->patterns, OUTR_STR("GET"), path, &match))
         return *(const outr_str *)match.route;
@@ -114,8 +117,7 @@ static outr_str path_label(const outr_api_metrics *m, outr_str path, char scratc
     return OUTR_STR("");
 }
 
-static outr_str method_label(const outr_api_metrics *m, outr_str method)
-{
+static outr_str method_label(const outr_api_metrics *m, outr_str method) {
     static const char *const usual[] = {"GET",  "POST",    "PUT",     "DELETE", "PATCH",
                                         "HEAD", "OPTIONS", "CONNECT", "TRACE"};
     if (m->configuration->metrics_exclude_verbs)
@@ -127,8 +129,7 @@ static outr_str method_label(const outr_api_metrics *m, outr_str method)
     return OUTR_STR("UNKNOWN");
 }
 
-static const series *find_series(outr_api_metrics *m, outr_str method, outr_str path, int status)
-{
+static const series *find_series(outr_api_metrics *m, outr_str method, outr_str path, int status) {
     uint64_t hash = outr_str_hash(path, outr_str_hash(method, (uint64_t)status)) | 1;
     series *s = &m->cache[hash & (CACHE_SIZE - 1)];
     if (s->hash == hash)
@@ -148,8 +149,7 @@ static const series *find_series(outr_api_metrics *m, outr_str method, outr_str 
     return s;
 }
 
-void outr_api_metrics_record(outr_api_metrics *m, const outr_exchange *x, outr_str path)
-{
+void outr_api_metrics_record(outr_api_metrics *m, const outr_exchange *x, outr_str path) {
     if (!m->shard)
         return;
     const series *s = find_series(m, x->req.method, path, x->status);
@@ -162,8 +162,7 @@ void outr_api_metrics_record(outr_api_metrics *m, const outr_exchange *x, outr_s
     outr_metric_observe(m->response_bytes, (double)x->sent_bytes);
 }
 
-void outr_api_metrics_error(outr_api_metrics *m, outr_reason reason)
-{
+void outr_api_metrics_error(outr_api_metrics *m, outr_reason reason) {
     if (!m->configuration->metrics_record_error_codes)
         return;
     const outr_reason_info *info = outr_reason_find(reason);

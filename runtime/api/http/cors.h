@@ -5,7 +5,8 @@
 #include "config/settings.h"
 #include "http/message.h"
 
-/* Adds what the answer needs to out. True: this was a preflight, answered with these headers alone. */
+/* Adds what the answer needs to out. True: this was a preflight, answered with these headers alone.
+ * */
 bool outr_cors_apply(const outr_settings *settings, const outr_http_request *req,
                      outr_headers *out);
 

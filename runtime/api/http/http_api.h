@@ -1,6 +1,7 @@
 /* http_api - the public HTTP API of one loop: routes, the request object, answers and errors.
  *
- * Way of a request: http/server -> on_request -> CORS, token, trace -> router -> (body gathered when
+ * Way of a request: http/server -> on_request -> CORS, token, trace -> router -> (body gathered
+ * when
  * the route asks for it) -> route->run in api/http/<block>.c -> api/core/<block> -> outr_api_reply
  * or outr_api_fail, which also release the exchange. */
 #ifndef OUTR_API_HTTP_HTTP_API_H
@@ -17,23 +18,22 @@
 
 typedef struct outr_api outr_api;
 typedef struct outr_api_request outr_api_request;
-struct outr_pubsub;  /* blocks/pubsub */
-
+struct outr_pubsub; /* blocks/pubsub */
 
 enum {
-    OUTR_ROUTE_BODY = 1,          /* gather the body (up to max-body-size) before run */
-    OUTR_ROUTE_NO_TOKEN = 2,      /* open without DAPR_API_TOKEN */
-    OUTR_ROUTE_PUBLIC = 4,        /* also on the public port */
-    OUTR_ROUTE_ALWAYS = 8,        /* never closed by spec.api lists */
-    OUTR_ROUTE_NO_TRACE = 16,     /* no traceparent on the answer (health) */
+    OUTR_ROUTE_BODY = 1,      /* gather the body (up to max-body-size) before run */
+    OUTR_ROUTE_NO_TOKEN = 2,  /* open without DAPR_API_TOKEN */
+    OUTR_ROUTE_PUBLIC = 4,    /* also on the public port */
+    OUTR_ROUTE_ALWAYS = 8,    /* never closed by spec.api lists */
+    OUTR_ROUTE_NO_TRACE = 16, /* no traceparent on the answer (health) */
 };
 
 typedef struct outr_api_route {
-    const char *methods;          /* "GET|POST" */
-    const char *pattern;          /* "/v1.0/state/{store}/{key}" */
+    const char *methods; /* "GET|POST" */
+    const char *pattern; /* "/v1.0/state/{store}/{key}" */
     unsigned flags;
-    const char *group, *version;  /* spec.api: "state", "v1" */
-    const char *metric_path;      /* bounded path label: "/v1.0/state/{store}" with {n} filled from
+    const char *group, *version; /* spec.api: "state", "v1" */
+    const char *metric_path;     /* bounded path label: "/v1.0/state/{store}" with {n} filled from
                                      parameters as contract/metrics.csv says; NULL: pattern */
     void (*run)(outr_api_request *r);
     /* OUTR_ROUTE_BODY: the body was too large ("stream too large") or broke; NULL: 400
@@ -48,18 +48,18 @@ extern const outr_api_route outr_routes_state[], outr_routes_secrets[], outr_rou
 struct outr_api_request {
     outr_exchange *x;
     outr_api *api;
-    const outr_api_route *route;  /* NULL: none matched (invocation by header, or 404) */
+    const outr_api_route *route;            /* NULL: none matched (invocation by header, or 404) */
     outr_str params[OUTR_ROUTE_PARAMS_MAX]; /* percent-decoded, "+" as space; on x->arena */
-    outr_str path, query;         /* as sent, query without "?" */
-    outr_str body;                /* gathered, contiguous, not NUL-terminated */
-    outr_trace trace;             /* span of this hop */
-    outr_view *view;              /* pinned components of this loop; unpinned with the answer */
+    outr_str path, query;                   /* as sent, query without "?" */
+    outr_str body;                          /* gathered, contiguous, not NUL-terminated */
+    outr_trace trace;                       /* span of this hop */
+    outr_view *view; /* pinned components of this loop; unpinned with the answer */
     /* the handler's one operation; cancelled when the client is gone */
     outr_op op;
-    void *user;                   /* handler's */
+    void *user; /* handler's */
     outr_gather gather;
-    outr_headers extra;           /* CORS and baggage headers of the answer */
-    bool is_bare;                 /* the answer carries no trace headers */
+    outr_headers extra; /* CORS and baggage headers of the answer */
+    bool is_bare;       /* the answer carries no trace headers */
 };
 
 /* One per loop; everything in it is borrowed and outlives it unless said otherwise. */
@@ -67,18 +67,18 @@ struct outr_api {
     outr_loop *loop;
     const outr_log *log;
     const outr_settings *settings;
-    const outr_snapshot *snapshot;     /* referenced; swapped by outr_api_update */
+    const outr_snapshot *snapshot; /* referenced; swapped by outr_api_update */
     outr_trace_config trace;
     outr_health *health;
     outr_host *host;
     outr_app *app;
     outr_mesh *mesh;
     struct outr_pubsub *pubsub;
-    struct outr_metadata *metadata;    /* api/core/metadata.h: shared key/values */
+    struct outr_metadata *metadata; /* api/core/metadata.h: shared key/values */
     outr_router *router, *public_router;
-    bool is_invoke_open;               /* spec.api leaves the invoke group open */
+    bool is_invoke_open; /* spec.api leaves the invoke group open */
     outr_metric_shard *metrics;
-    struct outr_api_metrics *http_metrics; /* made by outr_api_open */
+    struct outr_api_metrics *http_metrics;       /* made by outr_api_open */
     void (*shutdown)(void *ctx, bool is_forced); /* POST /v1.0/shutdown; called on this loop */
     void *shutdown_ctx;
 };
@@ -88,15 +88,17 @@ struct outr_api {
 void outr_api_open(outr_api *api);
 void outr_api_done(outr_api *api);
 void outr_api_update(outr_api *api, const outr_snapshot *snapshot);
-extern const outr_http_handler outr_api_handler;        /* ctx: outr_api */
+extern const outr_http_handler outr_api_handler; /* ctx: outr_api */
 extern const outr_http_handler outr_api_public_handler;
 
-/* Request metadata: query parameters "metadata.<k>=<v>", prefix stripped, first value wins; decoded. */
+/* Request metadata: query parameters "metadata.<k>=<v>", prefix stripped, first value wins;
+ * decoded. */
 outr_kvs outr_api_metadata(outr_api_request *r);
 /* A query parameter, decoded; p == NULL when absent. */
 outr_str outr_api_query(outr_api_request *r, const char *name);
 
-/* What every answer carries: trace headers when absent, CORS, baggage. The reply functions below do it
+/* What every answer carries: trace headers when absent, CORS, baggage. The reply functions below do
+ * it
  * themselves; who relays an answer (invocation) calls it before the head goes out. */
 void outr_api_decorate(outr_api_request *r, outr_http_response *head);
 /* Ends the request without an answer of ours: relayed, or broken off. */
@@ -107,7 +109,7 @@ void outr_api_finish(outr_api_request *r);
 void outr_api_reply(outr_api_request *r, int status, const char *content_type, outr_str body);
 /* head.headers on r->x->arena */
 void outr_api_reply_with(outr_api_request *r, outr_http_response *head, outr_str body);
-void outr_api_empty(outr_api_request *r);                /* 204 */
+void outr_api_empty(outr_api_request *r); /* 204 */
 /* {errorCode, message, details?} with the status of err's reason; details may be NULL. */
 void outr_api_fail(outr_api_request *r, const outr_err *err, const outr_details *details);
 /* The same with the HTTP status given (etag mismatch: 409). */

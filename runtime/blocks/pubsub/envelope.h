@@ -10,17 +10,20 @@
 typedef struct outr_envelope {
     outr_str pubsub, topic, app_id;
     outr_str content_type;
-    outr_kvs metadata;        /* of the request: cloudevent.* overrides */
+    outr_kvs metadata;                /* of the request: cloudevent.* overrides */
     outr_str traceparent, tracestate; /* of the span; empty when there is none */
-    int64_t now_ns;           /* unix */
-    bool broker_expires;      /* the broker knows ttlInSeconds itself */
+    int64_t now_ns;                   /* unix */
+    bool broker_expires;              /* the broker knows ttlInSeconds itself */
     outr_rand *rand;
 } outr_envelope;
 
-/* The event for data, as JSON text on arena. INVALID_ARGUMENT: content type says event, body is none. */
-outr_code outr_envelope_wrap(outr_str *out, outr_arena *arena, const outr_envelope *e, outr_str data, outr_err *err);
+/* The event for data, as JSON text on arena. INVALID_ARGUMENT: content type says event, body is
+ * none. */
+outr_code outr_envelope_wrap(outr_str *out, outr_arena *arena, const outr_envelope *e,
+                             outr_str data, outr_err *err);
 /* A raw message as the app gets it (rawPayload subscriptions). */
-outr_str outr_envelope_wrap_raw(outr_arena *arena, outr_str pubsub, outr_str topic, outr_str data, outr_rand *rand);
+outr_str outr_envelope_wrap_raw(outr_arena *arena, outr_str pubsub, outr_str topic, outr_str data,
+                                outr_rand *rand);
 bool outr_is_cloud_event_type(outr_str content_type);
 bool outr_is_json_type(outr_str content_type);
 bool outr_is_binary_type(outr_str content_type);

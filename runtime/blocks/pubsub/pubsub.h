@@ -14,7 +14,7 @@ typedef struct outr_pubsub outr_pubsub;
 
 typedef struct outr_pubsub_options {
     outr_loop *const *loops;
-    outr_app *const *apps;              /* one per loop */
+    outr_app *const *apps; /* one per loop */
     size_t loop_count;
     const outr_settings *settings;
     outr_host *host;
@@ -25,12 +25,14 @@ outr_pubsub *outr_pubsub_new(const outr_pubsub_options *options);
 /* Main loop. Watches the app: once it is up and healthy, asks it for programmatic subscriptions
  * (GET /dapr/subscribe), merges them with the snapshot's and subscribes; pauses while unhealthy. */
 void outr_pubsub_start(outr_pubsub *pubsub, const outr_snapshot *snapshot);
-void outr_pubsub_update(outr_pubsub *pubsub, const outr_snapshot *snapshot); /* subscriptions or components changed */
+void outr_pubsub_update(outr_pubsub *pubsub,
+                        const outr_snapshot *snapshot); /* subscriptions or components changed */
 /* No new messages; deliveries in progress end (or are released at the op's deadline). */
 void outr_pubsub_stop(outr_pubsub *pubsub, outr_op *op);
 void outr_pubsub_free(outr_pubsub *pubsub);
 
-/* Calls fn for each active subscription, for metadata; main thread's data is copied under a lock. */
+/* Calls fn for each active subscription, for metadata; main thread's data is copied under a lock.
+ * */
 typedef struct outr_subscription_info {
     outr_str pubsub, topic, dead_letter_topic;
     outr_kvs metadata;
@@ -38,6 +40,7 @@ typedef struct outr_subscription_info {
     size_t rule_count;
     enum { OUTR_SUB_DECLARATIVE, OUTR_SUB_PROGRAMMATIC, OUTR_SUB_STREAMING } type;
 } outr_subscription_info;
-void outr_pubsub_each(outr_pubsub *pubsub, void (*fn)(void *ctx, const outr_subscription_info *info), void *ctx);
+void outr_pubsub_each(outr_pubsub *pubsub,
+                      void (*fn)(void *ctx, const outr_subscription_info *info), void *ctx);
 
 #endif

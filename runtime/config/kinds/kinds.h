@@ -8,8 +8,8 @@
 
 typedef struct outr_kind_env {
     outr_binder *binder;
-    char *const *envp;      /* for envRef */
-    outr_str env_keys;      /* DAPR_ENV_KEYS */
+    char *const *envp; /* for envRef */
+    outr_str env_keys; /* DAPR_ENV_KEYS */
 } outr_kind_env;
 
 /* A variable of the environment; empty when it is not set. */
@@ -30,7 +30,8 @@ void outr_configuration_default(outr_configuration *out);
 /* Rows that several kinds have. */
 /* name, value, secretKeyRef, envRef of outr_setting */
 extern const outr_yaml_row outr_rows_setting[];
-/* envRef -> value; a secret without a key has its name as key. list: the YAML behind settings, for messages. */
+/* envRef -> value; a secret without a key has its name as key. list: the YAML behind settings, for
+ * messages. */
 void outr_setting_finish(const outr_kind_env *env, outr_setting *settings, size_t count,
                          const outr_yaml *list);
 
