@@ -16,7 +16,8 @@ static const outr_resolver_backend *const resolvers[] = {
     &outr_nameresolution_dns,
 };
 
-static bool has_version(const char *versions, outr_str version) {
+static bool has_version(const char *versions, outr_str version)
+{
     outr_str rest = outr_str_from(versions), one;
     while (rest.p) {
         rest = outr_str_cut(rest, '|', &one);
@@ -35,18 +36,22 @@ static bool has_version(const char *versions, outr_str version) {
     }                                                                                              \
     return NULL
 
-const outr_state_backend *outr_registry_state(outr_str type, outr_str version) {
+const outr_state_backend *outr_registry_state(outr_str type, outr_str version)
+{
     FIND(states, type, version);
 }
 
-const outr_pubsub_backend *outr_registry_pubsub(outr_str type, outr_str version) {
+const outr_pubsub_backend *outr_registry_pubsub(outr_str type, outr_str version)
+{
     FIND(brokers, type, version);
 }
 
-const outr_secret_backend *outr_registry_secret(outr_str type, outr_str version) {
+const outr_secret_backend *outr_registry_secret(outr_str type, outr_str version)
+{
     FIND(secrets, type, version);
 }
 
-const outr_resolver_backend *outr_registry_resolver(outr_str type, outr_str version) {
+const outr_resolver_backend *outr_registry_resolver(outr_str type, outr_str version)
+{
     FIND(resolvers, type, version);
 }

@@ -7,17 +7,17 @@
 typedef struct outr_secret_store outr_secret_store;
 enum { OUTR_SECRET_MULTIPLE = 1 /* "MULTIPLE_KEY_VALUES_PER_SECRET" */ };
 
-typedef struct outr_secret {       /* one secret: a name and its key/value pairs */
+typedef struct outr_secret { /* one secret: a name and its key/value pairs */
     outr_str name;
     outr_kvs values;
 } outr_secret;
 
 typedef struct outr_secret_get {
     outr_arena *arena;
-    outr_str name;                 /* bulk: ignored */
+    outr_str name; /* bulk: ignored */
     bool is_bulk;
     outr_kvs metadata;
-    outr_secret *secrets;          /* out, on arena */
+    outr_secret *secrets; /* out, on arena */
     size_t count;
 } outr_secret_get;
 

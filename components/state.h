@@ -11,13 +11,14 @@
 
 typedef struct outr_state_store outr_state_store;
 
-enum {                                /* names in metadata: capabilities */
-       OUTR_STATE_ETAG = 1,           /* "ETAG" */
-       OUTR_STATE_TRANSACTIONAL = 2,  /* "TRANSACTIONAL" */
-       OUTR_STATE_QUERY = 4,          /* "QUERY_API" */
-       OUTR_STATE_TTL = 8,            /* "TTL" */
-       OUTR_STATE_DELETE_PREFIX = 16, /* "DELETE_WITH_PREFIX" */
-       OUTR_STATE_KEYS_LIKE = 32,     /* "KEYS_LIKE" */
+/* Names in metadata: capabilities. */
+enum {
+    OUTR_STATE_ETAG = 1,           /* "ETAG" */
+    OUTR_STATE_TRANSACTIONAL = 2,  /* "TRANSACTIONAL" */
+    OUTR_STATE_QUERY = 4,          /* "QUERY_API" */
+    OUTR_STATE_TTL = 8,            /* "TTL" */
+    OUTR_STATE_DELETE_PREFIX = 16, /* "DELETE_WITH_PREFIX" */
+    OUTR_STATE_KEYS_LIKE = 32,     /* "KEYS_LIKE" */
 };
 
 typedef enum outr_concurrency {

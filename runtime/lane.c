@@ -5,10 +5,11 @@
 
 /* a request, beside what its body may take once it is parsed */
 #define ARENA_BYTES  (64 * OUTR_MIB)
-#define HEADER_SLACK (4 * OUTR_KIB)  /* Go's net/http grants this beyond the configured size */
+#define HEADER_SLACK (4 * OUTR_KIB) /* Go's net/http grants this beyond the configured size */
 
 outr_code outr_lane_open(outr_lane *lane, unsigned index, outr_env *env, outr_metrics *metrics,
-                         const outr_log *log, outr_err *err) {
+                         const outr_log *log, outr_err *err)
+{
     const outr_loop_options options = {
         .env = env,
         .index = index,
@@ -22,13 +23,15 @@ outr_code outr_lane_open(outr_lane *lane, unsigned index, outr_env *env, outr_me
                       : outr_fail(err, OUTR_INTERNAL, "event loop %u: cannot be made", index);
 }
 
-static void on_accept(void *ctx, outr_stream *own_stream) {
+static void on_accept(void *ctx, outr_stream *own_stream)
+{
     outr_port_server *port = ctx;
     outr_http_server_take(port->server, own_stream);
 }
 
 outr_code outr_lane_listen(outr_lane *lane, outr_port port, const outr_addr *addr, bool is_shared,
-                           outr_err *err) {
+                           outr_err *err)
+{
     outr_port_server *p = &lane->ports[port];
     outr_env *env = outr_loop_env(lane->loop);
     if (p->listener_count == OUTR_LEN(p->listeners))
@@ -46,19 +49,22 @@ outr_code outr_lane_listen(outr_lane *lane, outr_port port, const outr_addr *add
     return OUTR_OK;
 }
 
-outr_code outr_lane_build_app(outr_lane *lane, const outr_lane_parts *parts, outr_err *err) {
+outr_code outr_lane_build_app(outr_lane *lane, const outr_lane_parts *parts, outr_err *err)
+{
     const outr_app_options options = {
         .loop = lane->loop, .settings = parts->settings, .state = parts->app_state};
     return outr_app_new(&lane->app, &options, err);
 }
 
 /* The densest JSON, a list of digits, takes an 80-byte node for two bytes of it. */
-static size_t arena_bytes(const outr_settings *s) {
+static size_t arena_bytes(const outr_settings *s)
+{
     bool is_unlimited = s->max_body_bytes <= 0 || s->max_body_bytes > INT64_MAX / 400;
     return is_unlimited ? SIZE_MAX / 16 : ARENA_BYTES + 40 * (size_t)s->max_body_bytes;
 }
 
-static outr_http_server *new_server(outr_lane *lane, outr_port port, const outr_lane_parts *parts) {
+static outr_http_server *new_server(outr_lane *lane, outr_port port, const outr_lane_parts *parts)
+{
     const outr_settings *s = parts->settings;
     outr_http_server_options options = {
         .loop = lane->loop,
@@ -101,7 +107,8 @@ static outr_http_server *new_server(outr_lane *lane, outr_port port, const outr_
     return outr_http_server_new(&options);
 }
 
-void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub *pubsub) {
+void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub *pubsub)
+{
     const outr_mesh_options mesh = {
         .loop = lane->loop,
         .settings = parts->settings,
@@ -136,13 +143,15 @@ void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub 
     }
 }
 
-static void *run_thread(void *arg) {
+static void *run_thread(void *arg)
+{
     outr_lane *lane = arg;
     outr_loop_run(lane->loop);
     return NULL;
 }
 
-outr_code outr_lane_start(outr_lane *lane, outr_err *err) {
+outr_code outr_lane_start(outr_lane *lane, outr_err *err)
+{
     pthread_attr_t attr;
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, 512 * OUTR_KIB);
@@ -153,20 +162,23 @@ outr_code outr_lane_start(outr_lane *lane, outr_err *err) {
     return OUTR_OK;
 }
 
-void outr_lane_accept(outr_lane *lane) {
+void outr_lane_accept(outr_lane *lane)
+{
     for (int port = 0; port < OUTR_PORT_COUNT; port++) {
         for (size_t i = 0; i < lane->ports[port].listener_count; i++)
             outr_listener_pause(lane->ports[port].listeners[i], false);
     }
 }
 
-static void close_listeners(outr_port_server *p) {
+static void close_listeners(outr_port_server *p)
+{
     for (size_t i = 0; i < p->listener_count; i++)
         outr_listener_close(p->listeners[i]);
     p->listener_count = 0;
 }
 
-void outr_lane_drain(outr_lane *lane, outr_port port, void (*done)(void *ctx), void *ctx) {
+void outr_lane_drain(outr_lane *lane, outr_port port, void (*done)(void *ctx), void *ctx)
+{
     outr_port_server *p = &lane->ports[port];
     close_listeners(p);
     if (p->server)
@@ -175,12 +187,14 @@ void outr_lane_drain(outr_lane *lane, outr_port port, void (*done)(void *ctx), v
         done(ctx);
 }
 
-void outr_lane_update(outr_lane *lane, const outr_snapshot *snapshot) {
+void outr_lane_update(outr_lane *lane, const outr_snapshot *snapshot)
+{
     outr_mesh_update(lane->mesh, snapshot);
     outr_api_update(&lane->api, snapshot);
 }
 
-void outr_lane_close(outr_lane *lane) {
+void outr_lane_close(outr_lane *lane)
+{
     for (int port = 0; port < OUTR_PORT_COUNT; port++) {
         close_listeners(&lane->ports[port]);
         if (lane->ports[port].server)
@@ -199,7 +213,8 @@ void outr_lane_close(outr_lane *lane) {
     outr_loop_stop(lane->loop);
 }
 
-void outr_lane_join(outr_lane *lane) {
+void outr_lane_join(outr_lane *lane)
+{
     if (lane->thread)
         pthread_join(lane->thread, NULL);
     outr_loop_free(lane->loop);

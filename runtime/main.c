@@ -14,7 +14,8 @@ extern char **environ;
 
 #define SETTINGS_MAX (4 * OUTR_MIB)
 
-static int show(const outr_settings *settings) {
+static int show(const outr_settings *settings)
+{
     if (settings->show_help) {
         OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(OUTR_MIB);
         outr_settings_help(&text);
@@ -27,7 +28,8 @@ static int show(const outr_settings *settings) {
     return 0;
 }
 
-static void prepare_process(void) {
+static void prepare_process(void)
+{
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file at its size limit is an error of that write */
     /* Two arenas do for a thread per core, and keep the idle process small; big blocks go back to
@@ -41,7 +43,8 @@ static void prepare_process(void) {
 }
 
 /* daprd tells its own process (and so components that read variables) who it is. */
-static void export_identity(const outr_settings *s) {
+static void export_identity(const outr_settings *s)
+{
     char port[8];
     setenv("APP_ID", s->app_id.p, 1);
     snprintf(port, sizeof port, "%u", s->app_port);
@@ -55,7 +58,8 @@ static void export_identity(const outr_settings *s) {
     setenv("DAPR_METRICS_PORT", port, 1);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     prepare_process();
     outr_arena *arena = outr_arena_new(SETTINGS_MAX);
     outr_settings settings;

@@ -84,7 +84,8 @@ static void on_shutdown_asked(void *ctx, bool is_forced);
 
 /* ---- rounds ---------------------------------------------------------------------------------- */
 
-static void on_lane_left(outr_message *message, outr_loop *loop OUTR_UNUSED) {
+static void on_lane_left(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
     struct round_visit *visit = OUTR_CONTAINER(message, struct round_visit, message);
     round *r = visit->round;
     if (--r->pending > 0)
@@ -93,19 +94,22 @@ static void on_lane_left(outr_message *message, outr_loop *loop OUTR_UNUSED) {
 }
 
 /* lane: it has done its part. */
-static void leave_round(round *r, outr_lane *lane) {
+static void leave_round(round *r, outr_lane *lane)
+{
     struct round_visit *visit = &r->visits[outr_loop_index(lane->loop)];
     visit->message.run = on_lane_left;
     outr_loop_post(r->rt->lanes[0].loop, &visit->message);
 }
 
-static void on_lane_entered(outr_message *message, outr_loop *loop OUTR_UNUSED) {
+static void on_lane_entered(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
     struct round_visit *visit = OUTR_CONTAINER(message, struct round_visit, message);
     visit->round->run(visit->round->rt, visit->lane, visit->round);
 }
 
 static void start_round(runtime *rt, round *r, void (*run)(runtime *, outr_lane *, round *),
-                        outr_op *op) {
+                        outr_op *op)
+{
     r->rt = rt;
     r->run = run;
     r->op = op;
@@ -122,7 +126,8 @@ static void start_round(runtime *rt, round *r, void (*run)(runtime *, outr_lane 
 
 enum { START_RESOLVER, START_LANES, START_COMPONENTS, START_ACCEPT, START_APP, START_FAILED };
 
-static void on_step_done(outr_op *op) {
+static void on_step_done(outr_op *op)
+{
     runtime *rt = OUTR_CONTAINER(op, runtime, op);
     if (!rt->is_starting) {
         outr_steps_run(&rt->stopping);
@@ -136,16 +141,19 @@ static void on_step_done(outr_op *op) {
     }
 }
 
-static outr_op *step_op(runtime *rt, uint64_t deadline_ns) {
+static outr_op *step_op(runtime *rt, uint64_t deadline_ns)
+{
     outr_op_init(&rt->op, rt->lanes[0].loop, NULL, deadline_ns, on_step_done);
     return &rt->op;
 }
 
-static runtime *of_starting(outr_steps *steps) {
+static runtime *of_starting(outr_steps *steps)
+{
     return OUTR_CONTAINER(steps, runtime, starting);
 }
 
-static int step_resolver(outr_steps *steps) {
+static int step_resolver(outr_steps *steps)
+{
     runtime *rt = of_starting(steps);
     const outr_settings *s = rt->settings;
     rt->resolver_open = (outr_mesh_resolver_open){
@@ -163,7 +171,8 @@ static int step_resolver(outr_steps *steps) {
     return OUTR_WAIT;
 }
 
-static outr_code build_lanes(runtime *rt, outr_err *err) {
+static outr_code build_lanes(runtime *rt, outr_err *err)
+{
     const outr_lane_parts parts = {
         .settings = rt->settings,
         .snapshot = rt->snapshot,
@@ -200,12 +209,14 @@ static outr_code build_lanes(runtime *rt, outr_err *err) {
     return OUTR_OK;
 }
 
-static int fail_start(runtime *rt, const char *event, const outr_err *err) {
+static int fail_start(runtime *rt, const char *event, const outr_err *err)
+{
     OUTR_LOG(&rt->log, FATAL, event, OUTR_ERR(err));
     return START_FAILED;
 }
 
-static int step_lanes(outr_steps *steps) {
+static int step_lanes(outr_steps *steps)
+{
     runtime *rt = of_starting(steps);
     outr_err err;
     rt->resolver = rt->resolver_open.resolver;
@@ -224,12 +235,14 @@ static int step_lanes(outr_steps *steps) {
     return OUTR_WAIT;
 }
 
-static void accept_on_lane(runtime *rt OUTR_UNUSED, outr_lane *lane, round *r) {
+static void accept_on_lane(runtime *rt OUTR_UNUSED, outr_lane *lane, round *r)
+{
     outr_lane_accept(lane);
     leave_round(r, lane);
 }
 
-static int step_components(outr_steps *steps) {
+static int step_components(outr_steps *steps)
+{
     runtime *rt = of_starting(steps);
     if (rt->op.err.code)
         return fail_start(rt, "components failed to start", &rt->op.err);
@@ -238,7 +251,8 @@ static int step_components(outr_steps *steps) {
     return OUTR_WAIT;
 }
 
-static void on_config_answer(outr_op *op) {
+static void on_config_answer(outr_op *op)
+{
     runtime *rt = OUTR_CONTAINER(op, runtime, app_op);
     if (op->err.code)
         OUTR_LOG(&rt->log, WARN, "asking the app for its configuration failed", OUTR_ERR(&op->err));
@@ -249,7 +263,8 @@ static void on_config_answer(outr_op *op) {
 
 /* The app is asked once, when it is first healthy. Nothing in it concerns a sidecar without actors,
  * but apps are built to be asked. */
-static void ask_app_config(runtime *rt) {
+static void ask_app_config(runtime *rt)
+{
     outr_app_fetch *fetch = &rt->config_fetch;
     rt->is_config_asked = true;
     if (rt->settings->skip_app_config)
@@ -264,14 +279,16 @@ static void ask_app_config(runtime *rt) {
     outr_app_fetch_start(rt->lanes[0].app, fetch, &rt->app_op);
 }
 
-static void become_ready(runtime *rt) {
+static void become_ready(runtime *rt)
+{
     rt->is_app_known = true;
     outr_health_set(&rt->health, OUTR_HEALTH_RUNTIME, true);
     OUTR_LOG(&rt->log, INFO, "dapr initialized. Status: Running",
              OUTR_I("elapsed_ms", (outr_loop_update(rt->lanes[0].loop) - rt->begun_ns) / OUTR_MS));
 }
 
-static void on_app_changed(outr_app_watcher *watcher, bool is_up, bool is_healthy) {
+static void on_app_changed(outr_app_watcher *watcher, bool is_up, bool is_healthy)
+{
     runtime *rt = OUTR_CONTAINER(watcher, runtime, watcher);
     if (rt->is_stopping) {
         if (!is_healthy && rt->is_blocking)
@@ -286,14 +303,16 @@ static void on_app_changed(outr_app_watcher *watcher, bool is_up, bool is_health
 
 static void on_reload(void *ctx, const outr_reload_diff *diff);
 
-static void on_reload_failed(void *ctx, const outr_err_list *errors) {
+static void on_reload_failed(void *ctx, const outr_err_list *errors)
+{
     runtime *rt = ctx;
     for (size_t i = 0; i < errors->count; i++)
         OUTR_LOG(&rt->log, ERROR, "resources changed but cannot be used, the former stay",
                  OUTR_ERR(&errors->items[i]));
 }
 
-static void start_reload(runtime *rt) {
+static void start_reload(runtime *rt)
+{
     outr_err err;
     const outr_reload_options options = {
         .loop = rt->lanes[0].loop,
@@ -308,7 +327,8 @@ static void start_reload(runtime *rt) {
         OUTR_LOG(&rt->log, WARN, "resource folders are not watched", OUTR_ERR(&err));
 }
 
-static int step_accept(outr_steps *steps) {
+static int step_accept(outr_steps *steps)
+{
     runtime *rt = of_starting(steps);
     outr_app *app = rt->lanes[0].app;
     outr_health_set(&rt->health, OUTR_HEALTH_GRPC_API, true);
@@ -331,7 +351,8 @@ static int step_accept(outr_steps *steps) {
     return OUTR_END;
 }
 
-static int step_start_failed(outr_steps *steps) {
+static int step_start_failed(outr_steps *steps)
+{
     runtime *rt = of_starting(steps);
     rt->is_starting = false;
     begin_stop(rt, OUTR_FAILED);
@@ -350,7 +371,8 @@ static const outr_step start_steps[] = {
 
 static void apply_next(runtime *rt);
 
-static void free_change(change *c) {
+static void free_change(change *c)
+{
     outr_snapshot_unref((outr_snapshot *)c->diff.before);
     outr_snapshot_unref((outr_snapshot *)c->diff.after);
     free(c->diff.added);
@@ -358,15 +380,16 @@ static void free_change(change *c) {
     free(c);
 }
 
-static const outr_component_spec **copy_specs(const outr_component_spec *const *specs,
-                                              size_t count) {
+static const outr_component_spec **copy_specs(const outr_component_spec *const *specs, size_t count)
+{
     const outr_component_spec **copy = outr_alloc((count + 1) * sizeof *copy);
     if (count > 0)
         memcpy(copy, specs, count * sizeof *copy);
     return copy;
 }
 
-static void on_reload(void *ctx, const outr_reload_diff *diff) {
+static void on_reload(void *ctx, const outr_reload_diff *diff)
+{
     runtime *rt = ctx;
     if (rt->is_stopping)
         return;
@@ -387,7 +410,8 @@ static void on_reload(void *ctx, const outr_reload_diff *diff) {
         apply_next(rt);
 }
 
-static void on_applied_everywhere(outr_op *op) {
+static void on_applied_everywhere(outr_op *op)
+{
     runtime *rt = OUTR_CONTAINER(op, runtime, apply_op);
     change *c = OUTR_LIST_ITEM(outr_list_pop(&rt->changes), change, link);
     outr_pubsub_update(rt->pubsub, c->diff.after);
@@ -400,13 +424,15 @@ static void on_applied_everywhere(outr_op *op) {
         apply_next(rt);
 }
 
-static void update_lane(runtime *rt OUTR_UNUSED, outr_lane *lane, round *r) {
+static void update_lane(runtime *rt OUTR_UNUSED, outr_lane *lane, round *r)
+{
     if (lane->has_api)
         outr_lane_update(lane, r->snapshot);
     leave_round(r, lane);
 }
 
-static void on_applied(outr_op *op) {
+static void on_applied(outr_op *op)
+{
     runtime *rt = OUTR_CONTAINER(op, runtime, apply_op);
     change *c = OUTR_LIST_ITEM(rt->changes.next, change, link);
     if (op->err.code) {
@@ -419,7 +445,8 @@ static void on_applied(outr_op *op) {
     start_round(rt, &rt->update_round, update_lane, &rt->apply_op);
 }
 
-static void apply_next(runtime *rt) {
+static void apply_next(runtime *rt)
+{
     const change *c = OUTR_LIST_ITEM(rt->changes.next, change, link);
     outr_op_init(&rt->apply_op, rt->lanes[0].loop, NULL, 0, on_applied);
     outr_host_apply(rt->host, &c->diff, &rt->apply_op);
@@ -438,18 +465,21 @@ enum {
     STOP_DONE
 };
 
-static runtime *of_stopping(outr_steps *steps) {
+static runtime *of_stopping(outr_steps *steps)
+{
     return OUTR_CONTAINER(steps, runtime, stopping);
 }
 
-static void on_overrun(outr_timer *timer) {
+static void on_overrun(outr_timer *timer)
+{
     runtime *rt = OUTR_CONTAINER(timer, runtime, deadline);
     OUTR_LOG(&rt->log, FATAL, "shutdown overran its time, ending at once",
              OUTR_I("seconds", rt->settings->graceful_shutdown_ns / OUTR_SEC));
     _exit(1);
 }
 
-static void start_deadline(runtime *rt) {
+static void start_deadline(runtime *rt)
+{
     outr_loop *loop = rt->lanes[0].loop;
     rt->deadline.fire = on_overrun;
     if (rt->settings->graceful_shutdown_ns > 0)
@@ -457,13 +487,15 @@ static void start_deadline(runtime *rt) {
                          outr_loop_now(loop) + rt->settings->graceful_shutdown_ns);
 }
 
-static int wait_in(outr_steps *steps, int next) {
+static int wait_in(outr_steps *steps, int next)
+{
     steps->state = next;
     return OUTR_WAIT;
 }
 
 /* First events stop, then --dapr-block-shutdown-duration leaves the APIs up for the app. */
-static int step_block(outr_steps *steps) {
+static int step_block(outr_steps *steps)
+{
     runtime *rt = of_stopping(steps);
     if (!rt->pubsub)
         return STOP_INBOUND;
@@ -471,7 +503,8 @@ static int step_block(outr_steps *steps) {
     return wait_in(steps, STOP_EVENTS);
 }
 
-static int step_events(outr_steps *steps) {
+static int step_events(outr_steps *steps)
+{
     runtime *rt = of_stopping(steps);
     uint64_t block_ns = rt->settings->block_shutdown_ns;
     outr_loop *loop = rt->lanes[0].loop;
@@ -484,19 +517,22 @@ static int step_events(outr_steps *steps) {
     return wait_in(steps, STOP_INBOUND);
 }
 
-static void on_port_drained(void *ctx) {
+static void on_port_drained(void *ctx)
+{
     struct round_visit *visit = ctx;
     if (--visit->parts == 0)
         leave_round(visit->round, visit->lane);
 }
 
-static void drain_inbound(runtime *rt OUTR_UNUSED, outr_lane *lane, round *r) {
+static void drain_inbound(runtime *rt OUTR_UNUSED, outr_lane *lane, round *r)
+{
     struct round_visit *visit = &r->visits[outr_loop_index(lane->loop)];
     visit->parts = 1;
     outr_lane_drain(lane, OUTR_PORT_INTERNAL, on_port_drained, visit);
 }
 
-static int step_inbound(outr_steps *steps) {
+static int step_inbound(outr_steps *steps)
+{
     runtime *rt = of_stopping(steps);
     rt->is_blocking = false;
     start_deadline(rt);
@@ -505,7 +541,8 @@ static int step_inbound(outr_steps *steps) {
     return wait_in(steps, STOP_API);
 }
 
-static void drain_api(runtime *rt OUTR_UNUSED, outr_lane *lane, round *r) {
+static void drain_api(runtime *rt OUTR_UNUSED, outr_lane *lane, round *r)
+{
     static const outr_port ports[] = {OUTR_PORT_HTTP, OUTR_PORT_GRPC, OUTR_PORT_PUBLIC};
     struct round_visit *visit = &r->visits[outr_loop_index(lane->loop)];
     visit->parts = OUTR_LEN(ports);
@@ -514,13 +551,15 @@ static void drain_api(runtime *rt OUTR_UNUSED, outr_lane *lane, round *r) {
 }
 
 /* The APIs go last: an app that is answering its last calls may still call out. */
-static int step_api(outr_steps *steps) {
+static int step_api(outr_steps *steps)
+{
     runtime *rt = of_stopping(steps);
     start_round(rt, &rt->round, drain_api, step_op(rt, 0));
     return wait_in(steps, STOP_RESOLVER);
 }
 
-static int step_leave(outr_steps *steps) {
+static int step_leave(outr_steps *steps)
+{
     runtime *rt = of_stopping(steps);
     if (!rt->resolver)
         return STOP_COMPONENTS;
@@ -528,7 +567,8 @@ static int step_leave(outr_steps *steps) {
     return wait_in(steps, STOP_COMPONENTS);
 }
 
-static int step_close_components(outr_steps *steps) {
+static int step_close_components(outr_steps *steps)
+{
     runtime *rt = of_stopping(steps);
     if (rt->running < rt->lane_count) /* components open only when every loop runs */
         return STOP_LANES;
@@ -536,11 +576,13 @@ static int step_close_components(outr_steps *steps) {
     return wait_in(steps, STOP_LANES);
 }
 
-static void close_lane(outr_message *message, outr_loop *loop OUTR_UNUSED) {
+static void close_lane(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
     outr_lane_close(OUTR_CONTAINER(message, struct round_visit, message)->lane);
 }
 
-static int step_close_lanes(outr_steps *steps) {
+static int step_close_lanes(outr_steps *steps)
+{
     runtime *rt = of_stopping(steps);
     outr_timer_stop(rt->lanes[0].loop, &rt->deadline);
     outr_trim_stop(&rt->trim);
@@ -568,13 +610,15 @@ static const outr_step stop_steps[] = {
     [STOP_LANES] = {"lanes", step_close_lanes, 0},
 };
 
-static void run_stop(runtime *rt) {
+static void run_stop(runtime *rt)
+{
     OUTR_LOG(&rt->log, INFO, rt->ending == OUTR_RESTART ? "restarting" : "shutting down");
     outr_steps_init(&rt->stopping, stop_steps, STOP_BLOCK, &rt->log);
     outr_steps_run(&rt->stopping);
 }
 
-static void begin_stop(runtime *rt, outr_ending ending) {
+static void begin_stop(runtime *rt, outr_ending ending)
+{
     if (ending == OUTR_FAILED || !rt->is_stopping)
         rt->ending = ending;
     if (rt->is_stopping)
@@ -587,19 +631,22 @@ static void begin_stop(runtime *rt, outr_ending ending) {
     run_stop(rt);
 }
 
-static void on_signal(void *ctx, int signum) {
+static void on_signal(void *ctx, int signum)
+{
     runtime *rt = ctx;
     if (rt->is_stopping && signum != SIGHUP)
         _exit(1); /* a second signal ends at once */
     begin_stop(rt, signum == SIGHUP ? OUTR_RESTART : OUTR_ENDED);
 }
 
-static void on_shutdown_posted(outr_message *message, outr_loop *loop OUTR_UNUSED) {
+static void on_shutdown_posted(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
     begin_stop(OUTR_CONTAINER(message, runtime, shutdown_message), OUTR_ENDED);
 }
 
 /* POST /v1.0/shutdown, on any lane. A forced one leaves its answer 100 ms to go out. */
-static void on_shutdown_asked(void *ctx, bool is_forced) {
+static void on_shutdown_asked(void *ctx, bool is_forced)
+{
     runtime *rt = ctx;
     if (is_forced) {
         OUTR_LOG(&rt->log, WARN, "forced shutdown");
@@ -614,13 +661,15 @@ static void on_shutdown_asked(void *ctx, bool is_forced) {
 static const char *const port_names[OUTR_PORT_COUNT] = {"HTTP API", "gRPC API", "internal gRPC",
                                                         "public", "metrics"};
 
-static void pause_ms(unsigned ms) {
+static void pause_ms(unsigned ms)
+{
     struct timespec time = {ms / 1000, (long)(ms % 1000) * 1000000};
     nanosleep(&time, NULL); /* before any loop runs */
 }
 
 /* Go's ":port" and "localhost" beside addresses; empty text: all interfaces. */
-static outr_code listen_address(outr_addr *out, outr_str host, uint16_t port, outr_err *err) {
+static outr_code listen_address(outr_addr *out, outr_str host, uint16_t port, outr_err *err)
+{
     if (outr_str_is(host, "localhost"))
         host = OUTR_STR("127.0.0.1");
     if (host.n > 2 && host.p[0] == '[' && host.p[host.n - 1] == ']')
@@ -631,7 +680,8 @@ static outr_code listen_address(outr_addr *out, outr_str host, uint16_t port, ou
 /* Binds one address on every lane. The first socket says whether the port is free (a shared one
  * would join whoever has it) and, for port 0, which one it is. */
 static outr_code bind_address(runtime *rt, outr_port port, outr_str host, uint16_t number,
-                              outr_err *err) {
+                              outr_err *err)
+{
     outr_addr addr;
     unsigned lanes = port == OUTR_PORT_METRICS ? 1 : rt->lane_count;
     outr_code rc = listen_address(&addr, host, number, err);
@@ -660,7 +710,8 @@ static outr_code bind_address(runtime *rt, outr_port port, outr_str host, uint16
 }
 
 static outr_code bind_api(runtime *rt, outr_port port, uint16_t number, const char *suffix,
-                          outr_err *err) {
+                          outr_err *err)
+{
     const outr_settings *s = rt->settings;
     if (s->unix_socket_dir.n > 0) {
         outr_addr addr = {.kind = OUTR_ADDR_UNIX};
@@ -680,7 +731,8 @@ static outr_code bind_api(runtime *rt, outr_port port, uint16_t number, const ch
     return rc;
 }
 
-static outr_code bind_ports(runtime *rt, outr_err *err) {
+static outr_code bind_ports(runtime *rt, outr_err *err)
+{
     const outr_settings *s = rt->settings;
     outr_code rc = bind_api(rt, OUTR_PORT_HTTP, s->http_port, "http", err);
     if (!rc)
@@ -697,7 +749,8 @@ static outr_code bind_ports(runtime *rt, outr_err *err) {
 
 /* ---- one life -------------------------------------------------------------------------------- */
 
-static void log_list(const outr_log *log, bool is_fatal, const outr_err_list *list) {
+static void log_list(const outr_log *log, bool is_fatal, const outr_err_list *list)
+{
     for (size_t i = 0; i < list->count; i++) {
         if (is_fatal)
             OUTR_LOG(log, FATAL, list->items[i].text);
@@ -708,7 +761,8 @@ static void log_list(const outr_log *log, bool is_fatal, const outr_err_list *li
         OUTR_LOG(log, WARN, "more mistakes follow", OUTR_I("count", list->dropped));
 }
 
-static void log_unused(const runtime *rt) {
+static void log_unused(const runtime *rt)
+{
     for (size_t i = 0; i < rt->settings->unused_count; i++) {
         if (rt->settings->unused[i].is_default)
             OUTR_LOG(&rt->log, DEBUG, "setting has no function yet",
@@ -719,7 +773,8 @@ static void log_unused(const runtime *rt) {
     }
 }
 
-static outr_code load(runtime *rt) {
+static outr_code load(runtime *rt)
+{
     OUTR_AUTO(outr_err_list) errors = {0};
     OUTR_AUTO(outr_err_list) warnings = {0};
     outr_code rc = outr_snapshot_load(&rt->snapshot, rt->settings, rt->envp, &errors, &warnings);
@@ -728,7 +783,8 @@ static outr_code load(runtime *rt) {
     return rc;
 }
 
-static void find_host(runtime *rt) {
+static void find_host(runtime *rt)
+{
     outr_addr addr;
     outr_err err;
     if (gethostname(rt->host_name, sizeof rt->host_name - 1))
@@ -743,7 +799,8 @@ static void find_host(runtime *rt) {
 }
 
 /* Everything up to the point where the main loop can run. */
-static outr_code prepare(runtime *rt, outr_err *err) {
+static outr_code prepare(runtime *rt, outr_err *err)
+{
     const outr_settings *s = rt->settings;
     outr_env *env = outr_env_real();
     if (s->enable_mtls)
@@ -778,7 +835,8 @@ static outr_code prepare(runtime *rt, outr_err *err) {
     return rc ? rc : bind_ports(rt, err);
 }
 
-static void run_loops(runtime *rt) {
+static void run_loops(runtime *rt)
+{
     static const int signums[] = {SIGINT, SIGTERM, SIGHUP, 0};
     const outr_host_options host = {
         .loops = rt->loops,
@@ -799,7 +857,8 @@ static void run_loops(runtime *rt) {
     outr_loop_run(rt->lanes[0].loop);
 }
 
-static void tear_down(runtime *rt) {
+static void tear_down(runtime *rt)
+{
     for (unsigned i = rt->lane_count; i-- > 0;) {
         if (!rt->lanes[i].loop)
             continue;
@@ -823,11 +882,13 @@ static void tear_down(runtime *rt) {
     free(rt->update_round.visits);
 }
 
-static int open_log(const char *path) {
+static int open_log(const char *path)
+{
     return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
 }
 
-outr_ending outr_runtime_run(const outr_settings *settings, char *const *envp) {
+outr_ending outr_runtime_run(const outr_settings *settings, char *const *envp)
+{
     runtime *rt = outr_alloc(sizeof *rt);
     outr_err err;
     rt->settings = settings;

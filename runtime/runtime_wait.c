@@ -10,7 +10,8 @@
 #define PAUSE_MS  100
 #define ANSWER_MS 1000
 
-static bool is_ready(uint16_t port) {
+static bool is_ready(uint16_t port)
+{
     static const char request[] =
         "GET /v1.0/healthz/outbound HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     static const char good[] = "HTTP/1.1 204";
@@ -36,7 +37,8 @@ static bool is_ready(uint16_t port) {
     return have == sizeof answer && memcmp(answer, good, sizeof answer) == 0;
 }
 
-bool outr_wait_until_ready(uint16_t http_port) {
+bool outr_wait_until_ready(uint16_t http_port)
+{
     for (int i = 0; i < ATTEMPTS; i++) {
         if (is_ready(http_port))
             return true;

@@ -5,7 +5,8 @@
 
 #define WAL_PAUSE_MS 5
 
-outr_code outr_sqlite_fail(sqlite3 *db, outr_err *err, const char *what) {
+outr_code outr_sqlite_fail(sqlite3 *db, outr_err *err, const char *what)
+{
     switch (sqlite3_errcode(db) & 0xff) {
     case SQLITE_FULL:
         return outr_fail(err, OUTR_RESOURCE_EXHAUSTED, "%s: the disk is full", what);
@@ -27,19 +28,22 @@ outr_code outr_sqlite_fail(sqlite3 *db, outr_err *err, const char *what) {
     }
 }
 
-outr_code outr_sqlite_exec(sqlite3 *db, const char *sql, outr_err *err) {
+outr_code outr_sqlite_exec(sqlite3 *db, const char *sql, outr_err *err)
+{
     return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK
                ? OUTR_OK
                : outr_sqlite_fail(db, err, "SQLite");
 }
 
-outr_code outr_sqlite_prepare(sqlite3 *db, sqlite3_stmt **out, const char *sql, outr_err *err) {
+outr_code outr_sqlite_prepare(sqlite3 *db, sqlite3_stmt **out, const char *sql, outr_err *err)
+{
     return sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, out, NULL) == SQLITE_OK
                ? OUTR_OK
                : outr_sqlite_fail(db, err, "SQLite");
 }
 
-outr_code outr_sqlite_run(sqlite3 *db, sqlite3_stmt *stmt, outr_err *err) {
+outr_code outr_sqlite_run(sqlite3 *db, sqlite3_stmt *stmt, outr_err *err)
+{
     int rc = sqlite3_step(stmt);
     outr_code code =
         rc == SQLITE_DONE || rc == SQLITE_ROW ? OUTR_OK : outr_sqlite_fail(db, err, "SQLite");
@@ -47,16 +51,19 @@ outr_code outr_sqlite_run(sqlite3 *db, sqlite3_stmt *stmt, outr_err *err) {
     return code;
 }
 
-void outr_sqlite_bind(sqlite3_stmt *stmt, int at, outr_str text) {
+void outr_sqlite_bind(sqlite3_stmt *stmt, int at, outr_str text)
+{
     sqlite3_bind_text(stmt, at, text.p ? text.p : "", (int)text.n, SQLITE_STATIC);
 }
 
-outr_str outr_sqlite_text(sqlite3_stmt *stmt, int column) {
+outr_str outr_sqlite_text(sqlite3_stmt *stmt, int column)
+{
     const void *p = sqlite3_column_text(stmt, column);
     return outr_str_of(p, (size_t)sqlite3_column_bytes(stmt, column));
 }
 
-bool outr_sqlite_is_name(outr_str name) {
+bool outr_sqlite_is_name(outr_str name)
+{
     for (size_t i = 0; i < name.n; i++) {
         char c = name.p[i];
         bool is_letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
@@ -69,7 +76,8 @@ bool outr_sqlite_is_name(outr_str name) {
 /* Who turns a new file to WAL has it alone, and SQLite asks no busy handler there: two sidecars
  * that
  * start in the same moment wait for each other here. */
-static outr_code turn_to_wal(sqlite3 *db, const outr_sqlite_options *o, outr_err *err) {
+static outr_code turn_to_wal(sqlite3 *db, const outr_sqlite_options *o, outr_err *err)
+{
     outr_code rc;
     for (int64_t left_ms = o->busy_timeout_ns / (int64_t)OUTR_MS;; left_ms -= WAL_PAUSE_MS) {
         rc = outr_sqlite_exec(db, "PRAGMA journal_mode=WAL", err);
@@ -79,7 +87,8 @@ static outr_code turn_to_wal(sqlite3 *db, const outr_sqlite_options *o, outr_err
     }
 }
 
-static outr_code set_pragmas(sqlite3 *db, const outr_sqlite_options *o, outr_err *err) {
+static outr_code set_pragmas(sqlite3 *db, const outr_sqlite_options *o, outr_err *err)
+{
     sqlite3_busy_timeout(db, (int)(o->busy_timeout_ns / (int64_t)OUTR_MS));
     bool in_memory = outr_str_is(o->connection, ":memory:");
     if (!o->is_read_only && !o->disable_wal && !in_memory) {
@@ -92,7 +101,8 @@ static outr_code set_pragmas(sqlite3 *db, const outr_sqlite_options *o, outr_err
     return rc ? rc : outr_sqlite_exec(db, "PRAGMA foreign_keys=ON; PRAGMA cache_size=-512", err);
 }
 
-outr_code outr_sqlite_open(sqlite3 **out, const outr_sqlite_options *o, outr_err *err) {
+outr_code outr_sqlite_open(sqlite3 **out, const outr_sqlite_options *o, outr_err *err)
+{
     char path[1024];
     sqlite3 *db = NULL;
     if (o->connection.n == 0 || o->connection.n >= sizeof path)
@@ -124,6 +134,7 @@ outr_code outr_sqlite_open(sqlite3 **out, const outr_sqlite_options *o, outr_err
     return OUTR_OK;
 }
 
-void outr_sqlite_close(sqlite3 *db) {
+void outr_sqlite_close(sqlite3 *db)
+{
     sqlite3_close_v2(db);
 }

@@ -21,31 +21,37 @@ typedef struct question {
     outr_str rest; /* addresses still to look up */
 } question;
 
-static resolver *of(outr_resolver *base) {
+static resolver *of(outr_resolver *base)
+{
     return OUTR_CONTAINER(base, resolver, base);
 }
 
-static void finish_now(outr_op *op) {
+static void finish_now(outr_op *op)
+{
     outr_op_begin(op, NULL, NULL);
     outr_op_finish_soon(op);
 }
 
-static void open_resolver(outr_resolver *base OUTR_UNUSED, outr_op *op) {
+static void open_resolver(outr_resolver *base OUTR_UNUSED, outr_op *op)
+{
     finish_now(op);
 }
 
-static void close_resolver(outr_resolver *base, outr_op *op) {
+static void close_resolver(outr_resolver *base, outr_op *op)
+{
     outr_arena_free(of(base)->arena);
     finish_now(op);
 }
 
-static void join(outr_resolver *base OUTR_UNUSED, const outr_self *self OUTR_UNUSED, outr_op *op) {
+static void join(outr_resolver *base OUTR_UNUSED, const outr_self *self OUTR_UNUSED, outr_op *op)
+{
     finish_now(op); /* there is nothing to register with */
 }
 
 static void look_up_next(question *q);
 
-static void on_looked_up(outr_op *inner) {
+static void on_looked_up(outr_op *inner)
+{
     question *q = OUTR_CONTAINER(inner, question, inner);
     outr_resolve *req = q->req;
     if (outr_op_is_cancelled(q->op)) {
@@ -62,7 +68,8 @@ static void on_looked_up(outr_op *inner) {
         outr_op_finish(q->op);
 }
 
-static void look_up_next(question *q) {
+static void look_up_next(question *q)
+{
     outr_loop *loop = q->op->loop;
     outr_env *env = outr_loop_env(loop);
     outr_str one, host = OUTR_STR_NONE;
@@ -74,12 +81,14 @@ static void look_up_next(question *q) {
     env->lookup(env, loop, &q->lookup, &q->inner);
 }
 
-static void on_cancel(outr_op *op) {
+static void on_cancel(outr_op *op)
+{
     question *q = op->impl;
     outr_op_cancel(&q->inner, op->err.code);
 }
 
-static void ask(resolver *r, outr_resolve *req, outr_str addresses, outr_op *op) {
+static void ask(resolver *r, outr_resolve *req, outr_str addresses, outr_op *op)
+{
     question *q = outr_arena_alloc(req->arena, sizeof *q);
     req->count = 0;
     if (addresses.n == 0) {
@@ -94,14 +103,16 @@ static void ask(resolver *r, outr_resolve *req, outr_str addresses, outr_op *op)
 
 /* ---- static ---------------------------------------------------------------------------------- */
 
-static void resolve_static(outr_resolver *base, outr_resolve *req, outr_op *op) {
+static void resolve_static(outr_resolver *base, outr_resolve *req, outr_op *op)
+{
     const outr_kv *kv = outr_kvs_find_exact(of(base)->entries, req->app_id);
     ask(of(base), req, kv ? kv->value : OUTR_STR_NONE, op);
 }
 
 /* ---- nameformat ------------------------------------------------------------------------------ */
 
-static void resolve_format(outr_resolver *base, outr_resolve *req, outr_op *op) {
+static void resolve_format(outr_resolver *base, outr_resolve *req, outr_op *op)
+{
     static const char mark[] = "{appid}";
     outr_str format = of(base)->format;
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(1024);
@@ -116,7 +127,8 @@ static void resolve_format(outr_resolver *base, outr_resolve *req, outr_op *op) 
 }
 
 static outr_code create(outr_resolver **out, const outr_component_init *init,
-                        const outr_resolver_backend *backend, bool needs_format, outr_err *err) {
+                        const outr_resolver_backend *backend, bool needs_format, outr_err *err)
+{
     const outr_kv *format = outr_kvs_find(init->metadata, "format");
     if (needs_format && (!format || outr_str_search(format->value, OUTR_STR("{appid}")) < 0))
         return outr_fail(err, OUTR_INVALID_ARGUMENT, "format: required, with {appid} in it");
@@ -137,13 +149,13 @@ static outr_code create(outr_resolver **out, const outr_component_init *init,
 extern const outr_resolver_backend outr_nameresolution_static, outr_nameresolution_nameformat,
     outr_nameresolution_structuredformat, outr_nameresolution_dns;
 
-static outr_code create_static(outr_resolver **out, const outr_component_init *init,
-                               outr_err *err) {
+static outr_code create_static(outr_resolver **out, const outr_component_init *init, outr_err *err)
+{
     return create(out, init, &outr_nameresolution_static, false, err);
 }
 
-static outr_code create_format(outr_resolver **out, const outr_component_init *init,
-                               outr_err *err) {
+static outr_code create_format(outr_resolver **out, const outr_component_init *init, outr_err *err)
+{
     return create(out, init, &outr_nameresolution_nameformat, true, err);
 }
 

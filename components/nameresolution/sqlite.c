@@ -69,13 +69,15 @@ typedef struct job {
     size_t count;
 } job;
 
-static resolver *of(outr_resolver *base) {
+static resolver *of(outr_resolver *base)
+{
     return OUTR_CONTAINER(base, resolver, base);
 }
 
 /* ---- on the worker --------------------------------------------------------------------------- */
 
-static outr_code open_database(resolver *r, outr_err *err) {
+static outr_code open_database(resolver *r, outr_err *err)
+{
     char sql[1024];
     const outr_sqlite_options o = {.connection = r->c.connection,
                                    .busy_timeout_ns = r->c.busy_ns,
@@ -121,7 +123,8 @@ static outr_code open_database(resolver *r, outr_err *err) {
     return rc ? rc : outr_sqlite_prepare(r->db, &r->sweep, sql, err);
 }
 
-static void close_database(resolver *r) {
+static void close_database(resolver *r)
+{
     sqlite3_finalize(r->find);
     sqlite3_finalize(r->put);
     sqlite3_finalize(r->drop);
@@ -132,7 +135,8 @@ static void close_database(resolver *r) {
 }
 
 /* Somebody removed or replaced the file: what is written to the old one nobody reads. */
-static bool is_gone(const resolver *r) {
+static bool is_gone(const resolver *r)
+{
     struct stat st;
     const char *path = sqlite3_db_filename(r->db, "main");
     return path && *path &&
@@ -140,7 +144,8 @@ static bool is_gone(const resolver *r) {
 }
 
 /* At the start, and whenever the database could not be opened before or was taken away. */
-static outr_code make_ready(resolver *r, outr_err *err) {
+static outr_code make_ready(resolver *r, outr_err *err)
+{
     struct stat st;
     if (r->db && is_gone(r))
         close_database(r);
@@ -158,11 +163,13 @@ static outr_code make_ready(resolver *r, outr_err *err) {
     return OUTR_OK;
 }
 
-static int64_t update_seconds(const resolver *r) {
+static int64_t update_seconds(const resolver *r)
+{
     return (r->c.update_ns + (int64_t)OUTR_SEC - 1) / (int64_t)OUTR_SEC;
 }
 
-static outr_code do_put(resolver *r, outr_err *err) {
+static outr_code do_put(resolver *r, outr_err *err)
+{
     outr_sqlite_bind(r->put, 1, outr_str_from(r->id));
     outr_sqlite_bind(r->put, 2, outr_str_from(r->address));
     outr_sqlite_bind(r->put, 3, outr_str_from(r->app_id));
@@ -181,7 +188,8 @@ static outr_code do_put(resolver *r, outr_err *err) {
     return OUTR_OK;
 }
 
-static outr_code do_find(resolver *r, job *j, outr_err *err) {
+static outr_code do_find(resolver *r, job *j, outr_err *err)
+{
     int rc;
     outr_sqlite_bind(r->find, 1, j->resolve->app_id);
     outr_sqlite_bind(r->find, 2, j->resolve->namespace_);
@@ -196,7 +204,8 @@ static outr_code do_find(resolver *r, job *j, outr_err *err) {
     return code;
 }
 
-static void do_close(resolver *r) {
+static void do_close(resolver *r)
+{
     if (r->db && r->is_joined) {
         outr_sqlite_bind(r->drop, 1, outr_str_from(r->id));
         outr_sqlite_run(r->db, r->drop, NULL);
@@ -204,7 +213,8 @@ static void do_close(resolver *r) {
     close_database(r);
 }
 
-static void handle(void *ctx, outr_work **items, size_t count) {
+static void handle(void *ctx, outr_work **items, size_t count)
+{
     resolver *r = ctx;
     for (size_t i = 0; i < count; i++) {
         job *j = OUTR_CONTAINER(items[i], job, work);
@@ -228,7 +238,8 @@ static void handle(void *ctx, outr_work **items, size_t count) {
 
 /* ---- on the loop ----------------------------------------------------------------------------- */
 
-static job *new_job(resolver *r, what w) {
+static job *new_job(resolver *r, what w)
+{
     job *j = outr_alloc(sizeof *j);
     j->r = r;
     j->what = w;
@@ -242,7 +253,8 @@ typedef struct simple {
     outr_op inner;
 } simple;
 
-static void on_simple_done(outr_op *inner) {
+static void on_simple_done(outr_op *inner)
+{
     simple *s = OUTR_CONTAINER(inner, simple, inner);
     outr_op *op = s->op;
     resolver *r = s->job.r;
@@ -269,7 +281,8 @@ static void on_simple_done(outr_op *inner) {
         outr_op_finish(op);
 }
 
-static void run_simple(resolver *r, what w, outr_op *op) {
+static void run_simple(resolver *r, what w, outr_op *op)
+{
     simple *s = outr_alloc(sizeof *s);
     s->job.r = r;
     s->job.what = w;
@@ -279,7 +292,8 @@ static void run_simple(resolver *r, what w, outr_op *op) {
     outr_worker_submit(r->worker, &s->job.work, &s->inner);
 }
 
-static void on_beaten(outr_op *inner) {
+static void on_beaten(outr_op *inner)
+{
     job *j = OUTR_CONTAINER(inner, job, inner);
     resolver *r = j->r;
     if (inner->err.code)
@@ -288,7 +302,8 @@ static void on_beaten(outr_op *inner) {
     free(j);
 }
 
-static void on_beat(outr_timer *timer) {
+static void on_beat(outr_timer *timer)
+{
     resolver *r = OUTR_CONTAINER(timer, resolver, beat);
     outr_timer_start(r->loop, timer, outr_loop_now(r->loop) + (uint64_t)r->c.update_ns);
     if (r->beating)
@@ -298,7 +313,8 @@ static void on_beat(outr_timer *timer) {
     outr_worker_submit(r->worker, &r->beating->work, &r->beating->inner);
 }
 
-static outr_code create(outr_resolver **out, const outr_component_init *init, outr_err *err) {
+static outr_code create(outr_resolver **out, const outr_component_init *init, outr_err *err)
+{
     OUTR_AUTO(outr_err_list) errors = {0};
     resolver *r = outr_alloc(sizeof *r);
     const outr_worker_options worker = {.name = "outr-names", .handle = handle, .ctx = r};
@@ -331,18 +347,21 @@ static outr_code create(outr_resolver **out, const outr_component_init *init, ou
     return OUTR_OK;
 }
 
-static void open_resolver(outr_resolver *base, outr_op *op) {
+static void open_resolver(outr_resolver *base, outr_op *op)
+{
     run_simple(of(base), OPEN, op);
 }
 
-static void close_resolver(outr_resolver *base, outr_op *op) {
+static void close_resolver(outr_resolver *base, outr_op *op)
+{
     resolver *r = of(base);
     r->is_closing = true;
     outr_timer_stop(r->loop, &r->beat);
     run_simple(r, CLOSE, op);
 }
 
-static void join(outr_resolver *base, const outr_self *self, outr_op *op) {
+static void join(outr_resolver *base, const outr_self *self, outr_op *op)
+{
     resolver *r = of(base);
     char text[300], uuid[OUTR_UUID_LEN + 1];
     bool is_v6 = outr_str_find(self->host, ':') >= 0;
@@ -362,7 +381,8 @@ typedef struct finding {
     outr_op inner;
 } finding;
 
-static void on_found(outr_op *inner) {
+static void on_found(outr_op *inner)
+{
     finding *f = OUTR_CONTAINER(inner, finding, inner);
     outr_resolve *req = f->job.resolve;
     outr_op *op = f->op;
@@ -385,7 +405,8 @@ static void on_found(outr_op *inner) {
         outr_op_finish(op);
 }
 
-static void resolve(outr_resolver *base, outr_resolve *req, outr_op *op) {
+static void resolve(outr_resolver *base, outr_resolve *req, outr_op *op)
+{
     finding *f = outr_alloc(sizeof *f);
     f->job.r = of(base);
     f->job.what = FIND;

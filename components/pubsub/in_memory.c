@@ -41,11 +41,13 @@ struct broker {
     outr_list subs;
 };
 
-static broker *of(outr_broker *base) {
+static broker *of(outr_broker *base)
+{
     return OUTR_CONTAINER(base, broker, base);
 }
 
-static void free_item(item *i) {
+static void free_item(item *i)
+{
     for (size_t k = 0; k < i->msg.metadata.count; k++) {
         free((void *)i->kvs[k].key.p);
         free((void *)i->kvs[k].value.p);
@@ -56,11 +58,13 @@ static void free_item(item *i) {
     free(i);
 }
 
-static outr_str copy(outr_str s) {
+static outr_str copy(outr_str s)
+{
     return outr_str_of(outr_str_dup(s), s.n);
 }
 
-static item *new_item(outr_broker_sub *sub, const outr_publish_item *from) {
+static item *new_item(outr_broker_sub *sub, const outr_publish_item *from)
+{
     item *i = outr_alloc(sizeof *i);
     i->sub = sub;
     i->data = outr_str_dup(from->data);
@@ -82,7 +86,8 @@ static item *new_item(outr_broker_sub *sub, const outr_publish_item *from) {
 
 /* ---- on the subscription's loop -------------------------------------------------------------- */
 
-static void end_if_closed(outr_broker_sub *sub) {
+static void end_if_closed(outr_broker_sub *sub)
+{
     if (!sub->is_closing || sub->unsettled > 0 ||
         __atomic_load_n(&sub->queued, __ATOMIC_ACQUIRE) > 0)
         return;
@@ -94,13 +99,15 @@ static void end_if_closed(outr_broker_sub *sub) {
     outr_op_finish(op);
 }
 
-static void drop(item *i) {
+static void drop(item *i)
+{
     outr_broker_sub *sub = i->sub;
     __atomic_sub_fetch(&sub->queued, 1, __ATOMIC_RELEASE);
     free_item(i);
 }
 
-static void on_pump(outr_deferred *deferred) {
+static void on_pump(outr_deferred *deferred)
+{
     outr_broker_sub *sub = OUTR_CONTAINER(deferred, outr_broker_sub, pump);
     uint64_t now = outr_loop_now(sub->req.loop), next = UINT64_MAX;
     OUTR_LIST_EACH(link, &sub->waiting) {
@@ -125,18 +132,21 @@ static void on_pump(outr_deferred *deferred) {
     end_if_closed(sub);
 }
 
-static void on_again(outr_timer *timer) {
+static void on_again(outr_timer *timer)
+{
     outr_broker_sub *sub = OUTR_CONTAINER(timer, outr_broker_sub, again);
     outr_loop_defer(sub->req.loop, &sub->pump);
 }
 
-static void on_arrived(outr_message *message, outr_loop *loop) {
+static void on_arrived(outr_message *message, outr_loop *loop)
+{
     item *i = OUTR_CONTAINER(message, item, message);
     outr_list_push(&i->sub->waiting, &i->link);
     outr_loop_defer(loop, &i->sub->pump);
 }
 
-static void settle(outr_broker_sub *sub, outr_message_in *msg, outr_settlement how) {
+static void settle(outr_broker_sub *sub, outr_message_in *msg, outr_settlement how)
+{
     item *i = msg->broker_data;
     sub->unsettled--;
     if (how == OUTR_SETTLE_ACK || sub->is_closing) {
@@ -149,13 +159,15 @@ static void settle(outr_broker_sub *sub, outr_message_in *msg, outr_settlement h
     outr_loop_defer(sub->req.loop, &sub->pump);
 }
 
-static void pause_sub(outr_broker_sub *sub, bool is_paused) {
+static void pause_sub(outr_broker_sub *sub, bool is_paused)
+{
     sub->is_paused = is_paused;
     outr_loop_defer(sub->req.loop, &sub->pump);
 }
 
 static outr_code subscribe(outr_broker *base, const outr_subscribe *req, outr_broker_sub **out,
-                           outr_err *err OUTR_UNUSED) {
+                           outr_err *err OUTR_UNUSED)
+{
     broker *b = of(base);
     outr_broker_sub *sub = outr_alloc(sizeof *sub);
     sub->broker = b;
@@ -171,7 +183,8 @@ static outr_code subscribe(outr_broker *base, const outr_subscribe *req, outr_br
     return OUTR_OK;
 }
 
-static void unsubscribe(outr_broker_sub *sub, outr_op *op) {
+static void unsubscribe(outr_broker_sub *sub, outr_op *op)
+{
     pthread_mutex_lock(&sub->broker->lock);
     outr_link_remove(&sub->link);
     pthread_mutex_unlock(&sub->broker->lock);
@@ -184,7 +197,8 @@ static void unsubscribe(outr_broker_sub *sub, outr_op *op) {
 /* ---- publishing ------------------------------------------------------------------------------ */
 
 static outr_code publish_one(broker *b, outr_str topic, const outr_publish_item *from,
-                             outr_err *err) {
+                             outr_err *err)
+{
     outr_code rc = OUTR_OK;
     pthread_mutex_lock(&b->lock);
     OUTR_LIST_EACH(link, &b->subs) {
@@ -206,7 +220,8 @@ static outr_code publish_one(broker *b, outr_str topic, const outr_publish_item 
     return rc;
 }
 
-static void publish(outr_broker *base, outr_publish *req, outr_op *op) {
+static void publish(outr_broker *base, outr_publish *req, outr_op *op)
+{
     outr_err first = {0};
     outr_op_begin(op, req, NULL);
     for (size_t i = 0; i < req->count; i++) {
@@ -225,7 +240,8 @@ static void publish(outr_broker *base, outr_publish *req, outr_op *op) {
 extern const outr_pubsub_backend outr_pubsub_in_memory;
 
 static outr_code create(outr_broker **out, const outr_component_init *init OUTR_UNUSED,
-                        outr_err *err OUTR_UNUSED) {
+                        outr_err *err OUTR_UNUSED)
+{
     broker *b = outr_alloc(sizeof *b);
     b->base.backend = &outr_pubsub_in_memory;
     pthread_mutex_init(&b->lock, NULL);
@@ -234,12 +250,14 @@ static outr_code create(outr_broker **out, const outr_component_init *init OUTR_
     return OUTR_OK;
 }
 
-static void open_broker(outr_broker *base OUTR_UNUSED, outr_op *op) {
+static void open_broker(outr_broker *base OUTR_UNUSED, outr_op *op)
+{
     outr_op_begin(op, NULL, NULL);
     outr_op_finish_soon(op);
 }
 
-static void close_broker(outr_broker *base, outr_op *op) {
+static void close_broker(outr_broker *base, outr_op *op)
+{
     broker *b = of(base);
     pthread_mutex_destroy(&b->lock);
     free(b);
@@ -247,7 +265,8 @@ static void close_broker(outr_broker *base, outr_op *op) {
     outr_op_finish_soon(op);
 }
 
-static unsigned features(const outr_broker *base OUTR_UNUSED) {
+static unsigned features(const outr_broker *base OUTR_UNUSED)
+{
     return 0;
 }
 

@@ -117,11 +117,13 @@ struct broker {
     bool has_watcher;
 };
 
-static broker *of(outr_broker *base) {
+static broker *of(outr_broker *base)
+{
     return OUTR_CONTAINER(base, broker, base);
 }
 
-static int64_t now_ms(void) {
+static int64_t now_ms(void)
+{
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t); /* shared by processes, so not a loop's clock */
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
@@ -188,11 +190,13 @@ static const struct {
      "SELECT min(max(due_ms, lease_ms)) FROM deliveries WHERE grp = ?1 AND topic = ?2"},
 };
 
-static sqlite3_stmt **statement(broker *b, size_t i) {
+static sqlite3_stmt **statement(broker *b, size_t i)
+{
     return (sqlite3_stmt **)(void *)((char *)b + statements[i].offset);
 }
 
-static outr_code do_open(broker *b, outr_err *err) {
+static outr_code do_open(broker *b, outr_err *err)
+{
     const outr_sqlite_options o = {
         .connection = b->c.connection, .busy_timeout_ns = b->c.busy_ns, .is_durable = true};
     outr_code rc = outr_sqlite_open(&b->db, &o, err);
@@ -203,7 +207,8 @@ static outr_code do_open(broker *b, outr_err *err) {
     return rc;
 }
 
-static void do_close(broker *b) {
+static void do_close(broker *b)
+{
     for (size_t i = 0; i < OUTR_LEN(statements); i++)
         sqlite3_finalize(*statement(b, i));
     outr_sqlite_close(b->db);
@@ -212,7 +217,8 @@ static void do_close(broker *b) {
 
 /* ---- on the worker: work --------------------------------------------------------------------- */
 
-static void write_metadata(outr_buf *out, outr_kvs kvs) {
+static void write_metadata(outr_buf *out, outr_kvs kvs)
+{
     outr_buf_char(out, '{');
     for (size_t i = 0; i < kvs.count; i++) {
         if (i)
@@ -225,7 +231,8 @@ static void write_metadata(outr_buf *out, outr_kvs kvs) {
 }
 
 static outr_code put_message(broker *b, outr_str topic, const outr_publish_item *item, int64_t now,
-                             outr_err *err) {
+                             outr_err *err)
+{
     OUTR_AUTO(outr_buf) metadata = OUTR_BUF_MAX(DATA_MAX_JSON);
     const outr_kv *ttl = outr_kvs_find(item->metadata, "ttlInSeconds"),
                   *key = outr_kvs_find(item->metadata, "partitionKey");
@@ -257,13 +264,15 @@ static outr_code put_message(broker *b, outr_str topic, const outr_publish_item 
     return outr_sqlite_run(b->db, b->fan_out, err);
 }
 
-static int64_t number_of(sqlite3_stmt *stmt) {
+static int64_t number_of(sqlite3_stmt *stmt)
+{
     int64_t n = sqlite3_step(stmt) == SQLITE_ROW ? sqlite3_column_int64(stmt, 0) : 0;
     sqlite3_reset(stmt);
     return n;
 }
 
-static outr_code do_publish(broker *b, job *j, outr_err *err) {
+static outr_code do_publish(broker *b, job *j, outr_err *err)
+{
     int64_t now = now_ms(), room = b->c.max_messages - (int64_t)j->publish->count;
     /* Counting reads the whole table; the span of the keys is never less and costs two lookups. */
     int64_t held = number_of(b->span);
@@ -277,7 +286,8 @@ static outr_code do_publish(broker *b, job *j, outr_err *err) {
     return code;
 }
 
-static outr_code do_group(broker *b, const outr_broker_sub *sub, outr_err *err) {
+static outr_code do_group(broker *b, const outr_broker_sub *sub, outr_err *err)
+{
     outr_sqlite_bind(b->add_group, 1, outr_str_from(b->consumer));
     outr_sqlite_bind(b->add_group, 2, outr_str_from(sub->topic));
     outr_code rc = outr_sqlite_run(b->db, b->add_group, err);
@@ -288,7 +298,8 @@ static outr_code do_group(broker *b, const outr_broker_sub *sub, outr_err *err) 
     return outr_sqlite_run(b->db, b->backfill, err);
 }
 
-static outr_kvs read_metadata(outr_arena *arena, outr_str text) {
+static outr_kvs read_metadata(outr_arena *arena, outr_str text)
+{
     outr_json *root;
     if (outr_json_parse(&root, arena, text, NULL) || root->kind != OUTR_JSON_OBJECT)
         return (outr_kvs){0};
@@ -299,7 +310,8 @@ static outr_kvs read_metadata(outr_arena *arena, outr_str text) {
     return (outr_kvs){items, n};
 }
 
-static message_row *take_row(broker *b, outr_broker_sub *sub) {
+static message_row *take_row(broker *b, outr_broker_sub *sub)
+{
     outr_arena *arena = outr_arena_new(64 * OUTR_MIB);
     message_row *row = outr_arena_alloc(arena, sizeof *row);
     const void *data = sqlite3_column_blob(b->claim, 1);
@@ -319,27 +331,31 @@ static message_row *take_row(broker *b, outr_broker_sub *sub) {
 }
 
 static void bind_delivery(sqlite3_stmt *stmt, const broker *b, const outr_broker_sub *sub,
-                          int64_t seq) {
+                          int64_t seq)
+{
     outr_sqlite_bind(stmt, 1, outr_str_from(b->consumer));
     outr_sqlite_bind(stmt, 2, outr_str_from(sub->topic));
     sqlite3_bind_int64(stmt, 3, seq);
 }
 
-static outr_code drop_row(broker *b, const message_row *row, outr_err *err) {
+static outr_code drop_row(broker *b, const message_row *row, outr_err *err)
+{
     bind_delivery(b->drop, b, row->sub, row->seq);
     outr_code rc = outr_sqlite_run(b->db, b->drop, err);
     sqlite3_bind_int64(b->ack_message, 1, row->seq);
     return rc ? rc : outr_sqlite_run(b->db, b->ack_message, err);
 }
 
-static outr_code lease_row(broker *b, const message_row *row, int64_t until_ms, outr_err *err) {
+static outr_code lease_row(broker *b, const message_row *row, int64_t until_ms, outr_err *err)
+{
     bind_delivery(b->lease, b, row->sub, row->seq);
     sqlite3_bind_int64(b->lease, 4, until_ms);
     outr_sqlite_bind(b->lease, 5, outr_str_from(b->owner));
     return outr_sqlite_run(b->db, b->lease, err);
 }
 
-static outr_code do_claim(broker *b, job *j, outr_err *err) {
+static outr_code do_claim(broker *b, job *j, outr_err *err)
+{
     outr_broker_sub *sub = j->sub;
     int64_t now = now_ms();
     outr_code rc = sub->is_grouped ? OUTR_OK : do_group(b, sub, err);
@@ -377,7 +393,8 @@ static outr_code do_claim(broker *b, job *j, outr_err *err) {
     return rc;
 }
 
-static outr_code do_settle(broker *b, const job *j, outr_err *err) {
+static outr_code do_settle(broker *b, const job *j, outr_err *err)
+{
     sqlite3_stmt *stmt = j->how == OUTR_SETTLE_ACK ? b->ack : b->retry;
     bind_delivery(stmt, b, j->sub, j->seq);
     if (j->how == OUTR_SETTLE_ACK) {
@@ -397,13 +414,15 @@ static outr_code do_settle(broker *b, const job *j, outr_err *err) {
     return outr_sqlite_run(b->db, stmt, err);
 }
 
-static outr_code do_renew(broker *b, outr_err *err) {
+static outr_code do_renew(broker *b, outr_err *err)
+{
     sqlite3_bind_int64(b->renew, 1, now_ms() + b->c.lease_ns / (int64_t)OUTR_MS);
     outr_sqlite_bind(b->renew, 2, outr_str_from(b->owner));
     return outr_sqlite_run(b->db, b->renew, err);
 }
 
-static outr_code do_sweep(broker *b, outr_err *err) {
+static outr_code do_sweep(broker *b, outr_err *err)
+{
     int64_t now = now_ms(),
             oldest = b->c.retention_ns > 0 ? now - b->c.retention_ns / (int64_t)OUTR_MS : INT64_MIN;
     sqlite3_stmt *both[] = {b->expire_rows, b->expire};
@@ -416,7 +435,8 @@ static outr_code do_sweep(broker *b, outr_err *err) {
     return rc;
 }
 
-static outr_code do_job(broker *b, job *j) {
+static outr_code do_job(broker *b, job *j)
+{
     outr_err *err = &j->work.err;
     switch (j->what) {
     case PUBLISH:
@@ -436,7 +456,8 @@ static outr_code do_job(broker *b, job *j) {
     }
 }
 
-static void touch(const broker *b) {
+static void touch(const broker *b)
+{
     int fd = open(b->wake_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
         return; /* consumers still look when leases and pauses end */
@@ -444,14 +465,16 @@ static void touch(const broker *b) {
     close(fd);
 }
 
-static void drop_claims(job *j) {
+static void drop_claims(job *j)
+{
     for (size_t i = 0; i < j->claimed_count; i++)
         outr_arena_free(j->claimed[i]->arena);
     j->claimed_count = 0;
 }
 
 /* A run of ordinary jobs: one transaction, a savepoint each. */
-static void run_batch(broker *b, outr_work **items, size_t count) {
+static void run_batch(broker *b, outr_work **items, size_t count)
+{
     outr_err err = {0};
     bool has_news = false;
     outr_code rc = outr_sqlite_exec(b->db, "BEGIN IMMEDIATE", &err);
@@ -476,7 +499,8 @@ static void run_batch(broker *b, outr_work **items, size_t count) {
         touch(b);
 }
 
-static void handle(void *ctx, outr_work **items, size_t count) {
+static void handle(void *ctx, outr_work **items, size_t count)
+{
     broker *b = ctx;
     for (size_t i = 0; i < count;) {
         job *j = OUTR_CONTAINER(items[i], job, work);
@@ -497,14 +521,16 @@ static void handle(void *ctx, outr_work **items, size_t count) {
 
 /* ---- wake-up --------------------------------------------------------------------------------- */
 
-static void on_wake(outr_message *message, outr_loop *loop) {
+static void on_wake(outr_message *message, outr_loop *loop)
+{
     outr_broker_sub *sub = OUTR_CONTAINER(message, outr_broker_sub, wake);
     __atomic_store_n(&sub->wake_posted, 0, __ATOMIC_RELEASE);
     sub->has_more = true;
     outr_loop_defer(loop, &sub->pump);
 }
 
-static void wake_all(broker *b) {
+static void wake_all(broker *b)
+{
     pthread_mutex_lock(&b->lock);
     OUTR_LIST_EACH(link, &b->subs) {
         outr_broker_sub *sub = OUTR_LIST_ITEM(link, outr_broker_sub, link);
@@ -514,7 +540,8 @@ static void wake_all(broker *b) {
     pthread_mutex_unlock(&b->lock);
 }
 
-static void *watch(void *arg) {
+static void *watch(void *arg)
+{
     broker *b = arg;
     char events[4096] __attribute__((aligned(8)));
     struct pollfd fds[] = {{b->watch_fd, POLLIN, 0}, {b->stop_fd, POLLIN, 0}};
@@ -528,7 +555,8 @@ static void *watch(void *arg) {
     return NULL;
 }
 
-static outr_code start_watcher(broker *b, outr_err *err) {
+static outr_code start_watcher(broker *b, outr_err *err)
+{
     touch(b);
     b->watch_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     b->stop_fd = eventfd(0, EFD_CLOEXEC);
@@ -544,7 +572,8 @@ static outr_code start_watcher(broker *b, outr_err *err) {
     return rc ? outr_fail_errno(err, rc, "thread outr-wake") : OUTR_OK;
 }
 
-static void stop_watcher(broker *b) {
+static void stop_watcher(broker *b)
+{
     uint64_t one = 1;
     if (b->has_watcher) {
         ssize_t n = write(b->stop_fd, &one, sizeof one);
@@ -559,7 +588,8 @@ static void stop_watcher(broker *b) {
 
 /* ---- on the loops ---------------------------------------------------------------------------- */
 
-static void free_broker(broker *b) {
+static void free_broker(broker *b)
+{
     stop_watcher(b);
     outr_worker_close(b->worker);
     pthread_mutex_destroy(&b->lock);
@@ -569,7 +599,8 @@ static void free_broker(broker *b) {
     free(b);
 }
 
-static void end_if_closed(outr_broker_sub *sub) {
+static void end_if_closed(outr_broker_sub *sub)
+{
     if (!sub->is_closing || sub->unsettled > 0 || sub->settling > 0 || sub->is_claiming ||
         __atomic_load_n(&sub->wake_posted, __ATOMIC_ACQUIRE))
         return;
@@ -583,7 +614,8 @@ static void end_if_closed(outr_broker_sub *sub) {
 
 static void settle(outr_broker_sub *sub, outr_message_in *msg, outr_settlement how);
 
-static void on_claimed(job *j, const outr_err *err) {
+static void on_claimed(job *j, const outr_err *err)
+{
     outr_broker_sub *sub = j->sub;
     uint64_t now = outr_loop_now(sub->req.loop);
     sub->is_claiming = false;
@@ -607,7 +639,8 @@ static void on_claimed(job *j, const outr_err *err) {
     outr_loop_defer(sub->req.loop, &sub->pump);
 }
 
-static void on_done(outr_op *inner) {
+static void on_done(outr_op *inner)
+{
     job *j = OUTR_CONTAINER(inner, job, inner);
     broker *b = j->b;
     outr_op *op = j->op;
@@ -647,7 +680,8 @@ static void on_done(outr_op *inner) {
         outr_op_finish(op);
 }
 
-static job *submit(broker *b, outr_loop *loop, const job *from, outr_op *op) {
+static job *submit(broker *b, outr_loop *loop, const job *from, outr_op *op)
+{
     job *j = outr_alloc(sizeof *j);
     *j = *from;
     j->b = b;
@@ -659,7 +693,8 @@ static job *submit(broker *b, outr_loop *loop, const job *from, outr_op *op) {
     return j;
 }
 
-static void on_pump(outr_deferred *deferred) {
+static void on_pump(outr_deferred *deferred)
+{
     outr_broker_sub *sub = OUTR_CONTAINER(deferred, outr_broker_sub, pump);
     if (sub->is_closing) {
         end_if_closed(sub);
@@ -676,13 +711,15 @@ static void on_pump(outr_deferred *deferred) {
            NULL);
 }
 
-static void on_due(outr_timer *timer) {
+static void on_due(outr_timer *timer)
+{
     outr_broker_sub *sub = OUTR_CONTAINER(timer, outr_broker_sub, due);
     sub->has_more = true;
     outr_loop_defer(sub->req.loop, &sub->pump);
 }
 
-static void settle(outr_broker_sub *sub, outr_message_in *msg, outr_settlement how) {
+static void settle(outr_broker_sub *sub, outr_message_in *msg, outr_settlement how)
+{
     message_row *row = msg->broker_data;
     sub->unsettled--;
     sub->settling++;
@@ -693,14 +730,16 @@ static void settle(outr_broker_sub *sub, outr_message_in *msg, outr_settlement h
     outr_loop_defer(sub->req.loop, &sub->pump);
 }
 
-static void pause_sub(outr_broker_sub *sub, bool is_paused) {
+static void pause_sub(outr_broker_sub *sub, bool is_paused)
+{
     sub->is_paused = is_paused;
     sub->has_more |= !is_paused;
     outr_loop_defer(sub->req.loop, &sub->pump);
 }
 
 static outr_code subscribe(outr_broker *base, const outr_subscribe *req, outr_broker_sub **out,
-                           outr_err *err OUTR_UNUSED) {
+                           outr_err *err OUTR_UNUSED)
+{
     broker *b = of(base);
     outr_broker_sub *sub = outr_alloc(sizeof *sub);
     sub->broker = b;
@@ -718,7 +757,8 @@ static outr_code subscribe(outr_broker *base, const outr_subscribe *req, outr_br
     return OUTR_OK;
 }
 
-static void unsubscribe(outr_broker_sub *sub, outr_op *op) {
+static void unsubscribe(outr_broker_sub *sub, outr_op *op)
+{
     pthread_mutex_lock(&sub->broker->lock);
     outr_link_remove(&sub->link);
     pthread_mutex_unlock(&sub->broker->lock);
@@ -728,11 +768,13 @@ static void unsubscribe(outr_broker_sub *sub, outr_op *op) {
     outr_loop_defer(sub->req.loop, &sub->pump);
 }
 
-static void publish(outr_broker *base, outr_publish *req, outr_op *op) {
+static void publish(outr_broker *base, outr_publish *req, outr_op *op)
+{
     submit(of(base), op->loop, &(job){.what = PUBLISH, .publish = req}, op);
 }
 
-static void on_renew(outr_timer *timer) {
+static void on_renew(outr_timer *timer)
+{
     broker *b = OUTR_CONTAINER(timer, broker, renewer);
     outr_timer_start(b->loop, timer, outr_loop_now(b->loop) + (uint64_t)b->c.lease_ns / 3);
     pthread_mutex_lock(&b->lock);
@@ -742,7 +784,8 @@ static void on_renew(outr_timer *timer) {
         b->renewing = submit(b, b->loop, &(job){.what = RENEW}, NULL);
 }
 
-static void on_sweep(outr_timer *timer) {
+static void on_sweep(outr_timer *timer)
+{
     broker *b = OUTR_CONTAINER(timer, broker, sweeper);
     outr_timer_start(b->loop, timer, outr_loop_now(b->loop) + SWEEP_NS);
     if (!b->sweeping)
@@ -751,7 +794,8 @@ static void on_sweep(outr_timer *timer) {
 
 extern const outr_pubsub_backend outr_pubsub_sqlite;
 
-static outr_code create(outr_broker **out, const outr_component_init *init, outr_err *err) {
+static outr_code create(outr_broker **out, const outr_component_init *init, outr_err *err)
+{
     OUTR_AUTO(outr_err_list) errors = {0};
     broker *b = outr_alloc(sizeof *b);
     const outr_worker_options worker = {.name = "outr-broker", .handle = handle, .ctx = b};
@@ -789,21 +833,24 @@ static outr_code create(outr_broker **out, const outr_component_init *init, outr
     return OUTR_OK;
 }
 
-static void open_broker(outr_broker *base, outr_op *op) {
+static void open_broker(outr_broker *base, outr_op *op)
+{
     broker *b = of(base);
     submit(b, b->loop, &(job){.what = OPEN}, op);
     outr_timer_start(b->loop, &b->renewer, outr_loop_now(b->loop) + (uint64_t)b->c.lease_ns / 3);
     outr_timer_start(b->loop, &b->sweeper, outr_loop_now(b->loop) + SWEEP_NS);
 }
 
-static void close_broker(outr_broker *base, outr_op *op) {
+static void close_broker(outr_broker *base, outr_op *op)
+{
     broker *b = of(base);
     outr_timer_stop(b->loop, &b->renewer);
     outr_timer_stop(b->loop, &b->sweeper);
     submit(b, b->loop, &(job){.what = CLOSE}, op);
 }
 
-static unsigned features(const outr_broker *base OUTR_UNUSED) {
+static unsigned features(const outr_broker *base OUTR_UNUSED)
+{
     return OUTR_PUBSUB_TTL | OUTR_PUBSUB_BULK_PUBLISH;
 }
 

@@ -36,12 +36,14 @@ static const outr_bind_row env_rows[] = {
      "only names with this prefix; it is cut off"},
 };
 
-static store *of(outr_secret_store *base) {
+static store *of(outr_secret_store *base)
+{
     return OUTR_CONTAINER(base, store, base);
 }
 
 static outr_code create(outr_secret_store **out, const outr_secret_backend *backend,
-                        const outr_component_init *init, outr_err *err) {
+                        const outr_component_init *init, outr_err *err)
+{
     OUTR_AUTO(outr_err_list) errors = {0};
     outr_arena *arena = outr_arena_new(4 * FILE_MAX_BYTES);
     store *st = outr_arena_alloc(arena, sizeof *st);
@@ -60,7 +62,8 @@ static outr_code create(outr_secret_store **out, const outr_secret_backend *back
     return OUTR_OK;
 }
 
-static void finish(outr_op *op, const outr_err *err) {
+static void finish(outr_op *op, const outr_err *err)
+{
     outr_op_begin(op, NULL, NULL);
     if (err && err->code)
         outr_op_fail_soon(op, err);
@@ -68,14 +71,16 @@ static void finish(outr_op *op, const outr_err *err) {
         outr_op_finish_soon(op);
 }
 
-static void close_store(outr_secret_store *base, outr_op *op) {
+static void close_store(outr_secret_store *base, outr_op *op)
+{
     store *st = of(base);
     explicit_bzero(st->secrets, st->count * sizeof *st->secrets);
     outr_arena_free(st->arena);
     finish(op, NULL);
 }
 
-static outr_kvs one_value(outr_arena *arena, outr_str name, outr_str value) {
+static outr_kvs one_value(outr_arena *arena, outr_str name, outr_str value)
+{
     outr_kv *kv = outr_arena_alloc(arena, sizeof *kv);
     *kv = (outr_kv){name, value};
     return (outr_kvs){kv, 1};
@@ -83,11 +88,13 @@ static outr_kvs one_value(outr_arena *arena, outr_str name, outr_str value) {
 
 /* ---- file ------------------------------------------------------------------------------------ */
 
-static void add(store *st, outr_str name, outr_kvs values) {
+static void add(store *st, outr_str name, outr_kvs values)
+{
     st->secrets[st->count++] = (outr_secret){name, values};
 }
 
-static outr_str scalar_text(store *st, const outr_json *value) {
+static outr_str scalar_text(store *st, const outr_json *value)
+{
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(FILE_MAX_BYTES);
     if (value->kind == OUTR_JSON_STRING)
         return outr_arena_str(st->arena, value->text);
@@ -95,24 +102,28 @@ static outr_str scalar_text(store *st, const outr_json *value) {
     return outr_arena_str(st->arena, outr_buf_view(&out));
 }
 
-static outr_str join(store *st, outr_str path, outr_str key) {
+static outr_str join(store *st, outr_str path, outr_str key)
+{
     return path.n ? outr_arena_join(st->arena, path, st->c.separator, key)
                   : outr_arena_str(st->arena, key);
 }
 
-static size_t count_leaves(const outr_json *node) {
+static size_t count_leaves(const outr_json *node)
+{
     size_t n = 1;
     for (const outr_json *m = node->child; m; m = m->next)
         n += count_leaves(m);
     return n;
 }
 
-static bool is_nested(const outr_json *value) {
+static bool is_nested(const outr_json *value)
+{
     return value->kind == OUTR_JSON_OBJECT || value->kind == OUTR_JSON_ARRAY;
 }
 
 /* a:b:c for every leaf; items of an array count from 0. */
-static void flatten(store *st, const outr_json *node, outr_str path, outr_kv *to, size_t *n) {
+static void flatten(store *st, const outr_json *node, outr_str path, outr_kv *to, size_t *n)
+{
     size_t index = 0;
     for (const outr_json *m = node->child; m; m = m->next, index++) {
         outr_str key =
@@ -125,7 +136,8 @@ static void flatten(store *st, const outr_json *node, outr_str path, outr_kv *to
     }
 }
 
-static void take_file(store *st, const outr_json *root) {
+static void take_file(store *st, const outr_json *root)
+{
     size_t leaves = count_leaves(root), n = 0;
     st->secrets = outr_arena_alloc(st->arena, (leaves + 1) * sizeof *st->secrets);
     if (!st->c.is_multi) {
@@ -148,7 +160,8 @@ static void take_file(store *st, const outr_json *root) {
     }
 }
 
-static outr_code read_file(store *st, outr_str *out, outr_err *err) {
+static outr_code read_file(store *st, outr_str *out, outr_err *err)
+{
     struct stat status;
     int fd = open(st->c.file.p, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -169,7 +182,8 @@ static outr_code read_file(store *st, outr_str *out, outr_err *err) {
     return rc;
 }
 
-static void open_file(outr_secret_store *base, outr_op *op) {
+static void open_file(outr_secret_store *base, outr_op *op)
+{
     store *st = of(base);
     outr_str text;
     outr_json *root;
@@ -186,7 +200,8 @@ static void open_file(outr_secret_store *base, outr_op *op) {
     finish(op, &err);
 }
 
-static void get_from_file(outr_secret_store *base, outr_secret_get *req, outr_op *op) {
+static void get_from_file(outr_secret_store *base, outr_secret_get *req, outr_op *op)
+{
     store *st = of(base);
     outr_err err = {0};
     if (req->is_bulk) {
@@ -209,18 +224,21 @@ static void get_from_file(outr_secret_store *base, outr_secret_get *req, outr_op
 
 /* ---- environment ----------------------------------------------------------------------------- */
 
-static bool is_reserved(outr_str name) {
+static bool is_reserved(outr_str name)
+{
     return outr_str_istarts(name, OUTR_STR("DAPR_")) || outr_str_iis(name, "APP_API_TOKEN") ||
            outr_str_find(name, ' ') >= 0;
 }
 
-static void open_env(outr_secret_store *base OUTR_UNUSED, outr_op *op) {
+static void open_env(outr_secret_store *base OUTR_UNUSED, outr_op *op)
+{
     finish(op, NULL);
 }
 
 extern char **environ;
 
-static void get_all_from_env(store *st, outr_secret_get *req) {
+static void get_all_from_env(store *st, outr_secret_get *req)
+{
     size_t max = 0;
     for (char **e = environ; *e; e++)
         max++;
@@ -234,7 +252,8 @@ static void get_all_from_env(store *st, outr_secret_get *req) {
     }
 }
 
-static void get_from_env(outr_secret_store *base, outr_secret_get *req, outr_op *op) {
+static void get_from_env(outr_secret_store *base, outr_secret_get *req, outr_op *op)
+{
     store *st = of(base);
     req->count = 0;
     if (req->is_bulk) {
@@ -255,20 +274,23 @@ static void get_from_env(outr_secret_store *base, outr_secret_get *req, outr_op 
 extern const outr_secret_backend outr_secretstores_local_env, outr_secretstores_local_file;
 
 static outr_code create_file(outr_secret_store **out, const outr_component_init *init,
-                             outr_err *err) {
+                             outr_err *err)
+{
     return create(out, &outr_secretstores_local_file, init, err);
 }
 
-static outr_code create_env(outr_secret_store **out, const outr_component_init *init,
-                            outr_err *err) {
+static outr_code create_env(outr_secret_store **out, const outr_component_init *init, outr_err *err)
+{
     return create(out, &outr_secretstores_local_env, init, err);
 }
 
-static unsigned file_features(const outr_secret_store *base) {
+static unsigned file_features(const outr_secret_store *base)
+{
     return OUTR_CONTAINER(base, store, base)->c.is_multi ? OUTR_SECRET_MULTIPLE : 0;
 }
 
-static unsigned no_features(const outr_secret_store *base OUTR_UNUSED) {
+static unsigned no_features(const outr_secret_store *base OUTR_UNUSED)
+{
     return 0;
 }
 

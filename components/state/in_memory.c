@@ -31,22 +31,26 @@ typedef struct store {
 
 #define SWEEP_NS (60 * OUTR_SEC)
 
-static store *of(outr_state_store *base) {
+static store *of(outr_state_store *base)
+{
     return OUTR_CONTAINER(base, store, base);
 }
 
-static size_t shard_of(outr_str key) {
+static size_t shard_of(outr_str key)
+{
     return outr_str_hash(key, 1) % SHARDS;
 }
 
-static void free_entry(entry *e) {
+static void free_entry(entry *e)
+{
     if (e)
         free(e->value);
     free(e);
 }
 
 /* The live entry; an expired one is dropped on sight. Locked. */
-static entry *find(shard *s, outr_str key, int64_t now_ns) {
+static entry *find(shard *s, outr_str key, int64_t now_ns)
+{
     entry *e = outr_map_get(s->entries, key);
     if (e && e->expires_ns && e->expires_ns <= now_ns) {
         outr_map_remove(s->entries, key);
@@ -58,7 +62,8 @@ static entry *find(shard *s, outr_str key, int64_t now_ns) {
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-static void get(outr_state_store *base, outr_state_get *req, outr_op *op) {
+static void get(outr_state_store *base, outr_state_get *req, outr_op *op)
+{
     store *st = of(base);
     int64_t now_ns = outr_loop_unix_ns(op->loop);
     for (size_t i = 0; i < req->count; i++) {
@@ -83,7 +88,8 @@ static void get(outr_state_store *base, outr_state_get *req, outr_op *op) {
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-static outr_code check(shard *s, const outr_state_write *w, int64_t now_ns, outr_err *err) {
+static outr_code check(shard *s, const outr_state_write *w, int64_t now_ns, outr_err *err)
+{
     const entry *e = find(s, w->key, now_ns);
     if (w->has_etag && w->etag.n > 0) {
         if (!e || !outr_str_is(w->etag, e->etag))
@@ -94,8 +100,8 @@ static outr_code check(shard *s, const outr_state_write *w, int64_t now_ns, outr
     return OUTR_OK;
 }
 
-static void apply(shard *s, const outr_state_write *w, int64_t ttl, int64_t now_ns,
-                  outr_rand *rand) {
+static void apply(shard *s, const outr_state_write *w, int64_t ttl, int64_t now_ns, outr_rand *rand)
+{
     if (w->kind == OUTR_STATE_DELETE) {
         free_entry(outr_map_remove(s->entries, w->key));
         return;
@@ -109,7 +115,8 @@ static void apply(shard *s, const outr_state_write *w, int64_t ttl, int64_t now_
 }
 
 static outr_code write_one(store *st, const outr_state_write *w, int64_t now_ns, outr_rand *rand,
-                           outr_err *err) {
+                           outr_err *err)
+{
     int64_t ttl;
     shard *s = &st->shards[shard_of(w->key)];
     outr_code rc = outr_state_ttl(w->metadata, &ttl, err);
@@ -124,7 +131,8 @@ static outr_code write_one(store *st, const outr_state_write *w, int64_t now_ns,
 }
 
 static outr_code write_all(store *st, outr_state_writes *req, int64_t now_ns, outr_rand *rand,
-                           outr_err *err) {
+                           outr_err *err)
+{
     bool touched[SHARDS] = {false};
     int64_t *ttls = outr_arena_alloc(req->arena, (req->count + 1) * sizeof *ttls);
     outr_code rc = OUTR_OK;
@@ -147,7 +155,8 @@ static outr_code write_all(store *st, outr_state_writes *req, int64_t now_ns, ou
     return rc;
 }
 
-static void do_write(outr_state_store *base, outr_state_writes *req, outr_op *op) {
+static void do_write(outr_state_store *base, outr_state_writes *req, outr_op *op)
+{
     store *st = of(base);
     int64_t now_ns = outr_loop_unix_ns(op->loop);
     outr_rand *rand = outr_loop_rand(op->loop);
@@ -170,7 +179,8 @@ static void do_write(outr_state_store *base, outr_state_writes *req, outr_op *op
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static void on_sweep(outr_timer *timer) {
+static void on_sweep(outr_timer *timer)
+{
     store *st = OUTR_CONTAINER(timer, store, sweeper);
     int64_t now_ns = outr_loop_unix_ns(st->loop);
     for (size_t i = 0; i < SHARDS; i++) {
@@ -191,7 +201,8 @@ static void on_sweep(outr_timer *timer) {
 extern const outr_state_backend outr_state_in_memory;
 
 static outr_code create(outr_state_store **out, const outr_component_init *init,
-                        outr_err *err OUTR_UNUSED) {
+                        outr_err *err OUTR_UNUSED)
+{
     store *st = outr_alloc(sizeof *st);
     st->base.backend = &outr_state_in_memory;
     st->loop = init->loop;
@@ -204,14 +215,16 @@ static outr_code create(outr_state_store **out, const outr_component_init *init,
     return OUTR_OK;
 }
 
-static void open_store(outr_state_store *base, outr_op *op) {
+static void open_store(outr_state_store *base, outr_op *op)
+{
     store *st = of(base);
     outr_timer_start(st->loop, &st->sweeper, outr_loop_now(st->loop) + SWEEP_NS);
     outr_op_begin(op, NULL, NULL);
     outr_op_finish_soon(op);
 }
 
-static void close_store(outr_state_store *base, outr_op *op) {
+static void close_store(outr_state_store *base, outr_op *op)
+{
     store *st = of(base);
     void *item;
     outr_timer_stop(st->loop, &st->sweeper);
@@ -226,7 +239,8 @@ static void close_store(outr_state_store *base, outr_op *op) {
     outr_op_finish_soon(op);
 }
 
-static unsigned features(const outr_state_store *base OUTR_UNUSED) {
+static unsigned features(const outr_state_store *base OUTR_UNUSED)
+{
     return OUTR_STATE_ETAG | OUTR_STATE_TRANSACTIONAL | OUTR_STATE_TTL | OUTR_STATE_DELETE_PREFIX;
 }
 

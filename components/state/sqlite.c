@@ -70,13 +70,15 @@ typedef struct job {
     outr_arena *arena; /* the worker's results, until they are copied on the loop */
 } job;
 
-static store *of(outr_state_store *base) {
+static store *of(outr_state_store *base)
+{
     return OUTR_CONTAINER(base, store, base);
 }
 
 /* ---- on the workers -------------------------------------------------------------------------- */
 
-static outr_code prepare(store *st, lane *l, bool is_writer, outr_err *err) {
+static outr_code prepare(store *st, lane *l, bool is_writer, outr_err *err)
+{
     char sql[512];
     const char *t = st->table;
     snprintf(sql, sizeof sql,
@@ -111,7 +113,8 @@ static outr_code prepare(store *st, lane *l, bool is_writer, outr_err *err) {
     return rc ? rc : outr_sqlite_prepare(l->db, &l->sweep, sql, err);
 }
 
-static outr_code do_open(store *st, outr_err *err) {
+static outr_code do_open(store *st, outr_err *err)
+{
     char sql[1024];
     outr_sqlite_options o = {.connection = st->c.connection,
                              .busy_timeout_ns = st->c.busy_ns,
@@ -137,7 +140,8 @@ static outr_code do_open(store *st, outr_err *err) {
     return rc ? rc : prepare(st, &st->reader, false, err);
 }
 
-static outr_code read_item(lane *l, outr_state_item *item, outr_arena *arena, outr_err *err) {
+static outr_code read_item(lane *l, outr_state_item *item, outr_arena *arena, outr_err *err)
+{
     outr_sqlite_bind(l->get, 1, item->key);
     int rc = sqlite3_step(l->get);
     item->is_found = rc == SQLITE_ROW;
@@ -163,13 +167,15 @@ static outr_code read_item(lane *l, outr_state_item *item, outr_arena *arena, ou
 
 #define RESULT_MAX (256 * OUTR_MIB)
 
-static void do_get(lane *l, job *j) {
+static void do_get(lane *l, job *j)
+{
     j->arena = outr_arena_new(RESULT_MAX);
     for (size_t i = 0; i < j->get->count && !j->work.err.code; i++)
         read_item(l, &j->get->items[i], j->arena, &j->work.err);
 }
 
-static outr_code check(store *st, const outr_state_write *w, outr_err *err) {
+static outr_code check(store *st, const outr_state_write *w, outr_err *err)
+{
     lane *l = &st->writer;
     if (!w->has_etag && w->concurrency != OUTR_FIRST_WRITE)
         return OUTR_OK;
@@ -193,7 +199,8 @@ static outr_code check(store *st, const outr_state_write *w, outr_err *err) {
     return OUTR_OK;
 }
 
-static outr_code write_item(store *st, outr_state_write *w, outr_arena *scratch, outr_err *err) {
+static outr_code write_item(store *st, outr_state_write *w, outr_arena *scratch, outr_err *err)
+{
     lane *l = &st->writer;
     int64_t ttl;
     char etag[OUTR_UUID_LEN + 1];
@@ -216,7 +223,8 @@ static outr_code write_item(store *st, outr_state_write *w, outr_arena *scratch,
 }
 
 /* One request inside the batch's transaction. */
-static void write_request(store *st, job *j) {
+static void write_request(store *st, job *j)
+{
     outr_state_writes *req = j->writes;
     sqlite3 *db = st->writer.db;
     outr_arena *scratch = outr_arena_new(RESULT_MAX);
@@ -234,7 +242,8 @@ static void write_request(store *st, job *j) {
 }
 
 /* All that queued up, one commit. When the transaction as a whole fails, everybody hears it. */
-static void write_batch(store *st, outr_work **items, size_t count) {
+static void write_batch(store *st, outr_work **items, size_t count)
+{
     outr_err err = {0};
     sqlite3 *db = st->writer.db;
     outr_code rc = outr_sqlite_exec(db, "BEGIN IMMEDIATE", &err);
@@ -246,7 +255,8 @@ static void write_batch(store *st, outr_work **items, size_t count) {
         OUTR_CONTAINER(items[i], job, work)->work.err = err;
 }
 
-static void finalize(lane *l) {
+static void finalize(lane *l)
+{
     sqlite3_finalize(l->get);
     sqlite3_finalize(l->find);
     sqlite3_finalize(l->put);
@@ -255,7 +265,8 @@ static void finalize(lane *l) {
     outr_sqlite_close(l->db);
 }
 
-static void handle_other(store *st, job *j) {
+static void handle_other(store *st, job *j)
+{
     switch (j->what) {
     case OPEN:
         do_open(st, &j->work.err);
@@ -274,7 +285,8 @@ static void handle_other(store *st, job *j) {
     }
 }
 
-static void handle_writer(void *ctx, outr_work **items, size_t count) {
+static void handle_writer(void *ctx, outr_work **items, size_t count)
+{
     store *st = ctx;
     for (size_t i = 0; i < count;) {
         size_t n = 0;
@@ -288,14 +300,16 @@ static void handle_writer(void *ctx, outr_work **items, size_t count) {
     }
 }
 
-static void handle_reader(void *ctx, outr_work **items, size_t count) {
+static void handle_reader(void *ctx, outr_work **items, size_t count)
+{
     for (size_t i = 0; i < count; i++)
         handle_other(ctx, OUTR_CONTAINER(items[i], job, work));
 }
 
 /* ---- on the loops ---------------------------------------------------------------------------- */
 
-static void free_store(store *st) {
+static void free_store(store *st)
+{
     outr_worker_close(st->writer.worker);
     outr_worker_close(st->reader.worker);
     if (!st->is_shared_memory)
@@ -307,7 +321,8 @@ static void free_store(store *st) {
 }
 
 /* The worker's results move to the request's arena, which only this thread may touch. */
-static void copy_results(job *j) {
+static void copy_results(job *j)
+{
     outr_state_get *req = j->get;
     for (size_t i = 0; i < req->count; i++) {
         outr_state_item *item = &req->items[i];
@@ -320,7 +335,8 @@ static void copy_results(job *j) {
     }
 }
 
-static void on_done(outr_op *inner) {
+static void on_done(outr_op *inner)
+{
     job *j = OUTR_CONTAINER(inner, job, inner);
     outr_op *op = j->op;
     outr_err err = inner->err;
@@ -343,7 +359,8 @@ static void on_done(outr_op *inner) {
 /* The worker works on the request's memory, so an op that is cancelled ends when the worker is
  * done. */
 static job *submit(store *st, lane *l, what w, outr_state_get *get, outr_state_writes *writes,
-                   outr_op *op) {
+                   outr_op *op)
+{
     job *j = outr_alloc(sizeof *j);
     *j = (job){.what = w, .store = st, .op = op, .get = get, .writes = writes};
     if (op)
@@ -353,7 +370,8 @@ static job *submit(store *st, lane *l, what w, outr_state_get *get, outr_state_w
     return j;
 }
 
-static void on_sweep(outr_timer *timer) {
+static void on_sweep(outr_timer *timer)
+{
     store *st = OUTR_CONTAINER(timer, store, sweeper);
     outr_timer_start(st->loop, timer, outr_loop_now(st->loop) + (uint64_t)st->c.cleanup_ns);
     if (!st->sweeping)
@@ -362,7 +380,8 @@ static void on_sweep(outr_timer *timer) {
 
 extern const outr_state_backend outr_state_sqlite;
 
-static outr_code create(outr_state_store **out, const outr_component_init *init, outr_err *err) {
+static outr_code create(outr_state_store **out, const outr_component_init *init, outr_err *err)
+{
     OUTR_AUTO(outr_err_list) errors = {0};
     store *st = outr_alloc(sizeof *st);
     const outr_worker_options writer = {.name = "outr-state-w", .handle = handle_writer, .ctx = st};
@@ -395,7 +414,8 @@ static outr_code create(outr_state_store **out, const outr_component_init *init,
     return OUTR_OK;
 }
 
-static void open_store(outr_state_store *base, outr_op *op) {
+static void open_store(outr_state_store *base, outr_op *op)
+{
     store *st = of(base);
     submit(st, &st->writer, OPEN, NULL, NULL, op);
     if (st->c.cleanup_ns > 0)
@@ -403,22 +423,26 @@ static void open_store(outr_state_store *base, outr_op *op) {
                          outr_loop_now(st->loop) + (uint64_t)st->c.cleanup_ns);
 }
 
-static void close_store(outr_state_store *base, outr_op *op) {
+static void close_store(outr_state_store *base, outr_op *op)
+{
     store *st = of(base);
     outr_timer_stop(st->loop, &st->sweeper);
     submit(st, &st->writer, CLOSE, NULL, NULL, op);
 }
 
-static unsigned features(const outr_state_store *base OUTR_UNUSED) {
+static unsigned features(const outr_state_store *base OUTR_UNUSED)
+{
     return OUTR_STATE_ETAG | OUTR_STATE_TRANSACTIONAL | OUTR_STATE_TTL | OUTR_STATE_KEYS_LIKE;
 }
 
-static void get(outr_state_store *base, outr_state_get *req, outr_op *op) {
+static void get(outr_state_store *base, outr_state_get *req, outr_op *op)
+{
     store *st = of(base);
     submit(st, st->is_shared_memory ? &st->writer : &st->reader, GET, req, NULL, op);
 }
 
-static void do_write(outr_state_store *base, outr_state_writes *req, outr_op *op) {
+static void do_write(outr_state_store *base, outr_state_writes *req, outr_op *op)
+{
     submit(of(base), &of(base)->writer, WRITE, NULL, req, op);
 }
 

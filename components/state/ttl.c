@@ -1,6 +1,7 @@
 #include "components/state.h"
 
-outr_code outr_state_ttl(outr_kvs metadata, int64_t *out, outr_err *err) {
+outr_code outr_state_ttl(outr_kvs metadata, int64_t *out, outr_err *err)
+{
     const outr_kv *kv = outr_kvs_find(metadata, "ttlInSeconds");
     *out = 0;
     if (!kv || kv->value.n == 0)

@@ -31,15 +31,15 @@ static const outr_metric_desc probe_count = {"dapr_http_healthprobes_completed_c
 typedef struct shared_loop {
     outr_app *app;
     outr_message wake, notice;
-    uint32_t waiting;       /* atomic: calls that wait for a slot */
-    uint8_t wake_posted;    /* atomic */
-    uint8_t notice_posted;  /* atomic */
+    uint32_t waiting;      /* atomic: calls that wait for a slot */
+    uint8_t wake_posted;   /* atomic */
+    uint8_t notice_posted; /* atomic */
 } shared_loop;
 
 struct outr_app_state {
     const outr_settings *settings;
-    int64_t limit;          /* 0: none */
-    int64_t in_flight;      /* atomic */
+    int64_t limit;             /* 0: none */
+    int64_t in_flight;         /* atomic */
     uint8_t is_up, is_healthy; /* atomic */
     size_t loop_count;
     shared_loop loops[];
@@ -56,12 +56,12 @@ struct outr_app {
     outr_str authority;
     char authority_text[300];
     outr_list waiting, watchers;
-    outr_deferred greeter;  /* tells new watchers the present state */
+    outr_deferred greeter; /* tells new watchers the present state */
     /* --app-channel-address is a name */
     outr_lookup lookup;
     outr_op lookup_op;
     outr_timer lookup_timer;
-    size_t lookups;         /* how often its addresses were asked for: each in turn */
+    size_t lookups; /* how often its addresses were asked for: each in turn */
     bool is_named;
     /* main loop: waiting for the port, probing */
     outr_timer timer;
@@ -107,8 +107,7 @@ bool outr_app_is_healthy(const outr_app *app)
 static void tell_watchers(outr_app *app)
 {
     bool is_up = outr_app_is_up(app), is_healthy = outr_app_is_healthy(app);
-    OUTR_LIST_EACH(link, &app->watchers)
-    {
+    OUTR_LIST_EACH(link, &app->watchers) {
         outr_app_watcher *w = OUTR_LIST_ITEM(link, outr_app_watcher, link);
         w->changed(w, is_up, is_healthy);
     }
@@ -566,8 +565,8 @@ static void look_up(outr_timer *timer)
 {
     outr_app *app = OUTR_CONTAINER(timer, outr_app, lookup_timer);
     outr_env *env = outr_loop_env(app->loop);
-    app->lookup = (outr_lookup){.host = app->settings->app_channel_address,
-                                .port = app->settings->app_port};
+    app->lookup =
+        (outr_lookup){.host = app->settings->app_channel_address, .port = app->settings->app_port};
     outr_op_init(&app->lookup_op, app->loop, NULL, outr_loop_now(app->loop) + LOOK_UP_NS,
                  on_looked_up);
     env->lookup(env, app->loop, &app->lookup, &app->lookup_op);
@@ -577,8 +576,7 @@ static void look_again(outr_app *app)
 {
     if (app->is_named && !app->is_stopped && !outr_timer_is_on(&app->lookup_timer) &&
         !outr_op_is_pending(&app->lookup_op))
-        outr_timer_start(app->loop, &app->lookup_timer,
-                         outr_loop_now(app->loop) + LOOK_AGAIN_NS);
+        outr_timer_start(app->loop, &app->lookup_timer, outr_loop_now(app->loop) + LOOK_AGAIN_NS);
 }
 
 /* ---- making and freeing ---------------------------------------------------------------------- */

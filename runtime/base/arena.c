@@ -26,7 +26,8 @@ struct outr_arena {
     _Alignas(ALIGN) char first[];
 };
 
-outr_arena *outr_arena_new(size_t max_bytes) {
+outr_arena *outr_arena_new(size_t max_bytes)
+{
     outr_arena *arena = malloc(sizeof *arena + FIRST_BLOCK);
     if (!arena)
         arena = outr_alloc(sizeof *arena + FIRST_BLOCK); /* says so and ends */
@@ -34,7 +35,8 @@ outr_arena *outr_arena_new(size_t max_bytes) {
     return arena;
 }
 
-void outr_arena_reset(outr_arena *arena) {
+void outr_arena_reset(outr_arena *arena)
+{
     while (arena->deferrals) {
         deferral *d = arena->deferrals;
         arena->deferrals = d->next;
@@ -50,14 +52,16 @@ void outr_arena_reset(outr_arena *arena) {
     arena->used = 0;
 }
 
-void outr_arena_free(outr_arena *arena) {
+void outr_arena_free(outr_arena *arena)
+{
     if (!arena)
         return;
     outr_arena_reset(arena);
     free(arena);
 }
 
-static char *grow(outr_arena *arena, size_t n) {
+static char *grow(outr_arena *arena, size_t n)
+{
     size_t cap = OUTR_MAX(n, (size_t)BLOCK);
     block *b = malloc(sizeof *b + cap);
     if (!b)
@@ -73,7 +77,8 @@ static char *grow(outr_arena *arena, size_t n) {
     return b->bytes;
 }
 
-static void *take(outr_arena *arena, size_t n, size_t max) {
+static void *take(outr_arena *arena, size_t n, size_t max)
+{
     if (n > max || arena->used > max - n)
         return NULL;
     n = (n + ALIGN - 1) & ~(size_t)(ALIGN - 1);
@@ -88,11 +93,13 @@ static void *take(outr_arena *arena, size_t n, size_t max) {
     return memset(p, 0, n);
 }
 
-void *outr_arena_try(outr_arena *arena, size_t n) {
+void *outr_arena_try(outr_arena *arena, size_t n)
+{
     return take(arena, n, arena->max);
 }
 
-void *outr_arena_alloc(outr_arena *arena, size_t n) {
+void *outr_arena_alloc(outr_arena *arena, size_t n)
+{
     void *p = take(arena, n, arena->max > SIZE_MAX / OVERRUN ? SIZE_MAX / 2 : arena->max * OVERRUN);
     if (!p) {
         fprintf(stderr, "outrigger: arena far over its cap (%zu + %zu of %zu bytes)\n", arena->used,
@@ -102,28 +109,33 @@ void *outr_arena_alloc(outr_arena *arena, size_t n) {
     return p;
 }
 
-size_t outr_arena_used(const outr_arena *arena) {
+size_t outr_arena_used(const outr_arena *arena)
+{
     return arena->used;
 }
 
-void outr_arena_defer(outr_arena *arena, void (*fn)(void *ctx), void *ctx) {
+void outr_arena_defer(outr_arena *arena, void (*fn)(void *ctx), void *ctx)
+{
     deferral *d = outr_arena_alloc(arena, sizeof *d);
     *d = (deferral){arena->deferrals, fn, ctx};
     arena->deferrals = d;
 }
 
-char *outr_arena_strz(outr_arena *arena, outr_str s) {
+char *outr_arena_strz(outr_arena *arena, outr_str s)
+{
     char *copy = outr_arena_alloc(arena, s.n + 1);
     if (s.n)
         memcpy(copy, s.p, s.n);
     return copy;
 }
 
-outr_str outr_arena_str(outr_arena *arena, outr_str s) {
+outr_str outr_arena_str(outr_arena *arena, outr_str s)
+{
     return outr_str_of(outr_arena_strz(arena, s), s.n);
 }
 
-outr_str outr_arena_join(outr_arena *arena, outr_str a, outr_str b, outr_str c) {
+outr_str outr_arena_join(outr_arena *arena, outr_str a, outr_str b, outr_str c)
+{
     const outr_str parts[] = {a, b, c};
     size_t used = 0;
     char *joined = outr_arena_alloc(arena, a.n + b.n + c.n + 1);
@@ -135,7 +147,8 @@ outr_str outr_arena_join(outr_arena *arena, outr_str a, outr_str b, outr_str c) 
     return outr_str_of(joined, used);
 }
 
-outr_str outr_arena_printf(outr_arena *arena, const char *fmt, ...) {
+outr_str outr_arena_printf(outr_arena *arena, const char *fmt, ...)
+{
     va_list args, again;
     va_start(args, fmt);
     va_copy(again, args);

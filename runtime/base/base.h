@@ -13,13 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define OUTR_LEN(array)               (sizeof(array) / sizeof((array)[0]))
+#define OUTR_LEN(array)                (sizeof(array) / sizeof((array)[0]))
 #define OUTR_CONTAINER(ptr, type, fld) ((type *)(void *)((char *)(ptr)-offsetof(type, fld)))
-#define OUTR_PRINTF(fmt_at, args_at)  __attribute__((format(printf, fmt_at, args_at)))
-#define OUTR_MUST_USE                 __attribute__((warn_unused_result))
-#define OUTR_UNUSED                   __attribute__((unused))
-#define OUTR_MIN(a, b)                ((a) < (b) ? (a) : (b))
-#define OUTR_MAX(a, b)                ((a) > (b) ? (a) : (b))
+#define OUTR_PRINTF(fmt_at, args_at)   __attribute__((format(printf, fmt_at, args_at)))
+#define OUTR_MUST_USE                  __attribute__((warn_unused_result))
+#define OUTR_UNUSED                    __attribute__((unused))
+#define OUTR_MIN(a, b)                 ((a) < (b) ? (a) : (b))
+#define OUTR_MAX(a, b)                 ((a) > (b) ? (a) : (b))
 
 /* Declares a local that cleans itself: OUTR_AUTO(outr_buf) body = OUTR_BUF_MAX(max); needs a
  * function `void outr_<type>_cleanup(type *)`, which for heap objects is given a `type *` and for
@@ -42,8 +42,8 @@
 
 /* Heap memory that is always there: out of memory ends the process with a message. Sizes a peer
  * chooses are checked against a limit before they come here. */
-void *outr_alloc(size_t n) OUTR_MUST_USE;          /* zeroed */
+void *outr_alloc(size_t n) OUTR_MUST_USE; /* zeroed */
 void *outr_realloc(void *p, size_t n) OUTR_MUST_USE;
-char *outr_strdup(const char *s) OUTR_MUST_USE;    /* NULL stays NULL */
+char *outr_strdup(const char *s) OUTR_MUST_USE; /* NULL stays NULL */
 
 #endif

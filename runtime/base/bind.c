@@ -1,6 +1,7 @@
 #include "base/bind.h"
 
-static bool has_alias(const char *aliases, outr_str name) {
+static bool has_alias(const char *aliases, outr_str name)
+{
     outr_str rest = outr_str_from(aliases), alias;
     while (rest.p) {
         rest = outr_str_cut(rest, '|', &alias);
@@ -10,11 +11,13 @@ static bool has_alias(const char *aliases, outr_str name) {
     return false;
 }
 
-static bool is_row(const outr_bind_row *row, outr_str name) {
+static bool is_row(const outr_bind_row *row, outr_str name)
+{
     return outr_str_iis(name, row->name) || (row->aliases && has_alias(row->aliases, name));
 }
 
-bool outr_bind_is_known(const outr_bind_row *rows, size_t count, outr_str name) {
+bool outr_bind_is_known(const outr_bind_row *rows, size_t count, outr_str name)
+{
     for (size_t i = 0; i < count; i++) {
         if (is_row(&rows[i], name))
             return true;
@@ -22,18 +25,21 @@ bool outr_bind_is_known(const outr_bind_row *rows, size_t count, outr_str name) 
     return false;
 }
 
-static bool in_range(const outr_bind_row *row, int64_t value) {
+static bool in_range(const outr_bind_row *row, int64_t value)
+{
     return (row->min == 0 && row->max == 0) || (value >= row->min && value <= row->max);
 }
 
-static bool set_number(const outr_bind_row *row, int64_t *to, int64_t value) {
+static bool set_number(const outr_bind_row *row, int64_t *to, int64_t value)
+{
     if (!in_range(row, value))
         return false;
     *to = value;
     return true;
 }
 
-static bool set_choice(const outr_bind_row *row, int *to, outr_str text) {
+static bool set_choice(const outr_bind_row *row, int *to, outr_str text)
+{
     for (int i = 0; row->choices[i]; i++) {
         if (outr_str_iis(text, row->choices[i])) {
             *to = i;
@@ -43,7 +49,8 @@ static bool set_choice(const outr_bind_row *row, int *to, outr_str text) {
     return false;
 }
 
-static bool set_duration(const outr_bind_row *row, int64_t *to, outr_str text) {
+static bool set_duration(const outr_bind_row *row, int64_t *to, outr_str text)
+{
     int64_t value = 0, number;
     bool is_read = outr_str_to_duration(text, &value);
     if (!is_read && row->unit_ns && outr_str_to_i64(text, -1, INT64_MAX / row->unit_ns, &number)) {
@@ -53,7 +60,8 @@ static bool set_duration(const outr_bind_row *row, int64_t *to, outr_str text) {
     return is_read && set_number(row, to, value);
 }
 
-static bool set(const outr_bind_row *row, void *out, outr_str text) {
+static bool set(const outr_bind_row *row, void *out, outr_str text)
+{
     void *to = (char *)out + row->offset;
     int64_t value = 0;
     switch (row->type) {
@@ -76,7 +84,8 @@ static bool set(const outr_bind_row *row, void *out, outr_str text) {
     return false;
 }
 
-static const char *type_text(outr_bind_type type) {
+static const char *type_text(outr_bind_type type)
+{
     static const char *const texts[] = {
         [OUTR_BIND_STR] = "a text",
         [OUTR_BIND_BOOL] = "true or false",
@@ -89,7 +98,8 @@ static const char *type_text(outr_bind_type type) {
     return texts[type];
 }
 
-static void complain(const outr_bind_row *row, outr_str text, outr_err_list *errs) {
+static void complain(const outr_bind_row *row, outr_str text, outr_err_list *errs)
+{
     if (row->flags & OUTR_BIND_SECRET)
         outr_err_list_add(errs, OUTR_INVALID_ARGUMENT, "%s: not %s", row->name,
                           type_text(row->type));
@@ -98,7 +108,8 @@ static void complain(const outr_bind_row *row, outr_str text, outr_err_list *err
                           type_text(row->type), OUTR_ARG(text));
 }
 
-static const outr_kv *given(const outr_bind_row *row, outr_kvs kvs) {
+static const outr_kv *given(const outr_bind_row *row, outr_kvs kvs)
+{
     for (size_t i = 0; i < kvs.count; i++) {
         if (is_row(row, kvs.items[i].key))
             return &kvs.items[i];
@@ -107,7 +118,8 @@ static const outr_kv *given(const outr_bind_row *row, outr_kvs kvs) {
 }
 
 outr_code outr_bind_kvs(const outr_bind_row *rows, size_t count, void *out, outr_kvs kvs,
-                        outr_err_list *errs) {
+                        outr_err_list *errs)
+{
     size_t before = errs->count;
     for (size_t i = 0; i < count; i++) {
         const outr_bind_row *row = &rows[i];

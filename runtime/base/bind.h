@@ -11,28 +11,28 @@
 #include "base/str.h"
 
 typedef enum outr_bind_type {
-    OUTR_BIND_STR,       /* outr_str */
-    OUTR_BIND_BOOL,      /* bool */
-    OUTR_BIND_I64,       /* int64_t in min..max */
-    OUTR_BIND_DOUBLE,    /* double */
-    OUTR_BIND_DURATION,  /* int64_t nanoseconds; a plain number counts in `unit_ns` (0: refused) */
-    OUTR_BIND_QUANTITY,  /* int64_t bytes */
-    OUTR_BIND_ENUM,      /* int, index into choices */
+    OUTR_BIND_STR,      /* outr_str */
+    OUTR_BIND_BOOL,     /* bool */
+    OUTR_BIND_I64,      /* int64_t in min..max */
+    OUTR_BIND_DOUBLE,   /* double */
+    OUTR_BIND_DURATION, /* int64_t nanoseconds; a plain number counts in `unit_ns` (0: refused) */
+    OUTR_BIND_QUANTITY, /* int64_t bytes */
+    OUTR_BIND_ENUM,     /* int, index into choices */
 } outr_bind_type;
 
 enum { OUTR_BIND_REQUIRED = 1, OUTR_BIND_SECRET = 2 /* never printed */ };
 
 typedef struct outr_bind_row {
-    const char *name;               /* matched without case */
-    const char *aliases;            /* "a|b" or NULL */
+    const char *name;    /* matched without case */
+    const char *aliases; /* "a|b" or NULL */
     outr_bind_type type;
     unsigned flags;
     size_t offset;
-    int64_t min, max;               /* both 0: unbounded */
-    const char *otherwise;          /* default as text, NULL: zero value */
-    const char *const *choices;     /* ENUM: NULL-terminated */
-    int64_t unit_ns;                /* DURATION */
-    const char *text;               /* one line of documentation */
+    int64_t min, max;           /* both 0: unbounded */
+    const char *otherwise;      /* default as text, NULL: zero value */
+    const char *const *choices; /* ENUM: NULL-terminated */
+    int64_t unit_ns;            /* DURATION */
+    const char *text;           /* one line of documentation */
 } outr_bind_row;
 
 /* Fills *out from kvs: defaults first, then what is given. All mistakes go to errs ("busyTimeout:

@@ -58,7 +58,8 @@ typedef struct parser {
 
 static node *parse_expression(parser *p);
 
-static node *fail(parser *p, const char *what) {
+static node *fail(parser *p, const char *what)
+{
     if (!p->has_failed)
         outr_fail(p->err, OUTR_INVALID_ARGUMENT, "CEL: %s at byte %zu of \"" OUTR_FMT "\"", what,
                   p->at, OUTR_ARG(outr_str_head(p->text, 100)));
@@ -66,18 +67,21 @@ static node *fail(parser *p, const char *what) {
     return NULL;
 }
 
-static void skip(parser *p) {
+static void skip(parser *p)
+{
     while (p->at < p->text.n && (p->text.p[p->at] == ' ' || p->text.p[p->at] == '\t' ||
                                  p->text.p[p->at] == '\n' || p->text.p[p->at] == '\r'))
         p->at++;
 }
 
-static bool is_word(char c) {
+static bool is_word(char c)
+{
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
 /* The token when it stands next; a word only as a whole. */
-static bool take(parser *p, const char *token) {
+static bool take(parser *p, const char *token)
+{
     outr_str t = outr_str_from(token);
     skip(p);
     if (!outr_str_starts(outr_str_skip(p->text, p->at), t))
@@ -88,7 +92,8 @@ static bool take(parser *p, const char *token) {
     return true;
 }
 
-static node *new_node(parser *p, node_kind kind, outr_str text, node *a, node *b) {
+static node *new_node(parser *p, node_kind kind, outr_str text, node *a, node *b)
+{
     node *n = outr_arena_try(p->arena, sizeof *n);
     if (!n)
         return fail(p, "expression is too large");
@@ -96,7 +101,8 @@ static node *new_node(parser *p, node_kind kind, outr_str text, node *a, node *b
     return n;
 }
 
-static node *literal(parser *p, value v) {
+static node *literal(parser *p, value v)
+{
     node *n = new_node(p, LITERAL, OUTR_STR_NONE, NULL, NULL);
     if (n) {
         n->literal = outr_arena_alloc(p->arena, sizeof v);
@@ -105,7 +111,8 @@ static node *literal(parser *p, value v) {
     return n;
 }
 
-static node *parse_string(parser *p, bool is_raw) {
+static node *parse_string(parser *p, bool is_raw)
+{
     char quote = p->text.p[p->at++];
     char *out = outr_arena_alloc(p->arena, p->text.n - p->at + 1);
     size_t n = 0;
@@ -127,7 +134,8 @@ static node *parse_string(parser *p, bool is_raw) {
     return literal(p, (value){.kind = STRING, .text = outr_str_of(out, n)});
 }
 
-static node *parse_number(parser *p) {
+static node *parse_number(parser *p)
+{
     size_t start = p->at;
     bool is_double = false;
     while (p->at < p->text.n) {
@@ -149,7 +157,8 @@ static node *parse_number(parser *p) {
 }
 
 /* Expressions up to the closing token; the opening one is behind us. */
-static node *parse_list(parser *p, const char *close) {
+static node *parse_list(parser *p, const char *close)
+{
     node *first = NULL, **tail = &first;
     if (take(p, close))
         return NULL;
@@ -164,14 +173,16 @@ static node *parse_list(parser *p, const char *close) {
     return first;
 }
 
-static outr_str parse_word(parser *p) {
+static outr_str parse_word(parser *p)
+{
     size_t start = (skip(p), p->at);
     while (p->at < p->text.n && is_word(p->text.p[p->at]))
         p->at++;
     return outr_str_of(p->text.p + start, p->at - start);
 }
 
-static node *parse_primary(parser *p) {
+static node *parse_primary(parser *p)
+{
     skip(p);
     if (p->at == p->text.n)
         return fail(p, "an expression is expected");
@@ -209,14 +220,16 @@ static node *parse_primary(parser *p) {
     return new_node(p, NAME, word, NULL, NULL);
 }
 
-static bool is_macro(outr_str name) {
+static bool is_macro(outr_str name)
+{
     return outr_str_is(name, "all") || outr_str_is(name, "exists") ||
            outr_str_is(name, "exists_one") || outr_str_is(name, "filter") ||
            outr_str_is(name, "map");
 }
 
 /* a.b, a.f(x), a[i], and macros a.exists(x, test): b is the receiver, a the arguments. */
-static node *parse_postfix(parser *p) {
+static node *parse_postfix(parser *p)
+{
     node *n = parse_primary(p);
     while (n && !p->has_failed) {
         if (take(p, ".")) {
@@ -245,7 +258,8 @@ static node *parse_postfix(parser *p) {
     return p->has_failed ? NULL : n;
 }
 
-static node *parse_unary(parser *p) {
+static node *parse_unary(parser *p)
+{
     static const char *const operators[] = {"!", "-"};
     if (++p->depth > DEPTH_MAX)
         return fail(p, "nested too deeply");
@@ -269,7 +283,8 @@ static const char *const levels[][7] = {
     {"+", "-", NULL}, {"*", "/", "%", NULL},
 };
 
-static node *parse_binary(parser *p, size_t level) {
+static node *parse_binary(parser *p, size_t level)
+{
     if (level == OUTR_LEN(levels))
         return parse_unary(p);
     node *left = parse_binary(p, level + 1);
@@ -288,7 +303,8 @@ static node *parse_binary(parser *p, size_t level) {
     return left;
 }
 
-static node *parse_expression(parser *p) {
+static node *parse_expression(parser *p)
+{
     if (++p->depth > DEPTH_MAX)
         return fail(p, "nested too deeply");
     node *n = parse_binary(p, 0);
@@ -304,7 +320,8 @@ static node *parse_expression(parser *p) {
     return p->has_failed ? NULL : n;
 }
 
-outr_code outr_cel_compile(outr_cel **out, outr_arena *arena, outr_str text, outr_err *err) {
+outr_code outr_cel_compile(outr_cel **out, outr_arena *arena, outr_str text, outr_err *err)
+{
     parser p = {.arena = arena, .text = text, .err = err};
     node *root = parse_expression(&p);
     skip(&p);
@@ -333,16 +350,19 @@ typedef struct machine {
 
 static value eval(machine *m, const node *n, const binding *scope);
 
-static value none(machine *m, const char *what, outr_str subject) {
+static value none(machine *m, const char *what, outr_str subject)
+{
     outr_fail(m->err, OUTR_INVALID_ARGUMENT, "CEL: %s" OUTR_FMT, what, OUTR_ARG(subject));
     return (value){.kind = NONE};
 }
 
-static value of_bool(bool b) {
+static value of_bool(bool b)
+{
     return (value){.kind = BOOL, .boolean = b};
 }
 
-static value of_json(const outr_json *j) {
+static value of_json(const outr_json *j)
+{
     value v = {.kind = NULL_VALUE};
     switch (j->kind) {
     case OUTR_JSON_NULL:
@@ -361,12 +381,14 @@ static value of_json(const outr_json *j) {
     return v;
 }
 
-static bool as_number(const value *v, double *out) {
+static bool as_number(const value *v, double *out)
+{
     *out = v->kind == INT ? (double)v->integer : v->number;
     return v->kind == INT || v->kind == DOUBLE;
 }
 
-static bool equal(const value *a, const value *b) {
+static bool equal(const value *a, const value *b)
+{
     double x, y;
     if (as_number(a, &x) && as_number(b, &y))
         return x == y;
@@ -380,7 +402,8 @@ static bool equal(const value *a, const value *b) {
 }
 
 /* Items of a list, one after the other; false at the end. */
-static bool next_item(const value *list, const void **cursor, value *out) {
+static bool next_item(const value *list, const void **cursor, value *out)
+{
     if (list->kind == JSON) {
         const outr_json *j = *cursor ? ((const outr_json *)*cursor)->next : list->json->child;
         if (!j)
@@ -398,7 +421,8 @@ static bool next_item(const value *list, const void **cursor, value *out) {
     return true;
 }
 
-static value member(machine *m, const value *of, outr_str name) {
+static value member(machine *m, const value *of, outr_str name)
+{
     if (of->kind == NONE)
         return *of;
     if (of->kind != JSON || of->json->kind != OUTR_JSON_OBJECT)
@@ -411,7 +435,8 @@ static value member(machine *m, const value *of, outr_str name) {
     return found ? of_json(found) : none(m, "no such key: ", name);
 }
 
-static value eval_index(machine *m, const value *of, const value *index) {
+static value eval_index(machine *m, const value *of, const value *index)
+{
     double number;
     if (of->kind == NONE || index->kind == NONE)
         return none(m, "index", OUTR_STR_NONE);
@@ -429,7 +454,8 @@ static value eval_index(machine *m, const value *of, const value *index) {
     return none(m, "index out of range", OUTR_STR_NONE);
 }
 
-static value arithmetic(machine *m, char op, const value *a, const value *b) {
+static value arithmetic(machine *m, char op, const value *a, const value *b)
+{
     double x, y;
     if (op == '+' && a->kind == STRING && b->kind == STRING)
         return (value){.kind = STRING,
@@ -454,7 +480,8 @@ static value arithmetic(machine *m, char op, const value *a, const value *b) {
     return (value){.kind = DOUBLE, .number = r};
 }
 
-static value compare(machine *m, outr_str op, const value *a, const value *b) {
+static value compare(machine *m, outr_str op, const value *a, const value *b)
+{
     double x, y;
     int c;
     if (as_number(a, &x) && as_number(b, &y))
@@ -468,7 +495,8 @@ static value compare(machine *m, outr_str op, const value *a, const value *b) {
 }
 
 /* An error on one side does not matter when the other decides. */
-static value logical(machine *m, const node *n, const binding *scope) {
+static value logical(machine *m, const node *n, const binding *scope)
+{
     bool decides = n->text.p[0] == '|';
     value a = eval(m, n->a, scope);
     if (a.kind == BOOL && a.boolean == decides)
@@ -482,7 +510,8 @@ static value logical(machine *m, const node *n, const binding *scope) {
                                             : none(m, "operands are no booleans", OUTR_STR_NONE);
 }
 
-static value eval_binary(machine *m, const node *n, const binding *scope) {
+static value eval_binary(machine *m, const node *n, const binding *scope)
+{
     if (outr_str_is(n->text, "||") || outr_str_is(n->text, "&&"))
         return logical(m, n, scope);
     value a = eval(m, n->a, scope), b = eval(m, n->b, scope);
@@ -508,7 +537,8 @@ static value eval_binary(machine *m, const node *n, const binding *scope) {
     return arithmetic(m, n->text.p[0], &a, &b);
 }
 
-static value eval_macro(machine *m, const node *n, const binding *scope) {
+static value eval_macro(machine *m, const node *n, const binding *scope)
+{
     value list = eval(m, n->b, scope), item, *tail = NULL;
     const node *test = n->a->next;
     const void *cursor = NULL;
@@ -546,7 +576,8 @@ static value eval_macro(machine *m, const node *n, const binding *scope) {
     return of_bool(is_all || (outr_str_is(n->text, "exists_one") && matches == 1));
 }
 
-static bool matches(machine *m, outr_str text, outr_str pattern, bool *out) {
+static bool matches(machine *m, outr_str text, outr_str pattern, bool *out)
+{
     regex_t regex;
     if (text.n > 65536 ||
         regcomp(&regex, outr_arena_strz(m->arena, pattern), REG_EXTENDED | REG_NOSUB))
@@ -556,7 +587,8 @@ static bool matches(machine *m, outr_str text, outr_str pattern, bool *out) {
     return true;
 }
 
-static value string_call(machine *m, outr_str name, const value *on, const value *arg) {
+static value string_call(machine *m, outr_str name, const value *on, const value *arg)
+{
     bool yes;
     if (on->kind != STRING || arg->kind != STRING)
         return none(m, "strings are expected by ", name);
@@ -572,7 +604,8 @@ static value string_call(machine *m, outr_str name, const value *on, const value
     return none(m, "unknown function ", name);
 }
 
-static value convert(machine *m, outr_str name, const value *v) {
+static value convert(machine *m, outr_str name, const value *v)
+{
     value out = {0};
     double number;
     bool is_number =
@@ -599,7 +632,8 @@ static value convert(machine *m, outr_str name, const value *v) {
     return none(m, "unknown function or argument: ", name);
 }
 
-static value eval_has(machine *m, const node *arg, const binding *scope) {
+static value eval_has(machine *m, const node *arg, const binding *scope)
+{
     if (!arg || arg->kind != MEMBER)
         return none(m, "has() wants a member", OUTR_STR_NONE);
     value of = eval(m, arg->a, scope);
@@ -614,7 +648,8 @@ static value eval_has(machine *m, const node *arg, const binding *scope) {
     return of_bool(false);
 }
 
-static value eval_call(machine *m, const node *n, const binding *scope) {
+static value eval_call(machine *m, const node *n, const binding *scope)
+{
     if (!n->b && outr_str_is(n->text, "has"))
         return eval_has(m, n->a, scope);
     const node *first = n->b ? n->b : n->a, *second = n->b ? n->a : n->a ? n->a->next : NULL;
@@ -627,7 +662,8 @@ static value eval_call(machine *m, const node *n, const binding *scope) {
     return arg.kind == NONE ? arg : string_call(m, n->text, &on, &arg);
 }
 
-static value eval_unary(machine *m, const node *n, const binding *scope) {
+static value eval_unary(machine *m, const node *n, const binding *scope)
+{
     value v = eval(m, n->a, scope);
     if (v.kind == NONE)
         return v;
@@ -639,7 +675,8 @@ static value eval_unary(machine *m, const node *n, const binding *scope) {
     return v.kind == INT || v.kind == DOUBLE ? v : none(m, "\"-\" wants a number", OUTR_STR_NONE);
 }
 
-static value eval_list(machine *m, const node *n, const binding *scope) {
+static value eval_list(machine *m, const node *n, const binding *scope)
+{
     value out = {.kind = VALUES}, *tail = NULL;
     for (const node *e = n->a; e; e = e->next) {
         value *v = outr_arena_alloc(m->arena, sizeof *v);
@@ -657,7 +694,8 @@ static value eval_list(machine *m, const node *n, const binding *scope) {
     return out;
 }
 
-static value eval(machine *m, const node *n, const binding *scope) {
+static value eval(machine *m, const node *n, const binding *scope)
+{
     value a, b;
     if (++m->steps > STEPS_MAX)
         return none(m, "too many steps", OUTR_STR_NONE);
@@ -697,7 +735,8 @@ static value eval(machine *m, const node *n, const binding *scope) {
 }
 
 outr_code outr_cel_test(const outr_cel *cel, outr_arena *arena, const char *name,
-                        const outr_json *v, bool *out, outr_err *err) {
+                        const outr_json *v, bool *out, outr_err *err)
+{
     machine m = {.arena = arena, .err = err};
     const binding scope = {outr_str_from(name), of_json(v), NULL};
     value r = eval(&m, cel->root, &scope);

@@ -25,7 +25,8 @@ outr_chunk *outr_chunk_new(size_t cap) OUTR_MUST_USE; /* one reference, the call
 outr_chunk *outr_chunk_ref(outr_chunk *chunk);
 void outr_chunk_unref(outr_chunk *chunk);             /* NULL is fine */
 outr_slice outr_slice_copy(outr_str s) OUTR_MUST_USE; /* a new chunk holding a copy */
-static inline outr_slice outr_slice_static(outr_str s) {
+static inline outr_slice outr_slice_static(outr_str s)
+{
     return (outr_slice){NULL, s.p, s.n};
 }
 /* A slice of bytes inside chunk; takes a new reference. Small pieces (< 4 KiB of a big chunk) are

@@ -2,7 +2,8 @@
 
 #include <time.h>
 
-static size_t print(const struct tm *tm, const char *fraction, const char *zone, char out[40]) {
+static size_t print(const struct tm *tm, const char *fraction, const char *zone, char out[40])
+{
     int n =
         snprintf(out, 40, "%04d-%02d-%02dT%02d:%02d:%02d%s%s", (tm->tm_year + 1900) % 10000,
                  tm->tm_mon + 1, tm->tm_mday, tm->tm_hour, tm->tm_min, tm->tm_sec, fraction, zone);
@@ -10,7 +11,8 @@ static size_t print(const struct tm *tm, const char *fraction, const char *zone,
 }
 
 /* Floor division, so that times before 1970 come out right. */
-static time_t seconds_of(int64_t unix_ns, int64_t *rest) {
+static time_t seconds_of(int64_t unix_ns, int64_t *rest)
+{
     int64_t s = unix_ns / 1000000000;
     *rest = unix_ns % 1000000000;
     if (*rest < 0) {
@@ -20,7 +22,8 @@ static time_t seconds_of(int64_t unix_ns, int64_t *rest) {
     return (time_t)s;
 }
 
-size_t outr_time_rfc3339(int64_t unix_ns, char out[40]) {
+size_t outr_time_rfc3339(int64_t unix_ns, char out[40])
+{
     struct tm tm;
     int64_t rest;
     time_t s = seconds_of(unix_ns, &rest);
@@ -28,7 +31,8 @@ size_t outr_time_rfc3339(int64_t unix_ns, char out[40]) {
     return print(&tm, "", "Z", out);
 }
 
-size_t outr_time_rfc3339_nano(int64_t unix_ns, char out[40]) {
+size_t outr_time_rfc3339_nano(int64_t unix_ns, char out[40])
+{
     struct tm tm;
     int64_t rest;
     char fraction[16];
@@ -38,7 +42,8 @@ size_t outr_time_rfc3339_nano(int64_t unix_ns, char out[40]) {
     return print(&tm, fraction, "Z", out);
 }
 
-size_t outr_time_rfc3339_local(int64_t unix_ns, char out[40]) {
+size_t outr_time_rfc3339_local(int64_t unix_ns, char out[40])
+{
     struct tm tm;
     int64_t rest;
     char zone[16];
@@ -52,7 +57,8 @@ size_t outr_time_rfc3339_local(int64_t unix_ns, char out[40]) {
     return print(&tm, "", zone, out);
 }
 
-static bool digits(outr_str s, size_t at, size_t n, int64_t max, int *out) {
+static bool digits(outr_str s, size_t at, size_t n, int64_t max, int *out)
+{
     int64_t value;
     if (s.n < at + n || !outr_str_to_i64(outr_str_of(s.p + at, n), 0, max, &value) ||
         s.p[at] == '+')
@@ -61,7 +67,8 @@ static bool digits(outr_str s, size_t at, size_t n, int64_t max, int *out) {
     return true;
 }
 
-bool outr_time_parse_rfc3339(outr_str s, int64_t *unix_ns) {
+bool outr_time_parse_rfc3339(outr_str s, int64_t *unix_ns)
+{
     struct tm tm = {0};
     int zone_h = 0, zone_m = 0;
     int64_t ns = 0;

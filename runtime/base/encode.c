@@ -5,7 +5,8 @@ static const char base64_digits[] =
 static const char hex_digits[] = "0123456789abcdef";
 static const char upper_hex[] = "0123456789ABCDEF";
 
-outr_str outr_base64_encode(outr_arena *arena, outr_str bytes) {
+outr_str outr_base64_encode(outr_arena *arena, outr_str bytes)
+{
     char *out = outr_arena_alloc(arena, (bytes.n + 2) / 3 * 4 + 1), *at = out;
     const unsigned char *p = (const unsigned char *)bytes.p;
     for (size_t i = 0; i < bytes.n; i += 3) {
@@ -20,7 +21,8 @@ outr_str outr_base64_encode(outr_arena *arena, outr_str bytes) {
     return outr_str_of(out, (size_t)(at - out));
 }
 
-static int base64_value(char c) {
+static int base64_value(char c)
+{
     if (c >= 'A' && c <= 'Z')
         return c - 'A';
     if (c >= 'a' && c <= 'z')
@@ -32,7 +34,8 @@ static int base64_value(char c) {
     return c == '/' || c == '_' ? 63 : -1;
 }
 
-bool outr_base64_decode(outr_arena *arena, outr_str text, outr_str *out) {
+bool outr_base64_decode(outr_arena *arena, outr_str text, outr_str *out)
+{
     size_t padding = 0;
     while (text.n && padding < 2 && text.p[text.n - 1] == '=') {
         text.n--;
@@ -66,7 +69,8 @@ bool outr_base64_decode(outr_arena *arena, outr_str text, outr_str *out) {
     return true;
 }
 
-void outr_hex_encode(const void *bytes, size_t n, char *out) {
+void outr_hex_encode(const void *bytes, size_t n, char *out)
+{
     const unsigned char *p = bytes;
     for (size_t i = 0; i < n; i++) {
         out[2 * i] = hex_digits[p[i] >> 4];
@@ -74,7 +78,8 @@ void outr_hex_encode(const void *bytes, size_t n, char *out) {
     }
 }
 
-static int hex_value(char c) {
+static int hex_value(char c)
+{
     if (c >= '0' && c <= '9')
         return c - '0';
     if (c >= 'a' && c <= 'f')
@@ -82,7 +87,8 @@ static int hex_value(char c) {
     return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-bool outr_hex_decode(outr_str text, void *out, size_t n) {
+bool outr_hex_decode(outr_str text, void *out, size_t n)
+{
     unsigned char *p = out;
     if (text.n != 2 * n)
         return false;
@@ -95,7 +101,8 @@ bool outr_hex_decode(outr_str text, void *out, size_t n) {
     return true;
 }
 
-bool outr_percent_decode(outr_arena *arena, outr_str text, bool plus_is_space, outr_str *out) {
+bool outr_percent_decode(outr_arena *arena, outr_str text, bool plus_is_space, outr_str *out)
+{
     bool has_any =
         outr_str_find(text, '%') >= 0 || (plus_is_space && outr_str_find(text, '+') >= 0);
     if (!has_any) {
@@ -125,12 +132,14 @@ bool outr_percent_decode(outr_arena *arena, outr_str text, bool plus_is_space, o
     return true;
 }
 
-static bool is_unreserved(char c) {
+static bool is_unreserved(char c)
+{
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
            c == '.' || c == '_' || c == '~';
 }
 
-outr_str outr_percent_encode(outr_arena *arena, outr_str text, const char *keep) {
+outr_str outr_percent_encode(outr_arena *arena, outr_str text, const char *keep)
+{
     char *out = outr_arena_alloc(arena, text.n * 3 + 1), *at = out;
     for (size_t i = 0; i < text.n; i++) {
         char c = text.p[i];

@@ -3,7 +3,8 @@
 #include <errno.h>
 
 static outr_code fill(outr_err *err, outr_code code, outr_reason reason, const char *fmt,
-                      va_list args) {
+                      va_list args)
+{
     if (!err)
         return code;
     err->code = code;
@@ -13,7 +14,8 @@ static outr_code fill(outr_err *err, outr_code code, outr_reason reason, const c
     return code;
 }
 
-outr_code outr_fail(outr_err *err, outr_code code, const char *fmt, ...) {
+outr_code outr_fail(outr_err *err, outr_code code, const char *fmt, ...)
+{
     va_list args;
     va_start(args, fmt);
     fill(err, code, OUTR_REASON_NONE, fmt, args);
@@ -21,8 +23,8 @@ outr_code outr_fail(outr_err *err, outr_code code, const char *fmt, ...) {
     return code;
 }
 
-outr_code outr_fail_reason(outr_err *err, outr_code code, outr_reason reason, const char *fmt,
-                           ...) {
+outr_code outr_fail_reason(outr_err *err, outr_code code, outr_reason reason, const char *fmt, ...)
+{
     va_list args;
     va_start(args, fmt);
     fill(err, code, reason, fmt, args);
@@ -30,7 +32,8 @@ outr_code outr_fail_reason(outr_err *err, outr_code code, outr_reason reason, co
     return code;
 }
 
-static outr_code code_of_errno(int errnum) {
+static outr_code code_of_errno(int errnum)
+{
     switch (errnum) {
     case ENOENT:
         return OUTR_NOT_FOUND;
@@ -67,7 +70,8 @@ static outr_code code_of_errno(int errnum) {
     }
 }
 
-outr_code outr_fail_errno(outr_err *err, int errnum, const char *fmt, ...) {
+outr_code outr_fail_errno(outr_err *err, int errnum, const char *fmt, ...)
+{
     outr_code code = code_of_errno(errnum);
     if (!err)
         return code;
@@ -83,7 +87,8 @@ outr_code outr_fail_errno(outr_err *err, int errnum, const char *fmt, ...) {
     return code;
 }
 
-outr_code outr_wrap(outr_err *err, const char *fmt, ...) {
+outr_code outr_wrap(outr_err *err, const char *fmt, ...)
+{
     if (!err)
         return OUTR_UNKNOWN;
     char inner[OUTR_ERR_TEXT_MAX];
@@ -102,7 +107,8 @@ outr_code outr_wrap(outr_err *err, const char *fmt, ...) {
     return err->code;
 }
 
-const char *outr_code_name(outr_code code) {
+const char *outr_code_name(outr_code code)
+{
     static const char *const names[] = {
         "OK",
         "Canceled",
@@ -125,7 +131,8 @@ const char *outr_code_name(outr_code code) {
     return (size_t)code < OUTR_LEN(names) ? names[code] : "Unknown";
 }
 
-void outr_err_list_add(outr_err_list *list, outr_code code, const char *fmt, ...) {
+void outr_err_list_add(outr_err_list *list, outr_code code, const char *fmt, ...)
+{
     if (list->count == OUTR_ERR_LIST_MAX) {
         list->dropped++;
         return;
@@ -140,7 +147,8 @@ void outr_err_list_add(outr_err_list *list, outr_code code, const char *fmt, ...
     va_end(args);
 }
 
-void outr_err_list_done(outr_err_list *list) {
+void outr_err_list_done(outr_err_list *list)
+{
     free(list->items);
     *list = (outr_err_list){0};
 }

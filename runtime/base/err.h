@@ -40,7 +40,8 @@ typedef struct outr_err {
 } outr_err;
 
 /* An empty error; does not touch the text beyond its first byte. */
-static inline void outr_err_clear(outr_err *err) {
+static inline void outr_err_clear(outr_err *err)
+{
     err->code = OUTR_OK;
     err->reason = OUTR_REASON_NONE;
     err->retriable = false;

@@ -11,21 +11,25 @@ typedef struct reader {
     outr_err *err;
 } reader;
 
-static outr_code malformed(reader *r, const char *what) {
+static outr_code malformed(reader *r, const char *what)
+{
     return outr_fail(r->err, OUTR_INVALID_ARGUMENT, "invalid JSON at byte %zu: %s",
                      (size_t)(r->at - r->start), what);
 }
 
-static outr_code too_big(reader *r) {
+static outr_code too_big(reader *r)
+{
     return outr_fail(r->err, OUTR_RESOURCE_EXHAUSTED, "JSON document is too large");
 }
 
-static void skip_space(reader *r) {
+static void skip_space(reader *r)
+{
     while (r->at < r->end && (*r->at == ' ' || *r->at == '\t' || *r->at == '\n' || *r->at == '\r'))
         r->at++;
 }
 
-static int hex4(const char *p) {
+static int hex4(const char *p)
+{
     int value = 0;
     for (int i = 0; i < 4; i++) {
         char c = p[i];
@@ -40,7 +44,8 @@ static int hex4(const char *p) {
     return value;
 }
 
-static char *put_utf8(char *out, unsigned c) {
+static char *put_utf8(char *out, unsigned c)
+{
     if (c < 0x80) {
         *out++ = (char)c;
     } else if (c < 0x800) {
@@ -60,7 +65,8 @@ static char *put_utf8(char *out, unsigned c) {
 }
 
 /* One escape at r->at (behind the backslash); lone surrogates become U+FFFD, as in Go. */
-static char *unescape(reader *r, const char *stop, char *out) {
+static char *unescape(reader *r, const char *stop, char *out)
+{
     static const char plain[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
     char c = *r->at++;
     const char *found = c ? strchr(plain, c) : NULL;
@@ -88,7 +94,8 @@ static char *unescape(reader *r, const char *stop, char *out) {
 }
 
 /* At the opening quote. */
-static outr_code read_string(reader *r, outr_str *out) {
+static outr_code read_string(reader *r, outr_str *out)
+{
     const char *start = ++r->at, *p = start;
     bool has_escape = false;
     for (; p < r->end && *p != '"'; p++) {
@@ -129,14 +136,16 @@ static outr_code read_string(reader *r, outr_str *out) {
     return OUTR_OK;
 }
 
-static bool skip_digits(reader *r) {
+static bool skip_digits(reader *r)
+{
     const char *start = r->at;
     while (r->at < r->end && *r->at >= '0' && *r->at <= '9')
         r->at++;
     return r->at > start;
 }
 
-static outr_code read_number(reader *r, outr_json *value) {
+static outr_code read_number(reader *r, outr_json *value)
+{
     const char *start = r->at;
     if (*r->at == '-')
         r->at++;
@@ -161,7 +170,8 @@ static outr_code read_number(reader *r, outr_json *value) {
     return OUTR_OK;
 }
 
-static bool read_word(reader *r, const char *word) {
+static bool read_word(reader *r, const char *word)
+{
     size_t n = strlen(word);
     if ((size_t)(r->end - r->at) < n || memcmp(r->at, word, n) != 0)
         return false;
@@ -172,7 +182,8 @@ static bool read_word(reader *r, const char *word) {
 static outr_code read_value(reader *r, outr_json *value);
 
 /* Items of an array or members of an object, the opening bracket being behind r->at. */
-static outr_code read_items(reader *r, outr_json *value, char close) {
+static outr_code read_items(reader *r, outr_json *value, char close)
+{
     outr_json **tail = &value->child;
     if (++r->depth > OUTR_JSON_DEPTH_MAX)
         return malformed(r, "nested too deeply");
@@ -215,7 +226,8 @@ static outr_code read_items(reader *r, outr_json *value, char close) {
     return OUTR_OK;
 }
 
-static outr_code read_value(reader *r, outr_json *value) {
+static outr_code read_value(reader *r, outr_json *value)
+{
     outr_code rc = OUTR_OK;
     const char *start = r->at;
     if (r->at == r->end)
@@ -251,7 +263,8 @@ static outr_code read_value(reader *r, outr_json *value) {
     return rc;
 }
 
-outr_code outr_json_parse(outr_json **out, outr_arena *arena, outr_str text, outr_err *err) {
+outr_code outr_json_parse(outr_json **out, outr_arena *arena, outr_str text, outr_err *err)
+{
     reader r = {arena, text.p, text.p, text.p + text.n, 0, err};
     outr_json *root = outr_arena_try(arena, sizeof *root);
     if (!root)
@@ -269,7 +282,8 @@ outr_code outr_json_parse(outr_json **out, outr_arena *arena, outr_str text, out
 
 /* ---- looking --------------------------------------------------------------------------------- */
 
-outr_json *outr_json_find(const outr_json *object, const char *key) {
+outr_json *outr_json_find(const outr_json *object, const char *key)
+{
     outr_json *found = NULL;
     if (!object || object->kind != OUTR_JSON_OBJECT)
         return NULL;
@@ -280,7 +294,8 @@ outr_json *outr_json_find(const outr_json *object, const char *key) {
     return found;
 }
 
-outr_json *outr_json_ifind(const outr_json *object, const char *key) {
+outr_json *outr_json_ifind(const outr_json *object, const char *key)
+{
     outr_json *found = outr_json_find(object, key);
     if (found || !object || object->kind != OUTR_JSON_OBJECT)
         return found;
@@ -291,17 +306,20 @@ outr_json *outr_json_ifind(const outr_json *object, const char *key) {
     return found;
 }
 
-outr_str outr_json_text(const outr_json *object, const char *key) {
+outr_str outr_json_text(const outr_json *object, const char *key)
+{
     const outr_json *m = outr_json_find(object, key);
     return m && m->kind == OUTR_JSON_STRING ? m->text : OUTR_STR_NONE;
 }
 
-bool outr_json_bool(const outr_json *object, const char *key, bool otherwise) {
+bool outr_json_bool(const outr_json *object, const char *key, bool otherwise)
+{
     const outr_json *m = outr_json_find(object, key);
     return m && m->kind == OUTR_JSON_BOOL ? m->boolean : otherwise;
 }
 
-bool outr_json_i64(const outr_json *value, int64_t *out) {
+bool outr_json_i64(const outr_json *value, int64_t *out)
+{
     return value && value->kind == OUTR_JSON_NUMBER &&
            outr_str_to_i64(value->text, INT64_MIN, INT64_MAX, out);
 }
@@ -309,7 +327,8 @@ bool outr_json_i64(const outr_json *value, int64_t *out) {
 /* ---- writing --------------------------------------------------------------------------------- */
 
 /* Length of the valid UTF-8 sequence at p, 0 when there is none. */
-static size_t sequence(const char *p, const char *end) {
+static size_t sequence(const char *p, const char *end)
+{
     unsigned char c = (unsigned char)*p;
     size_t n = c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
     return (size_t)(end - p) >= n && outr_str_is_utf8(outr_str_of(p, n)) ? n : 0;
@@ -317,7 +336,8 @@ static size_t sequence(const char *p, const char *end) {
 
 /* The escape of one character as Go's encoding/json writes it; NULL: as it is. *n is what it takes.
  * */
-static const char *escape(const char *p, const char *end, size_t *n, char scratch[8]) {
+static const char *escape(const char *p, const char *end, size_t *n, char scratch[8])
+{
     unsigned char c = (unsigned char)*p;
     *n = 1;
     if (c >= 0x20 && c < 0x80 && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&')
@@ -353,7 +373,8 @@ static const char *escape(const char *p, const char *end, size_t *n, char scratc
     return length == 3 && memcmp(p, "\xe2\x80\xa9", 3) == 0 ? "\\u2029" : NULL;
 }
 
-void outr_json_quote(outr_buf *out, outr_str text) {
+void outr_json_quote(outr_buf *out, outr_str text)
+{
     const char *p = text.p, *end = p + text.n, *kept = p;
     char scratch[8];
     size_t n;
@@ -373,7 +394,8 @@ void outr_json_quote(outr_buf *out, outr_str text) {
 
 /* As Go prints a float64: shortest text that reads back the same, exponents without leading zero.
  * */
-static void write_double(outr_buf *out, double value) {
+static void write_double(outr_buf *out, double value)
+{
     char text[40];
     double magnitude = fabs(value);
     bool has_exponent = magnitude != 0 && (magnitude < 1e-6 || magnitude >= 1e21);
@@ -398,7 +420,8 @@ static void write_double(outr_buf *out, double value) {
     outr_buf_z(out, text);
 }
 
-static void write_number(outr_buf *out, const outr_json *value, unsigned style) {
+static void write_number(outr_buf *out, const outr_json *value, unsigned style)
+{
     double number;
     if ((style & OUTR_JSON_FLOAT64) && outr_str_to_double(value->text, &number) && isfinite(number))
         write_double(out, number);
@@ -406,13 +429,15 @@ static void write_number(outr_buf *out, const outr_json *value, unsigned style) 
         outr_buf_str(out, value->text);
 }
 
-static int by_key(const void *a, const void *b) {
+static int by_key(const void *a, const void *b)
+{
     const outr_json *const *x = a, *const *y = b;
     int c = outr_str_cmp((*x)->key, (*y)->key);
     return c ? c : ((*x)->raw.p > (*y)->raw.p) - ((*x)->raw.p < (*y)->raw.p);
 }
 
-static void write_member(outr_buf *out, const outr_json *m, unsigned style, bool is_first) {
+static void write_member(outr_buf *out, const outr_json *m, unsigned style, bool is_first)
+{
     if (!is_first)
         outr_buf_char(out, ',');
     outr_json_quote(out, m->key);
@@ -420,7 +445,8 @@ static void write_member(outr_buf *out, const outr_json *m, unsigned style, bool
     outr_json_write(out, m, style);
 }
 
-static void write_sorted(outr_buf *out, const outr_json *object, unsigned style) {
+static void write_sorted(outr_buf *out, const outr_json *object, unsigned style)
+{
     const outr_json *few[16], **members = object->count <= OUTR_LEN(few)
                                               ? few
                                               : outr_alloc(object->count * sizeof *members);
@@ -439,7 +465,8 @@ static void write_sorted(outr_buf *out, const outr_json *object, unsigned style)
         free(members);
 }
 
-void outr_json_write(outr_buf *out, const outr_json *value, unsigned style) {
+void outr_json_write(outr_buf *out, const outr_json *value, unsigned style)
+{
     switch (value->kind) {
     case OUTR_JSON_NULL:
         outr_buf_z(out, "null");
@@ -477,25 +504,29 @@ void outr_json_write(outr_buf *out, const outr_json *value, unsigned style) {
 
 /* ---- building -------------------------------------------------------------------------------- */
 
-outr_json *outr_json_new(outr_arena *arena, outr_json_kind kind) {
+outr_json *outr_json_new(outr_arena *arena, outr_json_kind kind)
+{
     outr_json *value = outr_arena_alloc(arena, sizeof *value);
     value->kind = kind;
     return value;
 }
 
-outr_json *outr_json_string(outr_arena *arena, outr_str text) {
+outr_json *outr_json_string(outr_arena *arena, outr_str text)
+{
     outr_json *value = outr_json_new(arena, OUTR_JSON_STRING);
     value->text = text;
     return value;
 }
 
-outr_json *outr_json_number(outr_arena *arena, int64_t number) {
+outr_json *outr_json_number(outr_arena *arena, int64_t number)
+{
     outr_json *value = outr_json_new(arena, OUTR_JSON_NUMBER);
     value->text = outr_arena_printf(arena, "%lld", (long long)number);
     return value;
 }
 
-void outr_json_put(outr_json *object, outr_str key, outr_json *value) {
+void outr_json_put(outr_json *object, outr_str key, outr_json *value)
+{
     outr_json **at = &object->child;
     value->key = key;
     for (; *at; at = &(*at)->next) {
@@ -510,7 +541,8 @@ void outr_json_put(outr_json *object, outr_str key, outr_json *value) {
     object->count++;
 }
 
-void outr_json_push(outr_json *array, outr_json *value) {
+void outr_json_push(outr_json *array, outr_json *value)
+{
     outr_json **at = &array->child;
     while (*at)
         at = &(*at)->next;

@@ -18,7 +18,8 @@ struct outr_log_sink {
 
 static const char *const level_names[] = {"debug", "info", "warn", "error", "fatal"};
 
-outr_log_sink *outr_log_sink_new(const outr_log_options *options) {
+outr_log_sink *outr_log_sink_new(const outr_log_options *options)
+{
     outr_log_sink *sink = outr_alloc(sizeof *sink);
     sink->level = options->level;
     sink->is_json = options->is_json;
@@ -29,7 +30,8 @@ outr_log_sink *outr_log_sink_new(const outr_log_options *options) {
     return sink;
 }
 
-void outr_log_sink_free(outr_log_sink *sink) {
+void outr_log_sink_free(outr_log_sink *sink)
+{
     if (!sink)
         return;
     free(sink->app_id);
@@ -38,7 +40,8 @@ void outr_log_sink_free(outr_log_sink *sink) {
     free(sink);
 }
 
-bool outr_log_level_parse(outr_str s, outr_log_level *out) {
+bool outr_log_level_parse(outr_str s, outr_log_level *out)
+{
     for (size_t i = 0; i < OUTR_LEN(level_names); i++) {
         if (outr_str_iis(s, level_names[i]) || (i == OUTR_WARN && outr_str_iis(s, "warning"))) {
             *out = (outr_log_level)i;
@@ -48,12 +51,14 @@ bool outr_log_level_parse(outr_str s, outr_log_level *out) {
     return false;
 }
 
-bool outr_log_is_on(const outr_log *log, outr_log_level level) {
+bool outr_log_is_on(const outr_log *log, outr_log_level level)
+{
     return log && log->sink && level >= log->sink->level;
 }
 
 /* logrus leaves these bare; everything else is quoted. */
-static bool is_plain(outr_str s) {
+static bool is_plain(outr_str s)
+{
     for (size_t i = 0; i < s.n; i++) {
         char c = s.p[i];
         if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
@@ -64,7 +69,8 @@ static bool is_plain(outr_str s) {
 }
 
 /* Go's %q, near enough: control characters and quotes escaped. */
-static void quote(outr_buf *out, outr_str s) {
+static void quote(outr_buf *out, outr_str s)
+{
     outr_buf_char(out, '"');
     for (size_t i = 0; i < s.n; i++) {
         unsigned char c = (unsigned char)s.p[i];
@@ -83,7 +89,8 @@ static void quote(outr_buf *out, outr_str s) {
 }
 
 static void pair(const outr_log_sink *sink, outr_buf *out, const char *key, outr_str value,
-                 bool always_quoted) {
+                 bool always_quoted)
+{
     if (out->n > (sink->is_json ? 1u : 0u))
         outr_buf_char(out, sink->is_json ? ',' : ' ');
     if (sink->is_json) {
@@ -98,7 +105,8 @@ static void pair(const outr_log_sink *sink, outr_buf *out, const char *key, outr
         outr_buf_str(out, value);
 }
 
-static void write_field(const outr_log_sink *sink, outr_buf *out, const outr_field *field) {
+static void write_field(const outr_log_sink *sink, outr_buf *out, const outr_field *field)
+{
     char text[40];
     int n = 0;
     switch (field->kind) {
@@ -119,7 +127,8 @@ static void write_field(const outr_log_sink *sink, outr_buf *out, const outr_fie
 }
 
 void outr_log_write(const outr_log *log, outr_log_level level, const char *event,
-                    const outr_field *fields, size_t count) {
+                    const outr_field *fields, size_t count)
+{
     const outr_log_sink *sink = log->sink;
     OUTR_AUTO(outr_buf) line = OUTR_BUF_MAX(LINE_MAX_BYTES);
     char time_text[40];

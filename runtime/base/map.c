@@ -15,11 +15,13 @@ struct outr_map {
     uint32_t slot_count;      /* a power of two */
 };
 
-outr_map *outr_map_new(void) {
+outr_map *outr_map_new(void)
+{
     return outr_alloc(sizeof(outr_map));
 }
 
-void outr_map_free(outr_map *map) {
+void outr_map_free(outr_map *map)
+{
     if (!map)
         return;
     for (uint32_t i = 0; i < map->used; i++)
@@ -29,7 +31,8 @@ void outr_map_free(outr_map *map) {
     free(map);
 }
 
-static uint32_t *find_slot(const outr_map *map, outr_str key, uint64_t hash) {
+static uint32_t *find_slot(const outr_map *map, outr_str key, uint64_t hash)
+{
     for (uint32_t i = (uint32_t)hash;; i++) {
         uint32_t *s = &map->slots[i & (map->slot_count - 1)];
         const entry *e = *s ? &map->entries[*s - 1] : NULL;
@@ -39,7 +42,8 @@ static uint32_t *find_slot(const outr_map *map, outr_str key, uint64_t hash) {
     }
 }
 
-void *outr_map_get(const outr_map *map, outr_str key) {
+void *outr_map_get(const outr_map *map, outr_str key)
+{
     if (!map->slot_count)
         return NULL;
     uint32_t s = *find_slot(map, key, outr_str_hash(key, 0));
@@ -47,7 +51,8 @@ void *outr_map_get(const outr_map *map, outr_str key) {
 }
 
 /* Drops removed entries and rebuilds the index at twice the live size. */
-static void rebuild(outr_map *map) {
+static void rebuild(outr_map *map)
+{
     uint32_t cap = OUTR_MAX(8u, map->live * 2), n = 0;
     entry *entries = outr_alloc(cap * sizeof *entries);
     for (uint32_t i = 0; i < map->used; i++) {
@@ -66,7 +71,8 @@ static void rebuild(outr_map *map) {
         *find_slot(map, outr_str_of(entries[i].key, entries[i].key_n), entries[i].hash) = i + 1;
 }
 
-void *outr_map_put(outr_map *map, outr_str key, void *value) {
+void *outr_map_put(outr_map *map, outr_str key, void *value)
+{
     uint64_t hash = outr_str_hash(key, 0);
     if (map->used == map->cap)
         rebuild(map);
@@ -82,7 +88,8 @@ void *outr_map_put(outr_map *map, outr_str key, void *value) {
     return NULL;
 }
 
-void *outr_map_remove(outr_map *map, outr_str key) {
+void *outr_map_remove(outr_map *map, outr_str key)
+{
     if (!map->slot_count)
         return NULL;
     uint32_t s = *find_slot(map, key, outr_str_hash(key, 0));
@@ -97,11 +104,13 @@ void *outr_map_remove(outr_map *map, outr_str key) {
     return former;
 }
 
-size_t outr_map_count(const outr_map *map) {
+size_t outr_map_count(const outr_map *map)
+{
     return map->live;
 }
 
-bool outr_map_next(const outr_map *map, size_t *cursor, outr_str *key, void **value) {
+bool outr_map_next(const outr_map *map, size_t *cursor, outr_str *key, void **value)
+{
     while (*cursor < map->used) {
         const entry *e = &map->entries[(*cursor)++];
         if (!e->key)
@@ -115,7 +124,8 @@ bool outr_map_next(const outr_map *map, size_t *cursor, outr_str *key, void **va
     return false;
 }
 
-const outr_kv *outr_kvs_find(outr_kvs kvs, const char *key) {
+const outr_kv *outr_kvs_find(outr_kvs kvs, const char *key)
+{
     for (size_t i = 0; i < kvs.count; i++) {
         if (outr_str_iis(kvs.items[i].key, key))
             return &kvs.items[i];
@@ -123,7 +133,8 @@ const outr_kv *outr_kvs_find(outr_kvs kvs, const char *key) {
     return NULL;
 }
 
-const outr_kv *outr_kvs_find_exact(outr_kvs kvs, outr_str key) {
+const outr_kv *outr_kvs_find_exact(outr_kvs kvs, outr_str key)
+{
     for (size_t i = 0; i < kvs.count; i++) {
         if (outr_str_eq(kvs.items[i].key, key))
             return &kvs.items[i];

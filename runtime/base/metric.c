@@ -55,7 +55,8 @@ struct outr_metrics {
 /* Where counting goes when metrics are off. */
 static outr_metric_series nowhere;
 
-outr_metrics *outr_metrics_new(const outr_metrics_options *options) {
+outr_metrics *outr_metrics_new(const outr_metrics_options *options)
+{
     outr_metrics *m = outr_alloc(sizeof *m);
     const double *bounds = options->latency_bucket_count ? options->latency_buckets_ms : latency_ms;
     m->latency_count =
@@ -74,14 +75,16 @@ outr_metrics *outr_metrics_new(const outr_metrics_options *options) {
     return m;
 }
 
-static void free_series(outr_metric_series *s) {
+static void free_series(outr_metric_series *s)
+{
     for (size_t i = 0; i < s->value_count; i++)
         free((void *)s->values[i].p);
     free(s->buckets);
     free(s);
 }
 
-static void free_family(family *f) {
+static void free_family(family *f)
+{
     void *item;
     for (size_t at = 0; outr_map_next(f->series, &at, NULL, &item);)
         free_series(item);
@@ -91,7 +94,8 @@ static void free_family(family *f) {
     free(f);
 }
 
-void outr_metrics_free(outr_metrics *m) {
+void outr_metrics_free(outr_metrics *m)
+{
     if (!m)
         return;
     for (size_t i = 0; i < m->shard_count; i++) {
@@ -107,18 +111,21 @@ void outr_metrics_free(outr_metrics *m) {
     free(m);
 }
 
-outr_metric_shard *outr_metrics_shard(outr_metrics *metrics, size_t index) {
+outr_metric_shard *outr_metrics_shard(outr_metrics *metrics, size_t index)
+{
     return &metrics->shards[index];
 }
 
-static size_t label_count(const outr_metric_desc *desc) {
+static size_t label_count(const outr_metric_desc *desc)
+{
     size_t n = 0;
     while (n < OUTR_METRIC_LABELS_MAX && desc->labels[n])
         n++;
     return n;
 }
 
-static family *find_family(outr_metric_shard *shard, const outr_metric_desc *desc) {
+static family *find_family(outr_metric_shard *shard, const outr_metric_desc *desc)
+{
     outr_str name = outr_str_from(desc->name);
     family *f = outr_map_get(shard->families, name);
     if (f)
@@ -131,7 +138,8 @@ static family *find_family(outr_metric_shard *shard, const outr_metric_desc *des
 }
 
 /* The value, or "other" when this label of this family has had its share of distinct ones. */
-static outr_str bounded(family *f, size_t label, outr_str value, size_t max) {
+static outr_str bounded(family *f, size_t label, outr_str value, size_t max)
+{
     if (!f->seen[label])
         f->seen[label] = outr_map_new();
     if (outr_map_get(f->seen[label], value))
@@ -142,7 +150,8 @@ static outr_str bounded(family *f, size_t label, outr_str value, size_t max) {
     return value;
 }
 
-static void choose_bounds(const outr_metrics *m, outr_metric_series *s) {
+static void choose_bounds(const outr_metrics *m, outr_metric_series *s)
+{
     switch (s->desc->buckets) {
     case OUTR_BUCKETS_LATENCY_MS:
         s->bounds = m->latency;
@@ -161,7 +170,8 @@ static void choose_bounds(const outr_metrics *m, outr_metric_series *s) {
 }
 
 /* Label values joined with a byte that UTF-8 never has. */
-static void join(outr_buf *key, const outr_str *values, size_t count) {
+static void join(outr_buf *key, const outr_str *values, size_t count)
+{
     for (size_t i = 0; i < count; i++) {
         outr_buf_str(key, values[i]);
         outr_buf_char(key, (char)0xff);
@@ -169,7 +179,8 @@ static void join(outr_buf *key, const outr_str *values, size_t count) {
 }
 
 static outr_metric_series *get_locked(outr_metric_shard *shard, const outr_metric_desc *desc,
-                                      const outr_str *values) {
+                                      const outr_str *values)
+{
     size_t count = label_count(desc);
     family *f = find_family(shard, desc);
     outr_str kept[OUTR_METRIC_LABELS_MAX];
@@ -199,7 +210,8 @@ static outr_metric_series *get_locked(outr_metric_shard *shard, const outr_metri
 /* Cheap rather than good: families differ in their address, labels mostly in length and last byte.
  * */
 static outr_metric_series **recent_slot(outr_metric_shard *shard, const outr_metric_desc *desc,
-                                        const outr_str *values, size_t count) {
+                                        const outr_str *values, size_t count)
+{
     size_t hash = (uintptr_t)desc / sizeof *desc;
     for (size_t i = 0; i < count; i++)
         hash = hash * 31 + values[i].n +
@@ -208,7 +220,8 @@ static outr_metric_series **recent_slot(outr_metric_shard *shard, const outr_met
 }
 
 static bool is_same(const outr_metric_series *s, const outr_metric_desc *desc,
-                    const outr_str *values) {
+                    const outr_str *values)
+{
     if (!s || s->desc != desc)
         return false;
     for (size_t i = 0; i < s->value_count; i++) {
@@ -219,7 +232,8 @@ static bool is_same(const outr_metric_series *s, const outr_metric_desc *desc,
 }
 
 outr_metric_series *outr_metric_series_get(outr_metric_shard *shard, const outr_metric_desc *desc,
-                                           const outr_str *values) {
+                                           const outr_str *values)
+{
     if (!shard)
         return &nowhere;
     outr_metric_series **recent = recent_slot(shard, desc, values, label_count(desc));
@@ -232,24 +246,28 @@ outr_metric_series *outr_metric_series_get(outr_metric_shard *shard, const outr_
 }
 
 /* One writer per shard: load, add, store, all relaxed; a scrape reads a value a moment old. */
-static void add(double *to, double n) {
+static void add(double *to, double n)
+{
     double value, sum;
     __atomic_load(to, &value, __ATOMIC_RELAXED);
     sum = value + n;
     __atomic_store(to, &sum, __ATOMIC_RELAXED);
 }
 
-void outr_metric_add(outr_metric_series *s, double n) {
+void outr_metric_add(outr_metric_series *s, double n)
+{
     if (s != &nowhere)
         add(&s->value, n);
 }
 
-void outr_metric_set(outr_metric_series *s, double value) {
+void outr_metric_set(outr_metric_series *s, double value)
+{
     if (s != &nowhere)
         __atomic_store(&s->value, &value, __ATOMIC_RELAXED);
 }
 
-void outr_metric_observe(outr_metric_series *s, double value) {
+void outr_metric_observe(outr_metric_series *s, double value)
+{
     if (s == &nowhere)
         return;
     size_t low = 0, high = s->bound_count;
@@ -266,7 +284,8 @@ void outr_metric_observe(outr_metric_series *s, double value) {
 }
 
 void outr_metric_count(outr_metric_shard *shard, const outr_metric_desc *desc,
-                       const outr_str *values, double n) {
+                       const outr_str *values, double n)
+{
     outr_metric_series *s = outr_metric_series_get(shard, desc, values);
     if (desc->kind == OUTR_HISTOGRAM)
         outr_metric_observe(s, n);
@@ -283,7 +302,8 @@ typedef struct sum {
     uint64_t *buckets;
 } sum;
 
-static void add_series(outr_map *sums, outr_str key, const outr_metric_series *s) {
+static void add_series(outr_map *sums, outr_str key, const outr_metric_series *s)
+{
     sum *total = outr_map_get(sums, key);
     double value;
     if (!total) {
@@ -298,7 +318,8 @@ static void add_series(outr_map *sums, outr_str key, const outr_metric_series *s
         total->buckets[i] += __atomic_load_n(&s->buckets[i], __ATOMIC_RELAXED);
 }
 
-static void write_value(outr_buf *out, outr_str value) {
+static void write_value(outr_buf *out, outr_str value)
+{
     outr_buf_char(out, '"');
     for (size_t i = 0; i < value.n; i++) {
         if (value.p[i] == '\n')
@@ -316,12 +337,14 @@ typedef struct label {
     outr_str value;
 } label;
 
-static int by_name(const void *a, const void *b) {
+static int by_name(const void *a, const void *b)
+{
     return strcmp(((const label *)a)->name, ((const label *)b)->name);
 }
 
 static void write_labels(outr_buf *out, const outr_metrics *m, const outr_metric_series *s,
-                         const char *le) {
+                         const char *le)
+{
     label labels[OUTR_METRIC_LABELS_MAX + 2];
     size_t n = 0;
     labels[n++] = (label){"app_id", outr_str_from(m->app_id)};
@@ -337,7 +360,8 @@ static void write_labels(outr_buf *out, const outr_metrics *m, const outr_metric
     outr_buf_char(out, '}');
 }
 
-static void write_histogram(outr_buf *out, const outr_metrics *m, const sum *total) {
+static void write_histogram(outr_buf *out, const outr_metrics *m, const sum *total)
+{
     const outr_metric_series *s = total->any;
     uint64_t count = 0;
     for (size_t i = 0; i <= s->bound_count; i++) {
@@ -357,7 +381,8 @@ static void write_histogram(outr_buf *out, const outr_metrics *m, const sum *tot
 }
 
 static void write_family(outr_buf *out, const outr_metrics *m, const outr_metric_desc *desc,
-                         outr_map *sums) {
+                         outr_map *sums)
+{
     static const char *const kinds[] = {"counter", "gauge", "histogram"};
     void *item;
     outr_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", desc->name, desc->help, desc->name,
@@ -374,7 +399,8 @@ static void write_family(outr_buf *out, const outr_metrics *m, const outr_metric
     }
 }
 
-static void add_shard(outr_map *all, outr_metric_shard *shard) {
+static void add_shard(outr_map *all, outr_metric_shard *shard)
+{
     outr_str name, key;
     void *item, *series;
     pthread_mutex_lock(&shard->lock);
@@ -391,7 +417,8 @@ static void add_shard(outr_map *all, outr_metric_shard *shard) {
     pthread_mutex_unlock(&shard->lock);
 }
 
-void outr_metrics_write(outr_metrics *m, outr_buf *out) {
+void outr_metrics_write(outr_metrics *m, outr_buf *out)
+{
     outr_map *all = outr_map_new();
     void *item, *total;
     for (size_t i = 0; i < m->shard_count; i++)

@@ -7,13 +7,15 @@
 #include <unistd.h>
 
 static void family(outr_buf *out, const char *name, const char *kind, const char *help,
-                   double value) {
+                   double value)
+{
     outr_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n%s %.17g\n", name, help, name, kind, name,
                     value);
 }
 
 /* Field 22 of /proc/self/stat: start time in clock ticks since boot; 0 when it cannot be read. */
-static double start_seconds(void) {
+static double start_seconds(void)
+{
     char text[1024];
     int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
     ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
@@ -34,7 +36,8 @@ static double start_seconds(void) {
     return (double)(real.tv_sec - boot.tv_sec) + (double)ticks / (double)sysconf(_SC_CLK_TCK);
 }
 
-static size_t open_fds(void) {
+static size_t open_fds(void)
+{
     size_t count = 0;
     DIR *dir = opendir("/proc/self/fd");
     if (!dir)
@@ -45,7 +48,8 @@ static size_t open_fds(void) {
     return count > 3 ? count - 3 : 0; /* without ".", ".." and the directory itself */
 }
 
-static void memory(double *virtual_bytes, double *resident_bytes) {
+static void memory(double *virtual_bytes, double *resident_bytes)
+{
     char text[128];
     int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     ssize_t n = fd >= 0 ? read(fd, text, sizeof text) : -1;
@@ -60,7 +64,8 @@ static void memory(double *virtual_bytes, double *resident_bytes) {
     *resident_bytes = outr_str_to_u64(resident, UINT64_MAX, &pages) ? (double)pages * page : 0;
 }
 
-void outr_metrics_write_process(outr_buf *out) {
+void outr_metrics_write_process(outr_buf *out)
+{
     struct rusage usage;
     struct rlimit limit;
     double virtual_bytes, resident_bytes;

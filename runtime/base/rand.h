@@ -12,8 +12,8 @@ typedef struct outr_rand {
 
 void outr_rand_seed(outr_rand *r, uint64_t seed);
 uint64_t outr_rand_next(outr_rand *r);
-uint64_t outr_rand_below(outr_rand *r, uint64_t bound);  /* uniform in [0, bound); bound > 0 */
-double outr_rand_unit(outr_rand *r);                     /* [0, 1) */
+uint64_t outr_rand_below(outr_rand *r, uint64_t bound); /* uniform in [0, bound); bound > 0 */
+double outr_rand_unit(outr_rand *r);                    /* [0, 1) */
 #define OUTR_UUID_LEN 36
 void outr_rand_uuid(outr_rand *r, char out[OUTR_UUID_LEN + 1]); /* RFC 9562 version 4 */
 

@@ -4,7 +4,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static outr_code make(const char *path, outr_err *err) {
+static outr_code make(const char *path, outr_err *err)
+{
     struct stat st;
     if (mkdir(path, 0700) && errno != EEXIST)
         return outr_fail_errno(err, errno, "runtime directory %s", path);
@@ -23,18 +24,21 @@ static outr_code make(const char *path, outr_err *err) {
 }
 
 /* Where the parent may be missing too: one level is made as well. */
-static outr_code make_below(const char *parent, const char *path, outr_err *err) {
+static outr_code make_below(const char *parent, const char *path, outr_err *err)
+{
     if (mkdir(parent, 0700) && errno != EEXIST)
         return outr_fail_errno(err, errno, "runtime directory %s", parent);
     return make(path, err);
 }
 
-static const char *variable(const char *name) {
+static const char *variable(const char *name)
+{
     const char *value = getenv(name);
     return value && value[0] == '/' ? value : NULL;
 }
 
-outr_code outr_rundir_make(char *out, size_t size, outr_err *err) {
+outr_code outr_rundir_make(char *out, size_t size, outr_err *err)
+{
     char parent[256];
     const char *dir;
     if ((dir = variable("OUTRIGGER_RUN_DIR"))) {

@@ -4,11 +4,13 @@
 #include <pthread.h>
 #include <sys/random.h>
 
-static char lower(char c) {
+static char lower(char c)
+{
     return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
 }
 
-bool outr_str_ieq_bytes(const char *a, const char *b, size_t n) {
+bool outr_str_ieq_bytes(const char *a, const char *b, size_t n)
+{
     for (size_t i = 0; i < n; i++) {
         if (a[i] != b[i] && lower(a[i]) != lower(b[i]))
             return false;
@@ -16,38 +18,46 @@ bool outr_str_ieq_bytes(const char *a, const char *b, size_t n) {
     return true;
 }
 
-int outr_str_cmp(outr_str a, outr_str b) {
+int outr_str_cmp(outr_str a, outr_str b)
+{
     size_t n = OUTR_MIN(a.n, b.n);
     int c = n ? memcmp(a.p, b.p, n) : 0;
     return c ? c : (a.n > b.n) - (a.n < b.n);
 }
 
-bool outr_str_starts(outr_str s, outr_str prefix) {
+bool outr_str_starts(outr_str s, outr_str prefix)
+{
     return s.n >= prefix.n && outr_str_eq(outr_str_head(s, prefix.n), prefix);
 }
 
-bool outr_str_istarts(outr_str s, outr_str prefix) {
+bool outr_str_istarts(outr_str s, outr_str prefix)
+{
     return s.n >= prefix.n && outr_str_ieq(outr_str_head(s, prefix.n), prefix);
 }
 
-bool outr_str_ends(outr_str s, outr_str suffix) {
+bool outr_str_ends(outr_str s, outr_str suffix)
+{
     return s.n >= suffix.n && outr_str_eq(outr_str_skip(s, s.n - suffix.n), suffix);
 }
 
-outr_str outr_str_skip(outr_str s, size_t n) {
+outr_str outr_str_skip(outr_str s, size_t n)
+{
     n = OUTR_MIN(n, s.n);
     return (outr_str){s.p ? s.p + n : NULL, s.n - n};
 }
 
-outr_str outr_str_head(outr_str s, size_t n) {
+outr_str outr_str_head(outr_str s, size_t n)
+{
     return (outr_str){s.p, OUTR_MIN(n, s.n)};
 }
 
-static bool is_space(char c) {
+static bool is_space(char c)
+{
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-outr_str outr_str_trim(outr_str s) {
+outr_str outr_str_trim(outr_str s)
+{
     while (s.n && is_space(s.p[0]))
         s = outr_str_skip(s, 1);
     while (s.n && is_space(s.p[s.n - 1]))
@@ -55,24 +65,28 @@ outr_str outr_str_trim(outr_str s) {
     return s;
 }
 
-ptrdiff_t outr_str_find(outr_str s, char c) {
+ptrdiff_t outr_str_find(outr_str s, char c)
+{
     const char *at = s.n ? memchr(s.p, c, s.n) : NULL;
     return at ? at - s.p : -1;
 }
 
-ptrdiff_t outr_str_rfind(outr_str s, char c) {
+ptrdiff_t outr_str_rfind(outr_str s, char c)
+{
     const char *at = s.n ? memrchr(s.p, c, s.n) : NULL;
     return at ? at - s.p : -1;
 }
 
-ptrdiff_t outr_str_search(outr_str s, outr_str needle) {
+ptrdiff_t outr_str_search(outr_str s, outr_str needle)
+{
     if (needle.n == 0)
         return 0;
     const char *at = s.n ? memmem(s.p, s.n, needle.p, needle.n) : NULL;
     return at ? at - s.p : -1;
 }
 
-outr_str outr_str_cut(outr_str s, char c, outr_str *head) {
+outr_str outr_str_cut(outr_str s, char c, outr_str *head)
+{
     ptrdiff_t at = outr_str_find(s, c);
     if (at < 0) {
         *head = s;
@@ -82,7 +96,8 @@ outr_str outr_str_cut(outr_str s, char c, outr_str *head) {
     return outr_str_skip(s, (size_t)at + 1);
 }
 
-bool outr_str_is_utf8(outr_str s) {
+bool outr_str_is_utf8(outr_str s)
+{
     const unsigned char *p = (const unsigned char *)s.p, *end = p + s.n;
     while (p < end) {
         unsigned c = *p++, more, min;
@@ -107,7 +122,8 @@ bool outr_str_is_utf8(outr_str s) {
     return true;
 }
 
-bool outr_str_to_u64(outr_str s, uint64_t max, uint64_t *out) {
+bool outr_str_to_u64(outr_str s, uint64_t max, uint64_t *out)
+{
     uint64_t value = 0;
     if (s.n == 0)
         return false;
@@ -125,7 +141,8 @@ bool outr_str_to_u64(outr_str s, uint64_t max, uint64_t *out) {
     return true;
 }
 
-outr_str outr_str_decimal(char text[20], uint64_t value) {
+outr_str outr_str_decimal(char text[20], uint64_t value)
+{
     size_t at = 20;
     do {
         text[--at] = (char)('0' + value % 10);
@@ -134,7 +151,8 @@ outr_str outr_str_decimal(char text[20], uint64_t value) {
     return outr_str_of(text + at, 20 - at);
 }
 
-bool outr_str_to_i64(outr_str s, int64_t min, int64_t max, int64_t *out) {
+bool outr_str_to_i64(outr_str s, int64_t min, int64_t max, int64_t *out)
+{
     uint64_t magnitude;
     bool is_negative = s.n && s.p[0] == '-';
     if (s.n && (s.p[0] == '-' || s.p[0] == '+'))
@@ -148,7 +166,8 @@ bool outr_str_to_i64(outr_str s, int64_t min, int64_t max, int64_t *out) {
     return true;
 }
 
-bool outr_str_to_double(outr_str s, double *out) {
+bool outr_str_to_double(outr_str s, double *out)
+{
     char text[64], *end;
     if (s.n == 0 || s.n >= sizeof text || is_space(s.p[0]))
         return false;
@@ -161,7 +180,8 @@ bool outr_str_to_double(outr_str s, double *out) {
     return true;
 }
 
-bool outr_str_to_bool(outr_str s, bool *out) {
+bool outr_str_to_bool(outr_str s, bool *out)
+{
     static const char *const yes[] = {"1", "t", "true", "y", "yes", "on"};
     static const char *const no[] = {"0", "f", "false", "n", "no", "off"};
     for (size_t i = 0; i < OUTR_LEN(yes); i++) {
@@ -174,7 +194,8 @@ bool outr_str_to_bool(outr_str s, bool *out) {
 }
 
 /* Digits with an optional fraction off the front of *s; false without a digit. */
-static bool take_decimal(outr_str *s, double *out) {
+static bool take_decimal(outr_str *s, double *out)
+{
     double value = 0, scale = 1;
     bool has_digit = false, in_fraction = false;
     size_t i = 0;
@@ -202,7 +223,8 @@ typedef struct unit {
     double factor;
 } unit;
 
-static const unit *take_unit(outr_str *s, const unit *units, size_t count) {
+static const unit *take_unit(outr_str *s, const unit *units, size_t count)
+{
     for (size_t i = 0; i < count; i++) {
         if (outr_str_starts(*s, outr_str_from(units[i].name))) {
             *s = outr_str_skip(*s, strlen(units[i].name));
@@ -212,14 +234,16 @@ static const unit *take_unit(outr_str *s, const unit *units, size_t count) {
     return NULL;
 }
 
-static bool fit(double value, int64_t *out) {
+static bool fit(double value, int64_t *out)
+{
     if (!(value > -9.2e18 && value < 9.2e18))
         return false;
     *out = (int64_t)(value < 0 ? value - 0.5 : value + 0.5);
     return true;
 }
 
-bool outr_str_to_duration(outr_str s, int64_t *out_ns) {
+bool outr_str_to_duration(outr_str s, int64_t *out_ns)
+{
     static const unit units[] = {
         /* longer names before their prefixes */
         {"ns", 1},   {"us", 1e3}, {"\xc2\xb5s", 1e3}, {"\xce\xbcs", 1e3},
@@ -244,7 +268,8 @@ bool outr_str_to_duration(outr_str s, int64_t *out_ns) {
     return fit(is_negative ? -total : total, out_ns);
 }
 
-bool outr_str_to_quantity(outr_str s, int64_t *out) {
+bool outr_str_to_quantity(outr_str s, int64_t *out)
+{
     static const unit units[] = {
         {"Ki", 0x1p10}, {"Mi", 0x1p20}, {"Gi", 0x1p30}, {"Ti", 0x1p40}, {"Pi", 0x1p50},
         {"Ei", 0x1p60}, {"m", 1e-3},    {"k", 1e3},     {"M", 1e6},     {"G", 1e9},
@@ -262,7 +287,8 @@ bool outr_str_to_quantity(outr_str s, int64_t *out) {
     return s.n == 0 && fit(is_negative ? -value : value, out);
 }
 
-char *outr_str_dup(outr_str s) {
+char *outr_str_dup(outr_str s)
+{
     char *copy = outr_alloc(s.n + 1);
     if (s.n)
         memcpy(copy, s.p, s.n);
@@ -276,7 +302,8 @@ char *outr_str_dup(outr_str s) {
 static uint64_t hash_key[2];
 static pthread_once_t hash_once = PTHREAD_ONCE_INIT;
 
-static void make_hash_key(void) {
+static void make_hash_key(void)
+{
     if (getrandom(hash_key, sizeof hash_key, GRND_NONBLOCK) != (ssize_t)sizeof hash_key) {
         hash_key[0] = (uint64_t)(uintptr_t)&hash_key ^ UINT64_C(0x9e3779b97f4a7c15);
         hash_key[1] = UINT64_C(0xd1b54a32d192ed03);
@@ -284,12 +311,14 @@ static void make_hash_key(void) {
 }
 
 /* A folded 64x64 multiply, the step of wyhash (public domain description, Wang Yi). */
-static uint64_t mix(uint64_t a, uint64_t b) {
+static uint64_t mix(uint64_t a, uint64_t b)
+{
     __uint128_t product = (__uint128_t)a * b;
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-uint64_t outr_str_hash(outr_str s, uint64_t seed) {
+uint64_t outr_str_hash(outr_str s, uint64_t seed)
+{
     pthread_once(&hash_once, make_hash_key);
     uint64_t h = seed ^ hash_key[0], word;
     size_t n = s.n;

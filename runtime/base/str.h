@@ -16,16 +16,20 @@ typedef struct outr_str {
 #define OUTR_FMT          "%.*s" /* printf("x=" OUTR_FMT, OUTR_ARG(s)) */
 #define OUTR_ARG(s)       (int)(s).n, (s).p ? (s).p : ""
 
-static inline outr_str outr_str_from(const char *z) {
+static inline outr_str outr_str_from(const char *z)
+{
     return (outr_str){z, z ? strlen(z) : 0};
 }
-static inline outr_str outr_str_of(const void *p, size_t n) {
+static inline outr_str outr_str_of(const void *p, size_t n)
+{
     return (outr_str){(const char *)p, n};
 }
-static inline bool outr_str_eq(outr_str a, outr_str b) {
+static inline bool outr_str_eq(outr_str a, outr_str b)
+{
     return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
 }
-static inline bool outr_str_is(outr_str a, const char *z) {
+static inline bool outr_str_is(outr_str a, const char *z)
+{
     return outr_str_eq(a, outr_str_from(z));
 }
 bool outr_str_ieq_bytes(const char *a, const char *b, size_t n); /* of outr_str_ieq */
@@ -33,7 +37,8 @@ static inline bool outr_str_ieq(outr_str a, outr_str b)          /* ASCII case i
 {
     return a.n == b.n && outr_str_ieq_bytes(a.p, b.p, a.n); /* lengths tell most apart, inline */
 }
-static inline bool outr_str_iis(outr_str a, const char *z) {
+static inline bool outr_str_iis(outr_str a, const char *z)
+{
     return outr_str_ieq(a, outr_str_from(z));
 }
 int outr_str_cmp(outr_str a, outr_str b); /* memcmp order, shorter first */

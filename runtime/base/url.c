@@ -1,6 +1,7 @@
 #include "base/url.h"
 
-static bool parse_port(outr_str text, uint16_t *port) {
+static bool parse_port(outr_str text, uint16_t *port)
+{
     uint64_t value;
     if (!outr_str_to_u64(text, UINT16_MAX, &value))
         return false;
@@ -8,7 +9,8 @@ static bool parse_port(outr_str text, uint16_t *port) {
     return true;
 }
 
-outr_code outr_hostport_parse(outr_str text, outr_str *host, uint16_t *port, outr_err *err) {
+outr_code outr_hostport_parse(outr_str text, outr_str *host, uint16_t *port, outr_err *err)
+{
     outr_str rest;
     *port = 0;
     if (text.n && text.p[0] == '[') {
@@ -30,7 +32,8 @@ outr_code outr_hostport_parse(outr_str text, outr_str *host, uint16_t *port, out
     return OUTR_OK;
 }
 
-outr_code outr_url_parse(outr_url *out, outr_str text, outr_err *err) {
+outr_code outr_url_parse(outr_url *out, outr_str text, outr_err *err)
+{
     outr_url url = {0};
     ptrdiff_t colon = outr_str_search(text, OUTR_STR("://"));
     if (colon <= 0)
@@ -63,7 +66,8 @@ outr_code outr_url_parse(outr_url *out, outr_str text, outr_err *err) {
 }
 
 /* True when cleaning would change nothing: no empty, "." or ".." segment. */
-static bool is_clean(outr_str path) {
+static bool is_clean(outr_str path)
+{
     size_t start = 0;
     if (path.n == 0 || path.p[0] != '/')
         return false;
@@ -79,7 +83,8 @@ static bool is_clean(outr_str path) {
     return true;
 }
 
-outr_str outr_path_clean(outr_arena *arena, outr_str path) {
+outr_str outr_path_clean(outr_arena *arena, outr_str path)
+{
     if (is_clean(path))
         return path;
     char *out = outr_arena_alloc(arena, path.n + 2);
@@ -104,7 +109,8 @@ outr_str outr_path_clean(outr_arena *arena, outr_str path) {
     return outr_str_of(out, n);
 }
 
-bool outr_query_next(outr_str *query, outr_str *key, outr_str *value) {
+bool outr_query_next(outr_str *query, outr_str *key, outr_str *value)
+{
     while (query->p && query->n) {
         outr_str pair;
         *query = outr_str_cut(*query, '&', &pair);

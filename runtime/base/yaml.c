@@ -22,12 +22,14 @@ typedef struct loader {
     outr_err *err;
 } loader;
 
-static outr_code fail_at(loader *l, yaml_mark_t mark, const char *what) {
+static outr_code fail_at(loader *l, yaml_mark_t mark, const char *what)
+{
     return outr_fail(l->err, OUTR_INVALID_ARGUMENT, "%s:%zu:%zu: %s", l->file, mark.line + 1,
                      mark.column + 1, what);
 }
 
-static outr_code next_event(loader *l, yaml_event_t *event) {
+static outr_code next_event(loader *l, yaml_event_t *event)
+{
     if (yaml_parser_parse(&l->parser, event))
         return OUTR_OK;
     const yaml_parser_t *p = &l->parser;
@@ -36,7 +38,8 @@ static outr_code next_event(loader *l, yaml_event_t *event) {
     return fail_at(l, mark, p->problem ? p->problem : "malformed YAML");
 }
 
-static outr_yaml *new_node(loader *l, outr_yaml_kind kind, yaml_mark_t mark) {
+static outr_yaml *new_node(loader *l, outr_yaml_kind kind, yaml_mark_t mark)
+{
     if (++l->nodes > l->max_nodes)
         return NULL;
     outr_yaml *node = outr_arena_try(l->arena, sizeof *node);
@@ -48,7 +51,8 @@ static outr_yaml *new_node(loader *l, outr_yaml_kind kind, yaml_mark_t mark) {
     return node;
 }
 
-static void remember(loader *l, const yaml_char_t *name, const outr_yaml *node) {
+static void remember(loader *l, const yaml_char_t *name, const outr_yaml *node)
+{
     if (!name)
         return;
     anchor *a = outr_arena_alloc(l->arena, sizeof *a);
@@ -57,7 +61,8 @@ static void remember(loader *l, const yaml_char_t *name, const outr_yaml *node) 
 }
 
 /* An alias is a copy, so that every node has one parent; the node limit bounds the expansion. */
-static outr_yaml *copy_node(loader *l, const outr_yaml *from, yaml_mark_t mark) {
+static outr_yaml *copy_node(loader *l, const outr_yaml *from, yaml_mark_t mark)
+{
     outr_yaml *node = new_node(l, from->kind, mark), **tail;
     if (!node)
         return NULL;
@@ -75,11 +80,13 @@ static outr_yaml *copy_node(loader *l, const outr_yaml *from, yaml_mark_t mark) 
 
 static outr_code read_node(loader *l, yaml_event_t *event, outr_yaml **out);
 
-static outr_code too_many(loader *l, yaml_mark_t mark) {
+static outr_code too_many(loader *l, yaml_mark_t mark)
+{
     return fail_at(l, mark, "the document is too large");
 }
 
-static outr_code read_alias(loader *l, const yaml_event_t *event, outr_yaml **out) {
+static outr_code read_alias(loader *l, const yaml_event_t *event, outr_yaml **out)
+{
     for (const anchor *a = l->anchors; a; a = a->next) {
         if (!outr_str_is(a->name, (const char *)event->data.alias.anchor))
             continue;
@@ -91,7 +98,8 @@ static outr_code read_alias(loader *l, const yaml_event_t *event, outr_yaml **ou
 
 /* The name of a mapping's next member, its event being given. */
 static outr_code read_key(loader *l, const yaml_event_t *event, const outr_yaml *mapping,
-                          outr_str *key) {
+                          outr_str *key)
+{
     if (event->type != YAML_SCALAR_EVENT)
         return fail_at(l, event->start_mark, "a member name is expected");
     *key =
@@ -107,7 +115,8 @@ static outr_code read_key(loader *l, const yaml_event_t *event, const outr_yaml 
     return OUTR_OK;
 }
 
-static outr_code read_children(loader *l, outr_yaml *parent, yaml_event_type_t end) {
+static outr_code read_children(loader *l, outr_yaml *parent, yaml_event_type_t end)
+{
     outr_yaml **tail = &parent->child;
     for (;;) {
         yaml_event_t event;
@@ -142,7 +151,8 @@ static outr_code read_children(loader *l, outr_yaml *parent, yaml_event_type_t e
     }
 }
 
-static outr_code read_collection(loader *l, const yaml_event_t *event, outr_yaml **out) {
+static outr_code read_collection(loader *l, const yaml_event_t *event, outr_yaml **out)
+{
     bool is_mapping = event->type == YAML_MAPPING_START_EVENT;
     outr_yaml *node =
         new_node(l, is_mapping ? OUTR_YAML_MAPPING : OUTR_YAML_SEQUENCE, event->start_mark);
@@ -159,7 +169,8 @@ static outr_code read_collection(loader *l, const yaml_event_t *event, outr_yaml
     return OUTR_OK;
 }
 
-static outr_code read_node(loader *l, yaml_event_t *event, outr_yaml **out) {
+static outr_code read_node(loader *l, yaml_event_t *event, outr_yaml **out)
+{
     outr_yaml *node;
     switch (event->type) {
     case YAML_ALIAS_EVENT:
@@ -182,7 +193,8 @@ static outr_code read_node(loader *l, yaml_event_t *event, outr_yaml **out) {
     }
 }
 
-static outr_code read_stream(loader *l, outr_yaml_doc **tail) {
+static outr_code read_stream(loader *l, outr_yaml_doc **tail)
+{
     for (;;) {
         yaml_event_t event;
         outr_code rc = next_event(l, &event);
@@ -211,7 +223,8 @@ static outr_code read_stream(loader *l, outr_yaml_doc **tail) {
 }
 
 outr_code outr_yaml_parse(outr_yaml_doc **out, outr_arena *arena, const char *file, outr_str text,
-                          size_t max_nodes, outr_err *err) {
+                          size_t max_nodes, outr_err *err)
+{
     loader l = {.arena = arena, .file = file, .max_nodes = max_nodes, .err = err};
     outr_yaml_doc *docs = NULL;
     if (!yaml_parser_initialize(&l.parser))
@@ -224,7 +237,8 @@ outr_code outr_yaml_parse(outr_yaml_doc **out, outr_arena *arena, const char *fi
     return rc;
 }
 
-outr_yaml *outr_yaml_find(const outr_yaml *mapping, const char *key) {
+outr_yaml *outr_yaml_find(const outr_yaml *mapping, const char *key)
+{
     if (!mapping || mapping->kind != OUTR_YAML_MAPPING)
         return NULL;
     for (outr_yaml *m = mapping->child; m; m = m->next) {
@@ -234,7 +248,8 @@ outr_yaml *outr_yaml_find(const outr_yaml *mapping, const char *key) {
     return NULL;
 }
 
-bool outr_yaml_is_null(const outr_yaml *node) {
+bool outr_yaml_is_null(const outr_yaml *node)
+{
     if (!node)
         return true;
     if (node->kind != OUTR_YAML_SCALAR || node->is_quoted)
@@ -242,7 +257,8 @@ bool outr_yaml_is_null(const outr_yaml *node) {
     return node->text.n == 0 || outr_str_is(node->text, "~") || outr_str_iis(node->text, "null");
 }
 
-static bool is_json_number(outr_str text) {
+static bool is_json_number(outr_str text)
+{
     double value;
     if (text.n == 0 || !outr_str_to_double(text, &value))
         return false;
@@ -257,7 +273,8 @@ static bool is_json_number(outr_str text) {
            text.p[text.n - 1] != '.';
 }
 
-static void scalar_to_json(outr_buf *out, const outr_yaml *node) {
+static void scalar_to_json(outr_buf *out, const outr_yaml *node)
+{
     static const char *const words[][2] = {{"true", "true"},   {"True", "true"},
                                            {"TRUE", "true"},   {"false", "false"},
                                            {"False", "false"}, {"FALSE", "false"}};
@@ -277,7 +294,8 @@ static void scalar_to_json(outr_buf *out, const outr_yaml *node) {
         outr_json_quote(out, node->text);
 }
 
-void outr_yaml_to_json(outr_buf *out, const outr_yaml *node) {
+void outr_yaml_to_json(outr_buf *out, const outr_yaml *node)
+{
     if (node->kind == OUTR_YAML_SCALAR) {
         scalar_to_json(out, node);
         return;

@@ -77,13 +77,15 @@ static const outr_metric_desc init_fail = {"dapr_runtime_component_init_fail_tot
                                            0,
                                            {"component", "reason", "componentName"}};
 
-static outr_loop *main_loop(const outr_host *host) {
+static outr_loop *main_loop(const outr_host *host)
+{
     return host->o.loops[0];
 }
 
 /* ---- closing what nobody holds --------------------------------------------------------------- */
 
-static void check_closed(outr_host *host) {
+static void check_closed(outr_host *host)
+{
     outr_op *op = host->closing;
     if (!op || host->open_count > 0 || host->pending_swaps > 0)
         return;
@@ -91,7 +93,8 @@ static void check_closed(outr_host *host) {
     outr_op_finish(op);
 }
 
-static void on_closed(outr_op *op) {
+static void on_closed(outr_op *op)
+{
     instance *i = OUTR_CONTAINER(op, instance, op);
     outr_host *host = i->host;
     if (op->err.code)
@@ -104,7 +107,8 @@ static void on_closed(outr_op *op) {
     check_closed(host);
 }
 
-static void on_gone(outr_message *message, outr_loop *loop) {
+static void on_gone(outr_message *message, outr_loop *loop)
+{
     instance *i = OUTR_CONTAINER(message, instance, gone);
     outr_op_init(&i->op, loop, NULL, 0, on_closed);
     switch (i->pub.kind) {
@@ -122,14 +126,16 @@ static void on_gone(outr_message *message, outr_loop *loop) {
     }
 }
 
-static void unref_instance(instance *i) {
+static void unref_instance(instance *i)
+{
     if (__atomic_sub_fetch(&i->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     i->gone.run = on_gone;
     outr_loop_post(main_loop(i->host), &i->gone);
 }
 
-static void unref_table(table *t) {
+static void unref_table(table *t)
+{
     if (!t || __atomic_sub_fetch(&t->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     for (size_t i = 0; i < t->count; i++)
@@ -137,12 +143,14 @@ static void unref_table(table *t) {
     free(t);
 }
 
-static table *ref_table(table *t) {
+static table *ref_table(table *t)
+{
     __atomic_fetch_add(&t->refs, 1, __ATOMIC_RELAXED);
     return t;
 }
 
-static table *new_table(instance *const *items, size_t count) {
+static table *new_table(instance *const *items, size_t count)
+{
     table *t = outr_alloc(sizeof *t + count * sizeof *t->items);
     t->refs = 1;
     t->count = count;
@@ -155,27 +163,31 @@ static table *new_table(instance *const *items, size_t count) {
 
 /* ---- views ----------------------------------------------------------------------------------- */
 
-outr_view *outr_host_pin(outr_host *host, const outr_loop *loop) {
+outr_view *outr_host_pin(outr_host *host, const outr_loop *loop)
+{
     outr_view *view = host->loops[outr_loop_index(loop)].view;
     view->refs++;
     return view;
 }
 
-void outr_view_unpin(outr_view *view) {
+void outr_view_unpin(outr_view *view)
+{
     if (!view || --view->refs > 0)
         return;
     unref_table(view->table);
     free(view);
 }
 
-static outr_view *new_view(table *t) {
+static outr_view *new_view(table *t)
+{
     outr_view *view = outr_alloc(sizeof *view);
     view->table = ref_table(t);
     view->refs = 1;
     return view;
 }
 
-static void on_swapped(outr_message *message, outr_loop *loop OUTR_UNUSED) {
+static void on_swapped(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
     host_loop *hl = OUTR_CONTAINER(message, host_loop, message);
     outr_host *host = hl->host;
     if (--host->pending_swaps > 0)
@@ -198,7 +210,8 @@ static void on_swapped(outr_message *message, outr_loop *loop OUTR_UNUSED) {
     check_closed(host);
 }
 
-static void on_swap(outr_message *message, outr_loop *loop OUTR_UNUSED) {
+static void on_swap(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
     host_loop *hl = OUTR_CONTAINER(message, host_loop, message);
     outr_view *before = hl->view;
     hl->view = new_view(hl->next);
@@ -208,7 +221,8 @@ static void on_swap(outr_message *message, outr_loop *loop OUTR_UNUSED) {
     outr_loop_post(main_loop(hl->host), message);
 }
 
-static void swap_views(outr_host *host, table *own_table) {
+static void swap_views(outr_host *host, table *own_table)
+{
     unref_table(host->table);
     host->table = own_table;
     host->pending_swaps = host->o.loop_count;
@@ -220,7 +234,8 @@ static void swap_views(outr_host *host, table *own_table) {
     }
 }
 
-const outr_component *outr_view_find(const outr_view *view, int kind, outr_str name) {
+const outr_component *outr_view_find(const outr_view *view, int kind, outr_str name)
+{
     for (size_t i = 0; i < view->table->count; i++) {
         const outr_component *c = &view->table->items[i]->pub;
         if ((int)c->kind == kind && outr_str_eq(c->spec->base.name, name))
@@ -229,14 +244,16 @@ const outr_component *outr_view_find(const outr_view *view, int kind, outr_str n
     return NULL;
 }
 
-size_t outr_view_count(const outr_view *view, int kind) {
+size_t outr_view_count(const outr_view *view, int kind)
+{
     size_t n = 0;
     for (size_t i = 0; i < view->table->count; i++)
         n += (int)view->table->items[i]->pub.kind == kind;
     return n;
 }
 
-const outr_component *outr_view_at(const outr_view *view, size_t index) {
+const outr_component *outr_view_at(const outr_view *view, size_t index)
+{
     return index < view->table->count ? &view->table->items[index]->pub : NULL;
 }
 
@@ -244,7 +261,8 @@ const outr_component *outr_view_at(const outr_view *view, size_t index) {
 
 static void finish_phase(job *j);
 
-static void count_failure(const opening *o, const char *reason) {
+static void count_failure(const opening *o, const char *reason)
+{
     const outr_component_spec *s = o->spec;
     outr_str category;
     outr_str_cut(s->type, '.', &category);
@@ -252,7 +270,8 @@ static void count_failure(const opening *o, const char *reason) {
     outr_metric_count(outr_loop_metrics(main_loop(o->job->host)), &init_fail, labels, 1);
 }
 
-static void end_opening(opening *o, outr_err *err, const char *reason) {
+static void end_opening(opening *o, outr_err *err, const char *reason)
+{
     job *j = o->job;
     outr_host *host = j->host;
     const outr_component_spec *s = o->spec;
@@ -283,7 +302,8 @@ static void end_opening(opening *o, outr_err *err, const char *reason) {
         finish_phase(j);
 }
 
-static void fill_state(outr_component *c) {
+static void fill_state(outr_component *c)
+{
     static const struct {
         unsigned bit;
         const char *name;
@@ -304,7 +324,8 @@ static void fill_state(outr_component *c) {
     }
 }
 
-static void on_open(outr_op *op) {
+static void on_open(outr_op *op)
+{
     opening *o = OUTR_CONTAINER(op, opening, op);
     outr_component *c = &o->instance->pub;
     if (op->err.code) {
@@ -324,7 +345,8 @@ static void on_open(outr_op *op) {
 }
 
 /* What a store would quietly leave undone must not start. */
-static outr_code refuse_unsupported(outr_kvs metadata, outr_err *err) {
+static outr_code refuse_unsupported(outr_kvs metadata, outr_err *err)
+{
     static const char *const names[] = {"primaryEncryptionKey", "secondaryEncryptionKey",
                                         "outboxPublishPubsub", "outboxPublishTopic"};
     for (size_t i = 0; i < OUTR_LEN(names); i++) {
@@ -336,7 +358,8 @@ static outr_code refuse_unsupported(outr_kvs metadata, outr_err *err) {
 }
 
 static void warn_unknown(const opening *o, const outr_backend *b, outr_kvs metadata,
-                         const char *const *also) {
+                         const char *const *also)
+{
     for (size_t i = 0; i < metadata.count; i++) {
         bool is_known = outr_bind_is_known(b->rows, b->row_count, metadata.items[i].key);
         for (const char *const *name = also; *name && !is_known; name++)
@@ -348,7 +371,8 @@ static void warn_unknown(const opening *o, const outr_backend *b, outr_kvs metad
     }
 }
 
-static outr_code create(opening *o, outr_err *err) {
+static outr_code create(opening *o, outr_err *err)
+{
     static const char *const for_state[] = {"keyPrefix", "actorStateStore", NULL},
                              *const nothing[] = {NULL};
     static const char *const for_pubsub[] = {"consumerID",
@@ -397,7 +421,8 @@ static outr_code create(opening *o, outr_err *err) {
 }
 
 /* Strings outlive the opening with the instance: one block of its own. */
-static void keep_metadata(opening *o) {
+static void keep_metadata(opening *o)
+{
     size_t n = o->spec->metadata_count, bytes = n * sizeof(outr_kv) + 1;
     for (size_t i = 0; i < n; i++)
         bytes += o->metadata[i].key.n + o->metadata[i].value.n + 2;
@@ -416,7 +441,8 @@ static void keep_metadata(opening *o) {
     o->instance->pub.metadata = (outr_kvs){items, n};
 }
 
-static void create_and_open(opening *o) {
+static void create_and_open(opening *o)
+{
     outr_err err;
     outr_component *c;
     keep_metadata(o);
@@ -437,7 +463,8 @@ static void create_and_open(opening *o) {
 
 static void read_secrets(opening *o);
 
-static void on_secret(outr_op *op) {
+static void on_secret(outr_op *op)
+{
     opening *o = OUTR_CONTAINER(op, opening, op);
     const outr_setting *setting = &o->spec->metadata[o->at];
     outr_err err = op->err;
@@ -458,7 +485,8 @@ static void on_secret(outr_op *op) {
     read_secrets(o);
 }
 
-static outr_secret_store *find_secret_store(const job *j, outr_str name) {
+static outr_secret_store *find_secret_store(const job *j, outr_str name)
+{
     for (size_t i = 0; i < j->opened_count; i++) {
         const outr_component *c = &j->opened[i]->pub;
         if (c->kind == OUTR_KIND_SECRETS && outr_str_eq(c->spec->base.name, name))
@@ -472,7 +500,8 @@ static outr_secret_store *find_secret_store(const job *j, outr_str name) {
     return NULL;
 }
 
-static void read_secrets(opening *o) {
+static void read_secrets(opening *o)
+{
     const outr_component_spec *s = o->spec;
     while (o->at < s->metadata_count && s->metadata[o->at].secret_name.n == 0)
         o->at++;
@@ -495,7 +524,8 @@ static void read_secrets(opening *o) {
     store->backend->get(store, &o->secret, &o->op);
 }
 
-static void start_opening(job *j, const outr_component_spec *spec) {
+static void start_opening(job *j, const outr_component_spec *spec)
+{
     opening *o = outr_alloc(sizeof *o);
     o->job = j;
     o->spec = spec;
@@ -512,11 +542,13 @@ static void start_opening(job *j, const outr_component_spec *spec) {
 
 /* ---- opening many ---------------------------------------------------------------------------- */
 
-static bool is_secret_store(const outr_component_spec *spec) {
+static bool is_secret_store(const outr_component_spec *spec)
+{
     return outr_str_istarts(spec->type, OUTR_STR("secretstores."));
 }
 
-static bool is_removed(const job *j, const instance *i) {
+static bool is_removed(const job *j, const instance *i)
+{
     for (size_t k = 0; k < j->removed_count; k++) {
         if (outr_str_eq(j->removed[k]->base.name, i->pub.spec->base.name))
             return true;
@@ -524,7 +556,8 @@ static bool is_removed(const job *j, const instance *i) {
     return false;
 }
 
-static void publish(job *j) {
+static void publish(job *j)
+{
     outr_host *host = j->host;
     size_t n = 0;
     instance **items = outr_alloc((host->table->count + j->opened_count + 1) * sizeof *items);
@@ -538,7 +571,8 @@ static void publish(job *j) {
     free(items);
 }
 
-static void start_phase(job *j) {
+static void start_phase(job *j)
+{
     j->pending = 1; /* held while starting: an opening may end at once */
     for (size_t i = 0; i < j->count; i++) {
         if (is_secret_store(j->specs[i]) == !j->is_second_phase) {
@@ -550,7 +584,8 @@ static void start_phase(job *j) {
         finish_phase(j);
 }
 
-static void finish_phase(job *j) {
+static void finish_phase(job *j)
+{
     if (!j->is_second_phase) {
         j->is_second_phase = true;
         start_phase(j);
@@ -561,8 +596,8 @@ static void finish_phase(job *j) {
 
 static void start_job(outr_host *host, const outr_snapshot *snapshot,
                       const outr_component_spec *const *specs, size_t count,
-                      const outr_component_spec *const *removed, size_t removed_count,
-                      outr_op *op) {
+                      const outr_component_spec *const *removed, size_t removed_count, outr_op *op)
+{
     job *j = outr_alloc(sizeof *j);
     outr_op_begin(op, j, NULL);
     *j = (job){.host = host,
@@ -579,7 +614,8 @@ static void start_job(outr_host *host, const outr_snapshot *snapshot,
     start_phase(j);
 }
 
-outr_host *outr_host_new(const outr_host_options *options) {
+outr_host *outr_host_new(const outr_host_options *options)
+{
     outr_host *host = outr_alloc(sizeof *host);
     host->o = *options;
     host->table = new_table(NULL, 0);
@@ -590,7 +626,8 @@ outr_host *outr_host_new(const outr_host_options *options) {
     return host;
 }
 
-void outr_host_open(outr_host *host, const outr_snapshot *snapshot, outr_op *op) {
+void outr_host_open(outr_host *host, const outr_snapshot *snapshot, outr_op *op)
+{
     const outr_component_spec **specs = outr_alloc((snapshot->component_count + 1) * sizeof *specs);
     for (size_t i = 0; i < snapshot->component_count; i++)
         specs[i] = &snapshot->components[i];
@@ -598,18 +635,21 @@ void outr_host_open(outr_host *host, const outr_snapshot *snapshot, outr_op *op)
     free(specs);
 }
 
-void outr_host_apply(outr_host *host, const outr_reload_diff *diff, outr_op *op) {
+void outr_host_apply(outr_host *host, const outr_reload_diff *diff, outr_op *op)
+{
     start_job(host, diff->after, diff->added, diff->added_count, diff->removed, diff->removed_count,
               op);
 }
 
-void outr_host_close(outr_host *host, outr_op *op) {
+void outr_host_close(outr_host *host, outr_op *op)
+{
     outr_op_begin(op, host, NULL);
     host->closing = op;
     swap_views(host, new_table(NULL, 0));
 }
 
-void outr_host_free(outr_host *host) {
+void outr_host_free(outr_host *host)
+{
     if (!host)
         return;
     for (size_t i = 0; i < host->o.loop_count; i++)
@@ -619,7 +659,8 @@ void outr_host_free(outr_host *host) {
     free(host);
 }
 
-void outr_host_on_change(outr_host *host, void (*changed)(void *ctx), void *ctx) {
+void outr_host_on_change(outr_host *host, void (*changed)(void *ctx), void *ctx)
+{
     host->changed = changed;
     host->changed_ctx = ctx;
 }

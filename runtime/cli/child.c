@@ -9,12 +9,14 @@
 
 #define PIECE_MAX (64 * OUTR_KIB)
 
-static void on_room(uv_handle_t *handle OUTR_UNUSED, size_t wanted OUTR_UNUSED, uv_buf_t *room) {
+static void on_room(uv_handle_t *handle OUTR_UNUSED, size_t wanted OUTR_UNUSED, uv_buf_t *room)
+{
     *room = uv_buf_init(malloc(PIECE_MAX),
                         PIECE_MAX); /* NULL gives UV_ENOBUFS, which closes the pipe */
 }
 
-static void close_pipe(outr_child_pipe *pipe) {
+static void close_pipe(outr_child_pipe *pipe)
+{
     if (!pipe->is_open)
         return;
     pipe->is_open = false;
@@ -22,7 +24,8 @@ static void close_pipe(outr_child_pipe *pipe) {
     uv_close((uv_handle_t *)&pipe->handle, NULL);
 }
 
-static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *room) {
+static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *room)
+{
     outr_child_pipe *pipe = stream->data;
     if (n > 0)
         outr_output_feed(&pipe->output, room->base, (size_t)n);
@@ -33,7 +36,8 @@ static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *room) {
 
 /* own_fd: the reading end. */
 static void open_pipe(outr_child_pipe *pipe, outr_child *child, const outr_child_options *options,
-                      int own_fd, int to_fd) {
+                      int own_fd, int to_fd)
+{
     outr_output_init(&pipe->output, to_fd, options->name, options->name_width, options->colour);
     pipe->child = child;
     pipe->is_open = true;
@@ -44,7 +48,8 @@ static void open_pipe(outr_child_pipe *pipe, outr_child *child, const outr_child
         close_pipe(pipe);
 }
 
-static void reset_signals(void) {
+static void reset_signals(void)
+{
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -56,7 +61,8 @@ static void reset_signals(void) {
 
 /* In the new process; errno goes to report_fd when it does not become the command. */
 static _Noreturn void become(const outr_child_options *options, int out_fd, int err_fd,
-                             int report_fd, pid_t parent) {
+                             int report_fd, pid_t parent)
+{
     setpgid(0, 0);
     reset_signals();
     prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -77,7 +83,8 @@ static _Noreturn void become(const outr_child_options *options, int out_fd, int 
     _exit(127);
 }
 
-static void close_all(const int *fds, size_t count) {
+static void close_all(const int *fds, size_t count)
+{
     for (size_t i = 0; i < count; i++) {
         if (fds[i] >= 0)
             close(fds[i]);
@@ -86,7 +93,8 @@ static void close_all(const int *fds, size_t count) {
 
 enum { OUT, ERR = 2, REPORT = 4, FDS = 6 }; /* reading ends; the writing ends follow */
 
-outr_code outr_child_start(outr_child *child, const outr_child_options *options, outr_err *err) {
+outr_code outr_child_start(outr_child *child, const outr_child_options *options, outr_err *err)
+{
     int fds[FDS] = {-1, -1, -1, -1, -1, -1}, why = 0;
     pid_t pid = -1, self = getpid();
     if (pipe2(fds + OUT, O_CLOEXEC) == 0 && pipe2(fds + ERR, O_CLOEXEC) == 0 &&
@@ -117,12 +125,14 @@ outr_code outr_child_start(outr_child *child, const outr_child_options *options,
     return OUTR_OK;
 }
 
-void outr_child_signal(outr_child *child, int signum) {
+void outr_child_signal(outr_child *child, int signum)
+{
     if (child->pid > 0 && !child->has_ended)
         kill(-child->pid, signum);
 }
 
-bool outr_child_reap(outr_child *child) {
+bool outr_child_reap(outr_child *child)
+{
     int status;
     if (child->has_ended || child->pid <= 0 || waitpid(child->pid, &status, WNOHANG) != child->pid)
         return false;
@@ -135,7 +145,8 @@ bool outr_child_reap(outr_child *child) {
 }
 
 /* The reading end is non-blocking by uv_pipe_open. */
-static void drain(outr_child_pipe *pipe) {
+static void drain(outr_child_pipe *pipe)
+{
     uv_os_fd_t fd;
     char piece[4096];
     ssize_t n;
@@ -145,7 +156,8 @@ static void drain(outr_child_pipe *pipe) {
         outr_output_feed(&pipe->output, piece, (size_t)n);
 }
 
-void outr_child_close(outr_child *child) {
+void outr_child_close(outr_child *child)
+{
     if (child->pid > 0)
         kill(-child->pid, SIGKILL);
     drain(&child->out);

@@ -5,14 +5,16 @@
 
 #define HELP_COLUMN 30
 
-static int complain(const outr_command *self, const char *fmt, va_list args) {
+static int complain(const outr_command *self, const char *fmt, va_list args)
+{
     fprintf(stderr, "outrigger %s: ", self->name);
     vfprintf(stderr, fmt, args);
     fputc('\n', stderr);
     return OUTR_EXIT_FAILED;
 }
 
-int outr_cli_fail(const outr_command *self, const char *fmt, ...) {
+int outr_cli_fail(const outr_command *self, const char *fmt, ...)
+{
     va_list args;
     va_start(args, fmt);
     int code = complain(self, fmt, args);
@@ -20,7 +22,8 @@ int outr_cli_fail(const outr_command *self, const char *fmt, ...) {
     return code;
 }
 
-int outr_cli_mistake(const outr_command *self, const char *fmt, ...) {
+int outr_cli_mistake(const outr_command *self, const char *fmt, ...)
+{
     va_list args;
     va_start(args, fmt);
     complain(self, fmt, args);
@@ -29,7 +32,8 @@ int outr_cli_mistake(const outr_command *self, const char *fmt, ...) {
     return OUTR_EXIT_USAGE;
 }
 
-static const outr_cli_flag *find_flag(const outr_command *self, outr_str name) {
+static const outr_cli_flag *find_flag(const outr_command *self, outr_str name)
+{
     for (size_t i = 0; i < self->flag_count; i++) {
         const outr_cli_flag *flag = &self->flags[i];
         if (outr_str_is(name, flag->name) || (name.n == 1 && flag->letter == name.p[0]))
@@ -38,7 +42,8 @@ static const outr_cli_flag *find_flag(const outr_command *self, outr_str name) {
     return NULL;
 }
 
-static bool is_choice(const char *choices, outr_str value) {
+static bool is_choice(const char *choices, outr_str value)
+{
     outr_str rest = outr_str_from(choices), one;
     while (rest.p) {
         rest = outr_str_cut(rest, '|', &one);
@@ -49,7 +54,8 @@ static bool is_choice(const char *choices, outr_str value) {
 }
 
 /* One flag at argv[*at]; moves *at over its value. */
-static bool take_flag(const outr_command *self, int argc, char **argv, int *at, void *options) {
+static bool take_flag(const outr_command *self, int argc, char **argv, int *at, void *options)
+{
     outr_str text = outr_str_from(argv[*at]), name;
     text = outr_str_skip(text, text.n > 2 && text.p[1] == '-' ? 2 : 1);
     outr_str given = outr_str_cut(text, '=', &name);
@@ -84,7 +90,8 @@ static bool take_flag(const outr_command *self, int argc, char **argv, int *at, 
 }
 
 bool outr_cli_parse(const outr_command *self, int argc, char **argv, void *options,
-                    const char **words, size_t max_words, size_t *word_count) {
+                    const char **words, size_t max_words, size_t *word_count)
+{
     *word_count = 0;
     bool is_flags_over = false;
     for (int i = 0; i < argc; i++) {
@@ -103,7 +110,8 @@ bool outr_cli_parse(const outr_command *self, int argc, char **argv, void *optio
     return true;
 }
 
-void outr_cli_help(const outr_command *self, outr_buf *out) {
+void outr_cli_help(const outr_command *self, outr_buf *out)
+{
     outr_buf_printf(out, "%s.\n\nUsage:\n  outrigger %s %s\n", self->summary, self->name,
                     self->synopsis);
     if (self->text)
@@ -126,7 +134,8 @@ void outr_cli_help(const outr_command *self, outr_buf *out) {
     outr_buf_printf(out, "\nExamples:\n%s", self->examples);
 }
 
-bool outr_cli_write(int fd, const char *p, size_t n) {
+bool outr_cli_write(int fd, const char *p, size_t n)
+{
     while (n > 0) {
         ssize_t did = write(fd, p, n);
         if (did < 0 && errno == EINTR)
@@ -139,11 +148,13 @@ bool outr_cli_write(int fd, const char *p, size_t n) {
     return true;
 }
 
-static bool is_program(const char *path) {
+static bool is_program(const char *path)
+{
     return access(path, X_OK) == 0;
 }
 
-outr_code outr_cli_sidecar_path(char *out, size_t size, outr_err *err) {
+outr_code outr_cli_sidecar_path(char *out, size_t size, outr_err *err)
+{
     static const char name[] = "outriggerd";
     char self[512];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);

@@ -8,7 +8,8 @@
 #define OUT_MAX OUTR_MIB
 
 /* Calls fn for each "--name" that starts a line of the sidecar's help. */
-static void each_sidecar_flag(void (*fn)(outr_buf *out, outr_str name), outr_buf *out) {
+static void each_sidecar_flag(void (*fn)(outr_buf *out, outr_str name), outr_buf *out)
+{
     OUTR_AUTO(outr_buf) help = OUTR_BUF_MAX(OUT_MAX);
     outr_settings_help(&help);
     outr_str rest = outr_buf_view(&help), line;
@@ -27,7 +28,8 @@ static void each_sidecar_flag(void (*fn)(outr_buf *out, outr_str name), outr_buf
     }
 }
 
-static bool is_run_flag(outr_str name) {
+static bool is_run_flag(outr_str name)
+{
     for (size_t i = 0; i < outr_command_run.flag_count; i++) {
         if (outr_str_is(name, outr_command_run.flags[i].name))
             return true;
@@ -35,12 +37,14 @@ static bool is_run_flag(outr_str name) {
     return false;
 }
 
-static void put_word(outr_buf *out, outr_str name) {
+static void put_word(outr_buf *out, outr_str name)
+{
     if (!is_run_flag(name))
         outr_buf_printf(out, " --" OUTR_FMT, OUTR_ARG(name));
 }
 
-static void put_choices(outr_buf *out, const char *choices) {
+static void put_choices(outr_buf *out, const char *choices)
+{
     outr_str rest = outr_str_from(choices), one;
     for (const char *space = ""; rest.p; space = " ") {
         rest = outr_str_cut(rest, '|', &one);
@@ -49,7 +53,8 @@ static void put_choices(outr_buf *out, const char *choices) {
 }
 
 /* The words that may stand as the value: a shell command line, or NULL for files. */
-static void put_values(outr_buf *out, const char *value) {
+static void put_values(outr_buf *out, const char *value)
+{
     if (strchr(value, '|')) {
         put_choices(out, value);
     } else if (strcmp(value, "ID") == 0 || strcmp(value, "APP-ID") == 0) {
@@ -57,11 +62,13 @@ static void put_values(outr_buf *out, const char *value) {
     }
 }
 
-static bool is_file(const char *value) {
+static bool is_file(const char *value)
+{
     return strcmp(value, "FILE") == 0 || strcmp(value, "DIR") == 0;
 }
 
-static void put_bash_values(outr_buf *out, const outr_command *command) {
+static void put_bash_values(outr_buf *out, const outr_command *command)
+{
     for (size_t i = 0; i < command->flag_count; i++) {
         const outr_cli_flag *flag = &command->flags[i];
         if (!flag->value)
@@ -79,7 +86,8 @@ static void put_bash_values(outr_buf *out, const outr_command *command) {
     }
 }
 
-static void put_flag_words(outr_buf *out, const outr_command *command) {
+static void put_flag_words(outr_buf *out, const outr_command *command)
+{
     for (size_t i = 0; i < command->flag_count; i++)
         outr_buf_printf(out, " --%s", command->flags[i].name);
     if (command == &outr_command_run)
@@ -87,13 +95,15 @@ static void put_flag_words(outr_buf *out, const outr_command *command) {
     outr_buf_z(out, " --help");
 }
 
-static void put_command_names(outr_buf *out) {
+static void put_command_names(outr_buf *out)
+{
     for (size_t i = 0; outr_commands[i]; i++)
         outr_buf_printf(out, "%s ", outr_commands[i]->name);
     outr_buf_z(out, "help");
 }
 
-static void write_bash(outr_buf *out) {
+static void write_bash(outr_buf *out)
+{
     outr_buf_z(out, "# bash completion for outrigger: source <(outrigger completion bash)\n"
                     "_outrigger() {\n"
                     "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}\n"
@@ -136,7 +146,8 @@ static void write_bash(outr_buf *out) {
 }
 
 /* Text within single quotes of sh; ours has none but apostrophes. */
-static void put_quoted(outr_buf *out, const char *text) {
+static void put_quoted(outr_buf *out, const char *text)
+{
     for (; *text; text++) {
         if (*text == '\'')
             outr_buf_z(out, "'\\''");
@@ -147,13 +158,15 @@ static void put_quoted(outr_buf *out, const char *text) {
     }
 }
 
-static void put_zsh_sidecar_flag(outr_buf *out, outr_str name) {
+static void put_zsh_sidecar_flag(outr_buf *out, outr_str name)
+{
     if (!is_run_flag(name))
         outr_buf_printf(out, " \\\n            '*--" OUTR_FMT "[flag of the sidecar]:value:'",
                         OUTR_ARG(name));
 }
 
-static void put_zsh_flag(outr_buf *out, const outr_cli_flag *flag) {
+static void put_zsh_flag(outr_buf *out, const outr_cli_flag *flag)
+{
     outr_buf_printf(out, " \\\n            '*--%s[", flag->name);
     put_quoted(out, flag->text);
     outr_buf_char(out, ']');
@@ -172,7 +185,8 @@ static void put_zsh_flag(outr_buf *out, const outr_cli_flag *flag) {
     outr_buf_char(out, '\'');
 }
 
-static void write_zsh(outr_buf *out) {
+static void write_zsh(outr_buf *out)
+{
     outr_buf_z(out, "#compdef outrigger\n"
                     "# zsh completion for outrigger: source <(outrigger completion zsh)\n"
                     "_outrigger() {\n"
@@ -211,7 +225,8 @@ static void write_zsh(outr_buf *out) {
                     "compdef _outrigger outrigger 2>/dev/null\n");
 }
 
-static void put_fish_sidecar_flag(outr_buf *out, outr_str name) {
+static void put_fish_sidecar_flag(outr_buf *out, outr_str name)
+{
     if (!is_run_flag(name))
         outr_buf_printf(out,
                         "complete -c outrigger -n '__fish_seen_subcommand_from run' -l " OUTR_FMT
@@ -219,7 +234,8 @@ static void put_fish_sidecar_flag(outr_buf *out, outr_str name) {
                         OUTR_ARG(name));
 }
 
-static void put_fish_flag(outr_buf *out, const outr_command *command, const outr_cli_flag *flag) {
+static void put_fish_flag(outr_buf *out, const outr_command *command, const outr_cli_flag *flag)
+{
     outr_buf_printf(out, "complete -c outrigger -n '__fish_seen_subcommand_from %s' -l %s",
                     command->name, flag->name);
     if (flag->letter)
@@ -241,7 +257,8 @@ static void put_fish_flag(outr_buf *out, const outr_command *command, const outr
     outr_buf_z(out, "'\n");
 }
 
-static void write_fish(outr_buf *out) {
+static void write_fish(outr_buf *out)
+{
     outr_buf_z(out, "# fish completion for outrigger: outrigger completion fish | source\n"
                     "complete -c outrigger -f\n");
     for (size_t i = 0; outr_commands[i]; i++) {
@@ -260,7 +277,8 @@ static void write_fish(outr_buf *out) {
         "complete -c outrigger -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'\n");
 }
 
-static int completion(const outr_command *self, int argc, char **argv) {
+static int completion(const outr_command *self, int argc, char **argv)
+{
     static const struct {
         const char *shell;
         void (*write)(outr_buf *out);

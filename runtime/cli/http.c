@@ -19,7 +19,8 @@ typedef struct reader {
     outr_buf have;
 } reader;
 
-static int connect_unix(outr_str path) {
+static int connect_unix(outr_str path)
+{
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     if (path.n >= sizeof addr.sun_path)
         return errno = ENAMETOOLONG, -1;
@@ -34,7 +35,8 @@ static int connect_unix(outr_str path) {
     return -1;
 }
 
-static int connect_tcp(outr_str host, uint16_t port) {
+static int connect_tcp(outr_str host, uint16_t port)
+{
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
     struct addrinfo *all;
     char name[256], service[8];
@@ -57,18 +59,21 @@ static int connect_tcp(outr_str host, uint16_t port) {
     return fd;
 }
 
-static int connect_to(const outr_instance *to) {
+static int connect_to(const outr_instance *to)
+{
     return to->socket.n > 0 ? connect_unix(to->socket) : connect_tcp(to->host, to->http_port);
 }
 
-bool outr_cli_is_listening(const outr_instance *to) {
+bool outr_cli_is_listening(const outr_instance *to)
+{
     int fd = connect_to(to);
     if (fd >= 0)
         close(fd);
     return fd >= 0;
 }
 
-static outr_code send_request(int fd, const outr_cli_call *call, outr_err *err) {
+static outr_code send_request(int fd, const outr_cli_call *call, outr_err *err)
+{
     OUTR_AUTO(outr_buf) head = OUTR_BUF_MAX(HEAD_MAX);
     const char *token = getenv("DAPR_API_TOKEN");
     outr_buf_printf(&head,
@@ -92,7 +97,8 @@ static outr_code send_request(int fd, const outr_cli_call *call, outr_err *err) 
 }
 
 /* 1: more bytes, 0: end, -1: errno. */
-static int read_more(reader *r) {
+static int read_more(reader *r)
+{
     struct pollfd wait = {r->fd, POLLIN, 0};
     int ready = poll(&wait, 1, r->timeout_ms);
     if (ready == 0)
@@ -109,7 +115,8 @@ static int read_more(reader *r) {
 }
 
 /* The next line without its end, copied to line; false at the end or when too long. */
-static bool read_line(reader *r, char *line, size_t size) {
+static bool read_line(reader *r, char *line, size_t size)
+{
     for (;;) {
         outr_str have = outr_buf_view(&r->have);
         ptrdiff_t end = outr_str_find(have, '\n');
@@ -125,7 +132,8 @@ static bool read_line(reader *r, char *line, size_t size) {
 }
 
 /* Moves n bytes of the body to the answer; n SIZE_MAX: all up to the end. */
-static bool read_body(reader *r, outr_buf *answer, size_t n) {
+static bool read_body(reader *r, outr_buf *answer, size_t n)
+{
     while (n > 0) {
         size_t piece = OUTR_MIN(n, r->have.n);
         if (piece > 0 && !outr_buf_append(answer, r->have.p, piece))
@@ -143,7 +151,8 @@ static bool read_body(reader *r, outr_buf *answer, size_t n) {
 }
 
 /* RFC 9112 section 7.1; extensions are ignored. */
-static bool chunk_size(const char *line, size_t max, size_t *out) {
+static bool chunk_size(const char *line, size_t max, size_t *out)
+{
     size_t n = 0, digits = strspn(line, "0123456789abcdefABCDEF");
     for (size_t i = 0; i < digits; i++) {
         char c = line[i];
@@ -155,7 +164,8 @@ static bool chunk_size(const char *line, size_t max, size_t *out) {
     return digits > 0;
 }
 
-static bool read_chunks(reader *r, outr_buf *answer) {
+static bool read_chunks(reader *r, outr_buf *answer)
+{
     char line[TEXT_LINE_MAX];
     size_t n;
     for (;;) {
@@ -173,7 +183,8 @@ static bool read_chunks(reader *r, outr_buf *answer) {
     return false;
 }
 
-static bool read_answer(reader *r, outr_cli_call *call) {
+static bool read_answer(reader *r, outr_cli_call *call)
+{
     char line[TEXT_LINE_MAX];
     bool is_chunked = false;
     uint64_t length = SIZE_MAX;
@@ -198,7 +209,8 @@ static bool read_answer(reader *r, outr_cli_call *call) {
     return is_chunked ? read_chunks(r, &call->answer) : read_body(r, &call->answer, (size_t)length);
 }
 
-outr_code outr_cli_http(const outr_instance *to, outr_cli_call *call, outr_err *err) {
+outr_code outr_cli_http(const outr_instance *to, outr_cli_call *call, outr_err *err)
+{
     int fd = connect_to(to);
     if (fd < 0)
         return outr_fail_errno(err, errno, "connecting to the sidecar of " OUTR_FMT,

@@ -21,7 +21,8 @@ struct outr_record {
     char path[512];
 };
 
-outr_code outr_record_open(outr_record **out, outr_err *err) {
+outr_code outr_record_open(outr_record **out, outr_err *err)
+{
     char dir[400], hidden[512];
     if (outr_rundir_make(dir, sizeof dir, err))
         return err->code;
@@ -41,15 +42,18 @@ outr_code outr_record_open(outr_record **out, outr_err *err) {
     return OUTR_OK;
 }
 
-static void put_number(outr_arena *arena, outr_json *object, const char *key, int64_t value) {
+static void put_number(outr_arena *arena, outr_json *object, const char *key, int64_t value)
+{
     outr_json_put(object, outr_str_from(key), outr_json_number(arena, value));
 }
 
-static void put_text(outr_arena *arena, outr_json *object, const char *key, outr_str value) {
+static void put_text(outr_arena *arena, outr_json *object, const char *key, outr_str value)
+{
     outr_json_put(object, outr_str_from(key), outr_json_string(arena, value));
 }
 
-outr_code outr_record_write(outr_record *record, const outr_instance *in, outr_err *err) {
+outr_code outr_record_write(outr_record *record, const outr_instance *in, outr_err *err)
+{
     outr_arena *arena = outr_arena_new(OUTR_MIB);
     OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(FILE_MAX);
     outr_json *o = outr_json_new(arena, OUTR_JSON_OBJECT);
@@ -76,7 +80,8 @@ outr_code outr_record_write(outr_record *record, const outr_instance *in, outr_e
     return is_written ? OUTR_OK : err->code;
 }
 
-void outr_record_close(outr_record *record) {
+void outr_record_close(outr_record *record)
+{
     if (!record)
         return;
     unlink(record->path);
@@ -84,14 +89,16 @@ void outr_record_close(outr_record *record) {
     free(record);
 }
 
-static int64_t number(const outr_json *object, const char *key, int64_t max) {
+static int64_t number(const outr_json *object, const char *key, int64_t max)
+{
     int64_t value = 0;
     const outr_json *found = outr_json_find(object, key);
     return found && outr_json_i64(found, &value) && value >= 0 && value <= max ? value : 0;
 }
 
 /* False: not one of ours, or half-written in this moment. */
-static bool read_instance(outr_instance *out, outr_arena *arena, int fd) {
+static bool read_instance(outr_instance *out, outr_arena *arena, int fd)
+{
     struct stat st;
     outr_err err;
     outr_json *o;
@@ -120,12 +127,14 @@ static bool read_instance(outr_instance *out, outr_arena *arena, int fd) {
     return out->app_id.n > 0 && out->cli_pid > 0;
 }
 
-static bool is_record_name(const char *name) {
+static bool is_record_name(const char *name)
+{
     outr_str s = outr_str_from(name);
     return outr_str_starts(s, OUTR_STR(PREFIX)) && outr_str_ends(s, OUTR_STR(SUFFIX));
 }
 
-static int by_age(const void *a, const void *b) {
+static int by_age(const void *a, const void *b)
+{
     const outr_instance *x = a, *y = b;
     int order = outr_str_cmp(x->app_id, y->app_id);
     if (order == 0)
@@ -133,7 +142,8 @@ static int by_age(const void *a, const void *b) {
     return order ? order : (x->cli_pid > y->cli_pid) - (x->cli_pid < y->cli_pid);
 }
 
-static void load_one(outr_instances *out, outr_arena *arena, int dir_fd, const char *name) {
+static void load_one(outr_instances *out, outr_arena *arena, int dir_fd, const char *name)
+{
     int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
         return;
@@ -144,7 +154,8 @@ static void load_one(outr_instances *out, outr_arena *arena, int dir_fd, const c
     close(fd);
 }
 
-outr_code outr_instances_load(outr_instances *out, outr_arena *arena, outr_err *err) {
+outr_code outr_instances_load(outr_instances *out, outr_arena *arena, outr_err *err)
+{
     char path[400];
     if (outr_rundir_make(path, sizeof path, err))
         return err->code;
@@ -167,7 +178,8 @@ outr_code outr_instances_load(outr_instances *out, outr_arena *arena, outr_err *
 }
 
 outr_code outr_instances_find(const outr_instance **out, outr_arena *arena, const char *app_id,
-                              outr_err *err) {
+                              outr_err *err)
+{
     outr_instances all;
     if (outr_instances_load(&all, arena, err))
         return err->code;

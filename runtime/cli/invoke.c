@@ -21,12 +21,14 @@ static const outr_cli_flag invoke_flags[] = {
     {"timeout", 0, "DURATION", offsetof(invoke_options, timeout), "longest silence (60s)"},
 };
 
-static bool is_token(const char *verb) {
+static bool is_token(const char *verb)
+{
     return verb[0] &&
            verb[strspn(verb, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-")] == 0;
 }
 
-static bool is_target(outr_str method) {
+static bool is_target(outr_str method)
+{
     for (size_t i = 0; i < method.n; i++) {
         if ((unsigned char)method.p[i] <= ' ' || method.p[i] == 0x7f)
             return false;
@@ -35,7 +37,8 @@ static bool is_target(outr_str method) {
 }
 
 static int call_app(const outr_command *self, const invoke_options *options, outr_arena *arena,
-                    int timeout_ms) {
+                    int timeout_ms)
+{
     const outr_instance *instance;
     OUTR_AUTO(outr_buf) file = OUTR_BUF_MAX(OUTR_SEND_MAX);
     outr_err err;
@@ -62,7 +65,8 @@ static int call_app(const outr_command *self, const invoke_options *options, out
     return exit_code;
 }
 
-static int invoke(const outr_command *self, int argc, char **argv) {
+static int invoke(const outr_command *self, int argc, char **argv)
+{
     invoke_options options = {.verb = "POST", .timeout = "60s"};
     int64_t timeout_ns;
     size_t words;

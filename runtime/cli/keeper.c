@@ -12,7 +12,8 @@
 #define GROUPS_MAX 8
 #define PAUSE_MS   50
 
-static int32_t find_slot(const int32_t groups[GROUPS_MAX], int32_t value) {
+static int32_t find_slot(const int32_t groups[GROUPS_MAX], int32_t value)
+{
     for (int32_t i = 0; i < GROUPS_MAX; i++) {
         if (groups[i] == value)
             return i;
@@ -20,14 +21,16 @@ static int32_t find_slot(const int32_t groups[GROUPS_MAX], int32_t value) {
     return -1;
 }
 
-static bool signal_all(const int32_t groups[GROUPS_MAX], int signum) {
+static bool signal_all(const int32_t groups[GROUPS_MAX], int signum)
+{
     bool is_any_left = false;
     for (size_t i = 0; i < GROUPS_MAX; i++)
         is_any_left |= groups[i] > 0 && kill(-groups[i], signum) == 0;
     return is_any_left;
 }
 
-static void end_groups(const int32_t groups[GROUPS_MAX]) {
+static void end_groups(const int32_t groups[GROUPS_MAX])
+{
     signal_all(groups, SIGTERM);
     for (int ms = 0; ms < OUTR_KEEPER_GRACE_S * 1000; ms += PAUSE_MS) {
         if (!signal_all(groups, 0))
@@ -37,7 +40,8 @@ static void end_groups(const int32_t groups[GROUPS_MAX]) {
     signal_all(groups, SIGKILL);
 }
 
-static _Noreturn void keep(int fd) {
+static _Noreturn void keep(int fd)
+{
     int32_t groups[GROUPS_MAX] = {0}, message;
     setsid(); /* the terminal's Ctrl-C and hang-up are not ours */
     prctl(PR_SET_NAME, "outrigger-keep");
@@ -57,7 +61,8 @@ static _Noreturn void keep(int fd) {
     _exit(0);
 }
 
-outr_code outr_keeper_start(outr_keeper *keeper, outr_err *err) {
+outr_code outr_keeper_start(outr_keeper *keeper, outr_err *err)
+{
     int fds[2];
     if (pipe2(fds, O_CLOEXEC))
         return outr_fail_errno(err, errno, "pipe");
@@ -78,19 +83,23 @@ outr_code outr_keeper_start(outr_keeper *keeper, outr_err *err) {
 }
 
 /* Without its keeper (killed by somebody) a run goes on; nothing can be done about it here. */
-static void tell(outr_keeper *keeper, int32_t message) {
+static void tell(outr_keeper *keeper, int32_t message)
+{
     OUTR_UNUSED ssize_t n = write(keeper->fd, &message, sizeof message);
 }
 
-void outr_keeper_watch(outr_keeper *keeper, pid_t group) {
+void outr_keeper_watch(outr_keeper *keeper, pid_t group)
+{
     tell(keeper, group);
 }
 
-void outr_keeper_forget(outr_keeper *keeper, pid_t group) {
+void outr_keeper_forget(outr_keeper *keeper, pid_t group)
+{
     tell(keeper, -group);
 }
 
-void outr_keeper_stop(outr_keeper *keeper) {
+void outr_keeper_stop(outr_keeper *keeper)
+{
     tell(keeper, 0);
     close(keeper->fd);
     waitpid(keeper->pid, NULL, 0);

@@ -18,7 +18,8 @@ static const outr_cli_flag list_flags[] = {
     {"output", 'o', "table|json|id", offsetof(list_options, output), "form of the answer (table)"},
 };
 
-static void write_age(char *out, size_t size, int64_t seconds) {
+static void write_age(char *out, size_t size, int64_t seconds)
+{
     seconds = OUTR_MAX(seconds, 0);
     if (seconds < 60)
         snprintf(out, size, "%llds", (long long)seconds);
@@ -31,7 +32,8 @@ static void write_age(char *out, size_t size, int64_t seconds) {
         snprintf(out, size, "%lldd", (long long)seconds / 86400);
 }
 
-static void write_number(char *out, size_t size, int64_t value) {
+static void write_number(char *out, size_t size, int64_t value)
+{
     if (value > 0)
         snprintf(out, size, "%lld", (long long)value);
     else
@@ -40,7 +42,8 @@ static void write_number(char *out, size_t size, int64_t value) {
 
 enum { COLUMNS = 10, CELL_MAX = 128 };
 
-static void fill_row(char cells[COLUMNS][CELL_MAX], const outr_instance *in, int64_t now_s) {
+static void fill_row(char cells[COLUMNS][CELL_MAX], const outr_instance *in, int64_t now_s)
+{
     snprintf(cells[0], CELL_MAX, OUTR_FMT, OUTR_ARG(in->app_id));
     write_number(cells[1], CELL_MAX, in->http_port);
     write_number(cells[2], CELL_MAX, in->grpc_port);
@@ -55,7 +58,8 @@ static void fill_row(char cells[COLUMNS][CELL_MAX], const outr_instance *in, int
              is_long ? "..." : "");
 }
 
-static void write_table(outr_buf *out, const outr_instances *all, int64_t now_s) {
+static void write_table(outr_buf *out, const outr_instances *all, int64_t now_s)
+{
     static const char *const titles[COLUMNS] = {"APP ID",   "HTTP",   "GRPC", "METRICS",
                                                 "APP PORT", "AGE",    "PID",  "SIDECAR PID",
                                                 "APP PID",  "COMMAND"};
@@ -81,12 +85,14 @@ static void write_table(outr_buf *out, const outr_instances *all, int64_t now_s)
     }
 }
 
-static void put(outr_json *o, const char *key, outr_json *value) {
+static void put(outr_json *o, const char *key, outr_json *value)
+{
     outr_json_put(o, outr_str_from(key), value);
 }
 
 /* Names as the JSON of `dapr list` has them, and the rest in the same manner. */
-static outr_json *instance_json(outr_arena *arena, const outr_instance *in, int64_t now_s) {
+static outr_json *instance_json(outr_arena *arena, const outr_instance *in, int64_t now_s)
+{
     char age[32], created[40];
     outr_json *o = outr_json_new(arena, OUTR_JSON_OBJECT);
     write_age(age, sizeof age, now_s - in->created_s);
@@ -108,7 +114,8 @@ static outr_json *instance_json(outr_arena *arena, const outr_instance *in, int6
     return o;
 }
 
-static void write_json(outr_buf *out, outr_arena *arena, const outr_instances *all, int64_t now_s) {
+static void write_json(outr_buf *out, outr_arena *arena, const outr_instances *all, int64_t now_s)
+{
     outr_json *array = outr_json_new(arena, OUTR_JSON_ARRAY);
     for (size_t i = 0; i < all->count; i++)
         outr_json_push(array, instance_json(arena, &all->items[i], now_s));
@@ -116,7 +123,8 @@ static void write_json(outr_buf *out, outr_arena *arena, const outr_instances *a
     outr_buf_char(out, '\n');
 }
 
-static int list(const outr_command *self, int argc, char **argv) {
+static int list(const outr_command *self, int argc, char **argv)
+{
     list_options options = {.output = "table"};
     outr_instances all;
     outr_err err;

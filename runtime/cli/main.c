@@ -9,7 +9,8 @@ const outr_command *const outr_commands[] = {
     &outr_command_publish, &outr_command_version, &outr_command_completion, NULL,
 };
 
-static const outr_command *find_command(const char *name) {
+static const outr_command *find_command(const char *name)
+{
     for (size_t i = 0; outr_commands[i]; i++) {
         if (strcmp(outr_commands[i]->name, name) == 0)
             return outr_commands[i];
@@ -17,7 +18,8 @@ static const outr_command *find_command(const char *name) {
     return NULL;
 }
 
-static void show_overview(FILE *out) {
+static void show_overview(FILE *out)
+{
     fprintf(out, "Outrigger runs your apps, each with a sidecar beside it.\n\nUsage:\n"
                  "  outrigger COMMAND [flags]\n\nCommands:\n");
     for (size_t i = 0; outr_commands[i]; i++)
@@ -28,14 +30,16 @@ static void show_overview(FILE *out) {
                  "  outrigger invoke --app-id orders --method ping\n");
 }
 
-static int show_help(const outr_command *command) {
+static int show_help(const outr_command *command)
+{
     OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(HELP_MAX);
     outr_cli_help(command, &text);
     return outr_cli_write(1, text.p, text.n) ? OUTR_EXIT_OK : OUTR_EXIT_FAILED;
 }
 
 /* --help anywhere before the command line of an app. */
-static bool wants_help(int argc, char **argv) {
+static bool wants_help(int argc, char **argv)
+{
     for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return true;
@@ -43,7 +47,8 @@ static bool wants_help(int argc, char **argv) {
     return false;
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     signal(SIGPIPE, SIG_IGN);
     const char *name = argc > 1 ? argv[1] : "help";
     if (strcmp(name, "--version") == 0)

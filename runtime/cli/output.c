@@ -6,18 +6,21 @@
 
 #define BATCH_MAX (4 * OUTR_MIB)
 
-bool outr_output_is_colourful(int fd) {
+bool outr_output_is_colourful(int fd)
+{
     const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
     return isatty(fd) && !(no_color && no_color[0]) && term && strcmp(term, "dumb") != 0;
 }
 
-void outr_output_init(outr_output *out, int fd, const char *name, int width, const char *colour) {
+void outr_output_init(outr_output *out, int fd, const char *name, int width, const char *colour)
+{
     *out = (outr_output){.fd = fd, .line = OUTR_BUF_MAX(OUTR_OUTPUT_LINE_MAX)};
     snprintf(out->prefix, sizeof out->prefix, "%s%s%s%-*.100s |%s ", colour ? "\033[" : "",
              colour ? colour : "", colour ? "m" : "", width, name, colour ? "\033[0m" : "");
 }
 
-static void end_line(outr_output *out, outr_buf *batch) {
+static void end_line(outr_output *out, outr_buf *batch)
+{
     outr_buf_z(batch, out->prefix);
     outr_buf_str(batch, outr_buf_view(&out->line));
     outr_buf_char(batch, '\n');
@@ -25,12 +28,14 @@ static void end_line(outr_output *out, outr_buf *batch) {
 }
 
 /* A reader that went away does not stop the children. */
-static void send_batch(outr_output *out, outr_buf *batch) {
+static void send_batch(outr_output *out, outr_buf *batch)
+{
     outr_cli_write(out->fd, batch->p, batch->n);
     outr_buf_done(batch);
 }
 
-void outr_output_feed(outr_output *out, const char *p, size_t n) {
+void outr_output_feed(outr_output *out, const char *p, size_t n)
+{
     outr_buf batch = OUTR_BUF_MAX(BATCH_MAX);
     outr_str rest = {p, n};
     while (rest.n > 0) {
@@ -48,7 +53,8 @@ void outr_output_feed(outr_output *out, const char *p, size_t n) {
     send_batch(out, &batch);
 }
 
-void outr_output_done(outr_output *out) {
+void outr_output_done(outr_output *out)
+{
     if (out->line.n > 0)
         outr_output_feed(out, "\n", 1);
     outr_buf_done(&out->line);

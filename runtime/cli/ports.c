@@ -6,7 +6,8 @@
 #include <unistd.h>
 
 /* Reuse is allowed only after bind, so that the kernel chooses a port that nobody at all has. */
-static bool hold(int fd, struct sockaddr_in *addr) {
+static bool hold(int fd, struct sockaddr_in *addr)
+{
     socklen_t n = sizeof *addr;
     int on = 1;
     return bind(fd, (struct sockaddr *)addr, n) == 0 &&
@@ -15,7 +16,8 @@ static bool hold(int fd, struct sockaddr_in *addr) {
            setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) == 0;
 }
 
-outr_code outr_ports_take(outr_ports *ports, uint16_t *port, outr_err *err) {
+outr_code outr_ports_take(outr_ports *ports, uint16_t *port, outr_err *err)
+{
     assert(ports->count < OUTR_PORTS_MAX);
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_ANY)}};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -30,7 +32,8 @@ outr_code outr_ports_take(outr_ports *ports, uint16_t *port, outr_err *err) {
     return OUTR_OK;
 }
 
-void outr_ports_release(outr_ports *ports) {
+void outr_ports_release(outr_ports *ports)
+{
     while (ports->count > 0)
         close(ports->fds[--ports->count]);
 }

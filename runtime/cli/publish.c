@@ -24,8 +24,8 @@ static const outr_cli_flag publish_flags[] = {
 };
 
 /* ?metadata.name=value&... */
-static outr_code add_metadata(outr_buf *target, outr_arena *arena, const char *text,
-                              outr_err *err) {
+static outr_code add_metadata(outr_buf *target, outr_arena *arena, const char *text, outr_err *err)
+{
     outr_json *o;
     if (!text)
         return OUTR_OK;
@@ -48,7 +48,8 @@ static outr_code add_metadata(outr_buf *target, outr_arena *arena, const char *t
     return OUTR_OK;
 }
 
-static int send_event(const outr_command *self, const publish_options *options, outr_arena *arena) {
+static int send_event(const outr_command *self, const publish_options *options, outr_arena *arena)
+{
     const outr_instance *instance;
     OUTR_AUTO(outr_buf) file = OUTR_BUF_MAX(OUTR_SEND_MAX);
     OUTR_AUTO(outr_buf) target = OUTR_BUF_MAX(64 * OUTR_KIB);
@@ -74,7 +75,8 @@ static int send_event(const outr_command *self, const publish_options *options, 
     return exit_code;
 }
 
-static int publish(const outr_command *self, int argc, char **argv) {
+static int publish(const outr_command *self, int argc, char **argv)
+{
     publish_options options = {0};
     size_t words;
     if (!outr_cli_parse(self, argc, argv, &options, NULL, 0, &words))

@@ -22,8 +22,8 @@
 
 extern char **environ;
 
-#define ARENA_MAX         (4 * OUTR_MIB)
-#define READY_PAUSE_MS    5
+#define ARENA_MAX      (4 * OUTR_MIB)
+#define READY_PAUSE_MS 5
 /* then the app starts anyway: it may be what the sidecar waits for */
 #define READY_MAX_MS      10000
 #define SIDECAR_MARGIN_MS 3000 /* on top of what the sidecar gives itself */
@@ -80,7 +80,8 @@ typedef struct arguments {
 } arguments;
 
 static void add_argument(arguments *args, const char *fmt, ...) OUTR_PRINTF(2, 3);
-static void add_argument(arguments *args, const char *fmt, ...) {
+static void add_argument(arguments *args, const char *fmt, ...)
+{
     char text[4096];
     va_list list;
     va_start(list, fmt);
@@ -90,7 +91,8 @@ static void add_argument(arguments *args, const char *fmt, ...) {
 }
 
 /* Name of a flag "--name=x" or "-name", or NONE. */
-static outr_str flag_name(const char *arg) {
+static outr_str flag_name(const char *arg)
+{
     outr_str s = outr_str_from(arg), name;
     if (s.n < 2 || s.p[0] != '-')
         return OUTR_STR_NONE;
@@ -98,7 +100,8 @@ static outr_str flag_name(const char *arg) {
     return name;
 }
 
-static bool has_flag(char **argv, int argc, const char *name) {
+static bool has_flag(char **argv, int argc, const char *name)
+{
     for (int i = 0; i < argc; i++) {
         if (outr_str_is(flag_name(argv[i]), name))
             return true;
@@ -107,14 +110,16 @@ static bool has_flag(char **argv, int argc, const char *name) {
 }
 
 /* The value of a flag at argv[*at]; moves on when it is the next argument. NULL: none. */
-static const char *flag_value(char **argv, int argc, int *at) {
+static const char *flag_value(char **argv, int argc, int *at)
+{
     const char *equals = strchr(argv[*at], '=');
     if (equals)
         return equals + 1;
     return *at + 1 < argc ? argv[++*at] : NULL;
 }
 
-static const char *long_name(outr_str name) {
+static const char *long_name(outr_str name)
+{
     for (size_t i = 0; i < OUTR_LEN(run_flags); i++) {
         if (name.n == 1 && run_flags[i].letter == name.p[0])
             return run_flags[i].name;
@@ -123,7 +128,8 @@ static const char *long_name(outr_str name) {
 }
 
 /* Flags of ours are taken out, short ones written out; all others are the sidecar's business. */
-static bool take_flags(runner *r, arguments *args, char **argv, int argc) {
+static bool take_flags(runner *r, arguments *args, char **argv, int argc)
+{
     outr_err err;
     for (int i = 0; i < argc; i++) {
         outr_str name = flag_name(argv[i]);
@@ -159,7 +165,8 @@ static bool take_flags(runner *r, arguments *args, char **argv, int argc) {
     return true;
 }
 
-static bool can_bind_loopback6(void) {
+static bool can_bind_loopback6(void)
+{
     struct sockaddr_in6 addr = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
     int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool is_bound = fd >= 0 && bind(fd, (struct sockaddr *)&addr, sizeof addr) == 0;
@@ -169,7 +176,8 @@ static bool can_bind_loopback6(void) {
 }
 
 /* Free ports for what was not given, and an API that only this machine reaches. */
-static outr_code add_defaults(runner *r, arguments *args, outr_err *err) {
+static outr_code add_defaults(runner *r, arguments *args, outr_err *err)
+{
     static const char *const port_flags[] = {"dapr-http-port", "dapr-grpc-port",
                                              "dapr-internal-grpc-port", "metrics-port"};
     int given = (int)args->count;
@@ -189,7 +197,8 @@ static outr_code add_defaults(runner *r, arguments *args, outr_err *err) {
 
 static void set_variable(runner *r, outr_arena *arena, const char *name, const char *fmt, ...)
     OUTR_PRINTF(4, 5);
-static void set_variable(runner *r, outr_arena *arena, const char *name, const char *fmt, ...) {
+static void set_variable(runner *r, outr_arena *arena, const char *name, const char *fmt, ...)
+{
     char value[512];
     va_list list;
     va_start(list, fmt);
@@ -200,7 +209,8 @@ static void set_variable(runner *r, outr_arena *arena, const char *name, const c
     r->app_variables[r->variable_count++] = outr_arena_strz(arena, text);
 }
 
-static void set_variables(runner *r, outr_arena *arena, const outr_settings *s) {
+static void set_variables(runner *r, outr_arena *arena, const outr_settings *s)
+{
     const outr_instance *in = &r->instance;
     set_variable(r, arena, "APP_ID", OUTR_FMT, OUTR_ARG(s->app_id));
     set_variable(r, arena, "APP_PROTOCOL", OUTR_FMT, OUTR_ARG(s->app_protocol_name));
@@ -215,19 +225,22 @@ static void set_variables(runner *r, outr_arena *arena, const outr_settings *s) 
         set_variable(r, arena, "APP_PORT", "%u", in->app_port);
 }
 
-static bool is_any_address(outr_str address) {
+static bool is_any_address(outr_str address)
+{
     return outr_str_is(address, "0.0.0.0") || outr_str_is(address, "::") ||
            outr_str_is(address, "[::]");
 }
 
-static outr_str command_text(outr_arena *arena, char *const *argv) {
+static outr_str command_text(outr_arena *arena, char *const *argv)
+{
     OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(64 * OUTR_KIB);
     for (size_t i = 0; argv && argv[i]; i++)
         outr_buf_printf(&text, "%s%s", i ? " " : "", argv[i]);
     return outr_arena_str(arena, outr_buf_view(&text));
 }
 
-static void describe(runner *r, outr_arena *arena, const outr_settings *s) {
+static void describe(runner *r, outr_arena *arena, const outr_settings *s)
+{
     outr_str host = s->listen_addresses.count ? s->listen_addresses.items[0] : OUTR_STR_NONE;
     bool is_local = host.n == 0 || is_any_address(host);
     r->instance = (outr_instance){
@@ -255,7 +268,8 @@ static void describe(runner *r, outr_arena *arena, const outr_settings *s) {
 /* ---- while it runs --------------------------------------------------------------------------- */
 
 static void note(runner *r, const char *fmt, ...) OUTR_PRINTF(2, 3);
-static void note(runner *r, const char *fmt, ...) {
+static void note(runner *r, const char *fmt, ...)
+{
     char text[1024];
     va_list list;
     va_start(list, fmt);
@@ -266,7 +280,8 @@ static void note(runner *r, const char *fmt, ...) {
     outr_output_feed(&r->notes, text, (size_t)n + 1);
 }
 
-static void save(runner *r) {
+static void save(runner *r)
+{
     outr_err err;
     r->instance.sidecar_pid = r->sidecar.pid;
     r->instance.app_pid = r->app.pid;
@@ -274,25 +289,29 @@ static void save(runner *r) {
         note(r, "`outrigger list` will not know this run: %s", err.text);
 }
 
-static bool is_alive(const outr_child *child) {
+static bool is_alive(const outr_child *child)
+{
     return child->pid > 0 && !child->has_ended;
 }
 
-static void on_too_long(uv_timer_t *timer) {
+static void on_too_long(uv_timer_t *timer)
+{
     runner *r = timer->data;
     outr_child *child = is_alive(&r->app) ? &r->app : &r->sidecar;
     note(r, "%s does not end, killing it", child == &r->app ? "the app" : "the sidecar");
     outr_child_signal(child, SIGKILL);
 }
 
-static void stop_child(runner *r, outr_child *child, int signum, uint64_t patience_ms) {
+static void stop_child(runner *r, outr_child *child, int signum, uint64_t patience_ms)
+{
     outr_child_signal(child, signum);
     uv_timer_start(&r->stop_timer, on_too_long, patience_ms, 0);
 }
 
 /* The app first; when it has ended this comes again for the sidecar; then the loop has nothing
  * left. */
-static void stop(runner *r, int signum) {
+static void stop(runner *r, int signum)
+{
     r->is_stopping = true;
     uv_timer_stop(&r->ready_timer);
     uv_timer_stop(&r->stop_timer);
@@ -304,7 +323,8 @@ static void stop(runner *r, int signum) {
         uv_stop(&r->loop);
 }
 
-static void on_signal(uv_signal_t *handle, int signum) {
+static void on_signal(uv_signal_t *handle, int signum)
+{
     runner *r = handle->data;
     if (r->is_stopping) {
         note(r, "killing %s", r->app_name);
@@ -316,14 +336,16 @@ static void on_signal(uv_signal_t *handle, int signum) {
     stop(r, signum == SIGHUP ? SIGTERM : signum);
 }
 
-static void say_end(runner *r, const char *who, const outr_child *child) {
+static void say_end(runner *r, const char *who, const outr_child *child)
+{
     if (child->signal)
         note(r, "%s was ended by signal %d (%s)", who, child->signal, strsignal(child->signal));
     else
         note(r, "%s ended with exit code %d", who, child->exit_code);
 }
 
-static void on_child_signal(uv_signal_t *handle, int signum OUTR_UNUSED) {
+static void on_child_signal(uv_signal_t *handle, int signum OUTR_UNUSED)
+{
     runner *r = handle->data;
     bool is_app_gone = outr_child_reap(&r->app), is_sidecar_gone = outr_child_reap(&r->sidecar);
     if (is_app_gone)
@@ -336,7 +358,8 @@ static void on_child_signal(uv_signal_t *handle, int signum OUTR_UNUSED) {
         stop(r, SIGTERM);
 }
 
-static bool start_child(runner *r, outr_child *child, const outr_child_options *options) {
+static bool start_child(runner *r, outr_child *child, const outr_child_options *options)
+{
     outr_err err;
     outr_code rc = outr_child_start(child, options, &err);
     if (rc) {
@@ -350,12 +373,14 @@ static bool start_child(runner *r, outr_child *child, const outr_child_options *
     return true;
 }
 
-static const char *app_colour(const runner *r) {
+static const char *app_colour(const runner *r)
+{
     static const char *const colours[] = {"36", "32", "33", "35", "34", "96", "92", "95"};
     return colours[outr_str_hash(r->instance.app_id, 0) % OUTR_LEN(colours)];
 }
 
-static void start_app(runner *r) {
+static void start_app(runner *r)
+{
     const outr_child_options options = {
         .loop = &r->loop,
         .argv = r->app_argv,
@@ -379,7 +404,8 @@ static void start_app(runner *r) {
     save(r);
 }
 
-static void on_ready_timer(uv_timer_t *timer) {
+static void on_ready_timer(uv_timer_t *timer)
+{
     runner *r = timer->data;
     r->ready_ms += READY_PAUSE_MS;
     bool is_late = r->ready_ms > READY_MAX_MS;
@@ -391,7 +417,8 @@ static void on_ready_timer(uv_timer_t *timer) {
     start_app(r);
 }
 
-static bool start_sidecar(runner *r, char *const *argv) {
+static bool start_sidecar(runner *r, char *const *argv)
+{
     const outr_child_options options = {
         .loop = &r->loop,
         .argv = argv,
@@ -406,7 +433,8 @@ static bool start_sidecar(runner *r, char *const *argv) {
     return true;
 }
 
-static void watch_signals(runner *r) {
+static void watch_signals(runner *r)
+{
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD};
     for (size_t i = 0; i < OUTR_LEN(numbers); i++) {
         uv_signal_init(&r->loop, &r->signals[i]);
@@ -416,12 +444,14 @@ static void watch_signals(runner *r) {
     }
 }
 
-static void close_handle(uv_handle_t *handle, void *arg OUTR_UNUSED) {
+static void close_handle(uv_handle_t *handle, void *arg OUTR_UNUSED)
+{
     if (!uv_is_closing(handle))
         uv_close(handle, NULL);
 }
 
-static int run_both(runner *r, char *const *sidecar_argv) {
+static int run_both(runner *r, char *const *sidecar_argv)
+{
     uv_loop_init(&r->loop);
     uv_timer_init(&r->loop, &r->ready_timer);
     uv_timer_init(&r->loop, &r->stop_timer);
@@ -442,7 +472,8 @@ static int run_both(runner *r, char *const *sidecar_argv) {
 /* ---- the command ----------------------------------------------------------------------------- */
 
 /* Checks all flags as the sidecar will, before anything is started. */
-static int prepare(runner *r, arguments *args, int argc, char **argv) {
+static int prepare(runner *r, arguments *args, int argc, char **argv)
+{
     outr_settings *settings = outr_arena_alloc(args->arena, sizeof *settings);
     outr_err err;
     int exit_code = OUTR_EXIT_FAILED, flags = 0;
@@ -468,7 +499,8 @@ static int prepare(runner *r, arguments *args, int argc, char **argv) {
     return OUTR_EXIT_OK;
 }
 
-static int run(const outr_command *self, int argc, char **argv) {
+static int run(const outr_command *self, int argc, char **argv)
+{
     outr_arena *arena = outr_arena_new(ARENA_MAX);
     runner *r = outr_alloc(sizeof *r);
     arguments args = {.arena = arena};

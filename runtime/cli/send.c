@@ -5,7 +5,8 @@
 #include <unistd.h>
 
 outr_code outr_send_data(outr_str *data, outr_buf *out, const char *text, const char *file,
-                         outr_err *err) {
+                         outr_err *err)
+{
     *data = outr_str_from(text);
     if (!file)
         return OUTR_OK;
@@ -27,7 +28,8 @@ outr_code outr_send_data(outr_str *data, outr_buf *out, const char *text, const 
 }
 
 /* What CloudEvents 1.0 requires is there. */
-static bool is_cloud_event(const outr_json *o) {
+static bool is_cloud_event(const outr_json *o)
+{
     static const char *const required[] = {"id", "source", "specversion", "type"};
     for (size_t i = 0; i < OUTR_LEN(required); i++) {
         if (o->kind != OUTR_JSON_OBJECT || outr_json_text(o, required[i]).n == 0)
@@ -36,7 +38,8 @@ static bool is_cloud_event(const outr_json *o) {
     return true;
 }
 
-const char *outr_send_content_type(outr_str data, bool with_cloud_events) {
+const char *outr_send_content_type(outr_str data, bool with_cloud_events)
+{
     outr_arena *arena = outr_arena_new(16 * OUTR_SEND_MAX);
     outr_json *o = NULL;
     outr_err err;
@@ -48,7 +51,8 @@ const char *outr_send_content_type(outr_str data, bool with_cloud_events) {
     return type;
 }
 
-int outr_send_show(const outr_command *self, const outr_cli_call *call) {
+int outr_send_show(const outr_command *self, const outr_cli_call *call)
+{
     bool is_good = call->status >= 200 && call->status < 300;
     outr_cli_write(1, call->answer.p, call->answer.n);
     if (call->answer.n > 0 && call->answer.p[call->answer.n - 1] != '\n' && isatty(1))

@@ -21,7 +21,8 @@ static const outr_cli_flag stop_flags[] = {
 };
 
 /* Those with this id; signalled when signum is not 0. */
-static size_t each_instance(const char *app_id, int signum, outr_err *err) {
+static size_t each_instance(const char *app_id, int signum, outr_err *err)
+{
     outr_arena *arena = outr_arena_new(ARENA_MAX);
     outr_instances all = {0};
     size_t count = 0;
@@ -39,7 +40,8 @@ static size_t each_instance(const char *app_id, int signum, outr_err *err) {
     return count;
 }
 
-static int stop_one(const outr_command *self, const char *app_id, int64_t timeout_ms) {
+static int stop_one(const outr_command *self, const char *app_id, int64_t timeout_ms)
+{
     outr_err err;
     size_t count = each_instance(app_id, SIGTERM, &err);
     if (err.code)
@@ -63,7 +65,8 @@ static int stop_one(const outr_command *self, const char *app_id, int64_t timeou
     return OUTR_EXIT_OK;
 }
 
-static int stop(const outr_command *self, int argc, char **argv) {
+static int stop(const outr_command *self, int argc, char **argv)
+{
     stop_options options = {.timeout = "30s"};
     const char *words[WORDS_MAX];
     size_t count;

@@ -9,7 +9,8 @@ static const outr_cli_flag version_flags[] = {
     {"output", 'o', "text|json", offsetof(version_options, output), "form of the answer (text)"},
 };
 
-static int version(const outr_command *self, int argc, char **argv) {
+static int version(const outr_command *self, int argc, char **argv)
+{
     version_options options = {.output = "text"};
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(16 * OUTR_KIB);
     char sidecar[512] = "";

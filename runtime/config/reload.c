@@ -21,7 +21,8 @@ struct outr_reload {
 
 /* ---- what changed ---------------------------------------------------------------------------- */
 
-static const outr_component_spec *find_component(const outr_snapshot *s, outr_str name) {
+static const outr_component_spec *find_component(const outr_snapshot *s, outr_str name)
+{
     for (size_t i = 0; i < s->component_count; i++) {
         if (outr_str_eq(s->components[i].base.name, name))
             return &s->components[i];
@@ -31,7 +32,8 @@ static const outr_component_spec *find_component(const outr_snapshot *s, outr_st
 
 /* Those of `in` that `other` lacks or has differently. */
 static size_t differing(const outr_snapshot *in, const outr_snapshot *other,
-                        const outr_component_spec **out) {
+                        const outr_component_spec **out)
+{
     size_t n = 0;
     for (size_t i = 0; i < in->component_count; i++) {
         const outr_component_spec *same = find_component(other, in->components[i].base.name);
@@ -42,7 +44,8 @@ static size_t differing(const outr_snapshot *in, const outr_snapshot *other,
 }
 
 /* Order and content of all resources of one kind. */
-static uint64_t digest_of(const void *items, size_t count, size_t size) {
+static uint64_t digest_of(const void *items, size_t count, size_t size)
+{
     uint64_t sum = count;
     for (size_t i = 0; i < count; i++)
         sum = sum * 31 +
@@ -54,7 +57,8 @@ static uint64_t digest_of(const void *items, size_t count, size_t size) {
     (digest_of((a)->field, (a)->count, sizeof *(a)->field) ==                                      \
      digest_of((b)->field, (b)->count, sizeof *(b)->field))
 
-static void compare(outr_reload *r, outr_snapshot *after) {
+static void compare(outr_reload *r, outr_snapshot *after)
+{
     outr_snapshot *before = r->current;
     outr_reload_diff diff = {
         .before = before,
@@ -76,7 +80,8 @@ static void compare(outr_reload *r, outr_snapshot *after) {
     outr_snapshot_unref(before);
 }
 
-static void complain_once(outr_reload *r, const outr_err_list *errors) {
+static void complain_once(outr_reload *r, const outr_err_list *errors)
+{
     uint64_t digest = errors->count;
     for (size_t i = 0; i < errors->count; i++)
         digest = outr_str_hash(outr_str_from(errors->items[i].text), digest);
@@ -88,7 +93,8 @@ static void complain_once(outr_reload *r, const outr_err_list *errors) {
 /* A file that is not YAML is left out at the start; here it would look like its resources were
  * removed
  * (an editor may be half through), so nothing changes until it reads again. */
-static bool has_unreadable(const outr_err_list *warnings) {
+static bool has_unreadable(const outr_err_list *warnings)
+{
     for (size_t i = 0; i < warnings->count; i++) {
         if (outr_str_ends(outr_str_from(warnings->items[i].text), OUTR_STR("the file is skipped")))
             return true;
@@ -96,7 +102,8 @@ static bool has_unreadable(const outr_err_list *warnings) {
     return false;
 }
 
-void outr_reload_check(outr_reload *r) {
+void outr_reload_check(outr_reload *r)
+{
     OUTR_AUTO(outr_err_list) errors = {0};
     OUTR_AUTO(outr_err_list) warnings = {0};
     outr_snapshot *after;
@@ -115,28 +122,33 @@ void outr_reload_check(outr_reload *r) {
 
 /* ---- when to look ---------------------------------------------------------------------------- */
 
-static void check_in(outr_reload *r, outr_timer *timer, uint64_t ns) {
+static void check_in(outr_reload *r, outr_timer *timer, uint64_t ns)
+{
     outr_timer_start(r->options.loop, timer, outr_loop_now(r->options.loop) + ns);
 }
 
-static void on_settled(outr_timer *timer) {
+static void on_settled(outr_timer *timer)
+{
     outr_reload_check(OUTR_CONTAINER(timer, outr_reload, settle));
 }
 
-static void on_reconcile(outr_timer *timer) {
+static void on_reconcile(outr_timer *timer)
+{
     outr_reload *r = OUTR_CONTAINER(timer, outr_reload, reconcile);
     check_in(r, timer, r->options.settings->reconcile_interval_ns);
     outr_reload_check(r);
 }
 
 static void on_event(uv_fs_event_t *event, const char *name OUTR_UNUSED, int events OUTR_UNUSED,
-                     int status) {
+                     int status)
+{
     outr_reload *r = ((watch *)event->data)->reload;
     if (status == 0 && !r->is_stopped)
         check_in(r, &r->settle, SETTLE_NS);
 }
 
-outr_code outr_reload_start(outr_reload **out, const outr_reload_options *options, outr_err *err) {
+outr_code outr_reload_start(outr_reload **out, const outr_reload_options *options, outr_err *err)
+{
     outr_reload *r = outr_alloc(sizeof *r);
     const outr_strs *paths = &options->settings->resources_paths;
     outr_code rc = OUTR_OK;
@@ -161,20 +173,23 @@ outr_code outr_reload_start(outr_reload **out, const outr_reload_options *option
     return rc;
 }
 
-static void free_if_over(outr_reload *r) {
+static void free_if_over(outr_reload *r)
+{
     if (r->open > 0)
         return;
     free(r->watches);
     free(r);
 }
 
-static void on_closed(uv_handle_t *handle) {
+static void on_closed(uv_handle_t *handle)
+{
     outr_reload *r = ((watch *)handle->data)->reload;
     r->open--;
     free_if_over(r);
 }
 
-void outr_reload_stop(outr_reload *r) {
+void outr_reload_stop(outr_reload *r)
+{
     if (!r)
         return;
     r->is_stopped = true;

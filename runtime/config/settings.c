@@ -134,11 +134,13 @@ static const struct {
     {"grpcs", OUTR_APP_GRPCS, OUTR_APP_GRPCS},
 };
 
-static bool is_boolean(kind k) {
+static bool is_boolean(kind k)
+{
     return k == BOOLEAN || k == TRISTATE || k == UNUSED_BOOLEAN;
 }
 
-static bool add(outr_strs *list, outr_str value) {
+static bool add(outr_strs *list, outr_str value)
+{
     if (value.n == 0)
         return true;
     if (list->count == OUTR_LIST_MAX)
@@ -147,7 +149,8 @@ static bool add(outr_strs *list, outr_str value) {
     return true;
 }
 
-static bool add_parts(outr_strs *list, outr_str text) {
+static bool add_parts(outr_strs *list, outr_str text)
+{
     while (text.p) {
         outr_str part;
         text = outr_str_cut(text, ',', &part);
@@ -157,7 +160,8 @@ static bool add_parts(outr_strs *list, outr_str text) {
     return true;
 }
 
-static bool set_port(uint16_t *to, outr_str text) {
+static bool set_port(uint16_t *to, outr_str text)
+{
     uint64_t port = 0;
     if (text.n > 0 && !outr_str_to_u64(text, UINT16_MAX, &port))
         return false;
@@ -165,7 +169,8 @@ static bool set_port(uint16_t *to, outr_str text) {
     return true;
 }
 
-static bool set_protocol(outr_app_protocol *to, outr_str text) {
+static bool set_protocol(outr_app_protocol *to, outr_str text)
+{
     for (size_t i = 0; i < OUTR_LEN(protocols); i++) {
         if (outr_str_iis(text, protocols[i].name)) {
             *to = protocols[i].protocol;
@@ -175,7 +180,8 @@ static bool set_protocol(outr_app_protocol *to, outr_str text) {
     return false;
 }
 
-static bool set_flag(const flag *f, raw *r, outr_str value) {
+static bool set_flag(const flag *f, raw *r, outr_str value)
+{
     void *to = (char *)r + f->offset;
     bool on;
     switch (f->kind) {
@@ -213,7 +219,8 @@ static bool set_flag(const flag *f, raw *r, outr_str value) {
     }
 }
 
-static const flag *find_flag(outr_str name) {
+static const flag *find_flag(outr_str name)
+{
     for (size_t i = 0; i < OUTR_LEN(flags); i++) {
         if (outr_str_is(name, flags[i].name))
             return &flags[i];
@@ -222,7 +229,8 @@ static const flag *find_flag(outr_str name) {
 }
 
 /* Once per name, the last one as it counts. */
-static void note_unused(outr_settings *s, outr_str name, outr_str text, bool is_default) {
+static void note_unused(outr_settings *s, outr_str name, outr_str text, bool is_default)
+{
     size_t i = 0;
     while (i < s->unused_count && !outr_str_starts(s->unused[i].text, name))
         i++;
@@ -233,7 +241,8 @@ static void note_unused(outr_settings *s, outr_str name, outr_str text, bool is_
     s->unused[i].is_default = is_default;
 }
 
-static outr_code read_argv(raw *r, outr_arena *arena, int argc, char *const *argv, outr_err *err) {
+static outr_code read_argv(raw *r, outr_arena *arena, int argc, char *const *argv, outr_err *err)
+{
     for (int i = 1; i < argc; i++) {
         outr_str arg = outr_str_from(argv[i]), name;
         if (arg.n < 2 || arg.p[0] != '-')
@@ -268,7 +277,8 @@ static outr_code read_argv(raw *r, outr_arena *arena, int argc, char *const *arg
 
 /* ---- environment ----------------------------------------------------------------------------- */
 
-static const char *variable(char *const *envp, const char *name) {
+static const char *variable(char *const *envp, const char *name)
+{
     size_t n = strlen(name);
     for (; envp && *envp; envp++) {
         if (strncmp(*envp, name, n) == 0 && (*envp)[n] == '=')
@@ -302,7 +312,8 @@ static const char *const unused_variables[] = {
 };
 
 /* Their names alone: a value may be a secret. */
-static void note_variables(outr_settings *s, char *const *envp) {
+static void note_variables(outr_settings *s, char *const *envp)
+{
     for (size_t i = 0; i < OUTR_LEN(unused_variables); i++) {
         const char *value = variable(envp, unused_variables[i]);
         outr_str name = outr_str_from(unused_variables[i]);
@@ -311,7 +322,8 @@ static void note_variables(outr_settings *s, char *const *envp) {
     }
 }
 
-static void read_environment(outr_settings *s, char *const *envp) {
+static void read_environment(outr_settings *s, char *const *envp)
+{
     const char *namespace_ = variable(envp, "NAMESPACE"),
                *loops = variable(envp, "OUTRIGGER_LOOPS");
     const char *max_values = variable(envp, "OUTRIGGER_METRICS_MAX_VALUES"),
@@ -338,7 +350,8 @@ static void read_environment(outr_settings *s, char *const *envp) {
 
 /* ---- checks ---------------------------------------------------------------------------------- */
 
-static outr_code check_ports(const outr_settings *s, outr_err *err) {
+static outr_code check_ports(const outr_settings *s, outr_err *err)
+{
     const struct {
         const char *name;
         uint16_t port;
@@ -360,7 +373,8 @@ static outr_code check_ports(const outr_settings *s, outr_err *err) {
     return OUTR_OK;
 }
 
-static outr_code check(raw *r, outr_err *err) {
+static outr_code check(raw *r, outr_err *err)
+{
     outr_settings *s = &r->s;
     if (outr_str_is(s->mode, "kubernetes"))
         return outr_fail(err, OUTR_UNIMPLEMENTED,
@@ -382,7 +396,8 @@ static outr_code check(raw *r, outr_err *err) {
     return check_ports(s, err);
 }
 
-static void derive(raw *r) {
+static void derive(raw *r)
+{
     outr_settings *s = &r->s;
     for (size_t i = 0; i < OUTR_LEN(protocols); i++) {
         if (protocols[i].protocol == s->app_protocol) {
@@ -418,7 +433,8 @@ static void derive(raw *r) {
 }
 
 outr_code outr_settings_parse(outr_settings *out, outr_arena *arena, int argc, char *const *argv,
-                              char *const *envp, int *exit_code, outr_err *err) {
+                              char *const *envp, int *exit_code, outr_err *err)
+{
     raw *r = outr_arena_alloc(arena, sizeof *r);
     r->s.api_logging = -1;
     for (size_t i = 0; i < OUTR_LEN(flags); i++) {
@@ -441,7 +457,8 @@ outr_code outr_settings_parse(outr_settings *out, outr_arena *arena, int argc, c
     return OUTR_OK;
 }
 
-void outr_settings_help(outr_buf *out) {
+void outr_settings_help(outr_buf *out)
+{
     outr_buf_z(out, "outriggerd - a sidecar beside your app (Dapr " OUTR_DAPR_VERSION
                     " compatible)\n\nusage: outriggerd --app-id ID [flags]\n\n");
     for (size_t i = 0; i < OUTR_LEN(flags); i++) {

@@ -27,7 +27,8 @@ typedef struct loader {
     list components, subscriptions, endpoints, resiliencies;
 } loader;
 
-static void *add(loader *l, list *to) {
+static void *add(loader *l, list *to)
+{
     if (to->count == to->cap) {
         size_t cap = to->cap ? to->cap * 2 : 8;
         char *items = outr_arena_alloc(l->arena, cap * to->size);
@@ -41,7 +42,8 @@ static void *add(loader *l, list *to) {
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
-static outr_code read_file(outr_arena *arena, const char *path, outr_str *out, outr_err *err) {
+static outr_code read_file(outr_arena *arena, const char *path, outr_str *out, outr_err *err)
+{
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would wait for its writer */
     if (fd < 0)
@@ -64,14 +66,16 @@ static outr_code read_file(outr_arena *arena, const char *path, outr_str *out, o
     return OUTR_OK;
 }
 
-static bool is_yaml(const char *name) {
+static bool is_yaml(const char *name)
+{
     outr_str s = outr_str_from(name);
     return outr_str_ends(s, OUTR_STR(".yaml")) || outr_str_ends(s, OUTR_STR(".yml"));
 }
 
 /* ---- documents ------------------------------------------------------------------------------- */
 
-static bool is_in_scope(const loader *l, const outr_resource *r) {
+static bool is_in_scope(const loader *l, const outr_resource *r)
+{
     if (l->settings->has_namespace && r->namespace_.n &&
         !outr_str_eq(r->namespace_, l->settings->namespace_))
         return false;
@@ -83,7 +87,8 @@ static bool is_in_scope(const loader *l, const outr_resource *r) {
 }
 
 static void read_base(loader *l, const outr_yaml *root, const char *file, outr_resource *out,
-                      outr_binder *b) {
+                      outr_binder *b)
+{
     const outr_yaml *meta = outr_yaml_find(root, "metadata"), *name = outr_yaml_find(meta, "name");
     const outr_yaml *ns = outr_yaml_find(meta, "namespace"),
                     *scopes = outr_yaml_find(root, "scopes");
@@ -108,12 +113,14 @@ static void read_base(loader *l, const outr_yaml *root, const char *file, outr_r
     out->digest = outr_str_hash(outr_buf_view(&json), 0);
 }
 
-static outr_str text_of(const outr_yaml *root, const char *key) {
+static outr_str text_of(const outr_yaml *root, const char *key)
+{
     const outr_yaml *node = outr_yaml_find(root, key);
     return node && node->kind == OUTR_YAML_SCALAR ? node->text : OUTR_STR("");
 }
 
-static bool is_denied(const loader *l, const outr_component_spec *spec) {
+static bool is_denied(const loader *l, const outr_component_spec *spec)
+{
     const outr_configuration *c = &l->snapshot->configuration;
     outr_str full = outr_arena_printf(l->arena, OUTR_FMT "/" OUTR_FMT, OUTR_ARG(spec->type),
                                       OUTR_ARG(spec->version));
@@ -127,7 +134,8 @@ static bool is_denied(const loader *l, const outr_component_spec *spec) {
     return false;
 }
 
-static void check_duplicate(loader *l, const list *of, const outr_resource *r) {
+static void check_duplicate(loader *l, const list *of, const outr_resource *r)
+{
     for (size_t i = 0; i + 1 < of->count; i++) {
         const outr_resource *other = (const outr_resource *)(void *)(of->items + i * of->size);
         if (outr_str_eq(other->name, r->name) && r->name.n)
@@ -139,7 +147,8 @@ static void check_duplicate(loader *l, const list *of, const outr_resource *r) {
 }
 
 static void read_component(loader *l, const outr_kind_env *env, const outr_yaml *root,
-                           const outr_resource *base) {
+                           const outr_resource *base)
+{
     outr_component_spec spec = {.base = *base};
     size_t before = l->errors->count;
     outr_kind_component(env, root, &spec);
@@ -155,7 +164,8 @@ static void read_component(loader *l, const outr_kind_env *env, const outr_yaml 
     check_duplicate(l, &l->components, base);
 }
 
-static void read_document(loader *l, const char *file, const outr_yaml *root) {
+static void read_document(loader *l, const char *file, const outr_yaml *root)
+{
     outr_binder binder = {l->arena, file, l->errors, l->warnings};
     const outr_kind_env env = {&binder, l->envp, l->settings->env_keys};
     outr_resource base = {0};
@@ -194,7 +204,8 @@ static void read_document(loader *l, const char *file, const outr_yaml *root) {
     }
 }
 
-static void read_resource_file(loader *l, const char *path) {
+static void read_resource_file(loader *l, const char *path)
+{
     outr_str text;
     outr_yaml_doc *docs;
     outr_err err;
@@ -207,15 +218,18 @@ static void read_resource_file(loader *l, const char *path) {
         read_document(l, path, docs->root);
 }
 
-static int by_name(const struct dirent **a, const struct dirent **b) {
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-static int only_yaml(const struct dirent *entry) {
+static int only_yaml(const struct dirent *entry)
+{
     return is_yaml(entry->d_name) && entry->d_name[0] != '.';
 }
 
-static void read_folder(loader *l, outr_str folder) {
+static void read_folder(loader *l, outr_str folder)
+{
     char path[4096];
     struct dirent **entries;
     int n = scandir(outr_arena_strz(l->arena, folder), &entries, only_yaml, by_name);
@@ -235,14 +249,16 @@ static void read_folder(loader *l, outr_str folder) {
 
 /* ---- Configuration --------------------------------------------------------------------------- */
 
-static bool is_name_char(char c) {
+static bool is_name_char(char c)
+{
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
 }
 
 /* The name at the start of rest, behind a dollar sign: how many bytes it takes, 0 when there is
  * none. A
  * shell's special names ($1, $$) have one character. A brace that nothing closes is dropped. */
-static size_t read_name(outr_str rest, outr_str *name) {
+static size_t read_name(outr_str rest, outr_str *name)
+{
     *name = OUTR_STR("");
     if (outr_str_starts(rest, OUTR_STR("{"))) {
         ptrdiff_t end = outr_str_find(rest, '}');
@@ -263,7 +279,8 @@ static size_t read_name(outr_str rest, outr_str *name) {
 }
 
 /* $NAME and ${NAME}, as Go's os.ExpandEnv does: unknown ones become empty. */
-static outr_str expand(const loader *l, outr_str text) {
+static outr_str expand(const loader *l, outr_str text)
+{
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(FILE_MAX_BYTES * 2);
     outr_str before, name;
     for (outr_str rest = outr_str_cut(text, '$', &before);;
@@ -280,7 +297,8 @@ static outr_str expand(const loader *l, outr_str text) {
     }
 }
 
-static void read_configuration(loader *l, const char *path) {
+static void read_configuration(loader *l, const char *path)
+{
     outr_str text;
     outr_yaml_doc *docs;
     outr_err err;
@@ -300,7 +318,8 @@ static void read_configuration(loader *l, const char *path) {
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings, char *const *envp,
-                             outr_err_list *errors, outr_err_list *warnings) {
+                             outr_err_list *errors, outr_err_list *warnings)
+{
     outr_arena *arena = outr_arena_new(ARENA_MAX);
     outr_snapshot *s = outr_arena_alloc(arena, sizeof *s);
     loader l = {
@@ -338,13 +357,15 @@ outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings,
     return OUTR_OK;
 }
 
-outr_snapshot *outr_snapshot_ref(const outr_snapshot *snapshot) {
+outr_snapshot *outr_snapshot_ref(const outr_snapshot *snapshot)
+{
     outr_snapshot *s = (outr_snapshot *)snapshot;
     __atomic_fetch_add(&s->refs, 1, __ATOMIC_RELAXED);
     return s;
 }
 
-void outr_snapshot_unref(outr_snapshot *s) {
+void outr_snapshot_unref(outr_snapshot *s)
+{
     if (s && __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) == 0)
         outr_arena_free(s->arena);
 }

@@ -11,16 +11,20 @@
 #include "config/settings.h"
 
 typedef struct outr_snapshot {
-    uint32_t refs;                       /* atomic */
+    uint32_t refs; /* atomic */
     struct outr_arena *arena;
     outr_configuration configuration;
     /* of Configurations in resource folders: only whether they changed */
     uint64_t folder_configuration_digest;
     /* in file order, filtered by scope and namespace */
-    const outr_component_spec *components; size_t component_count;
-    const outr_subscription_spec *subscriptions; size_t subscription_count;
-    const outr_endpoint_spec *endpoints; size_t endpoint_count;
-    const outr_resiliency_spec *resiliencies; size_t resiliency_count;
+    const outr_component_spec *components;
+    size_t component_count;
+    const outr_subscription_spec *subscriptions;
+    size_t subscription_count;
+    const outr_endpoint_spec *endpoints;
+    size_t endpoint_count;
+    const outr_resiliency_spec *resiliencies;
+    size_t resiliency_count;
 } outr_snapshot;
 
 /* Reads --config files and resource folders. errors: fatal mistakes (non-empty exactly when it

@@ -23,7 +23,8 @@ bool outr__deadline_is_due(outr_loop *loop, outr__deadline *deadline);
 
 /* All of from, to walk a list whose items may go while it is walked: pop one, push it back, look.
  * */
-static inline void outr__list_take(outr_list *all, outr_list *from) {
+static inline void outr__list_take(outr_list *all, outr_list *from)
+{
     outr_list_init(all);
     while (!outr_list_is_empty(from))
         outr_list_push(all, outr_list_pop(from));

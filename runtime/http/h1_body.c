@@ -1,24 +1,27 @@
 #include "http/h1_body.h"
 
-#define SIZE_DIGITS_MAX 15          /* 2^60 bytes are enough */
-#define SIZE_LINE_MAX   1024        /* with extensions, which nobody reads */
+#define SIZE_DIGITS_MAX 15   /* 2^60 bytes are enough */
+#define SIZE_LINE_MAX   1024 /* with extensions, which nobody reads */
 /* extensions beyond one byte per byte of payload (CVE-2023-39326) */
-#define EXTRA_MAX       (64 * 1024)
+#define EXTRA_MAX (64 * 1024)
 
 enum { AT_SIZE, IN_SIZE, IN_EXTENSION, SIZE_LF, IN_DATA, DATA_CR, DATA_LF, IN_TRAILERS, OVER };
 
 void outr__h1_body_init(outr__h1_body *b, outr__h1_body_kind kind, uint64_t length,
-                        size_t max_trailer_bytes) {
+                        size_t max_trailer_bytes)
+{
     *b = (outr__h1_body){.kind = kind, .left = length, .trailers = OUTR_BUF_MAX(max_trailer_bytes)};
     if (kind == OUTR__BODY_CHUNKED)
         b->left = 0;
 }
 
-void outr__h1_body_done(outr__h1_body *b) {
+void outr__h1_body_done(outr__h1_body *b)
+{
     outr_buf_done(&b->trailers);
 }
 
-static int hex_digit(char c) {
+static int hex_digit(char c)
+{
     if (c >= '0' && c <= '9')
         return c - '0';
     c = (char)(c | 0x20);
@@ -26,7 +29,8 @@ static int hex_digit(char c) {
 }
 
 /* One byte of "1a;name=value" CR LF. False: not a chunk's size. */
-static bool take_size_byte(outr__h1_body *b, char c) {
+static bool take_size_byte(outr__h1_body *b, char c)
+{
     int digit = hex_digit(c);
     if (++b->line_n > SIZE_LINE_MAX)
         return false;
@@ -57,7 +61,8 @@ static bool take_size_byte(outr__h1_body *b, char c) {
 }
 
 /* Up to and including the empty line. Lines are looked at when the whole block is here. */
-static outr__h1_body_result take_trailers(outr__h1_body *b, const char **p, const char *end) {
+static outr__h1_body_result take_trailers(outr__h1_body *b, const char **p, const char *end)
+{
     while (*p < end) {
         const char *lf = memchr(*p, '\n', (size_t)(end - *p));
         const char *stop = lf ? lf + 1 : end;
@@ -77,7 +82,8 @@ static outr__h1_body_result take_trailers(outr__h1_body *b, const char **p, cons
     return OUTR__BODY_MORE;
 }
 
-static outr_str take_payload(outr__h1_body *b, const char **p, const char *end) {
+static outr_str take_payload(outr__h1_body *b, const char **p, const char *end)
+{
     size_t n = (size_t)OUTR_MIN((uint64_t)(end - *p), b->left);
     outr_str piece = outr_str_of(*p, n);
     *p += n;
@@ -87,7 +93,8 @@ static outr_str take_payload(outr__h1_body *b, const char **p, const char *end) 
 }
 
 static outr__h1_body_result take_chunked(outr__h1_body *b, const char **p, const char *end,
-                                         outr_str *piece) {
+                                         outr_str *piece)
+{
     while (*p < end || b->state == OVER) {
         switch (b->state) {
         case IN_DATA:
@@ -114,7 +121,8 @@ static outr__h1_body_result take_chunked(outr__h1_body *b, const char **p, const
 }
 
 outr__h1_body_result outr__h1_body_take(outr__h1_body *b, const char **p, const char *end,
-                                        outr_str *piece) {
+                                        outr_str *piece)
+{
     switch (b->kind) {
     case OUTR__BODY_CHUNKED:
         return take_chunked(b, p, end, piece);

@@ -46,22 +46,26 @@ struct h1_call {
 
 static void update(h1_client *c);
 
-static h1_client *of(outr__client *client) {
+static h1_client *of(outr__client *client)
+{
     return OUTR_CONTAINER(client, h1_client, base);
 }
 
-static const outr_http_limits *limits(const h1_client *c) {
+static const outr_http_limits *limits(const h1_client *c)
+{
     return &outr__pool_options(c->base.pool)->limits;
 }
 
-static void close_stream(h1_client *c) {
+static void close_stream(h1_client *c)
+{
     c->base.is_retired = true;
     outr__pool_changed(&c->base);
     if (c->stream)
         outr_stream_close(c->stream);
 }
 
-static void free_if_over(h1_client *c) {
+static void free_if_over(h1_client *c)
+{
     if (c->stream || c->k)
         return;
     outr_loop_undefer(&c->flusher);
@@ -74,14 +78,16 @@ static void free_if_over(h1_client *c) {
     free(c);
 }
 
-static void on_reap(outr_deferred *deferred) {
+static void on_reap(outr_deferred *deferred)
+{
     free_if_over(OUTR_CONTAINER(deferred, h1_client, reaper));
 }
 
 /* ---- the end of a call ----------------------------------------------------------------------- */
 
 /* Nobody sends the rest of the request, nobody waits for the rest of the response. */
-static void break_off(h1_call *k, const outr_err *err) {
+static void break_off(h1_call *k, const outr_err *err)
+{
     outr_err cut;
     if (!err)
         outr_fail(&cut, OUTR_CANCELLED, "the call has ended");
@@ -97,7 +103,8 @@ static void break_off(h1_call *k, const outr_err *err) {
 
 /* Takes the call off the connection, which is used again when both messages ended where they
  * should. */
-static void detach(h1_call *k, const outr_err *err) {
+static void detach(h1_call *k, const outr_err *err)
+{
     h1_client *c = k->client;
     bool keeps =
         !err && c->reading == READ_DONE && k->has_sent_all && c->keep_alive && !c->base.is_retired;
@@ -121,7 +128,8 @@ static void detach(h1_call *k, const outr_err *err) {
         outr_loop_defer(c->loop, &c->reaper);
 }
 
-static void end_call(h1_call *k, const outr_err *err) {
+static void end_call(h1_call *k, const outr_err *err)
+{
     if (!k->client)
         return;
     outr_http_call *call = k->call;
@@ -134,7 +142,8 @@ static void end_call(h1_call *k, const outr_err *err) {
     outr__call_end(call, err ? &copy : NULL);
 }
 
-static void end_if_over(h1_call *k) {
+static void end_if_over(h1_call *k)
+{
     if (!k->client || k->client->reading != READ_DONE || k->held.count > 0 ||
         (k->is_tunnel && !k->has_sent_all))
         return;
@@ -144,13 +153,15 @@ static void end_if_over(h1_call *k) {
 
 /* ---- response body as a source --------------------------------------------------------------- */
 
-static void give(h1_call *k, outr_slice own_slice) {
+static void give(h1_call *k, outr_slice own_slice)
+{
     k->is_sink_full = true; /* stands unless the sink says otherwise, now or by resume */
     if (k->body.sink->ops->data(k->body.sink, own_slice))
         k->is_sink_full = false;
 }
 
-static void push(h1_call *k) {
+static void push(h1_call *k)
+{
     while (k->client && k->held.count > 0 && k->body.sink && !k->is_sink_full)
         give(k, outr_bufq_pop(&k->held));
     if (k->client && k->body.sink && k->client->reading == READ_DONE && k->held.count == 0 &&
@@ -164,14 +175,16 @@ static void push(h1_call *k) {
     end_if_over(k);
 }
 
-static void on_push(outr_deferred *deferred) {
+static void on_push(outr_deferred *deferred)
+{
     h1_call *k = OUTR_CONTAINER(deferred, h1_call, pusher);
     push(k);
     if (k->client)
         update(k->client);
 }
 
-static void body_go_on(outr_source *source) {
+static void body_go_on(outr_source *source)
+{
     h1_call *k = OUTR_CONTAINER(source, h1_call, body);
     k->is_sink_full = false;
     if (k->client)
@@ -179,7 +192,8 @@ static void body_go_on(outr_source *source) {
 }
 
 /* A short rest is read and dropped, for a long one the connection goes. */
-static void on_discard(outr_deferred *deferred) {
+static void on_discard(outr_deferred *deferred)
+{
     h1_call *k = OUTR_CONTAINER(deferred, h1_call, pusher);
     h1_client *c = k->client;
     if (c->reading == READ_BODY && c->from.kind == OUTR__BODY_LENGTH && c->from.left <= DISCARD_MAX)
@@ -188,7 +202,8 @@ static void on_discard(outr_deferred *deferred) {
         end_call(k, NULL);
 }
 
-static void body_cancel(outr_source *source, const outr_err *err OUTR_UNUSED) {
+static void body_cancel(outr_source *source, const outr_err *err OUTR_UNUSED)
+{
     h1_call *k = OUTR_CONTAINER(source, h1_call, body);
     k->is_discarding = true;
     outr_bufq_done(&k->held);
@@ -202,21 +217,25 @@ static const outr_source_ops body_ops = {
 
 /* ---- request body as a sink ------------------------------------------------------------------ */
 
-static h1_call *of_sink(outr_sink *sink) {
+static h1_call *of_sink(outr_sink *sink)
+{
     return OUTR_CONTAINER(sink, h1_call, in);
 }
 
-static bool is_full(const h1_client *c) {
+static bool is_full(const h1_client *c)
+{
     return c->stream && c->out.bytes + c->stream->pending_bytes > c->stream->high_water;
 }
 
-static void break_request(h1_call *k, const outr_err *err) {
+static void break_request(h1_call *k, const outr_err *err)
+{
     if (k->client && k->client->stream)
         outr_stream_reset(k->client->stream); /* the server must not take it for complete */
     end_call(k, err);
 }
 
-static bool in_data(outr_sink *sink, outr_slice own_slice) {
+static bool in_data(outr_sink *sink, outr_slice own_slice)
+{
     h1_call *k = of_sink(sink);
     h1_client *c = k->client;
     if (!c || !c->stream) {
@@ -239,7 +258,8 @@ static bool in_data(outr_sink *sink, outr_slice own_slice) {
     return !k->is_in_full;
 }
 
-static void in_end(outr_sink *sink, const struct outr_headers *trailers) {
+static void in_end(outr_sink *sink, const struct outr_headers *trailers)
+{
     h1_call *k = of_sink(sink);
     h1_client *c = k->client;
     sink->source = NULL;
@@ -264,14 +284,16 @@ static void in_end(outr_sink *sink, const struct outr_headers *trailers) {
     outr_loop_flush(c->loop, &c->flusher);
 }
 
-static void in_abort(outr_sink *sink, const outr_err *err) {
+static void in_abort(outr_sink *sink, const outr_err *err)
+{
     sink->source = NULL;
     break_request(of_sink(sink), err);
 }
 
 static const outr_sink_ops in_ops = {.data = in_data, .end = in_end, .abort = in_abort};
 
-static void resume_request(h1_client *c) {
+static void resume_request(h1_client *c)
+{
     h1_call *k = c->k;
     if (!k || !k->is_in_full || is_full(c))
         return;
@@ -279,7 +301,8 @@ static void resume_request(h1_client *c) {
     outr_source_resume(k->in.source);
 }
 
-static void on_flush(outr_deferred *deferred) {
+static void on_flush(outr_deferred *deferred)
+{
     h1_client *c = OUTR_CONTAINER(deferred, h1_client, flusher);
     if (!c->stream || c->stream->is_closing || c->out.bytes == 0)
         return;
@@ -292,7 +315,8 @@ static void on_flush(outr_deferred *deferred) {
 
 /* ---- a call ---------------------------------------------------------------------------------- */
 
-static void do_start(outr__client *client, outr_http_call *call) {
+static void do_start(outr__client *client, outr_http_call *call)
+{
     h1_client *c = of(client);
     const outr_http_request *req = call->req;
     h1_call *k = outr_arena_alloc(call->arena, sizeof *k);
@@ -325,24 +349,28 @@ static void do_start(outr__client *client, outr_http_call *call) {
         outr_source_attach(call->body, &k->in);
 }
 
-static h1_call *of_call(outr_http_call *call) {
+static h1_call *of_call(outr_http_call *call)
+{
     return ((outr__call *)call->impl)->stream;
 }
 
-static void do_cancel(outr__client *client OUTR_UNUSED, outr_http_call *call) {
+static void do_cancel(outr__client *client OUTR_UNUSED, outr_http_call *call)
+{
     outr_err err;
     outr_fail(&err, OUTR_CANCELLED, "the call was cancelled");
     if (of_call(call)->client)
         detach(of_call(call), &err);
 }
 
-static void do_retire(outr__client *client) {
+static void do_retire(outr__client *client)
+{
     client->is_retired = true;
     if (!of(client)->k)
         close_stream(of(client));
 }
 
-static void do_close(outr__client *client) {
+static void do_close(outr__client *client)
+{
     h1_client *c = of(client);
     outr_err err;
     outr_fail(&err, OUTR_CANCELLED, "the connection pool was closed");
@@ -357,7 +385,8 @@ static const outr__client_ops client_ops = {
 /* ---- reading --------------------------------------------------------------------------------- */
 
 /* Reads while somebody wants what comes, and while idle to learn that the server has gone. */
-static void update(h1_client *c) {
+static void update(h1_client *c)
+{
     uint64_t now = outr_loop_now(c->loop), at = UINT64_MAX;
     const h1_call *k = c->k;
     bool reads = c->reading != READ_DONE;
@@ -381,7 +410,8 @@ static void update(h1_client *c) {
         outr_stream_read_stop(c->stream);
 }
 
-static void begin_body(h1_client *c, h1_call *k, const outr__h1_framing *framing) {
+static void begin_body(h1_client *c, h1_call *k, const outr__h1_framing *framing)
+{
     outr_http_call *call = k->call;
     outr__h1_body_kind kind = OUTR__BODY_TO_CLOSE;
     bool has_body = outr_http_has_body(call->req->method, call->head.status);
@@ -414,7 +444,8 @@ static void begin_body(h1_client *c, h1_call *k, const outr__h1_framing *framing
     call->response = &k->body;
 }
 
-static void take_head(h1_client *c, outr_str bytes) {
+static void take_head(h1_client *c, outr_str bytes)
+{
     h1_call *k = c->k;
     outr_http_call *call = k->call;
     outr_http_response head;
@@ -444,7 +475,8 @@ static void take_head(h1_client *c, outr_str bytes) {
     end_if_over(k);
 }
 
-static void feed_head(h1_client *c, const char **p, const char *end) {
+static void feed_head(h1_client *c, const char **p, const char *end)
+{
     outr_str head;
     int status = outr__h1_collect(&c->head, p, end, limits(c)->max_header_bytes, &head);
     if (status == 1) {
@@ -458,7 +490,8 @@ static void feed_head(h1_client *c, const char **p, const char *end) {
 }
 
 /* Straight to the sink when it can, else kept for it; so are tiny chunks, to become bigger ones. */
-static void take_piece(h1_call *k, outr_chunk *chunk, outr_str piece) {
+static void take_piece(h1_call *k, outr_chunk *chunk, outr_str piece)
+{
     if (k->is_discarding || !k->client)
         return;
     bool is_direct = piece.n >= TINY || k->client->from.kind != OUTR__BODY_CHUNKED;
@@ -470,14 +503,16 @@ static void take_piece(h1_call *k, outr_chunk *chunk, outr_str piece) {
         outr_bufq_copy(&k->held, piece.p, piece.n);
 }
 
-static bool end_body(h1_client *c, h1_call *k) {
+static bool end_body(h1_client *c, h1_call *k)
+{
     c->reading = READ_DONE;
     return c->from.trailers.n <= 2 ||
            outr__h1_parse_trailers(k->call->arena, outr_buf_view(&c->from.trailers),
                                    limits(c)->max_headers, &k->trailers);
 }
 
-static void feed_body(h1_client *c, outr_chunk *chunk, const char **p, const char *end) {
+static void feed_body(h1_client *c, outr_chunk *chunk, const char **p, const char *end)
+{
     h1_call *k = c->k;
     outr__h1_body_result result;
     outr_str piece;
@@ -498,7 +533,8 @@ static void feed_body(h1_client *c, outr_chunk *chunk, const char **p, const cha
     push(k);
 }
 
-static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n) {
+static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n)
+{
     h1_client *c = stream->owner;
     const char *end = p + n;
     while (p < end && c->stream && !c->stream->is_closing) {
@@ -528,14 +564,16 @@ static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_
 
 /* ---- events ---------------------------------------------------------------------------------- */
 
-static void lose(h1_client *c, const outr_err *err) {
+static void lose(h1_client *c, const outr_err *err)
+{
     if (c->k && (c->reading != READ_DONE || (c->k->is_tunnel && !c->k->has_sent_all)))
         end_call(c->k, err);
     c->keep_alive = false; /* an answer that is here in full is still given to its sink */
     close_stream(c);
 }
 
-static void on_eof(outr_stream *stream) {
+static void on_eof(outr_stream *stream)
+{
     h1_client *c = stream->owner;
     h1_call *k = c->k;
     outr_err err;
@@ -553,19 +591,22 @@ static void on_eof(outr_stream *stream) {
     lose(c, &err);
 }
 
-static void on_error(outr_stream *stream, const outr_err *err) {
+static void on_error(outr_stream *stream, const outr_err *err)
+{
     outr_err copy = *err;
     copy.code = OUTR_UNAVAILABLE;
     lose(stream->owner, &copy);
 }
 
-static void on_drain(outr_stream *stream) {
+static void on_drain(outr_stream *stream)
+{
     h1_client *c = stream->owner;
     resume_request(c);
     update(c);
 }
 
-static void on_closed(outr_stream *stream) {
+static void on_closed(outr_stream *stream)
+{
     h1_client *c = stream->owner;
     outr_err err;
     outr_fail(&err, OUTR_UNAVAILABLE, "connection closed");
@@ -580,7 +621,8 @@ static const outr_stream_events events = {.on_data = on_data,
                                           .on_error = on_error,
                                           .on_closed = on_closed};
 
-static void on_deadline(outr_timer *timer) {
+static void on_deadline(outr_timer *timer)
+{
     h1_client *c = OUTR_CONTAINER(timer, h1_client, deadline.timer);
     outr_err err;
     if (!outr__deadline_is_due(c->loop, &c->deadline) || !c->stream)
@@ -600,7 +642,8 @@ static void on_deadline(outr_timer *timer) {
     lose(c, &err);
 }
 
-outr__client *outr__h1_connect(outr_http_pool *pool, outr_stream *own_stream) {
+outr__client *outr__h1_connect(outr_http_pool *pool, outr_stream *own_stream)
+{
     h1_client *c = outr_alloc(sizeof *c);
     c->base = (outr__client){.ops = &client_ops, .pool = pool, .capacity = 1};
     c->loop = own_stream->loop;

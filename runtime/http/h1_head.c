@@ -4,7 +4,8 @@
 
 /* Length of the head up to and including its empty line, or 0. *scanned is where to go on looking.
  * */
-static size_t find_end(outr_str bytes, size_t *scanned) {
+static size_t find_end(outr_str bytes, size_t *scanned)
+{
     const char *end = bytes.p + bytes.n, *p = bytes.p + *scanned;
     while ((p = memchr(p, '\n', (size_t)(end - p)))) {
         const char *next = p + 1;
@@ -21,7 +22,8 @@ static size_t find_end(outr_str bytes, size_t *scanned) {
 }
 
 int outr__h1_collect(outr__h1_collector *c, const char **p, const char *end, size_t max_bytes,
-                     outr_str *head) {
+                     outr_str *head)
+{
     size_t before = c->partial.n, n = (size_t)(end - *p);
     outr_str bytes = outr_str_of(*p, n);
     if (before > 0) {
@@ -45,7 +47,8 @@ int outr__h1_collect(outr__h1_collector *c, const char **p, const char *end, siz
     return 0;
 }
 
-void outr__h1_collect_done(outr__h1_collector *c) {
+void outr__h1_collect_done(outr__h1_collector *c)
+{
     outr_buf_done(&c->partial);
     *c = (outr__h1_collector){0};
 }
@@ -53,7 +56,8 @@ void outr__h1_collect_done(outr__h1_collector *c) {
 /* ---- lines and fields ------------------------------------------------------------------------ */
 
 /* The next line without its end. False: it does not end the way this message's lines do. */
-static bool next_line(outr_str *rest, bool ends_in_lf, outr_str *line) {
+static bool next_line(outr_str *rest, bool ends_in_lf, outr_str *line)
+{
     const char *lf = memchr(rest->p, '\n', rest->n);
     if (!lf)
         return false;
@@ -65,7 +69,8 @@ static bool next_line(outr_str *rest, bool ends_in_lf, outr_str *line) {
 }
 
 /* Only spaces and tabs: a stray CR stays and is refused. */
-static outr_str trim(outr_str s) {
+static outr_str trim(outr_str s)
+{
     while (s.n > 0 && (*s.p == ' ' || *s.p == '\t'))
         s = outr_str_skip(s, 1);
     while (s.n > 0 && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t'))
@@ -73,7 +78,8 @@ static outr_str trim(outr_str s) {
     return s;
 }
 
-static bool parse_field(outr_str line, outr_header *out) {
+static bool parse_field(outr_str line, outr_header *out)
+{
     size_t n = 0;
     while (n < line.n && (outr__header_chars[(unsigned char)line.p[n]] & OUTR__CHAR_TOKEN))
         n++;
@@ -97,7 +103,8 @@ typedef struct special {
     bool te_is_chunked;
 } special;
 
-static void note_connection(special *s, outr_str value) {
+static void note_connection(special *s, outr_str value)
+{
     while (value.p) {
         outr_str token;
         value = outr_str_cut(value, ',', &token);
@@ -112,7 +119,8 @@ static void note_connection(special *s, outr_str value) {
 }
 
 /* False: malformed. *is_ours: it is not for the handler. */
-static bool note_special(special *s, const outr_header *h, bool *is_ours) {
+static bool note_special(special *s, const outr_header *h, bool *is_ours)
+{
     uint64_t length;
     *is_ours = false;
     switch (h->name.n) { /* most names have other lengths */
@@ -159,7 +167,8 @@ static bool note_special(special *s, const outr_header *h, bool *is_ours) {
 
 /* 0, 400 or 431. */
 static int parse_fields(outr_str block, bool ends_in_lf, size_t max_headers, outr_headers *out,
-                        special *s) {
+                        special *s)
+{
     size_t count = 0;
     for (;;) {
         outr_str line;
@@ -180,12 +189,14 @@ static int parse_fields(outr_str block, bool ends_in_lf, size_t max_headers, out
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
-static bool is_host_char(char c) {
+static bool is_host_char(char c)
+{
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
            (c && strchr("!$%&'()*+,-.:;=[]_~", c));
 }
 
-static bool is_host(outr_str host) {
+static bool is_host(outr_str host)
+{
     for (size_t i = 0; i < host.n; i++) {
         if (!is_host_char(host.p[i]))
             return false;
@@ -194,7 +205,8 @@ static bool is_host(outr_str host) {
 }
 
 /* 0, 400 or 505. */
-static int parse_version(outr_str version, outr__h1_framing *framing) {
+static int parse_version(outr_str version, outr__h1_framing *framing)
+{
     if (version.n != 8 || memcmp(version.p, "HTTP/", 5) != 0 || version.p[6] != '.')
         return 400;
     if (version.p[5] < '0' || version.p[5] > '9' || version.p[7] < '0' || version.p[7] > '9')
@@ -205,7 +217,8 @@ static int parse_version(outr_str version, outr__h1_framing *framing) {
 
 /* Origin form, absolute form (whose authority stands for Host, RFC 9112 section 3.2.2), or *; for
  * CONNECT an authority. */
-static bool parse_target(outr_http_request *req, outr_str target) {
+static bool parse_target(outr_http_request *req, outr_str target)
+{
     for (size_t i = 0; i < target.n; i++) {
         unsigned char c = (unsigned char)target.p[i];
         if (c <= 0x20 || c == 0x7f)
@@ -234,7 +247,8 @@ static bool parse_target(outr_http_request *req, outr_str target) {
     return is_host(req->authority);
 }
 
-static int parse_request_line(outr_str line, outr_http_request *req, outr__h1_framing *framing) {
+static int parse_request_line(outr_str line, outr_http_request *req, outr__h1_framing *framing)
+{
     outr_str target;
     outr_str rest = outr_str_cut(line, ' ', &req->method);
     outr_str version = rest.p ? outr_str_cut(rest, ' ', &target) : rest;
@@ -247,7 +261,8 @@ static int parse_request_line(outr_str line, outr_http_request *req, outr__h1_fr
 }
 
 /* RFC 9112 section 6: one length, said in one way. */
-static int check_framing(special *s, outr_http_request *req, bool ends_in_lf) {
+static int check_framing(special *s, outr_http_request *req, bool ends_in_lf)
+{
     outr__h1_framing *f = s->framing;
     if (s->te_count > 0) {
         if (!s->te_is_chunked || s->te_count > 1)
@@ -261,7 +276,8 @@ static int check_framing(special *s, outr_http_request *req, bool ends_in_lf) {
 }
 
 int outr__h1_parse_request(outr_arena *arena, outr_str head, size_t max_headers,
-                           outr_http_request *req, outr__h1_framing *framing) {
+                           outr_http_request *req, outr__h1_framing *framing)
+{
     special s = {.framing = framing};
     outr_str line, rest = outr_arena_str(arena, head);
     const char *lf = memchr(rest.p, '\n', rest.n);
@@ -297,7 +313,8 @@ int outr__h1_parse_request(outr_arena *arena, outr_str head, size_t max_headers,
 
 /* ---- responses ------------------------------------------------------------------------------- */
 
-static bool parse_status_line(outr_str line, outr_http_response *out, outr__h1_framing *framing) {
+static bool parse_status_line(outr_str line, outr_http_response *out, outr__h1_framing *framing)
+{
     outr_str version, code;
     uint64_t status;
     outr_str rest = outr_str_cut(line, ' ', &version);
@@ -310,8 +327,8 @@ static bool parse_status_line(outr_str line, outr_http_response *out, outr__h1_f
 }
 
 outr_code outr__h1_parse_response(outr_arena *arena, outr_str head, size_t max_headers,
-                                  outr_http_response *out, outr__h1_framing *framing,
-                                  outr_err *err) {
+                                  outr_http_response *out, outr__h1_framing *framing, outr_err *err)
+{
     special s = {.framing = framing};
     outr_str line, rest = outr_arena_str(arena, head);
     const char *lf = memchr(rest.p, '\n', rest.n);
@@ -337,7 +354,8 @@ outr_code outr__h1_parse_response(outr_arena *arena, outr_str head, size_t max_h
 /* ---- trailers -------------------------------------------------------------------------------- */
 
 bool outr__h1_parse_trailers(outr_arena *arena, outr_str block, size_t max_headers,
-                             outr_headers *out) {
+                             outr_headers *out)
+{
     outr__h1_framing ignored = {0};
     special s = {.framing = &ignored};
     outr_headers_init(out, arena);

@@ -52,17 +52,20 @@ struct exchange {
 static void update(h1 *c);
 static void finish_exchange(h1 *c);
 
-static exchange *of_x(outr_exchange *x) {
+static exchange *of_x(outr_exchange *x)
+{
     return OUTR_CONTAINER(x, exchange, x);
 }
 
-static const outr_http_limits *limits(const h1 *c) {
+static const outr_http_limits *limits(const h1 *c)
+{
     return &outr__server_options(c->base.server)->limits;
 }
 
 /* ---- request body as a source ---------------------------------------------------------------- */
 
-static void tell_end(exchange *x) {
+static void tell_end(exchange *x)
+{
     outr_sink *sink = x->body.sink;
     x->body.sink = NULL;
     sink->source = NULL;
@@ -75,14 +78,16 @@ static void tell_end(exchange *x) {
     sink->ops->end(sink, x->trailers.count ? &x->trailers : NULL);
 }
 
-static void give(exchange *x, outr_slice own_slice) {
+static void give(exchange *x, outr_slice own_slice)
+{
     x->is_sink_full = true; /* stands unless the sink says otherwise, now or by resume */
     if (x->body.sink->ops->data(x->body.sink, own_slice))
         x->is_sink_full = false;
 }
 
 /* Gives what is held, then the end. */
-static void push_body(exchange *x) {
+static void push_body(exchange *x)
+{
     if (x->is_offer)
         return; /* not a byte of a tunnel before its 101 */
     while (x->held.count > 0 && x->body.sink && !x->is_sink_full)
@@ -92,14 +97,16 @@ static void push_body(exchange *x) {
         tell_end(x);
 }
 
-static void on_push(outr_deferred *deferred) {
+static void on_push(outr_deferred *deferred)
+{
     exchange *x = OUTR_CONTAINER(deferred, exchange, pusher);
     push_body(x);
     if (!x->is_over)
         update(x->conn);
 }
 
-static void send_continue(exchange *x) {
+static void send_continue(exchange *x)
+{
     h1 *c = x->conn;
     if (!x->x.req.wants_continue || x->told_continue || x->has_head || x->body_ended ||
         c->is_closed)
@@ -109,25 +116,29 @@ static void send_continue(exchange *x) {
     outr__conn_flush_soon(&c->base);
 }
 
-static void body_start(outr_source *source) {
+static void body_start(outr_source *source)
+{
     exchange *x = OUTR_CONTAINER(source, exchange, body);
     send_continue(x);
     outr_loop_defer(x->x.loop, &x->pusher);
 }
 
-static void body_resume(outr_source *source) {
+static void body_resume(outr_source *source)
+{
     exchange *x = OUTR_CONTAINER(source, exchange, body);
     x->is_sink_full = false;
     outr_loop_defer(x->x.loop, &x->pusher);
 }
 
-static void discard_body(exchange *x) {
+static void discard_body(exchange *x)
+{
     x->is_discarding = true;
     x->discarded += x->held.bytes;
     outr_bufq_done(&x->held);
 }
 
-static void body_cancel(outr_source *source, const outr_err *err OUTR_UNUSED) {
+static void body_cancel(outr_source *source, const outr_err *err OUTR_UNUSED)
+{
     exchange *x = OUTR_CONTAINER(source, exchange, body);
     discard_body(x);
     outr_loop_defer(x->x.loop, &x->pusher); /* reads on */
@@ -137,7 +148,8 @@ static const outr_source_ops body_ops = {
     .start = body_start, .resume = body_resume, .cancel = body_cancel};
 
 /* text is static. The sink hears of it in a turn of its own. */
-static void break_body(exchange *x, outr_code code, const char *text) {
+static void break_body(exchange *x, outr_code code, const char *text)
+{
     if (x->body_ended || x->broken)
         return;
     x->broken = code;
@@ -148,11 +160,13 @@ static void break_body(exchange *x, outr_code code, const char *text) {
 
 /* ---- response as a sink ---------------------------------------------------------------------- */
 
-static exchange *of_sink(outr_sink *sink) {
+static exchange *of_sink(outr_sink *sink)
+{
     return OUTR_CONTAINER(sink, exchange, out);
 }
 
-static bool out_data(outr_sink *sink, outr_slice own_slice) {
+static bool out_data(outr_sink *sink, outr_slice own_slice)
+{
     exchange *x = of_sink(sink);
     h1 *c = x->conn;
     if (!x->has_body || x->is_ended || c->is_closed) {
@@ -173,7 +187,8 @@ static bool out_data(outr_sink *sink, outr_slice own_slice) {
 
 /* The peer must see that this is not the whole of it: no last chunk, or less than the length, and
  * then the end of the connection. Without either of them the end must not look like one. */
-static void break_response(exchange *x) {
+static void break_response(exchange *x)
+{
     h1 *c = x->conn;
     x->is_ended = x->is_broken = true;
     if (c->is_closed)
@@ -185,7 +200,8 @@ static void break_response(exchange *x) {
         outr_stream_close(c->base.stream);
 }
 
-static void out_end(outr_sink *sink, const struct outr_headers *trailers) {
+static void out_end(outr_sink *sink, const struct outr_headers *trailers)
+{
     exchange *x = of_sink(sink);
     h1 *c = x->conn;
     sink->source = NULL;
@@ -207,7 +223,8 @@ static void out_end(outr_sink *sink, const struct outr_headers *trailers) {
     finish_exchange(c);
 }
 
-static void out_abort(outr_sink *sink, const outr_err *err OUTR_UNUSED) {
+static void out_abort(outr_sink *sink, const outr_err *err OUTR_UNUSED)
+{
     exchange *x = of_sink(sink);
     sink->source = NULL;
     if (x->is_ended)
@@ -218,7 +235,8 @@ static void out_abort(outr_sink *sink, const outr_err *err OUTR_UNUSED) {
 
 static const outr_sink_ops out_ops = {.data = out_data, .end = out_end, .abort = out_abort};
 
-static void do_inform(outr_exchange *xx, const outr_http_response *head) {
+static void do_inform(outr_exchange *xx, const outr_http_response *head)
+{
     static const outr__h1_frame frame = {0};
     exchange *x = of_x(xx);
     h1 *c = x->conn;
@@ -233,7 +251,8 @@ static void do_inform(outr_exchange *xx, const outr_http_response *head) {
     outr__conn_flush_soon(&c->base);
 }
 
-static const char *connection_value(const exchange *x, bool is_http10) {
+static const char *connection_value(const exchange *x, bool is_http10)
+{
     if (x->is_raw)
         return "Upgrade";
     if (!x->keep_alive)
@@ -241,7 +260,8 @@ static const char *connection_value(const exchange *x, bool is_http10) {
     return is_http10 ? "keep-alive" : NULL;
 }
 
-static void begin_tunnel(exchange *x, const outr_http_response *head, outr__h1_frame *frame) {
+static void begin_tunnel(exchange *x, const outr_http_response *head, outr__h1_frame *frame)
+{
     h1 *c = x->conn;
     outr_str upgrade = outr_headers_get(&head->headers, "Upgrade");
     frame->upgrade = upgrade.n ? upgrade : x->x.req.upgrade;
@@ -252,12 +272,14 @@ static void begin_tunnel(exchange *x, const outr_http_response *head, outr__h1_f
     outr_loop_defer(c->base.loop, &x->pusher);
 }
 
-static bool is_too_old(const h1 *c) {
+static bool is_too_old(const h1 *c)
+{
     uint64_t max_age_ns = outr__server_options(c->base.server)->max_age_ns;
     return max_age_ns && outr_loop_now(c->base.loop) - c->opened_ns > max_age_ns;
 }
 
-static outr_sink *do_respond(outr_exchange *xx, const outr_http_response *head) {
+static outr_sink *do_respond(outr_exchange *xx, const outr_http_response *head)
+{
     exchange *x = of_x(xx);
     h1 *c = x->conn;
     bool is_http10 = c->is_http10;
@@ -293,7 +315,8 @@ static outr_sink *do_respond(outr_exchange *xx, const outr_http_response *head) 
     return &x->out;
 }
 
-static void do_done(outr_exchange *xx) {
+static void do_done(outr_exchange *xx)
+{
     exchange *x = of_x(xx);
     x->is_done = true;
     xx->on_gone = NULL;
@@ -312,7 +335,8 @@ static const outr__exchange_ops exchange_ops = {
 
 /* ---- life of a connection -------------------------------------------------------------------- */
 
-static void free_if_over(h1 *c) {
+static void free_if_over(h1 *c)
+{
     if (!c->is_closed || c->x || c->dying > 0)
         return;
     outr_loop_undefer(&c->goer);
@@ -323,11 +347,13 @@ static void free_if_over(h1 *c) {
     free(c);
 }
 
-static void on_reap(outr_deferred *deferred) {
+static void on_reap(outr_deferred *deferred)
+{
     free_if_over(OUTR_CONTAINER(deferred, h1, reaper));
 }
 
-static void on_reap_exchange(outr_deferred *deferred) {
+static void on_reap_exchange(outr_deferred *deferred)
+{
     exchange *x = OUTR_CONTAINER(deferred, exchange, reaper);
     h1 *c = x->conn;
     outr_loop_undefer(&x->pusher);
@@ -338,7 +364,8 @@ static void on_reap_exchange(outr_deferred *deferred) {
 
 /* The peer may still be sending, and a close now could destroy the answer on its way. Half-close,
  * read and drop for a moment, then close. */
-static void linger(h1 *c) {
+static void linger(h1 *c)
+{
     c->is_lingering = true;
     c->reading = READ_NOTHING;
     outr_bufq_done(&c->ahead);
@@ -349,7 +376,8 @@ static void linger(h1 *c) {
     outr_stream_read_start(c->base.stream);
 }
 
-static void end_connection(h1 *c, bool is_read) {
+static void end_connection(h1 *c, bool is_read)
+{
     if (!is_read || c->ahead.bytes > 0) {
         linger(c);
         return;
@@ -360,13 +388,15 @@ static void end_connection(h1 *c, bool is_read) {
 }
 
 /* A rest small enough to be read for the sake of the connection. */
-static bool is_worth_reading(const h1 *c, const exchange *x) {
+static bool is_worth_reading(const h1 *c, const exchange *x)
+{
     uint64_t left = c->in.kind == OUTR__BODY_LENGTH ? c->in.left : 0;
     return x->keep_alive && !x->is_broken && x->discarded + left <= DISCARD_MAX;
 }
 
 /* Over when the response has ended, the handler is done and the request was read. */
-static void finish_exchange(h1 *c) {
+static void finish_exchange(h1 *c)
+{
     exchange *x = c->x;
     if (!x || !x->is_ended || !x->is_done)
         return;
@@ -397,14 +427,16 @@ static void finish_exchange(h1 *c) {
     update(c);
 }
 
-static bool wants_body(const h1 *c) {
+static bool wants_body(const h1 *c)
+{
     const exchange *x = c->x;
     return x->is_discarding || (x->body.sink && !x->is_sink_full && x->held.bytes < AHEAD_MAX);
 }
 
 /* Reads while somebody wants what would come; during an answer only to learn that the client has
  * gone. Sets how long that may take. */
-static void update(h1 *c) {
+static void update(h1 *c)
+{
     uint64_t now = outr_loop_now(c->base.loop), at = UINT64_MAX;
     bool reads = !c->saw_eof;
     if (c->is_closed || c->is_lingering || c->base.stream->is_closing)
@@ -443,7 +475,8 @@ static void update(h1 *c) {
 }
 
 /* Our own answer to what is no request; worded as Go's net/http does. */
-static void refuse(h1 *c, int status) {
+static void refuse(h1 *c, int status)
+{
     char text[256];
     const char *reason = outr_http_status_text(status);
     int n = snprintf(text, sizeof text,
@@ -456,7 +489,8 @@ static void refuse(h1 *c, int status) {
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-static exchange *new_exchange(h1 *c) {
+static exchange *new_exchange(h1 *c)
+{
     outr_arena *arena = outr__server_arena(c->base.server);
     exchange *x = outr_arena_alloc(arena, sizeof *x);
     x->conn = c;
@@ -473,7 +507,8 @@ static exchange *new_exchange(h1 *c) {
 
 /* `Upgrade: h2c` (RFC 7540 section 3.2). True: the stream and the arena belong to an HTTP/2
  * connection from here. */
-static bool try_h2c(h1 *c, exchange *x, outr_chunk *chunk, const char *p, const char *end) {
+static bool try_h2c(h1 *c, exchange *x, outr_chunk *chunk, const char *p, const char *end)
+{
     const outr_http_server_options *o = outr__server_options(c->base.server);
     outr_http_request *req = &x->x.req;
     outr_stream *stream = c->base.stream;
@@ -504,7 +539,8 @@ static bool try_h2c(h1 *c, exchange *x, outr_chunk *chunk, const char *p, const 
     return true;
 }
 
-static void begin_request(h1 *c, outr_str head, outr_chunk *chunk, const char *p, const char *end) {
+static void begin_request(h1 *c, outr_str head, outr_chunk *chunk, const char *p, const char *end)
+{
     const outr_http_server_options *o = outr__server_options(c->base.server);
     exchange *x = new_exchange(c);
     outr_http_request *req = &x->x.req;
@@ -537,7 +573,8 @@ static void begin_request(h1 *c, outr_str head, outr_chunk *chunk, const char *p
     o->handler->on_request(o->ctx, &x->x);
 }
 
-static void feed_head(h1 *c, outr_chunk *chunk, const char **p, const char *end) {
+static void feed_head(h1 *c, outr_chunk *chunk, const char **p, const char *end)
+{
     outr_str head;
     if (c->head.partial.n == 0) {
         while (*p < end && (**p == '\r' || **p == '\n')) /* RFC 9112 section 2.2 */
@@ -559,7 +596,8 @@ static void feed_head(h1 *c, outr_chunk *chunk, const char **p, const char *end)
 }
 
 /* Straight to the sink when it can, else kept for it; so are tiny chunks, to become bigger ones. */
-static void take_piece(exchange *x, outr_chunk *chunk, outr_str piece) {
+static void take_piece(exchange *x, outr_chunk *chunk, outr_str piece)
+{
     bool is_direct = piece.n >= TINY || x->conn->in.kind != OUTR__BODY_CHUNKED;
     x->x.received_bytes += piece.n;
     if (x->is_discarding)
@@ -572,7 +610,8 @@ static void take_piece(exchange *x, outr_chunk *chunk, outr_str piece) {
         outr_bufq_copy(&x->held, piece.p, piece.n);
 }
 
-static void end_body(h1 *c) {
+static void end_body(h1 *c)
+{
     exchange *x = c->x;
     if (c->in.trailers.n > 2 && !outr__h1_parse_trailers(x->x.arena, outr_buf_view(&c->in.trailers),
                                                          limits(c)->max_headers, &x->trailers)) {
@@ -585,7 +624,8 @@ static void end_body(h1 *c) {
     x->body_ended = true;
 }
 
-static void feed_body(h1 *c, outr_chunk *chunk, const char **p, const char *end) {
+static void feed_body(h1 *c, outr_chunk *chunk, const char **p, const char *end)
+{
     exchange *x = c->x;
     outr__h1_body_result result;
     outr_str piece;
@@ -611,7 +651,8 @@ static void feed_body(h1 *c, outr_chunk *chunk, const char **p, const char *end)
 }
 
 /* Bytes of no chunk (chunk NULL) are copied where they are kept. */
-static void feed(h1 *c, outr_chunk *chunk, const char *p, const char *end) {
+static void feed(h1 *c, outr_chunk *chunk, const char *p, const char *end)
+{
     c->is_feeding = true;
     while (p < end && !c->is_closed && !c->is_lingering && !c->base.stream->is_closing &&
            c->reading != READ_NOTHING) {
@@ -639,7 +680,8 @@ static void feed(h1 *c, outr_chunk *chunk, const char *p, const char *end) {
 
 /* ---- events ---------------------------------------------------------------------------------- */
 
-static void tell_gone(h1 *c, const outr_err *err) {
+static void tell_gone(h1 *c, const outr_err *err)
+{
     exchange *x = c->x;
     break_body(x, OUTR_UNAVAILABLE, "the client closed the connection");
     x->keep_alive = false;
@@ -654,7 +696,8 @@ static void tell_gone(h1 *c, const outr_err *err) {
     }
 }
 
-static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n) {
+static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n)
+{
     h1 *c = stream->owner;
     if (c->is_lingering)
         return;               /* dropped */
@@ -666,7 +709,8 @@ static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_
     feed(c, chunk, p, p + n);
 }
 
-static void on_eof(outr_stream *stream) {
+static void on_eof(outr_stream *stream)
+{
     h1 *c = stream->owner;
     outr_err err;
     c->saw_eof = true;
@@ -688,7 +732,8 @@ static void on_eof(outr_stream *stream) {
     tell_gone(c, &err);
 }
 
-static void on_error(outr_stream *stream, const outr_err *err) {
+static void on_error(outr_stream *stream, const outr_err *err)
+{
     h1 *c = stream->owner;
     c->saw_eof = true;
     if (c->x)
@@ -696,7 +741,8 @@ static void on_error(outr_stream *stream, const outr_err *err) {
     outr_stream_close(stream);
 }
 
-static void resume_response(h1 *c) {
+static void resume_response(h1 *c)
+{
     exchange *x = c->x;
     if (!x || !x->is_out_full || outr__conn_is_full(&c->base))
         return;
@@ -704,13 +750,15 @@ static void resume_response(h1 *c) {
     outr_source_resume(x->out.source);
 }
 
-static void on_drain(outr_stream *stream) {
+static void on_drain(outr_stream *stream)
+{
     h1 *c = stream->owner;
     resume_response(c);
     update(c);
 }
 
-static void on_closed(outr_stream *stream) {
+static void on_closed(outr_stream *stream)
+{
     h1 *c = stream->owner;
     c->is_closed = true;
     c->base.stream = NULL;
@@ -730,7 +778,8 @@ static const outr_stream_events events = {.on_data = on_data,
                                           .on_closed = on_closed};
 
 /* Takes up what came behind the last request. */
-static void on_go_on(outr_deferred *deferred) {
+static void on_go_on(outr_deferred *deferred)
+{
     h1 *c = OUTR_CONTAINER(deferred, h1, goer);
     outr_bufq ahead = c->ahead;
     c->ahead = (outr_bufq){0};
@@ -748,20 +797,23 @@ static void on_go_on(outr_deferred *deferred) {
         end_connection(c, true);
 }
 
-static void do_flush(outr__conn *conn) {
+static void do_flush(outr__conn *conn)
+{
     h1 *c = OUTR_CONTAINER(conn, h1, base);
     outr__conn_write(conn);
     resume_response(c);
     update(c);
 }
 
-static void do_drain(outr__conn *conn) {
+static void do_drain(outr__conn *conn)
+{
     h1 *c = OUTR_CONTAINER(conn, h1, base);
     if (conn->stream && ((!c->x && !c->is_lingering) || (c->x && c->x->is_raw)))
         outr_stream_close(conn->stream);
 }
 
-static void do_expire(outr__conn *conn) {
+static void do_expire(outr__conn *conn)
+{
     h1 *c = OUTR_CONTAINER(conn, h1, base);
     if (!conn->stream)
         return;
@@ -786,7 +838,8 @@ static void do_expire(outr__conn *conn) {
 static const outr__conn_ops conn_ops = {.flush = do_flush, .drain = do_drain, .expire = do_expire};
 
 void outr__h1_accept(outr_http_server *server, outr_stream *own_stream, outr_chunk *chunk,
-                     const char *p, size_t n) {
+                     const char *p, size_t n)
+{
     h1 *c = outr_alloc(sizeof *c);
     outr__conn_open(&c->base, &conn_ops, server, own_stream);
     c->goer.run = on_go_on;

@@ -26,23 +26,28 @@ typedef struct h2_call {
     bool has_head;
 } h2_call;
 
-static h2_client *of(outr__client *client) {
+static h2_client *of(outr__client *client)
+{
     return OUTR_CONTAINER(client, h2_client, base);
 }
 
-static h2_client *of_h2(outr__h2 *h2) {
+static h2_client *of_h2(outr__h2 *h2)
+{
     return OUTR_CONTAINER(h2, h2_client, h2);
 }
 
-static h2_call *of_stream(outr__h2_stream *s) {
+static h2_call *of_stream(outr__h2_stream *s)
+{
     return OUTR_CONTAINER(s, h2_call, stream);
 }
 
-static const outr_http_limits *limits(const h2_client *c) {
+static const outr_http_limits *limits(const h2_client *c)
+{
     return &outr__pool_options(c->base.pool)->limits;
 }
 
-static void free_if_over(h2_client *c) {
+static void free_if_over(h2_client *c)
+{
     if (c->stream || c->base.active > 0)
         return;
     outr_loop_undefer(&c->flusher);
@@ -54,13 +59,15 @@ static void free_if_over(h2_client *c) {
     free(c);
 }
 
-static void on_reap(outr_deferred *deferred) {
+static void on_reap(outr_deferred *deferred)
+{
     free_if_over(OUTR_CONTAINER(deferred, h2_client, reaper));
 }
 
 /* ---- the end of a call ----------------------------------------------------------------------- */
 
-static void detach(h2_call *k, const outr_err *err) {
+static void detach(h2_call *k, const outr_err *err)
+{
     h2_client *c = k->client;
     k->call = NULL;
     outr_link_remove(&k->link);
@@ -73,7 +80,8 @@ static void detach(h2_call *k, const outr_err *err) {
         outr_loop_flush(c->loop, &c->flusher); /* what is still to be said first, then it closes */
 }
 
-static void end_call(h2_call *k, const outr_err *err) {
+static void end_call(h2_call *k, const outr_err *err)
+{
     outr_http_call *call = k->call;
     outr_err copy;
     if (!call)
@@ -89,7 +97,8 @@ static void end_call(h2_call *k, const outr_err *err) {
 }
 
 /* The response has been told in full and the session is done with the stream. */
-static void end_if_over(h2_call *k) {
+static void end_if_over(h2_call *k)
+{
     outr__h2_stream *s = &k->stream;
     if (k->call && s->is_closed && k->has_head &&
         (s->is_told || s->is_discarding || !k->call->response))
@@ -98,7 +107,8 @@ static void end_if_over(h2_call *k) {
 
 /* ---- what the session tells ------------------------------------------------------------------ */
 
-static bool take_head(h2_call *k) {
+static bool take_head(h2_call *k)
+{
     outr__h2_stream *s = &k->stream;
     outr_http_response *head = &k->call->head;
     uint64_t length;
@@ -113,14 +123,16 @@ static bool take_head(h2_call *k) {
     return !s->is_too_large && s->status >= 100;
 }
 
-static void malformed(h2_call *k, const char *what) {
+static void malformed(h2_call *k, const char *what)
+{
     outr_err err;
     outr_fail(&err, OUTR_INTERNAL, "malformed HTTP/2 response: %s", what);
     outr__h2_stream_reset(&k->stream, NGHTTP2_PROTOCOL_ERROR);
     end_call(k, &err);
 }
 
-static void on_head(outr__h2 *h2, outr__h2_stream *s) {
+static void on_head(outr__h2 *h2, outr__h2_stream *s)
+{
     h2_call *k = of_stream(s);
     h2_client *c = of_h2(h2);
     outr_http_call *call = k->call;
@@ -149,14 +161,16 @@ static void on_head(outr__h2 *h2, outr__h2_stream *s) {
     call->on_response(call);
 }
 
-static void on_inform(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, int status) {
+static void on_inform(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, int status)
+{
     h2_call *k = of_stream(s);
     outr_http_response head = {.status = status, .headers = s->headers, .content_length = -1};
     if (k->call && k->call->on_inform)
         k->call->on_inform(k->call, &head);
 }
 
-static void on_close(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, uint32_t error_code) {
+static void on_close(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, uint32_t error_code)
+{
     h2_call *k = of_stream(s);
     outr_err err;
     if (!k->call)
@@ -176,13 +190,15 @@ static void on_close(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, uint32_t erro
     end_call(k, &err);
 }
 
-static void on_goaway(outr__h2 *h2, int32_t last_stream_id OUTR_UNUSED) {
+static void on_goaway(outr__h2 *h2, int32_t last_stream_id OUTR_UNUSED)
+{
     h2_client *c = of_h2(h2);
     c->base.is_retired = true;
     outr__pool_changed(&c->base);
 }
 
-static void on_settings(outr__h2 *h2) {
+static void on_settings(outr__h2 *h2)
+{
     uint32_t max =
         nghttp2_session_get_remote_settings(h2->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
     outr__pool_met(&of_h2(h2)->base, h2->peer_setting, OUTR_MIN(max, 1u << 20));
@@ -190,14 +206,16 @@ static void on_settings(outr__h2 *h2) {
 
 static void on_pong(outr__h2 *h2 OUTR_UNUSED) {} /* any byte will do, see on_ping_time */
 
-static void wants_flush(outr__h2 *h2) {
+static void wants_flush(outr__h2 *h2)
+{
     h2_client *c = of_h2(h2);
     if (c->stream)
         outr_loop_flush(c->loop, &c->flusher);
 }
 
 /* The sink has had the whole body, or gave it up. */
-static void on_told(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s) {
+static void on_told(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s)
+{
     h2_call *k = of_stream(s);
     if (k->call && s->is_discarding && !s->is_closed &&
         !s->in_ended) { /* nor is there more to be done */
@@ -207,7 +225,8 @@ static void on_told(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s) {
     end_if_over(k);
 }
 
-static outr__h2_stream *no_stream(outr__h2 *h2 OUTR_UNUSED) {
+static outr__h2_stream *no_stream(outr__h2 *h2 OUTR_UNUSED)
+{
     return NULL; /* push is off */
 }
 
@@ -225,7 +244,8 @@ static const outr__h2_events h2_events = {
 
 /* ---- what the pool asks ---------------------------------------------------------------------- */
 
-static void on_flush(outr_deferred *deferred) {
+static void on_flush(outr_deferred *deferred)
+{
     h2_client *c = OUTR_CONTAINER(deferred, h2_client, flusher);
     bool goes_on = true, has_more = true;
     if (!c->stream || c->stream->is_closing)
@@ -243,7 +263,8 @@ static void on_flush(outr_deferred *deferred) {
         outr_stream_close(c->stream);
 }
 
-static void do_start(outr__client *client, outr_http_call *call) {
+static void do_start(outr__client *client, outr_http_call *call)
+{
     h2_client *c = of(client);
     h2_call *k = outr_arena_alloc(call->arena, sizeof *k);
     outr_err err;
@@ -269,7 +290,8 @@ static void do_start(outr__client *client, outr_http_call *call) {
         k->stream.out_ended = call->req->upgrade.n == 0;
 }
 
-static void do_cancel(outr__client *client OUTR_UNUSED, outr_http_call *call) {
+static void do_cancel(outr__client *client OUTR_UNUSED, outr_http_call *call)
+{
     h2_call *k = ((outr__call *)call->impl)->stream;
     outr_err err;
     outr_fail(&err, OUTR_CANCELLED, "the call was cancelled");
@@ -278,7 +300,8 @@ static void do_cancel(outr__client *client OUTR_UNUSED, outr_http_call *call) {
         detach(k, &err);
 }
 
-static void do_retire(outr__client *client) {
+static void do_retire(outr__client *client)
+{
     h2_client *c = of(client);
     client->is_retired = true;
     outr__pool_changed(client);
@@ -287,7 +310,8 @@ static void do_retire(outr__client *client) {
 }
 
 /* An answer that is here in full is still given to its sink. */
-static void fail_all(h2_client *c, const outr_err *err) {
+static void fail_all(h2_client *c, const outr_err *err)
+{
     outr_list all;
     outr__list_take(&all, &c->calls);
     while (!outr_list_is_empty(&all)) {
@@ -301,7 +325,8 @@ static void fail_all(h2_client *c, const outr_err *err) {
     }
 }
 
-static void lose(h2_client *c, const outr_err *err) {
+static void lose(h2_client *c, const outr_err *err)
+{
     c->base.is_retired = true;
     outr__pool_changed(&c->base);
     fail_all(c, err);
@@ -309,7 +334,8 @@ static void lose(h2_client *c, const outr_err *err) {
         outr_stream_close(c->stream);
 }
 
-static void do_close(outr__client *client) {
+static void do_close(outr__client *client)
+{
     h2_client *c = of(client);
     outr_err err;
     outr_fail(&err, OUTR_CANCELLED, "the connection pool was closed");
@@ -328,31 +354,36 @@ static const outr__client_ops client_ops = {
 
 /* ---- the connection -------------------------------------------------------------------------- */
 
-static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n) {
+static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n)
+{
     h2_client *c = stream->owner;
     c->saw_bytes = true;
     if (!c->is_broken && !outr__h2_feed(&c->h2, chunk, p, n))
         c->is_broken = true;
 }
 
-static void on_eof(outr_stream *stream) {
+static void on_eof(outr_stream *stream)
+{
     outr_err err;
     outr_fail(&err, OUTR_UNAVAILABLE, "the peer closed the connection");
     lose(stream->owner, &err);
 }
 
-static void on_error(outr_stream *stream, const outr_err *err) {
+static void on_error(outr_stream *stream, const outr_err *err)
+{
     outr_err copy = *err;
     copy.code = OUTR_UNAVAILABLE;
     lose(stream->owner, &copy);
 }
 
-static void on_drain(outr_stream *stream) {
+static void on_drain(outr_stream *stream)
+{
     h2_client *c = stream->owner;
     outr_loop_flush(c->loop, &c->flusher);
 }
 
-static void on_closed(outr_stream *stream) {
+static void on_closed(outr_stream *stream)
+{
     h2_client *c = stream->owner;
     outr_err err;
     c->stream = NULL;
@@ -368,7 +399,8 @@ static const outr_stream_events events = {.on_data = on_data,
                                           .on_error = on_error,
                                           .on_closed = on_closed};
 
-static void on_deadline(outr_timer *timer) {
+static void on_deadline(outr_timer *timer)
+{
     h2_client *c = OUTR_CONTAINER(timer, h2_client, deadline.timer);
     if (!outr__deadline_is_due(c->loop, &c->deadline) || !c->stream)
         return;
@@ -378,7 +410,8 @@ static void on_deadline(outr_timer *timer) {
         outr_loop_flush(c->loop, &c->flusher);
 }
 
-static void on_ping_time(outr_timer *timer) {
+static void on_ping_time(outr_timer *timer)
+{
     h2_client *c = OUTR_CONTAINER(timer, h2_client, pinger);
     uint64_t interval = outr__pool_options(c->base.pool)->ping_interval_ns;
     if (!c->stream)
@@ -398,7 +431,8 @@ static void on_ping_time(outr_timer *timer) {
     outr_timer_start(c->loop, timer, outr_loop_now(c->loop) + interval / 2);
 }
 
-outr__client *outr__h2_connect(outr_http_pool *pool, outr_stream *own_stream) {
+outr__client *outr__h2_connect(outr_http_pool *pool, outr_stream *own_stream)
+{
     const outr_http_pool_options *po = outr__pool_options(pool);
     const outr__h2_options o = {
         .loop = own_stream->loop,

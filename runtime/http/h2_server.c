@@ -27,24 +27,29 @@ struct exchange {
     bool has_head, is_done, is_begun, is_broken, is_over;
 };
 
-static exchange *of_x(outr_exchange *x) {
+static exchange *of_x(outr_exchange *x)
+{
     return OUTR_CONTAINER(x, exchange, x);
 }
 
-static exchange *of_stream(outr__h2_stream *s) {
+static exchange *of_stream(outr__h2_stream *s)
+{
     return OUTR_CONTAINER(s, exchange, stream);
 }
 
-static h2_conn *of_h2(outr__h2 *h2) {
+static h2_conn *of_h2(outr__h2 *h2)
+{
     return OUTR_CONTAINER(h2, h2_conn, h2);
 }
 
-static const outr_http_limits *limits(const h2_conn *c) {
+static const outr_http_limits *limits(const h2_conn *c)
+{
     return &outr__server_options(c->base.server)->limits;
 }
 
 /* How long the peer may do nothing. */
-static void note_time(h2_conn *c) {
+static void note_time(h2_conn *c)
+{
     uint64_t now = outr_loop_now(c->base.loop), at;
     if (c->is_closed)
         return;
@@ -62,7 +67,8 @@ static void note_time(h2_conn *c) {
     outr__deadline_set(c->base.loop, &c->base.deadline, at);
 }
 
-static void free_if_over(h2_conn *c) {
+static void free_if_over(h2_conn *c)
+{
     if (!c->is_closed || c->exchange_count > 0)
         return;
     outr__h2_done(&c->h2);
@@ -72,7 +78,8 @@ static void free_if_over(h2_conn *c) {
 
 /* ---- exchanges ------------------------------------------------------------------------------- */
 
-static void on_reap(outr_deferred *deferred) {
+static void on_reap(outr_deferred *deferred)
+{
     exchange *x = OUTR_CONTAINER(deferred, exchange, reaper);
     h2_conn *c = x->conn;
     outr_loop_undefer(&x->stream.pusher);
@@ -84,7 +91,8 @@ static void on_reap(outr_deferred *deferred) {
 }
 
 /* Over when the handler is done and the session has closed the stream. */
-static void end_if_over(exchange *x) {
+static void end_if_over(exchange *x)
+{
     h2_conn *c = x->conn;
     if (x->is_over || !x->is_done || !x->stream.is_closed)
         return;
@@ -99,16 +107,19 @@ static void end_if_over(exchange *x) {
     outr_loop_defer(c->base.loop, &x->reaper);
 }
 
-static bool drop_data(outr_sink *sink OUTR_UNUSED, outr_slice own_slice) {
+static bool drop_data(outr_sink *sink OUTR_UNUSED, outr_slice own_slice)
+{
     outr_slice_done(&own_slice);
     return true;
 }
 
-static void drop_end(outr_sink *sink, const struct outr_headers *trailers OUTR_UNUSED) {
+static void drop_end(outr_sink *sink, const struct outr_headers *trailers OUTR_UNUSED)
+{
     sink->source = NULL;
 }
 
-static void drop_abort(outr_sink *sink, const outr_err *err OUTR_UNUSED) {
+static void drop_abort(outr_sink *sink, const outr_err *err OUTR_UNUSED)
+{
     exchange *x = OUTR_CONTAINER(sink, exchange, nothing);
     sink->source = NULL;
     outr__h2_stream_reset(&x->stream, NGHTTP2_INTERNAL_ERROR);
@@ -116,13 +127,15 @@ static void drop_abort(outr_sink *sink, const outr_err *err OUTR_UNUSED) {
 
 static const outr_sink_ops drop_ops = {.data = drop_data, .end = drop_end, .abort = drop_abort};
 
-static void do_inform(outr_exchange *xx, const outr_http_response *head) {
+static void do_inform(outr_exchange *xx, const outr_http_response *head)
+{
     exchange *x = of_x(xx);
     if (!x->has_head && head->status != 101)
         outr__h2_submit_inform(&x->stream, head);
 }
 
-static outr_sink *do_respond(outr_exchange *xx, const outr_http_response *head) {
+static outr_sink *do_respond(outr_exchange *xx, const outr_http_response *head)
+{
     exchange *x = of_x(xx);
     outr_http_response copy = *head;
     bool is_raw = head->status == 101;
@@ -142,7 +155,8 @@ static outr_sink *do_respond(outr_exchange *xx, const outr_http_response *head) 
     return has_body ? &x->stream.out : &x->nothing;
 }
 
-static void do_done(outr_exchange *xx) {
+static void do_done(outr_exchange *xx)
+{
     exchange *x = of_x(xx);
     outr__h2_stream *s = &x->stream;
     x->is_done = true;
@@ -164,7 +178,8 @@ static void do_done(outr_exchange *xx) {
 static const outr__exchange_ops exchange_ops = {
     .inform = do_inform, .respond = do_respond, .done = do_done};
 
-static exchange *new_exchange(h2_conn *c, outr_arena *arena) {
+static exchange *new_exchange(h2_conn *c, outr_arena *arena)
+{
     exchange *x = outr_arena_alloc(arena, sizeof *x);
     x->conn = c;
     x->x.loop = c->base.loop;
@@ -180,14 +195,16 @@ static exchange *new_exchange(h2_conn *c, outr_arena *arena) {
     return x;
 }
 
-static void run_handler(exchange *x) {
+static void run_handler(exchange *x)
+{
     const outr_http_server_options *o = outr__server_options(x->conn->base.server);
     x->is_begun = true;
     outr__server_request_began(x->conn->base.server);
     o->handler->on_request(o->ctx, &x->x);
 }
 
-static void refuse(exchange *x, int status) {
+static void refuse(exchange *x, int status)
+{
     outr_http_response head = {.status = status, .content_length = 0};
     outr_headers_init(&head.headers, x->x.arena);
     x->x.req.method = OUTR_STR("GET");
@@ -197,7 +214,8 @@ static void refuse(exchange *x, int status) {
 
 /* ---- what the session tells ------------------------------------------------------------------ */
 
-static outr__h2_stream *on_new_stream(outr__h2 *h2) {
+static outr__h2_stream *on_new_stream(outr__h2 *h2)
+{
     h2_conn *c = of_h2(h2);
     if (c->has_final_goaway)
         return NULL;
@@ -205,7 +223,8 @@ static outr__h2_stream *on_new_stream(outr__h2 *h2) {
 }
 
 /* The `cookie` crumbs of RFC 9113 section 8.2.3 become one header again. */
-static void join_cookies(outr_headers *h) {
+static void join_cookies(outr_headers *h)
+{
     size_t kept = 0, crumbs = 0, bytes = 0, used = 0;
     for (size_t i = 0; i < h->count; i++) {
         if (!outr_str_is(h->items[i].name, "cookie"))
@@ -234,7 +253,8 @@ static void join_cookies(outr_headers *h) {
     outr_headers_add(h, OUTR_STR("cookie"), outr_str_of(joined, used));
 }
 
-static void take_request(exchange *x) {
+static void take_request(exchange *x)
+{
     outr__h2_stream *s = &x->stream;
     outr_http_request *req = &x->x.req;
     uint64_t length;
@@ -263,7 +283,8 @@ static void take_request(exchange *x) {
         x->x.body = &s->in;
 }
 
-static void on_head(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s) {
+static void on_head(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s)
+{
     exchange *x = of_stream(s);
     if (s->is_too_large) {
         refuse(x, 431);
@@ -274,7 +295,8 @@ static void on_head(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s) {
 }
 
 /* The stream ended before the handler was done with it. Any of these may make it finish. */
-static void tell_gone(exchange *x, const outr_err *err) {
+static void tell_gone(exchange *x, const outr_err *err)
+{
     outr__h2_stream *s = &x->stream;
     x->is_broken = true;
     if (s->out.source)
@@ -285,7 +307,8 @@ static void tell_gone(exchange *x, const outr_err *err) {
         x->x.on_gone(&x->x, err);
 }
 
-static void on_close(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, uint32_t error_code) {
+static void on_close(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, uint32_t error_code)
+{
     exchange *x = of_stream(s);
     if (!x->is_begun)
         x->is_done = true; /* reset before its head was complete */
@@ -298,7 +321,8 @@ static void on_close(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, uint32_t erro
     end_if_over(x);
 }
 
-static void final_goaway(h2_conn *c) {
+static void final_goaway(h2_conn *c)
+{
     if (c->has_final_goaway || c->is_closed)
         return;
     c->is_draining = c->has_final_goaway = true;
@@ -309,7 +333,8 @@ static void final_goaway(h2_conn *c) {
 }
 
 /* The peer has seen the warning: what it sent before is here by now. */
-static void on_pong(outr__h2 *h2) {
+static void on_pong(outr__h2 *h2)
+{
     h2_conn *c = of_h2(h2);
     if (c->is_draining)
         final_goaway(c);
@@ -318,9 +343,12 @@ static void on_pong(outr__h2 *h2) {
 static void on_goaway(outr__h2 *h2 OUTR_UNUSED, int32_t last_stream_id OUTR_UNUSED) {}
 static void on_settings(outr__h2 *h2 OUTR_UNUSED) {}
 static void on_inform(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s OUTR_UNUSED,
-                      int status OUTR_UNUSED) {}
+                      int status OUTR_UNUSED)
+{
+}
 
-static void wants_flush(outr__h2 *h2) {
+static void wants_flush(outr__h2 *h2)
+{
     h2_conn *c = of_h2(h2);
     if (!c->is_closed)
         outr__conn_flush_soon(&c->base);
@@ -343,7 +371,8 @@ static void do_drain(outr__conn *conn);
 
 /* Sends what may be sent, unless the peer reads too slowly: then its windows stay where they are.
  * */
-static void do_flush(outr__conn *conn) {
+static void do_flush(outr__conn *conn)
+{
     h2_conn *c = OUTR_CONTAINER(conn, h2_conn, base);
     uint64_t max_age_ns = outr__server_options(conn->server)->max_age_ns;
     bool goes_on = true, has_more = true;
@@ -360,7 +389,8 @@ static void do_flush(outr__conn *conn) {
         outr_stream_close(conn->stream);
 }
 
-static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n) {
+static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n)
+{
     h2_conn *c = stream->owner;
     if (c->is_broken)
         return;
@@ -369,20 +399,24 @@ static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_
     note_time(c);
 }
 
-static void on_eof(outr_stream *stream) {
+static void on_eof(outr_stream *stream)
+{
     outr_stream_close(stream);
 }
 
-static void on_error(outr_stream *stream, const outr_err *err OUTR_UNUSED) {
+static void on_error(outr_stream *stream, const outr_err *err OUTR_UNUSED)
+{
     outr_stream_close(stream);
 }
 
-static void on_drain(outr_stream *stream) {
+static void on_drain(outr_stream *stream)
+{
     h2_conn *c = stream->owner;
     outr__conn_flush_soon(&c->base);
 }
 
-static void on_closed(outr_stream *stream) {
+static void on_closed(outr_stream *stream)
+{
     h2_conn *c = stream->owner;
     c->is_closed = true;
     c->base.stream = NULL;
@@ -409,7 +443,8 @@ static const outr_stream_events events = {.on_data = on_data,
 
 /* Two steps (RFC 9113 section 6.8): a warning, and when the peer has seen it the last stream that
  * counts, so that requests on their way are not lost. */
-static void do_drain(outr__conn *conn) {
+static void do_drain(outr__conn *conn)
+{
     h2_conn *c = OUTR_CONTAINER(conn, h2_conn, base);
     if (c->is_draining || c->is_closed)
         return;
@@ -421,7 +456,8 @@ static void do_drain(outr__conn *conn) {
 }
 
 /* Bodies that somebody waits for and that do not come. */
-static void sweep(h2_conn *c) {
+static void sweep(h2_conn *c)
+{
     uint64_t now = outr_loop_now(c->base.loop);
     c->sweep_at_ns = 0;
     outr_list all;
@@ -436,7 +472,8 @@ static void sweep(h2_conn *c) {
     }
 }
 
-static void do_expire(outr__conn *conn) {
+static void do_expire(outr__conn *conn)
+{
     h2_conn *c = OUTR_CONTAINER(conn, h2_conn, base);
     uint64_t now = outr_loop_now(conn->loop);
     if (!conn->stream)
@@ -459,7 +496,8 @@ static void do_expire(outr__conn *conn) {
 
 static const outr__conn_ops conn_ops = {.flush = do_flush, .drain = do_drain, .expire = do_expire};
 
-static h2_conn *open_conn(outr_http_server *server, outr_stream *stream) {
+static h2_conn *open_conn(outr_http_server *server, outr_stream *stream)
+{
     const outr_http_server_options *so = outr__server_options(server);
     const outr__h2_options o = {
         .loop = so->loop,
@@ -486,7 +524,8 @@ static h2_conn *open_conn(outr_http_server *server, outr_stream *stream) {
 }
 
 void outr__h2_accept(outr_http_server *server, outr_stream *own_stream, outr_chunk *chunk,
-                     const char *p, size_t n) {
+                     const char *p, size_t n)
+{
     h2_conn *c = open_conn(server, own_stream);
     if (own_stream->is_closing)
         return;
@@ -498,7 +537,8 @@ void outr__h2_accept(outr_http_server *server, outr_stream *own_stream, outr_chu
 
 void outr__h2_upgrade(outr_http_server *server, outr_stream *own_stream, outr_str settings,
                       const outr_http_request *req, outr_arena *own_arena, outr_chunk *chunk,
-                      const char *p, size_t n) {
+                      const char *p, size_t n)
+{
     h2_conn *c = open_conn(server, own_stream);
     if (own_stream->is_closing) {
         outr_arena_free(own_arena);

@@ -3,21 +3,23 @@
 #define CONNECTION_WINDOW (4 * 1024 * 1024)
 /* of all streams; then the connection's window stays shut */
 #define HELD_MAX          (8 * OUTR_MIB)
-#define RESETS_BURST      1000           /* streams a peer may waste at once (CVE-2023-44487) ... */
-#define RESETS_PER_SECOND 100            /* ... and again as time passes */
+#define RESETS_BURST      1000 /* streams a peer may waste at once (CVE-2023-44487) ... */
+#define RESETS_PER_SECOND 100  /* ... and again as time passes */
 #define QUEUE_HIGH        (64 * OUTR_KIB)
 #define QUEUE_LOW         (16 * OUTR_KIB)
 #define PULL_MAX          (256 * OUTR_KIB)
 #define COPY_BELOW        2048
 
-static outr__h2_stream *stream_of(nghttp2_session *session, int32_t id) {
+static outr__h2_stream *stream_of(nghttp2_session *session, int32_t id)
+{
     return id ? nghttp2_session_get_stream_user_data(session, id) : NULL;
 }
 
 /* ---- body that came, as a source ------------------------------------------------------------- */
 
 /* n bytes of s are nobody's burden any more: the windows open again. */
-static void let_go(outr__h2_stream *s, size_t n) {
+static void let_go(outr__h2_stream *s, size_t n)
+{
     outr__h2 *h2 = s->h2;
     h2->held -= n;
     if (!h2->session || n == 0)
@@ -31,18 +33,21 @@ static void let_go(outr__h2_stream *s, size_t n) {
     h2->events->wants_flush(h2);
 }
 
-static void drop_held(outr__h2_stream *s) {
+static void drop_held(outr__h2_stream *s)
+{
     size_t n = s->held.bytes;
     outr_bufq_done(&s->held);
     let_go(s, n);
 }
 
-static void tell_owner(outr__h2_stream *s) {
+static void tell_owner(outr__h2_stream *s)
+{
     if (s->h2->events->on_told)
         s->h2->events->on_told(s->h2, s);
 }
 
-static void tell_end(outr__h2_stream *s) {
+static void tell_end(outr__h2_stream *s)
+{
     outr_sink *sink = s->in.sink;
     s->in.sink = NULL;
     s->is_told = true;
@@ -57,13 +62,15 @@ static void tell_end(outr__h2_stream *s) {
     tell_owner(s);
 }
 
-static void give(outr__h2_stream *s, outr_slice own_slice) {
+static void give(outr__h2_stream *s, outr_slice own_slice)
+{
     s->is_sink_full = true; /* stands unless the sink says otherwise, now or by resume */
     if (s->in.sink->ops->data(s->in.sink, own_slice))
         s->is_sink_full = false;
 }
 
-static void push(outr__h2_stream *s) {
+static void push(outr__h2_stream *s)
+{
     while (s->held.count > 0 && s->in.sink && !s->is_sink_full) {
         outr_slice slice = outr_bufq_pop(&s->held);
         let_go(s, slice.n);
@@ -73,7 +80,8 @@ static void push(outr__h2_stream *s) {
         tell_end(s);
 }
 
-static void on_push(outr_deferred *deferred) {
+static void on_push(outr_deferred *deferred)
+{
     outr__h2_stream *s = OUTR_CONTAINER(deferred, outr__h2_stream, pusher);
     if (s->in.sink && s->in_broken)
         tell_end(s);
@@ -81,14 +89,16 @@ static void on_push(outr_deferred *deferred) {
         push(s);
 }
 
-static void in_go_on(outr_source *source) {
+static void in_go_on(outr_source *source)
+{
     outr__h2_stream *s = OUTR_CONTAINER(source, outr__h2_stream, in);
     s->is_sink_full = false;
     s->last_ns = outr_loop_now(s->h2->loop);
     outr_loop_defer(s->h2->loop, &s->pusher);
 }
 
-static void in_start(outr_source *source) {
+static void in_start(outr_source *source)
+{
     outr__h2_stream *s = OUTR_CONTAINER(source, outr__h2_stream, in);
     if (s->wants_continue && !s->has_sent_head && !s->in_ended && s->received_bytes == 0) {
         outr_http_response head = {.status = 100};
@@ -98,7 +108,8 @@ static void in_start(outr_source *source) {
     in_go_on(source);
 }
 
-static void in_cancel(outr_source *source, const outr_err *err OUTR_UNUSED) {
+static void in_cancel(outr_source *source, const outr_err *err OUTR_UNUSED)
+{
     outr__h2_stream *s = OUTR_CONTAINER(source, outr__h2_stream, in);
     s->is_discarding = true;
     drop_held(s);
@@ -107,7 +118,8 @@ static void in_cancel(outr_source *source, const outr_err *err OUTR_UNUSED) {
 
 static const outr_source_ops in_ops = {.start = in_start, .resume = in_go_on, .cancel = in_cancel};
 
-static void end_in(outr__h2_stream *s) {
+static void end_in(outr__h2_stream *s)
+{
     if (s->in_ended || s->in_broken)
         return;
     s->in_ended = true;
@@ -115,7 +127,8 @@ static void end_in(outr__h2_stream *s) {
 }
 
 /* A break is told even to a full sink: it has nothing to wait for any more. */
-void outr__h2_stream_break(outr__h2_stream *s, outr_code code, const char *text) {
+void outr__h2_stream_break(outr__h2_stream *s, outr_code code, const char *text)
+{
     if (s->in_broken || (s->in_ended && s->is_told))
         return;
     s->in_broken = code;
@@ -127,11 +140,13 @@ void outr__h2_stream_break(outr__h2_stream *s, outr_code code, const char *text)
 
 /* ---- body that goes, as a sink --------------------------------------------------------------- */
 
-static outr__h2_stream *of_sink(outr_sink *sink) {
+static outr__h2_stream *of_sink(outr_sink *sink)
+{
     return OUTR_CONTAINER(sink, outr__h2_stream, out);
 }
 
-static void wake_out(outr__h2_stream *s) {
+static void wake_out(outr__h2_stream *s)
+{
     if (s->is_closed || !s->h2->session)
         return;
     if (s->is_deferred) {
@@ -141,11 +156,13 @@ static void wake_out(outr__h2_stream *s) {
     s->h2->events->wants_flush(s->h2);
 }
 
-static size_t queued(const outr__h2_stream *s) {
+static size_t queued(const outr__h2_stream *s)
+{
     return s->part.n + s->queue.bytes;
 }
 
-static bool out_data(outr_sink *sink, outr_slice own_slice) {
+static bool out_data(outr_sink *sink, outr_slice own_slice)
+{
     outr__h2_stream *s = of_sink(sink);
     if (s->out_ended || s->is_closed || !s->out_is_open) {
         outr_slice_done(&own_slice);
@@ -171,7 +188,8 @@ static bool out_data(outr_sink *sink, outr_slice own_slice) {
     return !s->is_out_full;
 }
 
-static void copy_trailers(outr__h2_stream *s, const outr_headers *trailers) {
+static void copy_trailers(outr__h2_stream *s, const outr_headers *trailers)
+{
     outr_headers *copy = outr_arena_alloc(s->arena, sizeof *copy);
     outr_headers_init(copy, s->arena);
     for (size_t i = 0; i < trailers->count; i++)
@@ -180,7 +198,8 @@ static void copy_trailers(outr__h2_stream *s, const outr_headers *trailers) {
     s->trailers = copy;
 }
 
-static void out_end(outr_sink *sink, const struct outr_headers *trailers) {
+static void out_end(outr_sink *sink, const struct outr_headers *trailers)
+{
     outr__h2_stream *s = of_sink(sink);
     sink->source = NULL;
     if (s->out_ended || s->is_closed)
@@ -195,7 +214,8 @@ static void out_end(outr_sink *sink, const struct outr_headers *trailers) {
     wake_out(s);
 }
 
-static void out_abort(outr_sink *sink, const outr_err *err OUTR_UNUSED) {
+static void out_abort(outr_sink *sink, const outr_err *err OUTR_UNUSED)
+{
     outr__h2_stream *s = of_sink(sink);
     sink->source = NULL;
     if (!s->out_ended)
@@ -204,7 +224,8 @@ static void out_abort(outr_sink *sink, const outr_err *err OUTR_UNUSED) {
 
 static const outr_sink_ops out_ops = {.data = out_data, .end = out_end, .abort = out_abort};
 
-void outr__h2_stream_init(outr__h2_stream *s, outr__h2 *h2, outr_arena *arena) {
+void outr__h2_stream_init(outr__h2_stream *s, outr__h2 *h2, outr_arena *arena)
+{
     s->h2 = h2;
     s->arena = arena;
     s->in = (outr_source){.ops = &in_ops, .length = -1};
@@ -215,7 +236,8 @@ void outr__h2_stream_init(outr__h2_stream *s, outr__h2 *h2, outr_arena *arena) {
     outr_headers_init(&s->headers, arena);
 }
 
-void outr__h2_stream_done(outr__h2_stream *s, const outr_err *err) {
+void outr__h2_stream_done(outr__h2_stream *s, const outr_err *err)
+{
     if (s->h2->session && !s->is_closed)
         nghttp2_session_set_stream_user_data(s->h2->session, s->id, NULL);
     drop_held(s);
@@ -237,7 +259,8 @@ void outr__h2_stream_done(outr__h2_stream *s, const outr_err *err) {
     }
 }
 
-void outr__h2_stream_reset(outr__h2_stream *s, uint32_t error_code) {
+void outr__h2_stream_reset(outr__h2_stream *s, uint32_t error_code)
+{
     if (s->is_closed || !s->h2->session)
         return;
     s->out_ended = s->was_reset = true;
@@ -245,7 +268,8 @@ void outr__h2_stream_reset(outr__h2_stream *s, uint32_t error_code) {
     s->h2->events->wants_flush(s->h2);
 }
 
-void outr__h2_stream_stop_input(outr__h2_stream *s) {
+void outr__h2_stream_stop_input(outr__h2_stream *s)
+{
     if (s->in_ended || s->was_reset)
         return;
     s->stops_input = true;
@@ -255,13 +279,15 @@ void outr__h2_stream_stop_input(outr__h2_stream *s) {
 
 /* nghttp2 copies both: a stream that is reset before its head is written must not leave it
  * dangling. */
-static nghttp2_nv nv_of(outr_str name, outr_str value, uint8_t flags) {
+static nghttp2_nv nv_of(outr_str name, outr_str value, uint8_t flags)
+{
     return (nghttp2_nv){(uint8_t *)name.p, (uint8_t *)value.p, name.n, value.n, flags};
 }
 
 /* nghttp2 lower-cases the names it copies. TE may only say "trailers" here (RFC 9113 section
  * 8.2.2). */
-static size_t put_headers(nghttp2_nv *nv, size_t n, const outr_headers *h) {
+static size_t put_headers(nghttp2_nv *nv, size_t n, const outr_headers *h)
+{
     for (size_t i = 0; i < h->count; i++) {
         const outr_header *item = &h->items[i];
         if (outr__header_is_own(item->name) || !outr_header_name_is_valid(item->name))
@@ -276,14 +302,16 @@ static size_t put_headers(nghttp2_nv *nv, size_t n, const outr_headers *h) {
 
 /* ---- nghttp2's callbacks: sending ------------------------------------------------------------ */
 
-static int submit_trailers(outr__h2_stream *s) {
+static int submit_trailers(outr__h2_stream *s)
+{
     nghttp2_nv *nv = outr_arena_alloc(s->arena, s->trailers->count * sizeof *nv);
     return nghttp2_submit_trailer(s->h2->session, s->id, nv, put_headers(nv, 0, s->trailers));
 }
 
 static ssize_t on_read(nghttp2_session *session OUTR_UNUSED, int32_t id OUTR_UNUSED,
                        uint8_t *buf OUTR_UNUSED, size_t max, uint32_t *flags,
-                       nghttp2_data_source *source, void *user OUTR_UNUSED) {
+                       nghttp2_data_source *source, void *user OUTR_UNUSED)
+{
     outr__h2_stream *s = source->ptr;
     size_t n = OUTR_MIN(max, queued(s));
     if (n == 0 && !s->out_ended) {
@@ -300,7 +328,8 @@ static ssize_t on_read(nghttp2_session *session OUTR_UNUSED, int32_t id OUTR_UNU
 }
 
 /* At most n bytes off the front of what is queued. */
-static outr_slice take(outr__h2_stream *s, size_t n) {
+static outr_slice take(outr__h2_stream *s, size_t n)
+{
     if (s->part.n == 0)
         s->part = outr_bufq_pop(&s->queue);
     outr_slice slice = s->part;
@@ -319,7 +348,8 @@ static outr_slice take(outr__h2_stream *s, size_t n) {
  * for. */
 static int on_send_data(nghttp2_session *session OUTR_UNUSED, nghttp2_frame *frame OUTR_UNUSED,
                         const uint8_t *framehd, size_t length, nghttp2_data_source *source,
-                        void *user) {
+                        void *user)
+{
     outr__h2 *h2 = user;
     outr__h2_stream *s = source->ptr;
     outr_bufq_copy(&h2->out, framehd, 9);
@@ -341,7 +371,8 @@ static int on_send_data(nghttp2_session *session OUTR_UNUSED, nghttp2_frame *fra
 }
 
 static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame,
-                         void *user OUTR_UNUSED) {
+                         void *user OUTR_UNUSED)
+{
     if (!(frame->hd.flags & NGHTTP2_FLAG_END_STREAM) || frame->hd.type > NGHTTP2_HEADERS)
         return 0;
     outr__h2_stream *s = stream_of(session, frame->hd.stream_id);
@@ -355,7 +386,8 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame,
 
 /* ---- nghttp2's callbacks: receiving ---------------------------------------------------------- */
 
-static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user) {
+static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
+{
     outr__h2 *h2 = user;
     h2->head_since_ns = outr_loop_now(h2->loop);
     if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) {
@@ -374,7 +406,8 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     return 0;
 }
 
-static void take_pseudo(outr__h2_stream *s, outr_str name, outr_str value) {
+static void take_pseudo(outr__h2_stream *s, outr_str name, outr_str value)
+{
     uint64_t status;
     if (outr_str_is(name, ":method"))
         s->method = value;
@@ -391,8 +424,8 @@ static void take_pseudo(outr__h2_stream *s, outr_str name, outr_str value) {
 }
 
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
-                     size_t name_n, const uint8_t *value, size_t value_n, uint8_t flags,
-                     void *user) {
+                     size_t name_n, const uint8_t *value, size_t value_n, uint8_t flags, void *user)
+{
     outr__h2 *h2 = user;
     outr__h2_stream *s = stream_of(session, frame->hd.stream_id);
     if (!s || s->is_too_large)
@@ -416,7 +449,8 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     return 0;
 }
 
-static void on_head_complete(outr__h2 *h2, outr__h2_stream *s, bool ends) {
+static void on_head_complete(outr__h2 *h2, outr__h2_stream *s, bool ends)
+{
     if (s->has_message) {
         return; /* trailers: told with the end */
     }
@@ -430,7 +464,8 @@ static void on_head_complete(outr__h2 *h2, outr__h2_stream *s, bool ends) {
     h2->events->on_head(h2, s);
 }
 
-static void take_settings(outr__h2 *h2, const nghttp2_settings *settings) {
+static void take_settings(outr__h2 *h2, const nghttp2_settings *settings)
+{
     for (size_t i = 0; i < settings->niv; i++) {
         if (h2->settings_id && settings->iv[i].settings_id == h2->settings_id)
             h2->peer_setting = settings->iv[i].value;
@@ -438,7 +473,8 @@ static void take_settings(outr__h2 *h2, const nghttp2_settings *settings) {
     h2->events->on_settings(h2);
 }
 
-static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user) {
+static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *user)
+{
     outr__h2 *h2 = user;
     bool ends = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
     outr__h2_stream *s = stream_of(session, frame->hd.stream_id);
@@ -474,7 +510,8 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 }
 
 static int on_data(nghttp2_session *session, uint8_t flags OUTR_UNUSED, int32_t id,
-                   const uint8_t *data, size_t n, void *user) {
+                   const uint8_t *data, size_t n, void *user)
+{
     outr__h2 *h2 = user;
     outr__h2_stream *s = stream_of(session, id);
     if (!s || s->is_discarding || s->in_broken) {
@@ -503,7 +540,8 @@ static int on_data(nghttp2_session *session, uint8_t flags OUTR_UNUSED, int32_t 
 /* Streams begun and thrown away at once cost the peer nothing and us a request each; those it makes
  * us
  * reset count alike. */
-static void count_waste(outr__h2 *h2) {
+static void count_waste(outr__h2 *h2)
+{
     uint64_t now = outr_loop_now(h2->loop),
              earned = (now - h2->reset_refill_ns) / (OUTR_SEC / RESETS_PER_SECOND);
     if (earned > 0) {
@@ -516,7 +554,8 @@ static void count_waste(outr__h2 *h2) {
         nghttp2_session_terminate_session(h2->session, NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
-static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_code, void *user) {
+static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_code, void *user)
+{
     outr__h2 *h2 = user;
     outr__h2_stream *s = stream_of(session, id);
     if (h2->is_server && error_code != NGHTTP2_NO_ERROR && !(s && s->was_reset))
@@ -531,7 +570,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_
 
 /* ---- session --------------------------------------------------------------------------------- */
 
-static nghttp2_session_callbacks *make_callbacks(void) {
+static nghttp2_session_callbacks *make_callbacks(void)
+{
     nghttp2_session_callbacks *cb;
     if (nghttp2_session_callbacks_new(&cb))
         return NULL;
@@ -545,7 +585,8 @@ static nghttp2_session_callbacks *make_callbacks(void) {
     return cb;
 }
 
-static int submit_settings(outr__h2 *h2, const outr__h2_options *o) {
+static int submit_settings(outr__h2 *h2, const outr__h2_options *o)
+{
     nghttp2_settings_entry iv[6];
     size_t n = 0;
     iv[n++] =
@@ -568,7 +609,8 @@ static int submit_settings(outr__h2 *h2, const outr__h2_options *o) {
                                                       CONNECTION_WINDOW);
 }
 
-outr_code outr__h2_init(outr__h2 *h2, const outr__h2_options *o, outr_err *err) {
+outr_code outr__h2_init(outr__h2 *h2, const outr__h2_options *o, outr_err *err)
+{
     nghttp2_option *option = NULL;
     nghttp2_session_callbacks *cb = make_callbacks();
     *h2 = (outr__h2){
@@ -597,14 +639,16 @@ outr_code outr__h2_init(outr__h2 *h2, const outr__h2_options *o, outr_err *err) 
     return rc ? outr_fail(err, OUTR_INTERNAL, "HTTP/2: %s", nghttp2_strerror(rc)) : OUTR_OK;
 }
 
-void outr__h2_done(outr__h2 *h2) {
+void outr__h2_done(outr__h2 *h2)
+{
     nghttp2_session *session = h2->session;
     h2->session = NULL; /* streams that end now find none */
     nghttp2_session_del(session);
     outr_bufq_done(&h2->out);
 }
 
-bool outr__h2_feed(outr__h2 *h2, outr_chunk *chunk, const char *p, size_t n) {
+bool outr__h2_feed(outr__h2 *h2, outr_chunk *chunk, const char *p, size_t n)
+{
     h2->chunk = chunk;
     ssize_t taken = nghttp2_session_mem_recv(h2->session, (const uint8_t *)p, n);
     h2->chunk = NULL;
@@ -612,7 +656,8 @@ bool outr__h2_feed(outr__h2 *h2, outr_chunk *chunk, const char *p, size_t n) {
     return taken == (ssize_t)n;
 }
 
-bool outr__h2_pull(outr__h2 *h2, bool *has_more) {
+bool outr__h2_pull(outr__h2 *h2, bool *has_more)
+{
     const uint8_t *p;
     ssize_t n = 0;
     while (h2->out.bytes < PULL_MAX && (n = nghttp2_session_mem_send(h2->session, &p)) > 0)
@@ -624,7 +669,8 @@ bool outr__h2_pull(outr__h2 *h2, bool *has_more) {
 
 /* ---- heads ----------------------------------------------------------------------------------- */
 
-static size_t put_length(nghttp2_nv *nv, size_t n, int64_t length, char text[20]) {
+static size_t put_length(nghttp2_nv *nv, size_t n, int64_t length, char text[20])
+{
     if (length < 0)
         return n;
     nv[n++] = nv_of(OUTR_STR("content-length"), outr_str_decimal(text, (uint64_t)length),
@@ -632,12 +678,14 @@ static size_t put_length(nghttp2_nv *nv, size_t n, int64_t length, char text[20]
     return n;
 }
 
-static nghttp2_data_provider provider_of(outr__h2_stream *s) {
+static nghttp2_data_provider provider_of(outr__h2_stream *s)
+{
     return (nghttp2_data_provider){.source.ptr = s, .read_callback = on_read};
 }
 
 outr_code outr__h2_submit_response(outr__h2_stream *s, const outr_http_response *head,
-                                   outr_str date, bool has_body) {
+                                   outr_str date, bool has_body)
+{
     char status[20], length[20];
     nghttp2_data_provider provider = provider_of(s);
     if (s->is_closed || !s->h2->session)
@@ -660,7 +708,8 @@ outr_code outr__h2_submit_response(outr__h2_stream *s, const outr_http_response 
     return OUTR_OK;
 }
 
-void outr__h2_submit_inform(outr__h2_stream *s, const outr_http_response *head) {
+void outr__h2_submit_inform(outr__h2_stream *s, const outr_http_response *head)
+{
     char status[20];
     if (s->is_closed || !s->h2->session)
         return;
@@ -673,7 +722,8 @@ void outr__h2_submit_inform(outr__h2_stream *s, const outr_http_response *head) 
 }
 
 outr_code outr__h2_submit_request(outr__h2_stream *s, const outr_http_request *req, bool has_body,
-                                  outr_err *err) {
+                                  outr_err *err)
+{
     char length[20];
     nghttp2_data_provider provider = provider_of(s);
     bool is_upgrade = req->upgrade.n > 0;

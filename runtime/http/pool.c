@@ -34,11 +34,13 @@ typedef struct opening {
 
 static void fill(outr_http_pool *pool);
 
-const outr_http_pool_options *outr__pool_options(const outr_http_pool *pool) {
+const outr_http_pool_options *outr__pool_options(const outr_http_pool *pool)
+{
     return &pool->options;
 }
 
-static void free_if_over(outr_http_pool *pool) {
+static void free_if_over(outr_http_pool *pool)
+{
     if (!pool->is_freed || pool->opening_count > 0 || pool->client_count > 0)
         return;
     outr_timer_stop(pool->options.loop, &pool->sweeper);
@@ -50,11 +52,13 @@ static void free_if_over(outr_http_pool *pool) {
 
 /* ---- calls ----------------------------------------------------------------------------------- */
 
-static outr__call *impl_of(const outr_http_call *call) {
+static outr__call *impl_of(const outr_http_call *call)
+{
     return call->impl;
 }
 
-void outr__call_end(outr_http_call *call, const outr_err *err) {
+void outr__call_end(outr_http_call *call, const outr_err *err)
+{
     outr__call *impl = impl_of(call);
     outr_http_pool *pool = impl->pool;
     pool->in_flight--;
@@ -70,7 +74,8 @@ void outr__call_end(outr_http_call *call, const outr_err *err) {
         outr_op_finish_soon(impl->op);
 }
 
-static void on_cancel(outr_op *op) {
+static void on_cancel(outr_op *op)
+{
     outr_http_call *call = op->impl;
     outr__call *impl = impl_of(call);
     if (impl->client)
@@ -78,12 +83,14 @@ static void on_cancel(outr_op *op) {
     outr__call_end(call, &op->err);
 }
 
-static void fail_waiting(outr_http_pool *pool, size_t count, const outr_err *err) {
+static void fail_waiting(outr_http_pool *pool, size_t count, const outr_err *err)
+{
     while (count-- > 0 && !outr_list_is_empty(&pool->waiting))
         outr__call_end(OUTR_LIST_ITEM(pool->waiting.next, outr__call, link)->call, err);
 }
 
-static void place(outr__client *client) {
+static void place(outr__client *client)
+{
     outr_http_pool *pool = client->pool;
     bool has_room = !client->is_retired && client->active < client->capacity;
     outr_link_remove(&client->link);
@@ -93,7 +100,8 @@ static void place(outr__client *client) {
         outr_list_push(&pool->busy, &client->link);
 }
 
-static void give(outr__client *client, outr__call *impl) {
+static void give(outr__client *client, outr__call *impl)
+{
     outr_http_pool *pool = client->pool;
     outr_link_remove(&impl->link);
     pool->waiting_count--;
@@ -105,7 +113,8 @@ static void give(outr__client *client, outr__call *impl) {
 }
 
 /* A head that would not be one on the wire. The caller's text may come from its own callers. */
-static bool is_sound(const outr_http_request *req) {
+static bool is_sound(const outr_http_request *req)
+{
     for (size_t i = 0; i < req->target.n; i++) {
         unsigned char c = (unsigned char)req->target.p[i];
         if (c <= 0x20 || c == 0x7f)
@@ -115,7 +124,8 @@ static bool is_sound(const outr_http_request *req) {
            outr_header_value_is_valid(req->authority);
 }
 
-void outr_http_call_start(outr_http_pool *pool, outr_http_call *call, outr_op *op) {
+void outr_http_call_start(outr_http_pool *pool, outr_http_call *call, outr_op *op)
+{
     outr__call *impl = outr_arena_alloc(call->arena, sizeof *impl);
     *impl = (outr__call){.call = call, .op = op, .pool = pool};
     call->impl = impl;
@@ -139,11 +149,13 @@ void outr_http_call_start(outr_http_pool *pool, outr_http_call *call, outr_op *o
 /* ---- connections ----------------------------------------------------------------------------- */
 
 /* How many calls wait for one connection that is being made. */
-static size_t calls_per_opening(const outr_http_pool *pool) {
+static size_t calls_per_opening(const outr_http_pool *pool)
+{
     return pool->options.version == OUTR_HTTP_2 ? pool->peer_streams : 1;
 }
 
-static void add_client(outr_http_pool *pool, outr_stream *stream) {
+static void add_client(outr_http_pool *pool, outr_stream *stream)
+{
     bool is_h2 =
         stream->alpn.n ? outr_str_is(stream->alpn, "h2") : pool->options.version == OUTR_HTTP_2;
     outr__client *client = (is_h2 ? outr__h2_connect : outr__h1_connect)(pool, stream);
@@ -152,7 +164,8 @@ static void add_client(outr_http_pool *pool, outr_stream *stream) {
     place(client);
 }
 
-static void on_opened(outr_op *op) {
+static void on_opened(outr_op *op)
+{
     opening *o = OUTR_CONTAINER(op, opening, op);
     outr_http_pool *pool = o->pool;
     outr_stream *stream = o->connect.stream ? o->connect.stream : o->handshake.stream;
@@ -182,7 +195,8 @@ static void on_opened(outr_op *op) {
     fill(pool);
 }
 
-static void on_connected(outr_op *op) {
+static void on_connected(outr_op *op)
+{
     opening *o = OUTR_CONTAINER(op, opening, op);
     outr_http_pool *pool = o->pool;
     if (op->err.code || !pool->options.tls || pool->is_freed) {
@@ -198,7 +212,8 @@ static void on_connected(outr_op *op) {
     outr_tls_handshake_start(&o->handshake, op);
 }
 
-static void open_one(outr_http_pool *pool) {
+static void open_one(outr_http_pool *pool)
+{
     outr_loop *loop = pool->options.loop;
     outr_env *env = outr_loop_env(loop);
     opening *o = outr_alloc(sizeof *o);
@@ -212,7 +227,8 @@ static void open_one(outr_http_pool *pool) {
 }
 
 /* Calls to connections with room; for those left over, connections are opened. */
-static void fill(outr_http_pool *pool) {
+static void fill(outr_http_pool *pool)
+{
     while (!outr_list_is_empty(&pool->waiting) && !outr_list_is_empty(&pool->ready))
         give(OUTR_LIST_ITEM(pool->ready.next, outr__client, link),
              OUTR_LIST_ITEM(pool->waiting.next, outr__call, link));
@@ -228,11 +244,13 @@ static void fill(outr_http_pool *pool) {
     }
 }
 
-static void on_fill(outr_deferred *deferred) {
+static void on_fill(outr_deferred *deferred)
+{
     fill(OUTR_CONTAINER(deferred, outr_http_pool, filler));
 }
 
-static void sweep_later(outr_http_pool *pool) {
+static void sweep_later(outr_http_pool *pool)
+{
     uint64_t period =
         pool->client_count > SPARE_CONNECTIONS ? SPARE_IDLE : pool->options.limits.idle_ns / 2;
     uint64_t at = outr_loop_now(pool->options.loop) + period;
@@ -240,7 +258,8 @@ static void sweep_later(outr_http_pool *pool) {
         outr_timer_start(pool->options.loop, &pool->sweeper, at);
 }
 
-static void on_sweep(outr_timer *timer) {
+static void on_sweep(outr_timer *timer)
+{
     outr_http_pool *pool = OUTR_CONTAINER(timer, outr_http_pool, sweeper);
     uint64_t now = outr_loop_now(pool->options.loop), idle_ns = pool->options.limits.idle_ns;
     size_t kept = 0;
@@ -256,7 +275,8 @@ static void on_sweep(outr_timer *timer) {
         sweep_later(pool);
 }
 
-void outr__pool_changed(outr__client *client) {
+void outr__pool_changed(outr__client *client)
+{
     outr_http_pool *pool = client->pool;
     place(client);
     if (client->active == 0) {
@@ -267,7 +287,8 @@ void outr__pool_changed(outr__client *client) {
         outr_loop_defer(pool->options.loop, &pool->filler);
 }
 
-void outr__pool_met(outr__client *client, uint32_t peer_setting, uint32_t max_streams) {
+void outr__pool_met(outr__client *client, uint32_t peer_setting, uint32_t max_streams)
+{
     outr_http_pool *pool = client->pool;
     pool->knows_peer = true;
     pool->peer_setting = peer_setting;
@@ -276,11 +297,13 @@ void outr__pool_met(outr__client *client, uint32_t peer_setting, uint32_t max_st
     outr__pool_changed(client);
 }
 
-uint32_t outr__pool_streams(const outr_http_pool *pool) {
+uint32_t outr__pool_streams(const outr_http_pool *pool)
+{
     return pool->peer_streams;
 }
 
-void outr__pool_gone(outr__client *client) {
+void outr__pool_gone(outr__client *client)
+{
     outr_http_pool *pool = client->pool;
     outr_link_remove(&client->link);
     pool->client_count--;
@@ -291,7 +314,8 @@ void outr__pool_gone(outr__client *client) {
 
 /* ---- the pool -------------------------------------------------------------------------------- */
 
-outr_http_pool *outr_http_pool_new(const outr_http_pool_options *options) {
+outr_http_pool *outr_http_pool_new(const outr_http_pool_options *options)
+{
     outr_http_pool *pool = outr_alloc(sizeof *pool);
     pool->options = *options;
     outr_http_pool_options *o = &pool->options;
@@ -315,7 +339,8 @@ outr_http_pool *outr_http_pool_new(const outr_http_pool_options *options) {
     return pool;
 }
 
-static void each_client(outr_http_pool *pool, bool closes) {
+static void each_client(outr_http_pool *pool, bool closes)
+{
     outr_list *const lists[] = {&pool->ready, &pool->busy};
     for (size_t i = 0; i < OUTR_LEN(lists); i++) {
         outr_list all;
@@ -331,7 +356,8 @@ static void each_client(outr_http_pool *pool, bool closes) {
     }
 }
 
-void outr_http_pool_free(outr_http_pool *pool) {
+void outr_http_pool_free(outr_http_pool *pool)
+{
     outr_err err;
     if (!pool)
         return;
@@ -342,24 +368,28 @@ void outr_http_pool_free(outr_http_pool *pool) {
     pool->client_count++; /* held while all of it comes down */
     each_client(pool, true);
     OUTR_LIST_EACH(link, &pool->openings)
-    outr_op_cancel(&OUTR_LIST_ITEM(link, opening, link)->op, OUTR_CANCELLED);
+        outr_op_cancel(&OUTR_LIST_ITEM(link, opening, link)->op, OUTR_CANCELLED);
     pool->client_count--;
     free_if_over(pool);
 }
 
-size_t outr_http_pool_in_flight(const outr_http_pool *pool) {
+size_t outr_http_pool_in_flight(const outr_http_pool *pool)
+{
     return pool->in_flight;
 }
 
-size_t outr_http_pool_connections(const outr_http_pool *pool) {
+size_t outr_http_pool_connections(const outr_http_pool *pool)
+{
     return pool->client_count;
 }
 
-bool outr_http_pool_peer_setting(const outr_http_pool *pool, uint32_t *value) {
+bool outr_http_pool_peer_setting(const outr_http_pool *pool, uint32_t *value)
+{
     *value = pool->peer_setting;
     return pool->knows_peer;
 }
 
-void outr_http_pool_retire(outr_http_pool *pool) {
+void outr_http_pool_retire(outr_http_pool *pool)
+{
     each_client(pool, false);
 }

@@ -21,11 +21,13 @@ struct outr_router {
                      1]; /* by second segment; the last one: patterns without a literal there */
 };
 
-outr_router *outr_router_new(void) {
+outr_router *outr_router_new(void)
+{
     return outr_alloc(sizeof(outr_router));
 }
 
-void outr_router_free(outr_router *router) {
+void outr_router_free(outr_router *router)
+{
     if (!router)
         return;
     for (size_t i = 0; i <= BUCKETS; i++) {
@@ -38,11 +40,13 @@ void outr_router_free(outr_router *router) {
     free(router);
 }
 
-static bool is_param(outr_str segment) {
+static bool is_param(outr_str segment)
+{
     return segment.n > 0 && segment.p[0] == '{';
 }
 
-static size_t bucket_of(outr_str segment) {
+static size_t bucket_of(outr_str segment)
+{
     uint32_t h = 2166136261u;
     for (size_t i = 0; i < segment.n; i++)
         h = (h ^ (unsigned char)segment.p[i]) * 16777619u;
@@ -50,7 +54,8 @@ static size_t bucket_of(outr_str segment) {
 }
 
 /* Cuts path at slashes; the count, or 0 when it has no leading slash or too many. */
-static size_t cut(outr_str path, outr_str *segments, size_t max) {
+static size_t cut(outr_str path, outr_str *segments, size_t max)
+{
     size_t n = 0;
     if (path.n == 0 || path.p[0] != '/')
         return 0;
@@ -60,8 +65,8 @@ static size_t cut(outr_str path, outr_str *segments, size_t max) {
     return n;
 }
 
-void outr_router_add(outr_router *router, const char *methods, const char *text,
-                     const void *route) {
+void outr_router_add(outr_router *router, const char *methods, const char *text, const void *route)
+{
     pattern *p = outr_alloc(sizeof *p);
     p->methods = methods;
     p->route = route;
@@ -75,7 +80,8 @@ void outr_router_add(outr_router *router, const char *methods, const char *text,
     *at = p;
 }
 
-static bool has_method(const char *methods, outr_str method) {
+static bool has_method(const char *methods, outr_str method)
+{
     outr_str rest = outr_str_from(methods), one;
     if (outr_str_is(rest, "*"))
         return true;
@@ -89,7 +95,8 @@ static bool has_method(const char *methods, outr_str method) {
 
 /* Literal segments matched, or -1. Parameters never match an empty segment. */
 static int match(const pattern *p, const outr_str *segments, size_t count, outr_str path,
-                 outr_route_match *out) {
+                 outr_route_match *out)
+{
     int literals = 0;
     out->param_count = 0;
     if (p->takes_rest ? count < p->count : count != p->count)
@@ -112,7 +119,8 @@ static int match(const pattern *p, const outr_str *segments, size_t count, outr_
 }
 
 bool outr_router_find(const outr_router *router, outr_str method, outr_str path,
-                      outr_route_match *out) {
+                      outr_route_match *out)
+{
     outr_str segments[SEGMENTS_MAX + 1];
     size_t count = cut(path, segments, OUTR_LEN(segments));
     int best = -1;

@@ -21,7 +21,8 @@ struct outr_http_server {
     char date[40];
 };
 
-void outr__limits_default(outr_http_limits *l) {
+void outr__limits_default(outr_http_limits *l)
+{
     static const struct {
         size_t offset;
         uint64_t otherwise;
@@ -54,13 +55,15 @@ void outr__limits_default(outr_http_limits *l) {
 
 /* ---- what connections share ------------------------------------------------------------------ */
 
-void outr__deadline_set(outr_loop *loop, outr__deadline *d, uint64_t at_ns) {
+void outr__deadline_set(outr_loop *loop, outr__deadline *d, uint64_t at_ns)
+{
     d->at_ns = at_ns;
     if (at_ns && (!outr_timer_is_on(&d->timer) || d->timer.node.key > at_ns))
         outr_timer_start(loop, &d->timer, at_ns);
 }
 
-bool outr__deadline_is_due(outr_loop *loop, outr__deadline *d) {
+bool outr__deadline_is_due(outr_loop *loop, outr__deadline *d)
+{
     if (!d->at_ns)
         return false;
     if (d->at_ns <= outr_loop_now(loop))
@@ -69,7 +72,8 @@ bool outr__deadline_is_due(outr_loop *loop, outr__deadline *d) {
     return false;
 }
 
-void outr__stall_write(outr__stall *stall, outr_stream *stream, outr_bufq *out) {
+void outr__stall_write(outr__stall *stall, outr_stream *stream, outr_bufq *out)
+{
     if (out->bytes == 0)
         return;
     stall->written += out->bytes;
@@ -77,7 +81,8 @@ void outr__stall_write(outr__stall *stall, outr_stream *stream, outr_bufq *out) 
 }
 
 uint64_t outr__stall_deadline(outr__stall *stall, const outr_stream *stream, uint64_t now,
-                              uint64_t patience_ns) {
+                              uint64_t patience_ns)
+{
     uint64_t taken = stall->written - stream->pending_bytes;
     if (stream->pending_bytes == 0)
         stall->since_ns = 0;
@@ -88,23 +93,27 @@ uint64_t outr__stall_deadline(outr__stall *stall, const outr_stream *stream, uin
 }
 
 bool outr__stall_is_over(outr__stall *stall, const outr_stream *stream, uint64_t now,
-                         uint64_t patience_ns) {
+                         uint64_t patience_ns)
+{
     return outr__stall_deadline(stall, stream, now, patience_ns) <= now;
 }
 
-static void on_flush(outr_deferred *deferred) {
+static void on_flush(outr_deferred *deferred)
+{
     outr__conn *conn = OUTR_CONTAINER(deferred, outr__conn, flusher);
     conn->ops->flush(conn);
 }
 
-static void on_timer(outr_timer *timer) {
+static void on_timer(outr_timer *timer)
+{
     outr__conn *conn = OUTR_CONTAINER(timer, outr__conn, deadline.timer);
     if (outr__deadline_is_due(conn->loop, &conn->deadline))
         conn->ops->expire(conn);
 }
 
 void outr__conn_open(outr__conn *conn, const outr__conn_ops *ops, outr_http_server *server,
-                     outr_stream *stream) {
+                     outr_stream *stream)
+{
     conn->ops = ops;
     conn->server = server;
     conn->loop = server->options.loop;
@@ -116,20 +125,24 @@ void outr__conn_open(outr__conn *conn, const outr__conn_ops *ops, outr_http_serv
     server->conn_count++;
 }
 
-void outr__conn_flush_soon(outr__conn *conn) {
+void outr__conn_flush_soon(outr__conn *conn)
+{
     outr_loop_flush(conn->loop, &conn->flusher);
 }
 
-void outr__conn_write(outr__conn *conn) {
+void outr__conn_write(outr__conn *conn)
+{
     if (conn->stream)
         outr__stall_write(&conn->stall, conn->stream, &conn->out);
 }
 
-bool outr__conn_is_full(const outr__conn *conn) {
+bool outr__conn_is_full(const outr__conn *conn)
+{
     return conn->stream && conn->out.bytes + conn->stream->pending_bytes > conn->stream->high_water;
 }
 
-static void on_drained(outr_deferred *deferred) {
+static void on_drained(outr_deferred *deferred)
+{
     outr_http_server *server = OUTR_CONTAINER(deferred, outr_http_server, drain_teller);
     void (*drained)(void *) = server->drained;
     server->drained = NULL;
@@ -137,7 +150,8 @@ static void on_drained(outr_deferred *deferred) {
         drained(server->drained_ctx);
 }
 
-static void check_empty(outr_http_server *server) {
+static void check_empty(outr_http_server *server)
+{
     if (server->conn_count > 0)
         return;
     if (server->is_freed) {
@@ -153,7 +167,8 @@ static void check_empty(outr_http_server *server) {
     }
 }
 
-void outr__conn_leave(outr__conn *conn) {
+void outr__conn_leave(outr__conn *conn)
+{
     outr_http_server *server = conn->server;
     outr_loop_undefer(&conn->flusher);
     outr_timer_stop(conn->loop, &conn->deadline.timer);
@@ -163,15 +178,18 @@ void outr__conn_leave(outr__conn *conn) {
     check_empty(server);
 }
 
-const outr_http_server_options *outr__server_options(const outr_http_server *server) {
+const outr_http_server_options *outr__server_options(const outr_http_server *server)
+{
     return &server->options;
 }
 
-bool outr__server_is_draining(const outr_http_server *server) {
+bool outr__server_is_draining(const outr_http_server *server)
+{
     return server->is_draining;
 }
 
-outr_str outr__server_date(outr_http_server *server) {
+outr_str outr__server_date(outr_http_server *server)
+{
     uint64_t now = outr_loop_now(server->options.loop);
     if (now >= server->date_until_ns) {
         int64_t unix_ns = outr_loop_unix_ns(server->options.loop);
@@ -184,13 +202,15 @@ outr_str outr__server_date(outr_http_server *server) {
     return outr_str_from(server->date);
 }
 
-outr_arena *outr__server_arena(outr_http_server *server) {
+outr_arena *outr__server_arena(outr_http_server *server)
+{
     if (server->arena_count > 0)
         return server->arenas[--server->arena_count];
     return outr_arena_new(server->options.limits.arena_bytes);
 }
 
-void outr__server_arena_done(outr_http_server *server, outr_arena *own_arena) {
+void outr__server_arena_done(outr_http_server *server, outr_arena *own_arena)
+{
     if (server->arena_count == ARENAS_KEPT) {
         outr_arena_free(own_arena);
         return;
@@ -199,11 +219,13 @@ void outr__server_arena_done(outr_http_server *server, outr_arena *own_arena) {
     server->arenas[server->arena_count++] = own_arena;
 }
 
-void outr__server_request_began(outr_http_server *server) {
+void outr__server_request_began(outr_http_server *server)
+{
     server->request_count++;
 }
 
-void outr__server_request_ended(outr_http_server *server, outr_exchange *x, bool is_broken) {
+void outr__server_request_ended(outr_http_server *server, outr_exchange *x, bool is_broken)
+{
     server->request_count--;
     if (server->options.handler->on_finished)
         server->options.handler->on_finished(server->options.ctx, x, is_broken);
@@ -218,12 +240,14 @@ typedef struct sniffer {
     size_t n;
 } sniffer;
 
-static void end_sniffing(sniffer *s) {
+static void end_sniffing(sniffer *s)
+{
     outr__conn_leave(&s->base);
     free(s);
 }
 
-static void hand_over(sniffer *s, bool is_h2, outr_chunk *chunk, const char *p, size_t n) {
+static void hand_over(sniffer *s, bool is_h2, outr_chunk *chunk, const char *p, size_t n)
+{
     outr_http_server *server = s->base.server;
     outr_stream *stream = s->base.stream;
     void (*accept)(outr_http_server *, outr_stream *, outr_chunk *, const char *, size_t) =
@@ -246,7 +270,8 @@ static void hand_over(sniffer *s, bool is_h2, outr_chunk *chunk, const char *p, 
     check_empty(server);
 }
 
-static void sniff_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n) {
+static void sniff_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n)
+{
     sniffer *s = stream->owner;
     const outr_http_server_options *o = &s->base.server->options;
     size_t common = OUTR_MIN(n, PREFACE_LEN - s->n);
@@ -265,29 +290,34 @@ static void sniff_data(outr_stream *stream, outr_chunk *chunk, const char *p, si
     hand_over(s, may_be_h2, chunk, p, n);
 }
 
-static void sniff_eof(outr_stream *stream) {
+static void sniff_eof(outr_stream *stream)
+{
     outr_stream_close(stream);
 }
 
-static void sniff_error(outr_stream *stream, const outr_err *err OUTR_UNUSED) {
+static void sniff_error(outr_stream *stream, const outr_err *err OUTR_UNUSED)
+{
     sniff_eof(stream);
 }
 
-static void sniff_closed(outr_stream *stream) {
+static void sniff_closed(outr_stream *stream)
+{
     end_sniffing(stream->owner);
 }
 
 static const outr_stream_events sniff_events = {
     .on_data = sniff_data, .on_eof = sniff_eof, .on_error = sniff_error, .on_closed = sniff_closed};
 
-static void sniff_drop(outr__conn *conn) {
+static void sniff_drop(outr__conn *conn)
+{
     outr_stream_close(conn->stream);
 }
 
 static const outr__conn_ops sniff_ops = {
     .flush = outr__conn_write, .drain = sniff_drop, .expire = sniff_drop};
 
-void outr_http_server_take(outr_http_server *server, outr_stream *own_stream) {
+void outr_http_server_take(outr_http_server *server, outr_stream *own_stream)
+{
     if (server->is_draining || server->conn_count >= server->options.max_connections) {
         static const outr_stream_events no_events = {0};
         own_stream->events = &no_events;
@@ -309,7 +339,8 @@ void outr_http_server_take(outr_http_server *server, outr_stream *own_stream) {
 
 /* ---- the server ------------------------------------------------------------------------------ */
 
-outr_http_server *outr_http_server_new(const outr_http_server_options *options) {
+outr_http_server *outr_http_server_new(const outr_http_server_options *options)
+{
     outr_http_server *server = outr_alloc(sizeof *server);
     server->options = *options;
     if (!server->options.max_connections)
@@ -319,7 +350,8 @@ outr_http_server *outr_http_server_new(const outr_http_server_options *options) 
     return server;
 }
 
-void outr_http_server_drain(outr_http_server *server, void (*drained)(void *ctx), void *ctx) {
+void outr_http_server_drain(outr_http_server *server, void (*drained)(void *ctx), void *ctx)
+{
     server->is_draining = true;
     server->drained = drained;
     server->drained_ctx = ctx;
@@ -330,7 +362,8 @@ void outr_http_server_drain(outr_http_server *server, void (*drained)(void *ctx)
     check_empty(server);
 }
 
-void outr_http_server_free(outr_http_server *server) {
+void outr_http_server_free(outr_http_server *server)
+{
     server->is_freed = true;
     server->drained = NULL;
     server->conn_count++;
@@ -343,29 +376,35 @@ void outr_http_server_free(outr_http_server *server) {
     check_empty(server);
 }
 
-size_t outr_http_server_connections(const outr_http_server *server) {
+size_t outr_http_server_connections(const outr_http_server *server)
+{
     return server->conn_count;
 }
 
-size_t outr_http_server_requests(const outr_http_server *server) {
+size_t outr_http_server_requests(const outr_http_server *server)
+{
     return server->request_count;
 }
 
 /* ---- what handlers call, whichever protocol -------------------------------------------------- */
 
-void outr_http_inform(outr_exchange *x, const outr_http_response *head) {
+void outr_http_inform(outr_exchange *x, const outr_http_response *head)
+{
     x->ops->inform(x, head);
 }
 
-outr_sink *outr_http_respond(outr_exchange *x, const outr_http_response *head) {
+outr_sink *outr_http_respond(outr_exchange *x, const outr_http_response *head)
+{
     return x->ops->respond(x, head);
 }
 
-void outr_http_done(outr_exchange *x) {
+void outr_http_done(outr_exchange *x)
+{
     x->ops->done(x);
 }
 
-void outr_http_reply(outr_exchange *x, const outr_http_response *head, outr_str body) {
+void outr_http_reply(outr_exchange *x, const outr_http_response *head, outr_str body)
+{
     outr_sink *sink = outr_http_respond(x, head);
     if (body.n > 0 && outr_http_has_body(x->req.method, head->status))
         sink->ops->data(sink, outr_slice_static(body)); /* copied there */

@@ -5,7 +5,8 @@
 
 #include "base/url.h"
 
-outr_code outr_addr_from_ip(outr_addr *out, outr_str ip, uint16_t port, outr_err *err) {
+outr_code outr_addr_from_ip(outr_addr *out, outr_str ip, uint16_t port, outr_err *err)
+{
     char text[INET6_ADDRSTRLEN + 1];
     outr_addr addr = {.port = port};
     if (ip.n < sizeof text) {
@@ -24,7 +25,8 @@ outr_code outr_addr_from_ip(outr_addr *out, outr_str ip, uint16_t port, outr_err
     return OUTR_OK;
 }
 
-outr_code outr_addr_parse(outr_addr *out, outr_str text, outr_err *err) {
+outr_code outr_addr_parse(outr_addr *out, outr_str text, outr_err *err)
+{
     outr_str host;
     uint16_t port;
     if (outr_str_starts(text, OUTR_STR("unix:"))) {
@@ -42,7 +44,8 @@ outr_code outr_addr_parse(outr_addr *out, outr_str text, outr_err *err) {
     return rc ? rc : outr_addr_from_ip(out, host, port, err);
 }
 
-size_t outr_addr_ip_text(const outr_addr *addr, char out[OUTR_ADDR_TEXT_MAX]) {
+size_t outr_addr_ip_text(const outr_addr *addr, char out[OUTR_ADDR_TEXT_MAX])
+{
     out[0] = 0;
     if (addr->kind == OUTR_ADDR_IP4)
         inet_ntop(AF_INET, addr->ip, out, OUTR_ADDR_TEXT_MAX);
@@ -53,7 +56,8 @@ size_t outr_addr_ip_text(const outr_addr *addr, char out[OUTR_ADDR_TEXT_MAX]) {
     return strlen(out);
 }
 
-size_t outr_addr_text(const outr_addr *addr, char out[OUTR_ADDR_TEXT_MAX]) {
+size_t outr_addr_text(const outr_addr *addr, char out[OUTR_ADDR_TEXT_MAX])
+{
     char ip[OUTR_ADDR_TEXT_MAX];
     outr_addr_ip_text(addr, ip);
     int n;

@@ -25,7 +25,8 @@ struct outr_loop {
     uint64_t alarm_at; /* when alarm is set to fire; UINT64_MAX: off */
 };
 
-static void run_messages(outr_loop *loop) {
+static void run_messages(outr_loop *loop)
+{
     outr_message *list = __atomic_exchange_n(&loop->inbox, NULL, __ATOMIC_ACQUIRE),
                  *in_order = NULL;
     while (list) { /* newest first -> oldest first */
@@ -41,7 +42,8 @@ static void run_messages(outr_loop *loop) {
     }
 }
 
-static void run_timers(outr_loop *loop) {
+static void run_timers(outr_loop *loop)
+{
     outr_heap_node *first;
     while ((first = outr_heap_min(&loop->timers)) && first->key <= loop->now) {
         outr_timer *timer = OUTR_CONTAINER(first, outr_timer, node);
@@ -51,7 +53,8 @@ static void run_timers(outr_loop *loop) {
 }
 
 /* Deferred calls first, and whatever they defer; only then the flushes, which may defer again. */
-static void run_deferred(outr_loop *loop) {
+static void run_deferred(outr_loop *loop)
+{
     for (;;) {
         outr_link *link = outr_list_pop(&loop->deferred);
         if (!link)
@@ -63,12 +66,14 @@ static void run_deferred(outr_loop *loop) {
     }
 }
 
-uint64_t outr_loop_update(outr_loop *loop) {
+uint64_t outr_loop_update(outr_loop *loop)
+{
     loop->now = loop->env->now_ns(loop->env);
     return loop->now;
 }
 
-uint64_t outr_loop_tick(outr_loop *loop) {
+uint64_t outr_loop_tick(outr_loop *loop)
+{
     outr_loop_update(loop);
     run_messages(loop);
     run_timers(loop);
@@ -79,7 +84,8 @@ uint64_t outr_loop_tick(outr_loop *loop) {
 
 /* ---- libuv ----------------------------------------------------------------------------------- */
 
-static void on_alarm(uv_timer_t *alarm) {
+static void on_alarm(uv_timer_t *alarm)
+{
     outr_loop *loop = alarm->data;
     loop->alarm_at = UINT64_MAX; /* the timers themselves run in on_prepare */
 }
@@ -87,7 +93,8 @@ static void on_alarm(uv_timer_t *alarm) {
 /* Sets libuv's one timer to the first of ours. A later first one leaves it be: an early wake-up
  * costs
  * less than moving it with every request. */
-static void set_alarm(outr_loop *loop) {
+static void set_alarm(outr_loop *loop)
+{
     const outr_heap_node *first = outr_heap_min(&loop->timers);
     if (!first || first->key >= loop->alarm_at)
         return;
@@ -98,7 +105,8 @@ static void set_alarm(outr_loop *loop) {
 }
 
 /* Before the poll: nothing may be left to do when the loop goes to sleep. */
-static void on_prepare(uv_prepare_t *prepare) {
+static void on_prepare(uv_prepare_t *prepare)
+{
     outr_loop *loop = prepare->data;
     outr_loop_update(loop);
     run_timers(loop);
@@ -107,17 +115,20 @@ static void on_prepare(uv_prepare_t *prepare) {
 }
 
 /* After the poll's callbacks: their answers go out before anything else happens. */
-static void on_check(uv_check_t *check) {
+static void on_check(uv_check_t *check)
+{
     run_deferred(((outr_loop *)check->data));
 }
 
-static void on_wake(uv_async_t *wake) {
+static void on_wake(uv_async_t *wake)
+{
     outr_loop *loop = wake->data;
     outr_loop_update(loop);
     run_messages(loop);
 }
 
-static void init_uv(outr_loop *loop) {
+static void init_uv(outr_loop *loop)
+{
     uv_loop_init(&loop->uv);
     loop->uv.data = loop;
     uv_async_init(&loop->uv, &loop->wake, on_wake);
@@ -129,7 +140,8 @@ static void init_uv(outr_loop *loop) {
     uv_check_start(&loop->check, on_check);
 }
 
-outr_loop *outr_loop_new(const outr_loop_options *options) {
+outr_loop *outr_loop_new(const outr_loop_options *options)
+{
     outr_loop *loop = outr_alloc(sizeof *loop);
     uint64_t seed;
     loop->env = options->env;
@@ -149,26 +161,30 @@ outr_loop *outr_loop_new(const outr_loop_options *options) {
     return loop;
 }
 
-void outr_loop_run(outr_loop *loop) {
+void outr_loop_run(outr_loop *loop)
+{
     loop->thread = pthread_self();
     while (!loop->is_stopping)
         uv_run(&loop->uv, UV_RUN_ONCE);
 }
 
-void outr_loop_stop(outr_loop *loop) {
+void outr_loop_stop(outr_loop *loop)
+{
     loop->is_stopping = true;
     if (!loop->is_simulated)
         uv_async_send(&loop->wake); /* so that a sleeping turn ends */
 }
 
-static void close_own_handles(outr_loop *loop) {
+static void close_own_handles(outr_loop *loop)
+{
     uv_close((uv_handle_t *)&loop->wake, NULL);
     uv_close((uv_handle_t *)&loop->alarm, NULL);
     uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_close((uv_handle_t *)&loop->check, NULL);
 }
 
-void outr_loop_free(outr_loop *loop) {
+void outr_loop_free(outr_loop *loop)
+{
     if (!loop)
         return;
     loop->thread = pthread_self();
@@ -198,35 +214,43 @@ void outr_loop_free(outr_loop *loop) {
 
 /* ---- what users call ------------------------------------------------------------------------- */
 
-uint64_t outr_loop_now(const outr_loop *loop) {
+uint64_t outr_loop_now(const outr_loop *loop)
+{
     return loop->now;
 }
 
-int64_t outr_loop_unix_ns(const outr_loop *loop) {
+int64_t outr_loop_unix_ns(const outr_loop *loop)
+{
     return loop->env->unix_ns(loop->env);
 }
 
-outr_rand *outr_loop_rand(outr_loop *loop) {
+outr_rand *outr_loop_rand(outr_loop *loop)
+{
     return &loop->rand;
 }
 
-outr_env *outr_loop_env(const outr_loop *loop) {
+outr_env *outr_loop_env(const outr_loop *loop)
+{
     return loop->env;
 }
 
-unsigned outr_loop_index(const outr_loop *loop) {
+unsigned outr_loop_index(const outr_loop *loop)
+{
     return loop->index;
 }
 
-const outr_log *outr_loop_log(const outr_loop *loop) {
+const outr_log *outr_loop_log(const outr_loop *loop)
+{
     return loop->log;
 }
 
-outr_metric_shard *outr_loop_metrics(const outr_loop *loop) {
+outr_metric_shard *outr_loop_metrics(const outr_loop *loop)
+{
     return loop->metrics;
 }
 
-outr_chunk *outr_loop_read_chunk(outr_loop *loop) {
+outr_chunk *outr_loop_read_chunk(outr_loop *loop)
+{
     if (loop->read_chunk && loop->read_chunk->refs == 1)
         return loop->read_chunk;
     outr_chunk_unref(loop->read_chunk);
@@ -234,34 +258,41 @@ outr_chunk *outr_loop_read_chunk(outr_loop *loop) {
     return loop->read_chunk;
 }
 
-struct uv_loop_s *outr_loop_uv(outr_loop *loop) {
+struct uv_loop_s *outr_loop_uv(outr_loop *loop)
+{
     return loop->is_simulated ? NULL : &loop->uv;
 }
 
-void outr_loop_defer(outr_loop *loop, outr_deferred *deferred) {
+void outr_loop_defer(outr_loop *loop, outr_deferred *deferred)
+{
     if (!outr_link_is_in(&deferred->link))
         outr_list_push(&loop->deferred, &deferred->link);
 }
 
-void outr_loop_flush(outr_loop *loop, outr_deferred *deferred) {
+void outr_loop_flush(outr_loop *loop, outr_deferred *deferred)
+{
     if (!outr_link_is_in(&deferred->link))
         outr_list_push(&loop->flushing, &deferred->link);
 }
 
-void outr_loop_undefer(outr_deferred *deferred) {
+void outr_loop_undefer(outr_deferred *deferred)
+{
     outr_link_remove(&deferred->link);
 }
 
-void outr_timer_start(outr_loop *loop, outr_timer *timer, uint64_t at_ns) {
+void outr_timer_start(outr_loop *loop, outr_timer *timer, uint64_t at_ns)
+{
     outr_heap_remove(&loop->timers, &timer->node);
     outr_heap_push(&loop->timers, &timer->node, at_ns);
 }
 
-void outr_timer_stop(outr_loop *loop, outr_timer *timer) {
+void outr_timer_stop(outr_loop *loop, outr_timer *timer)
+{
     outr_heap_remove(&loop->timers, &timer->node);
 }
 
-void outr_loop_post(outr_loop *loop, outr_message *message) {
+void outr_loop_post(outr_loop *loop, outr_message *message)
+{
     outr_message *head = __atomic_load_n(&loop->inbox, __ATOMIC_RELAXED);
     do
         message->next = head;
@@ -272,6 +303,7 @@ void outr_loop_post(outr_loop *loop, outr_message *message) {
         uv_async_send(&loop->wake);
 }
 
-bool outr_loop_is_here(const outr_loop *loop) {
+bool outr_loop_is_here(const outr_loop *loop)
+{
     return pthread_equal(loop->thread, pthread_self());
 }

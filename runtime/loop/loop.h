@@ -75,7 +75,8 @@ void outr_loop_undefer(outr_deferred *deferred); /* takes it out of either queue
 void outr_timer_start(outr_loop *loop, outr_timer *timer,
                       uint64_t at_ns); /* absolute; moves a running one */
 void outr_timer_stop(outr_loop *loop, outr_timer *timer);
-static inline bool outr_timer_is_on(const outr_timer *timer) {
+static inline bool outr_timer_is_on(const outr_timer *timer)
+{
     return timer->node.index != 0;
 }
 /* From any thread. After outr_loop_run returned the message is run by outr_loop_free. */

@@ -2,19 +2,22 @@
 
 enum { IDLE, BEGUN, FINISHING, DONE };
 
-static void on_deadline(outr_timer *timer) {
+static void on_deadline(outr_timer *timer)
+{
     outr_op_cancel(OUTR_CONTAINER(timer, outr_op, timer), OUTR_DEADLINE_EXCEEDED);
 }
 
 void outr_op_init(outr_op *op, outr_loop *loop, outr_op *parent, uint64_t deadline_ns,
-                  outr_op_fn *done) {
+                  outr_op_fn *done)
+{
     *op = (outr_op){.loop = loop, .done = done, .parent = parent, .deadline_ns = deadline_ns};
     if (parent && parent->deadline_ns && (!deadline_ns || parent->deadline_ns < deadline_ns))
         op->deadline_ns = parent->deadline_ns;
     outr_list_init(&op->children);
 }
 
-void outr_op_begin(outr_op *op, void *impl, outr_op_fn *on_cancel) {
+void outr_op_begin(outr_op *op, void *impl, outr_op_fn *on_cancel)
+{
     assert(op->state == IDLE);
     op->state = BEGUN;
     op->impl = impl;
@@ -28,7 +31,8 @@ void outr_op_begin(outr_op *op, void *impl, outr_op_fn *on_cancel) {
     }
 }
 
-static void end(outr_op *op) {
+static void end(outr_op *op)
+{
     outr_timer_stop(op->loop, &op->timer);
     outr_link_remove(&op->sibling);
     /* Children are the implementer's to end before itself; what is left is on its own from here. */
@@ -40,35 +44,41 @@ static void end(outr_op *op) {
     op->done(op); /* op may be gone */
 }
 
-void outr_op_finish(outr_op *op) {
+void outr_op_finish(outr_op *op)
+{
     assert(op->state == BEGUN);
     end(op);
 }
 
-void outr_op_fail(outr_op *op, const outr_err *err) {
+void outr_op_fail(outr_op *op, const outr_err *err)
+{
     if (op->err.code == OUTR_OK) /* the reason of a cancellation stays */
         op->err = *err;
     outr_op_finish(op);
 }
 
-static void on_finisher(outr_deferred *deferred) {
+static void on_finisher(outr_deferred *deferred)
+{
     end(OUTR_CONTAINER(deferred, outr_op, finisher));
 }
 
-void outr_op_finish_soon(outr_op *op) {
+void outr_op_finish_soon(outr_op *op)
+{
     assert(op->state == BEGUN);
     op->state = FINISHING;
     op->finisher.run = on_finisher;
     outr_loop_defer(op->loop, &op->finisher);
 }
 
-void outr_op_fail_soon(outr_op *op, const outr_err *err) {
+void outr_op_fail_soon(outr_op *op, const outr_err *err)
+{
     if (op->err.code == OUTR_OK)
         op->err = *err;
     outr_op_finish_soon(op);
 }
 
-void outr_op_cancel(outr_op *op, outr_code code) {
+void outr_op_cancel(outr_op *op, outr_code code)
+{
     if (op->state != BEGUN || op->err.code != OUTR_OK)
         return;
     outr_fail(&op->err, code, code == OUTR_DEADLINE_EXCEEDED ? "deadline exceeded" : "cancelled");
@@ -77,14 +87,16 @@ void outr_op_cancel(outr_op *op, outr_code code) {
         return;
     }
     OUTR_LIST_EACH(link, &op->children)
-    outr_op_cancel(OUTR_LIST_ITEM(link, outr_op, sibling), code);
+        outr_op_cancel(OUTR_LIST_ITEM(link, outr_op, sibling), code);
 }
 
-bool outr_op_is_pending(const outr_op *op) {
+bool outr_op_is_pending(const outr_op *op)
+{
     return op->state == BEGUN || op->state == FINISHING;
 }
 
-bool outr_op_is_cancelled(const outr_op *op) {
+bool outr_op_is_cancelled(const outr_op *op)
+{
     return op->err.code == OUTR_CANCELLED || op->err.code == OUTR_DEADLINE_EXCEEDED;
 }
 
@@ -95,23 +107,27 @@ typedef struct sleeper {
     outr_op *op;
 } sleeper;
 
-static void end_sleep(sleeper *s) {
+static void end_sleep(sleeper *s)
+{
     outr_op *op = s->op;
     free(s);
     outr_op_finish(op);
 }
 
-static void on_awake(outr_timer *timer) {
+static void on_awake(outr_timer *timer)
+{
     end_sleep(OUTR_CONTAINER(timer, sleeper, timer));
 }
 
-static void on_sleep_cancel(outr_op *op) {
+static void on_sleep_cancel(outr_op *op)
+{
     sleeper *s = op->impl;
     outr_timer_stop(op->loop, &s->timer);
     end_sleep(s);
 }
 
-void outr_sleep_start(uint64_t at_ns, outr_op *op) {
+void outr_sleep_start(uint64_t at_ns, outr_op *op)
+{
     sleeper *s = outr_alloc(sizeof *s);
     s->op = op;
     s->timer.fire = on_awake;

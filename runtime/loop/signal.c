@@ -11,14 +11,16 @@ struct outr_signals {
     void *ctx;
 };
 
-static void on_signal(uv_signal_t *handle, int signum) {
+static void on_signal(uv_signal_t *handle, int signum)
+{
     outr_signals *signals = handle->data;
     if (signals->fn)
         signals->fn(signals->ctx, signum);
 }
 
 outr_signals *outr_signals_watch(outr_loop *loop, const int *signums,
-                                 void (*fn)(void *ctx, int signum), void *ctx) {
+                                 void (*fn)(void *ctx, int signum), void *ctx)
+{
     outr_signals *signals = outr_alloc(sizeof *signals);
     signals->fn = fn;
     signals->ctx = ctx;
@@ -33,13 +35,15 @@ outr_signals *outr_signals_watch(outr_loop *loop, const int *signums,
     return signals;
 }
 
-static void on_closed(uv_handle_t *handle) {
+static void on_closed(uv_handle_t *handle)
+{
     outr_signals *signals = handle->data;
     if (--signals->open == 0)
         free(signals);
 }
 
-void outr_signals_free(outr_signals *signals) {
+void outr_signals_free(outr_signals *signals)
+{
     if (!signals)
         return;
     signals->fn = NULL;

@@ -1,10 +1,12 @@
 #include "loop/step.h"
 
-void outr_steps_init(outr_steps *steps, const outr_step *table, int first, const outr_log *log) {
+void outr_steps_init(outr_steps *steps, const outr_step *table, int first, const outr_log *log)
+{
     *steps = (outr_steps){.table = table, .state = first, .log = log};
 }
 
-static void check_move(const outr_steps *steps, int next) {
+static void check_move(const outr_steps *steps, int next)
+{
     if (!(steps->table[steps->state].may_go_to & TO(next))) {
         fprintf(stderr, "outrigger: no move from step %s to %s\n", steps->table[steps->state].name,
                 steps->table[next].name);
@@ -12,7 +14,8 @@ static void check_move(const outr_steps *steps, int next) {
     }
 }
 
-void outr_steps_run(outr_steps *steps) {
+void outr_steps_run(outr_steps *steps)
+{
     if (steps->is_running)
         return;
     steps->is_running = true;
@@ -31,7 +34,8 @@ void outr_steps_run(outr_steps *steps) {
     steps->is_running = false;
 }
 
-void outr_steps_go(outr_steps *steps, int state) {
+void outr_steps_go(outr_steps *steps, int state)
+{
     check_move(steps, state);
     steps->state = state;
     outr_steps_run(steps);

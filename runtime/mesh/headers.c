@@ -1,7 +1,8 @@
 #include "mesh/internal.h"
 
 /* Never from a client, never to an app under the client's hand: they say who calls. */
-static bool is_internal(outr_str name) {
+static bool is_internal(outr_str name)
+{
     static const char *const names[] = {"dapr-caller-app-id", "dapr-caller-namespace",
                                         "dapr-callee-app-id", "destination-app-id",
                                         "dapr-app-id",        OUTR__ERROR_HEADER};
@@ -15,7 +16,8 @@ static bool is_internal(outr_str name) {
     return false;
 }
 
-static bool is_bin(outr_str name) {
+static bool is_bin(outr_str name)
+{
     return name.n > 4 && outr_str_iis(outr_str_skip(name, name.n - 4), "-bin");
 }
 
@@ -25,7 +27,8 @@ static bool is_bin(outr_str name) {
  * What was
  * not understood passes as it is, tracestate only together with a traceparent. */
 static void add_trace(outr_headers *out, const outr_headers *in, const outr_trace *trace,
-                      bool is_traced, bool always) {
+                      bool is_traced, bool always)
+{
     outr_str given = outr_headers_get(in, "traceparent");
     outr_str state = is_traced ? trace->state : outr_headers_get(in, "tracestate");
     if (is_traced || trace->is_valid || (always && given.p == NULL) ||
@@ -44,19 +47,22 @@ static void add_trace(outr_headers *out, const outr_headers *in, const outr_trac
         outr_headers_add(out, OUTR_STR("tracestate"), state);
 }
 
-static bool is_trace(outr_str name) {
+static bool is_trace(outr_str name)
+{
     return outr_str_iis(name, "traceparent") || outr_str_iis(name, "tracestate");
 }
 
 /* A name of gRPC's own must not reach who speaks HTTP as if it were said to him. */
-static outr_str name_beyond_grpc(outr_headers *out, outr_str name) {
+static outr_str name_beyond_grpc(outr_headers *out, outr_str name)
+{
     if (!outr_str_istarts(name, OUTR_STR("grpc-")))
         return name;
     return outr_arena_join(out->arena, OUTR_STR("dapr-"), name, OUTR_STR_NONE);
 }
 
 /* All that may cross: no hop-by-hop, no tokens, nothing that speaks in our name, one baggage. */
-static void copy_request(outr_headers *out, const outr_headers *in) {
+static void copy_request(outr_headers *out, const outr_headers *in)
+{
     for (size_t i = 0; i < in->count; i++) {
         const outr_header *h = &in->items[i];
         if (is_internal(h->name) || outr_header_is_hop_by_hop(in, h->name) ||
@@ -69,7 +75,8 @@ static void copy_request(outr_headers *out, const outr_headers *in) {
 }
 
 /* value behind all that stands under the name already, in one line (RFC 9110 section 5.3). */
-static void append(outr_headers *out, const char *name, outr_str value) {
+static void append(outr_headers *out, const char *name, outr_str value)
+{
     outr_str given = OUTR_STR("");
     for (size_t i = 0; i < out->count; i++) {
         if (outr_str_iis(out->items[i].name, name) && out->items[i].value.n > 0)
@@ -80,7 +87,8 @@ static void append(outr_headers *out, const char *name, outr_str value) {
 }
 
 void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_exchange *x,
-                           const outr__target *target, const outr_trace *trace, bool is_traced) {
+                           const outr__target *target, const outr_trace *trace, bool is_traced)
+{
     const outr_headers *in = &x->req.headers;
     const outr_mesh_options *o = &mesh->o;
     copy_request(out, in);
@@ -94,7 +102,8 @@ void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_
 }
 
 void outr__headers_to_app(outr_headers *out, const outr_headers *in, bool is_of_peer,
-                          const outr_trace *trace, bool is_traced) {
+                          const outr_trace *trace, bool is_traced)
+{
     static const char *const said[] = {"dapr-caller-app-id", "dapr-caller-namespace",
                                        "dapr-callee-app-id"};
     copy_request(out, in);
@@ -107,7 +116,8 @@ void outr__headers_to_app(outr_headers *out, const outr_headers *in, bool is_of_
 }
 
 void outr__headers_to_outside(outr_headers *out, const outr_headers *in, const outr__target *target,
-                              const outr_trace *trace, bool is_traced) {
+                              const outr_trace *trace, bool is_traced)
+{
     copy_request(out, in);
     for (size_t i = 0; target->endpoint && i < target->endpoint->header_count; i++)
         outr_headers_set(out, target->endpoint->headers[i].name,
@@ -115,7 +125,8 @@ void outr__headers_to_outside(outr_headers *out, const outr_headers *in, const o
     add_trace(out, in, trace, is_traced, true);
 }
 
-void outr__headers_of_answer(outr_headers *out, const outr_headers *in) {
+void outr__headers_of_answer(outr_headers *out, const outr_headers *in)
+{
     for (size_t i = 0; i < in->count; i++) {
         const outr_header *h = &in->items[i];
         if (outr_header_is_hop_by_hop(in, h->name) || is_bin(h->name) ||

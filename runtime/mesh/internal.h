@@ -10,7 +10,7 @@
 typedef struct outr__target {
     enum { OUTR__APP, OUTR__URL, OUTR__ENDPOINT } kind;
     outr_str app_id, namespace_;
-    outr_str base_url;                 /* URL, ENDPOINT */
+    outr_str base_url; /* URL, ENDPOINT */
     const outr_endpoint_spec *endpoint;
 } outr__target;
 
@@ -51,7 +51,7 @@ typedef struct outr__relay {
     bool guesses_type;
     /* before it goes out; may be NULL */
     void (*on_head)(struct outr__relay *relay, outr_http_response *head);
-    bool has_head;                     /* the head has gone out */
+    bool has_head; /* the head has gone out */
     /* machinery */
     outr_http_response head;
     outr_sink guesser;
@@ -61,10 +61,10 @@ void outr__relay_answer(outr__relay *relay, outr_http_call *call); /* from call-
 
 /* A body that must not be longer than max: a source in front of a source. */
 typedef struct outr__limiter {
-    outr_source source;                /* what the call reads */
+    outr_source source; /* what the call reads */
     outr_sink sink;
     uint64_t left;
-    bool is_over;                      /* it was longer */
+    bool is_over; /* it was longer */
 } outr__limiter;
 outr_source *outr__limiter_init(outr__limiter *limiter, outr_source *from, uint64_t max);
 
@@ -74,10 +74,10 @@ typedef struct outr__peer outr__peer;
 typedef struct outr__peers outr__peers;
 typedef struct outr__pick {
     outr_str app_id, namespace_;
-    bool is_fresh;                     /* in: do not trust the cache */
-    outr__peer *tried[8];              /* in: not these again while there are others */
+    bool is_fresh;        /* in: do not trust the cache */
+    outr__peer *tried[8]; /* in: not these again while there are others */
     size_t tried_count;
-    outr__peer *peer;                  /* out: held until outr__peer_release */
+    outr__peer *peer; /* out: held until outr__peer_release */
     outr_op *op;
     /* machinery */
     outr__peers *peers;
@@ -103,8 +103,8 @@ outr_str outr__authority(outr_arena *arena, const outr_url *url);
 typedef struct outr__outside outr__outside;
 typedef struct outr__reach {
     const outr__target *target;
-    outr_url url;                      /* out */
-    outr_http_pool *pool;              /* out */
+    outr_url url;         /* out */
+    outr_http_pool *pool; /* out */
     outr_op *op;
     outr_lookup lookup;
     outr_op inner;
@@ -119,12 +119,12 @@ void outr__reach_start(outr__outside *outside, outr__reach *reach, outr_arena *a
 
 struct outr_mesh {
     outr_mesh_options o;
-    outr_str forwarded;                /* RFC 7239: this hop's element; owned */
+    outr_str forwarded; /* RFC 7239: this hop's element; owned */
     outr_snapshot *snapshot;
     outr_trace_config trace;
     outr__peers *peers;
     outr__outside *outside;
-    outr_list calls;                   /* in flight, both sides: none when the mesh ends */
+    outr_list calls; /* in flight, both sides: none when the mesh ends */
 };
 
 #endif

@@ -53,17 +53,20 @@ static const outr_metric_desc res_latency = {"dapr_runtime_service_invocation_re
                                              OUTR_BUCKETS_LATENCY_MS,
                                              {"src_app_id", "status"}};
 
-static call *of(outr_steps *steps) {
+static call *of(outr_steps *steps)
+{
     return OUTR_CONTAINER(steps, call, steps);
 }
 
-static bool is_traced(const call *c) {
+static bool is_traced(const call *c)
+{
     return c->mesh->trace.is_on;
 }
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
-static void end_call(call *c, const outr_err *err) {
+static void end_call(call *c, const outr_err *err)
+{
     outr_invoke *invoke = c->invoke;
     outr_link_remove(&c->link);
     if (err && !c->relay.has_head)
@@ -72,12 +75,14 @@ static void end_call(call *c, const outr_err *err) {
         invoke->on_done(invoke, err);
 }
 
-static int fail(call *c, const outr_err *err) {
+static int fail(call *c, const outr_err *err)
+{
     c->err = *err;
     return CALL_FAILED;
 }
 
-static int step_failed(outr_steps *steps) {
+static int step_failed(outr_steps *steps)
+{
     call *c = of(steps);
     outr_err err = c->err;
     end_call(c, &err);
@@ -86,13 +91,15 @@ static int step_failed(outr_steps *steps) {
 
 /* ---- the answer ------------------------------------------------------------------------------ */
 
-static void on_relay_head(outr__relay *relay, outr_http_response *head) {
+static void on_relay_head(outr__relay *relay, outr_http_response *head)
+{
     call *c = OUTR_CONTAINER(relay, call, relay);
     if (c->invoke->on_head)
         c->invoke->on_head(c->invoke, head);
 }
 
-static void count_answer(call *c, int status) {
+static void count_answer(call *c, int status)
+{
     outr_metric_shard *shard = outr_loop_metrics(c->mesh->o.loop);
     char text[20];
     if (!shard || c->target.kind != OUTR__APP)
@@ -105,7 +112,8 @@ static void count_answer(call *c, int status) {
                       (double)(outr_loop_update(c->mesh->o.loop) - c->sent_ns) / (double)OUTR_MS);
 }
 
-static void on_peer_error(outr_gather *gather, const outr_err *err) {
+static void on_peer_error(outr_gather *gather, const outr_err *err)
+{
     call *c = gather->ctx;
     c->is_gathering = false;
     if (!err) {
@@ -116,7 +124,8 @@ static void on_peer_error(outr_gather *gather, const outr_err *err) {
 }
 
 /* The peer's sidecar, not its app, says why it failed. */
-static bool take_peer_error(call *c, outr_http_call *http) {
+static bool take_peer_error(call *c, outr_http_call *http)
+{
     uint64_t code;
     if (c->target.kind != OUTR__APP ||
         !outr_str_to_u64(outr_headers_get(&http->head.headers, OUTR__ERROR_HEADER), 16, &code))
@@ -129,7 +138,8 @@ static bool take_peer_error(call *c, outr_http_call *http) {
     return true;
 }
 
-static void on_response(outr_http_call *http) {
+static void on_response(outr_http_call *http)
+{
     call *c = http->user;
     count_answer(c, http->head.status);
     if (http == &c->http && take_peer_error(c, http))
@@ -140,7 +150,8 @@ static void on_response(outr_http_call *http) {
     outr__relay_answer(&c->relay, http);
 }
 
-static void on_inform(outr_http_call *http, const outr_http_response *head) {
+static void on_inform(outr_http_call *http, const outr_http_response *head)
+{
     call *c = http->user;
     outr_http_response copy = {.status = head->status, .content_length = -1};
     if (head->status == 100)
@@ -152,16 +163,19 @@ static void on_inform(outr_http_call *http, const outr_http_response *head) {
 
 /* ---- steps ----------------------------------------------------------------------------------- */
 
-static void on_step_done(outr_op *op) {
+static void on_step_done(outr_op *op)
+{
     outr_steps_run(&OUTR_CONTAINER(op, call, op)->steps);
 }
 
-static outr_op *step_op(call *c) {
+static outr_op *step_op(call *c)
+{
     outr_op_init(&c->op, c->mesh->o.loop, NULL, 0, on_step_done);
     return &c->op;
 }
 
-static void prepare_body(call *c) {
+static void prepare_body(call *c)
+{
     int64_t max = c->mesh->o.settings->max_body_bytes;
     outr_exchange *x = c->x;
     c->body = x->req.upgrade.n ? x->tunnel : x->body;
@@ -171,7 +185,8 @@ static void prepare_body(call *c) {
     }
 }
 
-static int step_target(outr_steps *steps) {
+static int step_target(outr_steps *steps)
+{
     call *c = of(steps);
     outr_invoke *invoke = c->invoke;
     const outr_http_request *in = &c->x->req;
@@ -203,7 +218,8 @@ static int step_target(outr_steps *steps) {
     return is_local ? CALL_LOCAL : CALL_PICK;
 }
 
-static void fill_http(call *c, outr_http_call *http) {
+static void fill_http(call *c, outr_http_call *http)
+{
     *http = (outr_http_call){.req = &c->req,
                              .body = c->body,
                              .on_response = on_response,
@@ -213,7 +229,8 @@ static void fill_http(call *c, outr_http_call *http) {
     c->sent_ns = outr_loop_now(c->mesh->o.loop);
 }
 
-static int step_local(outr_steps *steps) {
+static int step_local(outr_steps *steps)
+{
     call *c = of(steps);
     outr_err err;
     if (!outr_app_is_configured(c->mesh->o.app)) {
@@ -232,7 +249,8 @@ static int step_local(outr_steps *steps) {
     return OUTR_WAIT;
 }
 
-static void forget_peer(call *c, bool has_failed) {
+static void forget_peer(call *c, bool has_failed)
+{
     outr__peer *peer = c->pick.peer;
     c->pick.peer = NULL;
     if (!peer)
@@ -242,14 +260,16 @@ static void forget_peer(call *c, bool has_failed) {
     outr__peer_release(peer, has_failed);
 }
 
-static int fail_cancelled(call *c) {
+static int fail_cancelled(call *c)
+{
     outr_err err;
     outr_fail(&err, OUTR_CANCELLED, "cancelled");
     forget_peer(c, false);
     return fail(c, &err);
 }
 
-static int step_pick(outr_steps *steps) {
+static int step_pick(outr_steps *steps)
+{
     call *c = of(steps);
     /* as the answer was on its way: nothing is sent for nobody */
     if (c->pick.peer && c->is_cancelled)
@@ -274,7 +294,8 @@ static int step_pick(outr_steps *steps) {
     return OUTR_WAIT;
 }
 
-static int step_reach(outr_steps *steps) {
+static int step_reach(outr_steps *steps)
+{
     call *c = of(steps);
     outr_err err;
     if (!c->reach.op) {
@@ -302,7 +323,8 @@ static int step_reach(outr_steps *steps) {
 }
 
 /* Nothing happened at the peer, or it may happen twice; and there is still a body to send. */
-static bool may_repeat(const call *c, const outr_http_call *http) {
+static bool may_repeat(const call *c, const outr_http_call *http)
+{
     if (c->is_cancelled || c->relay.has_head || http->progress == OUTR_CALL_ANSWERED ||
         http->body_taken)
         return false;
@@ -311,7 +333,8 @@ static bool may_repeat(const call *c, const outr_http_call *http) {
 }
 
 /* The try is over. */
-static int step_send(outr_steps *steps) {
+static int step_send(outr_steps *steps)
+{
     call *c = of(steps);
     bool is_local = c->app_call.http.req != NULL;
     const outr_http_call *http = is_local ? &c->app_call.http : &c->http;
@@ -350,7 +373,8 @@ static int step_send(outr_steps *steps) {
     return fail(c, &err);
 }
 
-static int step_pause(outr_steps *steps) {
+static int step_pause(outr_steps *steps)
+{
     call *c = of(steps);
     if (c->op.done) { /* the pause is over */
         outr_err err = c->err;
@@ -385,14 +409,16 @@ static const outr_step call_steps[] = {
     [CALL_FAILED] = {"failed", step_failed, 0},
 };
 
-static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED) {
+static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED)
+{
     outr_invoke *invoke = x->invoke;
     call *c = invoke->impl;
     c->is_cancelled = true;
     outr_op_cancel(&c->op, OUTR_CANCELLED);
 }
 
-void outr_mesh_invoke(outr_mesh *mesh, outr_invoke *invoke) {
+void outr_mesh_invoke(outr_mesh *mesh, outr_invoke *invoke)
+{
     outr_exchange *x = invoke->x;
     call *c = outr_arena_alloc(x->arena, sizeof *c);
     c->invoke = invoke;

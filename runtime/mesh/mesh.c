@@ -1,7 +1,8 @@
 #include "components/registry.h"
 #include "mesh/internal.h"
 
-static void use_snapshot(outr_mesh *mesh, const outr_snapshot *snapshot) {
+static void use_snapshot(outr_mesh *mesh, const outr_snapshot *snapshot)
+{
     outr_snapshot *before = mesh->snapshot;
     mesh->snapshot = outr_snapshot_ref(snapshot);
     mesh->trace = (outr_trace_config){snapshot->configuration.tracing_is_on,
@@ -9,7 +10,8 @@ static void use_snapshot(outr_mesh *mesh, const outr_snapshot *snapshot) {
     outr_snapshot_unref(before);
 }
 
-static outr_str forwarded(const outr_mesh_options *o) {
+static outr_str forwarded(const outr_mesh_options *o)
+{
     bool is_v6 = outr_str_find(o->host, ':') >= 0;
     OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(OUTR_KIB);
     outr_buf_printf(&text,
@@ -19,7 +21,8 @@ static outr_str forwarded(const outr_mesh_options *o) {
     return outr_str_of(outr_str_dup(outr_buf_view(&text)), text.n);
 }
 
-outr_mesh *outr_mesh_new(const outr_mesh_options *options) {
+outr_mesh *outr_mesh_new(const outr_mesh_options *options)
+{
     outr_mesh *mesh = outr_alloc(sizeof *mesh);
     mesh->o = *options;
     mesh->forwarded = forwarded(options);
@@ -30,7 +33,8 @@ outr_mesh *outr_mesh_new(const outr_mesh_options *options) {
     return mesh;
 }
 
-void outr_mesh_free(outr_mesh *mesh) {
+void outr_mesh_free(outr_mesh *mesh)
+{
     assert(outr_list_is_empty(&mesh->calls));
     outr__peers_free(mesh->peers);
     outr__outside_free(mesh->outside);
@@ -39,13 +43,15 @@ void outr_mesh_free(outr_mesh *mesh) {
     free(mesh);
 }
 
-void outr_mesh_update(outr_mesh *mesh, const outr_snapshot *snapshot) {
+void outr_mesh_update(outr_mesh *mesh, const outr_snapshot *snapshot)
+{
     use_snapshot(mesh, snapshot);
 }
 
 /* ---- the resolver ---------------------------------------------------------------------------- */
 
-static void on_joined(outr_op *inner) {
+static void on_joined(outr_op *inner)
+{
     outr_mesh_resolver_open *req = OUTR_CONTAINER(inner, outr_mesh_resolver_open, inner);
     if (inner->err.code) {
         outr_err err = inner->err;
@@ -55,7 +61,8 @@ static void on_joined(outr_op *inner) {
     outr_op_finish(req->op);
 }
 
-static void on_opened(outr_op *inner) {
+static void on_opened(outr_op *inner)
+{
     outr_mesh_resolver_open *req = OUTR_CONTAINER(inner, outr_mesh_resolver_open, inner);
     outr_loop *loop = inner->loop;
     if (inner->err
@@ -66,12 +73,14 @@ static void on_opened(outr_op *inner) {
     req->resolver->backend->join(req->resolver, &req->self, &req->inner);
 }
 
-static void on_cancel(outr_op *op) {
+static void on_cancel(outr_op *op)
+{
     outr_mesh_resolver_open *req = op->impl;
     outr_op_cancel(&req->inner, op->err.code);
 }
 
-void outr_mesh_resolver_open_start(outr_mesh_resolver_open *req, outr_op *op) {
+void outr_mesh_resolver_open_start(outr_mesh_resolver_open *req, outr_op *op)
+{
     const outr_configuration *c = &req->snapshot->configuration;
     outr_str name =
         c->name_resolution_component.n ? c->name_resolution_component : OUTR_STR("sqlite");

@@ -8,13 +8,13 @@ typedef struct origin {
     outr_http_pool *pool;
     outr_tls *tls;
     uint64_t looked_up_ns, used_ns;
-    outr_link link;            /* among those replaced after their name led elsewhere */
+    outr_link link; /* among those replaced after their name led elsewhere */
 } origin;
 
 struct outr__outside {
     const outr_mesh_options *o;
     outr_map *origins;
-    outr_list replaced;        /* calls end on the old address */
+    outr_list replaced; /* calls end on the old address */
     outr_timer sweeper;
 };
 
@@ -45,8 +45,7 @@ static void on_sweep(outr_timer *timer)
             free_origin(g);
         }
     }
-    OUTR_LIST_EACH(link, &out->replaced)
-    {
+    OUTR_LIST_EACH(link, &out->replaced) {
         origin *g = OUTR_LIST_ITEM(link, origin, link);
         if (is_forgotten(g, now))
             free_origin(g);

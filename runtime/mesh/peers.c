@@ -35,14 +35,16 @@ struct outr__peers {
     unsigned refreshing;
 };
 
-static void free_if_over(outr__peers *p) {
+static void free_if_over(outr__peers *p)
+{
     if (p->is_freed && p->refreshing == 0)
         free(p);
 }
 
 /* ---- peers ----------------------------------------------------------------------------------- */
 
-static outr__peer *find_peer(outr__peers *p, const outr_addr *addr) {
+static outr__peer *find_peer(outr__peers *p, const outr_addr *addr)
+{
     char text[OUTR_ADDR_TEXT_MAX];
     size_t n = outr_addr_text(addr, text);
     outr__peer *peer = outr_map_get(p->by_addr, outr_str_of(text, n));
@@ -69,24 +71,28 @@ static outr__peer *find_peer(outr__peers *p, const outr_addr *addr) {
     return peer;
 }
 
-static void free_peer(outr__peer *peer) {
+static void free_peer(outr__peer *peer)
+{
     outr_map_remove(peer->peers->by_addr, outr_str_from(peer->text));
     outr_http_pool_free(peer->pool);
     free(peer);
 }
 
-outr_http_pool *outr__peer_pool(outr__peer *peer) {
+outr_http_pool *outr__peer_pool(outr__peer *peer)
+{
     return peer->pool;
 }
 
-void outr__peer_release(outr__peer *peer, bool has_failed) {
+void outr__peer_release(outr__peer *peer, bool has_failed)
+{
     uint64_t now = outr_loop_now(peer->peers->o->loop);
     peer->holds--;
     peer->used_ns = now;
     peer->down_until_ns = has_failed ? now + DOWN_NS : 0;
 }
 
-static void on_sweep(outr_timer *timer) {
+static void on_sweep(outr_timer *timer)
+{
     outr__peers *p = OUTR_CONTAINER(timer, outr__peers, sweeper);
     uint64_t now = outr_loop_now(p->o->loop);
     void *item;
@@ -101,7 +107,8 @@ static void on_sweep(outr_timer *timer) {
 
 /* Least outstanding; instances that failed lately or were tried already only when nothing else is
  * left. */
-static outr__peer *choose(const known *k, const outr__pick *pick, uint64_t now, outr_rand *rand) {
+static outr__peer *choose(const known *k, const outr__pick *pick, uint64_t now, outr_rand *rand)
+{
     outr__peer *best = NULL;
     size_t best_load = SIZE_MAX, start = k->count ? outr_rand_below(rand, k->count) : 0;
     for (size_t i = 0; i < k->count; i++) {
@@ -124,13 +131,15 @@ static outr__peer *choose(const known *k, const outr__pick *pick, uint64_t now, 
 
 /* ---- names ----------------------------------------------------------------------------------- */
 
-static outr_str name_key(const outr__pick *pick, char *scratch, size_t size) {
+static outr_str name_key(const outr__pick *pick, char *scratch, size_t size)
+{
     int n = snprintf(scratch, size, OUTR_FMT "." OUTR_FMT, OUTR_ARG(pick->app_id),
                      OUTR_ARG(pick->namespace_));
     return outr_str_of(scratch, OUTR_MIN((size_t)n, size - 1));
 }
 
-static void learn(outr__peers *p, outr_str key, const outr_resolve *answer) {
+static void learn(outr__peers *p, outr_str key, const outr_resolve *answer)
+{
     known *k = outr_map_get(p->names, key);
     if (!k && answer->count == 0)
         return; /* what clients ask for in vain takes no memory */
@@ -153,7 +162,8 @@ static void learn(outr__peers *p, outr_str key, const outr_resolve *answer) {
         outr_timer_start(p->o->loop, &p->sweeper, k->fetched_ns + FORGET_NS);
 }
 
-static void end_pick(outr__pick *pick, known *k, bool is_soon) {
+static void end_pick(outr__pick *pick, known *k, bool is_soon)
+{
     outr__peers *p = pick->peers;
     outr_err err;
     pick->peer = k ? choose(k, pick, outr_loop_now(p->o->loop), outr_loop_rand(p->o->loop)) : NULL;
@@ -168,7 +178,8 @@ static void end_pick(outr__pick *pick, known *k, bool is_soon) {
 
 static void ask(outr__pick *pick);
 
-static void on_asked(outr_op *inner) {
+static void on_asked(outr_op *inner)
+{
     outr__pick *pick = OUTR_CONTAINER(inner, outr__pick, inner);
     outr__peers *p = pick->peers;
     char scratch[512];
@@ -205,7 +216,8 @@ static void on_asked(outr_op *inner) {
     end_pick(pick, outr_map_get(p->names, key), false);
 }
 
-static void ask(outr__pick *pick) {
+static void ask(outr__pick *pick)
+{
     const outr_mesh_options *o = pick->peers->o;
     pick->resolve = (outr_resolve){.arena = pick->arena,
                                    .app_id = pick->app_id,
@@ -223,7 +235,8 @@ typedef struct refresh {
     char key[512];
 } refresh;
 
-static void on_refreshed(outr_op *op) {
+static void on_refreshed(outr_op *op)
+{
     refresh *r = OUTR_CONTAINER(op, refresh, op);
     outr__peers *p = r->peers;
     outr_arena *arena = r->resolve.arena;
@@ -241,7 +254,8 @@ static void on_refreshed(outr_op *op) {
     free_if_over(p);
 }
 
-static void refresh_known(outr__pick *pick, known *k, outr_str key) {
+static void refresh_known(outr__pick *pick, known *k, outr_str key)
+{
     const outr_mesh_options *o = pick->peers->o;
     outr_arena *arena = outr_arena_new(OUTR_MIB);
     refresh *r = outr_arena_alloc(arena, sizeof *r);
@@ -257,7 +271,8 @@ static void refresh_known(outr__pick *pick, known *k, outr_str key) {
     o->resolver->backend->resolve(o->resolver, &r->resolve, &r->op);
 }
 
-static void on_cancel(outr_op *op) {
+static void on_cancel(outr_op *op)
+{
     outr__pick *pick = op->impl;
     if (outr_op_is_pending(&pick->inner))
         outr_op_cancel(&pick->inner, op->err.code);
@@ -265,7 +280,8 @@ static void on_cancel(outr_op *op) {
         outr_op_finish(op);
 }
 
-void outr__pick_start(outr__peers *p, outr__pick *pick, outr_arena *arena, outr_op *op) {
+void outr__pick_start(outr__peers *p, outr__pick *pick, outr_arena *arena, outr_op *op)
+{
     const outr_mesh_options *o = p->o;
     char scratch[512];
     outr_err err;
@@ -295,7 +311,8 @@ void outr__pick_start(outr__peers *p, outr__pick *pick, outr_arena *arena, outr_
 
 /* ---- making and freeing ---------------------------------------------------------------------- */
 
-outr__peers *outr__peers_new(const outr_mesh_options *o) {
+outr__peers *outr__peers_new(const outr_mesh_options *o)
+{
     outr__peers *p = outr_alloc(sizeof *p);
     p->o = o;
     p->names = outr_map_new();
@@ -304,7 +321,8 @@ outr__peers *outr__peers_new(const outr_mesh_options *o) {
     return p;
 }
 
-void outr__peers_free(outr__peers *p) {
+void outr__peers_free(outr__peers *p)
+{
     void *item;
     outr_timer_stop(p->o->loop, &p->sweeper);
     for (size_t at = 0; outr_map_next(p->names, &at, NULL, &item);)

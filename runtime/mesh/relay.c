@@ -46,7 +46,8 @@ static const char *const html_tags[] = {"<!DOCTYPE HTML",
                                         "<P",
                                         "<!--"};
 
-static bool is_html(outr_str text) {
+static bool is_html(outr_str text)
+{
     for (size_t i = 0; i < OUTR_LEN(html_tags); i++) {
         outr_str tag = outr_str_from(html_tags[i]);
         if (text.n > tag.n && outr_str_istarts(text, tag) &&
@@ -56,7 +57,8 @@ static bool is_html(outr_str text) {
     return false;
 }
 
-static const char *guess(outr_str bytes) {
+static const char *guess(outr_str bytes)
+{
     outr_str head = outr_str_head(bytes, 512), text = outr_str_trim(head);
     if (is_html(text))
         return "text/html; charset=utf-8";
@@ -76,18 +78,21 @@ static const char *guess(outr_str bytes) {
 
 /* ---- relaying -------------------------------------------------------------------------------- */
 
-static void send_head(outr__relay *r) {
+static void send_head(outr__relay *r)
+{
     if (r->on_head)
         r->on_head(r, &r->head);
     r->has_head = true;
     r->to = outr_http_respond(r->x, &r->head);
 }
 
-static outr__relay *of_guesser(outr_sink *sink) {
+static outr__relay *of_guesser(outr_sink *sink)
+{
     return OUTR_CONTAINER(sink, outr__relay, guesser);
 }
 
-static bool guess_data(outr_sink *sink, outr_slice own_slice) {
+static bool guess_data(outr_sink *sink, outr_slice own_slice)
+{
     outr__relay *r = of_guesser(sink);
     if (!r->has_head) {
         outr_headers_add(&r->head.headers, OUTR_STR("Content-Type"),
@@ -98,14 +103,16 @@ static bool guess_data(outr_sink *sink, outr_slice own_slice) {
     return r->to->ops->data(r->to, own_slice);
 }
 
-static void guess_end(outr_sink *sink, const struct outr_headers *trailers) {
+static void guess_end(outr_sink *sink, const struct outr_headers *trailers)
+{
     outr__relay *r = of_guesser(sink);
     if (!r->has_head)
         send_head(r);
     r->to->ops->end(r->to, trailers);
 }
 
-static void guess_abort(outr_sink *sink, const outr_err *err) {
+static void guess_abort(outr_sink *sink, const outr_err *err)
+{
     outr__relay *r = of_guesser(sink);
     if (!r->has_head)
         send_head(r);
@@ -115,7 +122,8 @@ static void guess_abort(outr_sink *sink, const outr_err *err) {
 static const outr_sink_ops guesser_ops = {
     .data = guess_data, .end = guess_end, .abort = guess_abort};
 
-void outr__relay_answer(outr__relay *r, outr_http_call *call) {
+void outr__relay_answer(outr__relay *r, outr_http_call *call)
+{
     outr_exchange *x = r->x;
     r->call = call;
     r->head = (outr_http_response){.status = call->head.status,
@@ -146,7 +154,8 @@ void outr__relay_answer(outr__relay *r, outr_http_call *call) {
 
 /* ---- limiter --------------------------------------------------------------------------------- */
 
-static bool limit_data(outr_sink *sink, outr_slice own_slice) {
+static bool limit_data(outr_sink *sink, outr_slice own_slice)
+{
     outr__limiter *l = OUTR_CONTAINER(sink, outr__limiter, sink);
     outr_sink *to = l->source.sink;
     if (own_slice.n <= l->left) {
@@ -166,7 +175,8 @@ static bool limit_data(outr_sink *sink, outr_slice own_slice) {
     return false;
 }
 
-static void limit_end(outr_sink *sink, const struct outr_headers *trailers) {
+static void limit_end(outr_sink *sink, const struct outr_headers *trailers)
+{
     outr__limiter *l = OUTR_CONTAINER(sink, outr__limiter, sink);
     outr_sink *to = l->source.sink;
     l->source.sink = NULL;
@@ -174,7 +184,8 @@ static void limit_end(outr_sink *sink, const struct outr_headers *trailers) {
     to->ops->end(to, trailers);
 }
 
-static void limit_abort(outr_sink *sink, const outr_err *err) {
+static void limit_abort(outr_sink *sink, const outr_err *err)
+{
     outr__limiter *l = OUTR_CONTAINER(sink, outr__limiter, sink);
     outr_sink *to = l->source.sink;
     l->source.sink = NULL;
@@ -185,16 +196,19 @@ static void limit_abort(outr_sink *sink, const outr_err *err) {
 static const outr_sink_ops limiter_sink_ops = {
     .data = limit_data, .end = limit_end, .abort = limit_abort};
 
-static void limit_start(outr_source *source) {
+static void limit_start(outr_source *source)
+{
     outr__limiter *l = OUTR_CONTAINER(source, outr__limiter, source);
     outr_source_attach(l->sink.source, &l->sink);
 }
 
-static void limit_resume(outr_source *source) {
+static void limit_resume(outr_source *source)
+{
     outr_source_resume(OUTR_CONTAINER(source, outr__limiter, source)->sink.source);
 }
 
-static void limit_cancel(outr_source *source, const outr_err *err) {
+static void limit_cancel(outr_source *source, const outr_err *err)
+{
     outr__limiter *l = OUTR_CONTAINER(source, outr__limiter, source);
     outr_source *from = l->sink.source;
     l->sink.source = NULL;
@@ -204,7 +218,8 @@ static void limit_cancel(outr_source *source, const outr_err *err) {
 static const outr_source_ops limiter_source_ops = {
     .start = limit_start, .resume = limit_resume, .cancel = limit_cancel};
 
-outr_source *outr__limiter_init(outr__limiter *l, outr_source *from, uint64_t max) {
+outr_source *outr__limiter_init(outr__limiter *l, outr_source *from, uint64_t max)
+{
     *l = (outr__limiter){
         .source = {.ops = &limiter_source_ops, .length = from->length},
         .sink = {.ops = &limiter_sink_ops, .source = from},

@@ -1,7 +1,8 @@
 #include "base/encode.h"
 #include "mesh/internal.h"
 
-static const outr_endpoint_spec *find_endpoint(const outr_snapshot *snapshot, outr_str name) {
+static const outr_endpoint_spec *find_endpoint(const outr_snapshot *snapshot, outr_str name)
+{
     for (size_t i = 0; i < snapshot->endpoint_count; i++) {
         if (outr_str_eq(snapshot->endpoints[i].base.name, name))
             return &snapshot->endpoints[i];
@@ -10,7 +11,8 @@ static const outr_endpoint_spec *find_endpoint(const outr_snapshot *snapshot, ou
 }
 
 outr_code outr__target_parse(outr__target *out, outr_str text, const outr_snapshot *snapshot,
-                             const outr_settings *settings, outr_err *err) {
+                             const outr_settings *settings, outr_err *err)
+{
     outr__target t = {.kind = OUTR__APP, .app_id = text, .namespace_ = settings->namespace_};
     if (outr_str_istarts(text, OUTR_STR("http://")) ||
         outr_str_istarts(text, OUTR_STR("https://"))) {
@@ -36,11 +38,13 @@ outr_code outr__target_parse(outr__target *out, outr_str text, const outr_snapsh
     return OUTR_OK;
 }
 
-static int hex(char c) {
+static int hex(char c)
+{
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
 }
 
-static outr_code check_method(outr_str method, outr_err *err) {
+static outr_code check_method(outr_str method, outr_err *err)
+{
     for (size_t i = 0; i < method.n; i++) {
         unsigned char c = (unsigned char)method.p[i];
         if (c == '#' || c == '?' || c < 0x20 || c == 0x7f)
@@ -55,7 +59,8 @@ static outr_code check_method(outr_str method, outr_err *err) {
 }
 
 outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method, outr_str query,
-                              outr_err *err) {
+                              outr_err *err)
+{
     outr_code rc = check_method(method, err);
     if (rc)
         return rc;
@@ -68,7 +73,8 @@ outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method,
     return OUTR_OK;
 }
 
-outr_code outr__verb(outr_str *out, outr_str method, outr_err *err) {
+outr_code outr__verb(outr_str *out, outr_str method, outr_err *err)
+{
     static const char *const verbs[] = {"GET",    "HEAD",    "POST",  "PUT",
                                         "DELETE", "OPTIONS", "TRACE", "PATCH"};
     if (outr_str_iis(method, "CONNECT") || outr_str_iis(method, "NONE"))
@@ -83,6 +89,7 @@ outr_code outr__verb(outr_str *out, outr_str method, outr_err *err) {
     return OUTR_OK;
 }
 
-bool outr__is_idempotent(outr_str verb) {
+bool outr__is_idempotent(outr_str verb)
+{
     return !outr_str_is(verb, "POST") && !outr_str_is(verb, "PATCH"); /* RFC 9110 section 9.2.2 */
 }

@@ -12,19 +12,22 @@
 #include "net/env_uv.h"
 #include "net/tcp.h"
 
-static uint64_t now_ns(outr_env *env OUTR_UNUSED) {
+static uint64_t now_ns(outr_env *env OUTR_UNUSED)
+{
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * OUTR_SEC + (uint64_t)t.tv_nsec;
 }
 
-static int64_t unix_ns(outr_env *env OUTR_UNUSED) {
+static int64_t unix_ns(outr_env *env OUTR_UNUSED)
+{
     struct timespec t;
     clock_gettime(CLOCK_REALTIME, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static void entropy(outr_env *env OUTR_UNUSED, void *out, size_t n) {
+static void entropy(outr_env *env OUTR_UNUSED, void *out, size_t n)
+{
     if (getrandom(out, n, 0) != (ssize_t)n) {
         fprintf(stderr, "outrigger: the system gives no randomness\n");
         abort();
@@ -43,7 +46,8 @@ typedef struct connecting {
     outr_tcp *tcp;
 } connecting;
 
-static void on_connected(uv_connect_t *req, int status) {
+static void on_connected(uv_connect_t *req, int status)
+{
     connecting *c = req->data;
     outr_op *op = c->op;
     if (!op) { /* cancelled: the handle is closing already */
@@ -69,14 +73,16 @@ static void on_connected(uv_connect_t *req, int status) {
     outr_op_finish(op);
 }
 
-static void on_connect_cancel(outr_op *op) {
+static void on_connect_cancel(outr_op *op)
+{
     connecting *c = op->impl;
     c->op = NULL;
     outr_tcp_discard(c->tcp); /* ends the request with UV_ECANCELED */
     outr_op_finish(op);
 }
 
-static void do_connect(outr_env *env OUTR_UNUSED, outr_loop *loop, outr_connect *req, outr_op *op) {
+static void do_connect(outr_env *env OUTR_UNUSED, outr_loop *loop, outr_connect *req, outr_op *op)
+{
     connecting *c = outr_alloc(sizeof *c);
     struct sockaddr_storage sys;
     bool is_unix = req->addr.kind == OUTR_ADDR_UNIX;
@@ -107,7 +113,8 @@ static void do_connect(outr_env *env OUTR_UNUSED, outr_loop *loop, outr_connect 
 /* ---- listen, look-up ------------------------------------------------------------------------- */
 
 static outr_code do_listen(outr_env *env OUTR_UNUSED, outr_loop *loop,
-                           const outr_listen_options *options, outr_listener **out, outr_err *err) {
+                           const outr_listen_options *options, outr_listener **out, outr_err *err)
+{
     return outr_uv_listen(loop, options, out, err);
 }
 
@@ -118,7 +125,8 @@ typedef struct looking {
     char host[256];
 } looking;
 
-static void add_result(outr_lookup *request, const struct addrinfo *info) {
+static void add_result(outr_lookup *request, const struct addrinfo *info)
+{
     struct sockaddr_storage sys = {0};
     if (request->count == OUTR_LEN(request->addrs) || info->ai_addrlen > sizeof sys)
         return;
@@ -128,7 +136,8 @@ static void add_result(outr_lookup *request, const struct addrinfo *info) {
     addr->port = request->port;
 }
 
-static void on_looked_up(uv_getaddrinfo_t *req, int status, struct addrinfo *list) {
+static void on_looked_up(uv_getaddrinfo_t *req, int status, struct addrinfo *list)
+{
     looking *l = req->data;
     outr_op *op = l->op;
     if (op && status == 0) {
@@ -150,15 +159,16 @@ static void on_looked_up(uv_getaddrinfo_t *req, int status, struct addrinfo *lis
         outr_op_finish(op);
 }
 
-static void on_lookup_cancel(outr_op *op) {
+static void on_lookup_cancel(outr_op *op)
+{
     looking *l = op->impl;
     l->op = NULL;
     uv_cancel((uv_req_t *)&l->req); /* may be too late; then the answer is dropped */
     outr_op_finish(op);
 }
 
-static void do_lookup(outr_env *env OUTR_UNUSED, outr_loop *loop, outr_lookup *request,
-                      outr_op *op) {
+static void do_lookup(outr_env *env OUTR_UNUSED, outr_loop *loop, outr_lookup *request, outr_op *op)
+{
     outr_err err;
     request->count = 0;
     if (outr_addr_from_ip(&request->addrs[0], request->host, request->port, NULL) == OUTR_OK) {
@@ -185,7 +195,8 @@ static void do_lookup(outr_env *env OUTR_UNUSED, outr_loop *loop, outr_lookup *r
     outr_op_fail_soon(op, &err);
 }
 
-outr_env *outr_env_real(void) {
+outr_env *outr_env_real(void)
+{
     static outr_env env = {now_ns,     unix_ns,   entropy,
                            do_connect, do_listen, do_lookup}; /* never changed */
     return &env;
@@ -194,7 +205,8 @@ outr_env *outr_env_real(void) {
 /* ---- who are we ------------------------------------------------------------------------------ */
 
 /* The source address the kernel would use for a route to the outside; no packet is sent. */
-static bool route_source(outr_addr *out) {
+static bool route_source(outr_addr *out)
+{
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9)};
     struct sockaddr_storage from = {0};
     socklen_t n = sizeof from;
@@ -210,7 +222,8 @@ static bool route_source(outr_addr *out) {
     return found;
 }
 
-static bool interface_address(outr_addr *out) {
+static bool interface_address(outr_addr *out)
+{
     struct ifaddrs *list;
     bool found = false;
     if (getifaddrs(&list))
@@ -231,7 +244,8 @@ static bool interface_address(outr_addr *out) {
     return found;
 }
 
-outr_code outr_host_address(outr_addr *out, outr_err *err) {
+outr_code outr_host_address(outr_addr *out, outr_err *err)
+{
     if (route_source(out) || interface_address(out)) {
         out->port = 0;
         return OUTR_OK;

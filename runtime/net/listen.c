@@ -27,20 +27,23 @@ typedef struct listener {
 
 static void on_readable(uv_poll_t *poll, int status, int events);
 
-static void on_retry(outr_timer *timer) {
+static void on_retry(outr_timer *timer)
+{
     listener *l = OUTR_CONTAINER(timer, listener, retry);
     if (!l->is_paused)
         uv_poll_start(&l->poll, UV_READABLE, on_readable);
 }
 
 /* Out of descriptors or memory: existing connections go on, new ones wait in the backlog. */
-static void rest(listener *l) {
+static void rest(listener *l)
+{
     uv_poll_stop(&l->poll);
     l->retry.fire = on_retry;
     outr_timer_start(l->loop, &l->retry, outr_loop_now(l->loop) + TROUBLE_NS);
 }
 
-static bool take(listener *l, int fd) {
+static bool take(listener *l, int fd)
+{
     bool is_unix = l->base.addr.kind == OUTR_ADDR_UNIX;
     outr_tcp *tcp = outr_tcp_new(l->loop, is_unix);
     if ((is_unix ? uv_pipe_open(&tcp->pipe, fd) : uv_tcp_open(&tcp->tcp, fd)) != 0) {
@@ -53,7 +56,8 @@ static bool take(listener *l, int fd) {
     return true;
 }
 
-static void on_readable(uv_poll_t *poll, int status OUTR_UNUSED, int events OUTR_UNUSED) {
+static void on_readable(uv_poll_t *poll, int status OUTR_UNUSED, int events OUTR_UNUSED)
+{
     listener *l = poll->data;
     for (int i = 0; i < TURN_MAX && uv_is_active((uv_handle_t *)&l->poll); i++) {
         int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -67,14 +71,16 @@ static void on_readable(uv_poll_t *poll, int status OUTR_UNUSED, int events OUTR
     }
 }
 
-static void on_closed(uv_handle_t *handle) {
+static void on_closed(uv_handle_t *handle)
+{
     listener *l = handle->data;
     if (l->fd >= 0)
         close(l->fd);
     free(l);
 }
 
-static void do_close(outr_listener *base) {
+static void do_close(outr_listener *base)
+{
     listener *l = OUTR_CONTAINER(base, listener, base);
     outr_timer_stop(l->loop, &l->retry);
     if (l->base.addr.kind == OUTR_ADDR_UNIX)
@@ -82,7 +88,8 @@ static void do_close(outr_listener *base) {
     uv_close((uv_handle_t *)&l->poll, on_closed);
 }
 
-static void do_pause(outr_listener *base, bool is_paused) {
+static void do_pause(outr_listener *base, bool is_paused)
+{
     listener *l = OUTR_CONTAINER(base, listener, base);
     l->is_paused = is_paused;
     if (is_paused)
@@ -94,7 +101,8 @@ static void do_pause(outr_listener *base, bool is_paused) {
 static const outr_listener_ops listener_ops = {.pause = do_pause, .close = do_close};
 
 /* A socket of our own, as libuv 1.44 knows no SO_REUSEPORT. -1 with errno set on failure. */
-static int bound_socket(const outr_addr *addr, bool is_shared) {
+static int bound_socket(const outr_addr *addr, bool is_shared)
+{
     struct sockaddr_storage sys;
     int n = outr_addr_to_sys(addr, &sys), on = 1, off = 0;
     int fd = socket(sys.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -116,7 +124,8 @@ static int bound_socket(const outr_addr *addr, bool is_shared) {
 /* A shared socket would quietly join whoever else shares the port, so a plain one is tried first.
  * On
  * a port of ours (the first lane's) it must not be. */
-static int check_free(const outr_addr *addr) {
+static int check_free(const outr_addr *addr)
+{
     int fd = bound_socket(addr, false);
     if (fd < 0)
         return errno;
@@ -126,7 +135,8 @@ static int check_free(const outr_addr *addr) {
 }
 
 /* A socket file nobody listens on any more is ours to remove. */
-static int clear_path(const char *path) {
+static int clear_path(const char *path)
+{
     struct stat st;
     if (stat(path, &st) != 0 || !S_ISSOCK(st.st_mode))
         return 0;
@@ -139,7 +149,8 @@ static int clear_path(const char *path) {
     return is_alive ? EADDRINUSE : unlink(path) ? errno : 0;
 }
 
-static int unix_socket(const char *path) {
+static int unix_socket(const char *path)
+{
     struct sockaddr_un un = {.sun_family = AF_UNIX};
     snprintf(un.sun_path, sizeof un.sun_path, "%s", path);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -156,7 +167,8 @@ static int unix_socket(const char *path) {
 }
 
 /* 0 or an errno; on failure nothing is left open. */
-static int open_socket(int *out, outr_addr *bound, const outr_listen_options *options) {
+static int open_socket(int *out, outr_addr *bound, const outr_listen_options *options)
+{
     struct sockaddr_storage sys;
     socklen_t n = sizeof sys;
     bool is_unix = options->addr.kind == OUTR_ADDR_UNIX;
@@ -183,7 +195,8 @@ static int open_socket(int *out, outr_addr *bound, const outr_listen_options *op
 }
 
 outr_code outr_uv_listen(outr_loop *loop, const outr_listen_options *options, outr_listener **out,
-                         outr_err *err) {
+                         outr_err *err)
+{
     char text[OUTR_ADDR_TEXT_MAX];
     listener *l = outr_alloc(sizeof *l);
     int rc = open_socket(&l->fd, &l->base.addr, options);

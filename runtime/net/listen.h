@@ -14,11 +14,13 @@ struct outr_listener {
     const outr_listener_ops *ops;
     outr_addr addr; /* bound; port is the real one */
 };
-static inline void outr_listener_close(outr_listener *l) {
+static inline void outr_listener_close(outr_listener *l)
+{
     if (l)
         l->ops->close(l);
 }
-static inline void outr_listener_pause(outr_listener *l, bool is_paused) {
+static inline void outr_listener_pause(outr_listener *l, bool is_paused)
+{
     l->ops->pause(l, is_paused);
 }
 

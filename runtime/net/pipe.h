@@ -46,7 +46,8 @@ struct outr_source {
 };
 
 void outr_source_attach(outr_source *source, outr_sink *sink);
-static inline void outr_source_resume(outr_source *source) {
+static inline void outr_source_resume(outr_source *source)
+{
     if (source && source->sink)
         source->ops->resume(source);
 }

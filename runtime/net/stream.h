@@ -44,19 +44,24 @@ struct outr_stream {
     outr_str alpn;  /* negotiated protocol, NONE without TLS */
 };
 
-static inline void outr_stream_read_start(outr_stream *s) {
+static inline void outr_stream_read_start(outr_stream *s)
+{
     s->ops->read_start(s);
 }
-static inline void outr_stream_read_stop(outr_stream *s) {
+static inline void outr_stream_read_stop(outr_stream *s)
+{
     s->ops->read_stop(s);
 }
-static inline void outr_stream_write(outr_stream *s, outr_bufq *own_bytes) {
+static inline void outr_stream_write(outr_stream *s, outr_bufq *own_bytes)
+{
     s->ops->write(s, own_bytes);
 }
-static inline bool outr_stream_is_full(const outr_stream *s) {
+static inline bool outr_stream_is_full(const outr_stream *s)
+{
     return s->pending_bytes > s->high_water;
 }
-static inline void outr_stream_shutdown(outr_stream *s) {
+static inline void outr_stream_shutdown(outr_stream *s)
+{
     s->ops->shutdown(s);
 }
 /* on_closed follows in a later turn; no other event comes after this. Calling it twice is harmless.

@@ -6,11 +6,13 @@
 #define LINGER_NS                                                                                  \
     (5 * OUTR_SEC) /* closing with unsent bytes: so long the peer may take to read them */
 
-outr_code outr_uv_fail(outr_err *err, int rc, const char *what) {
+outr_code outr_uv_fail(outr_err *err, int rc, const char *what)
+{
     return outr_fail_errno(err, -rc, "%s", what); /* libuv's codes are negated errnos on Unix */
 }
 
-int outr_addr_to_sys(const outr_addr *addr, struct sockaddr_storage *out) {
+int outr_addr_to_sys(const outr_addr *addr, struct sockaddr_storage *out)
+{
     memset(out, 0, sizeof *out);
     if (addr->kind == OUTR_ADDR_IP4) {
         struct sockaddr_in *in = (struct sockaddr_in *)(void *)out;
@@ -27,7 +29,8 @@ int outr_addr_to_sys(const outr_addr *addr, struct sockaddr_storage *out) {
     return (int)sizeof *in;
 }
 
-void outr_addr_from_sys(outr_addr *out, const struct sockaddr_storage *from) {
+void outr_addr_from_sys(outr_addr *out, const struct sockaddr_storage *from)
+{
     *out = (outr_addr){0};
     if (from->ss_family == AF_INET) {
         const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)from;
@@ -48,19 +51,22 @@ void outr_addr_from_sys(outr_addr *out, const struct sockaddr_storage *from) {
     }
 }
 
-static outr_tcp *of(outr_stream *s) {
+static outr_tcp *of(outr_stream *s)
+{
     return OUTR_CONTAINER(s, outr_tcp, base);
 }
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-static void on_alloc(uv_handle_t *handle, size_t suggested OUTR_UNUSED, uv_buf_t *buf) {
+static void on_alloc(uv_handle_t *handle, size_t suggested OUTR_UNUSED, uv_buf_t *buf)
+{
     const outr_tcp *tcp = handle->data;
     outr_chunk *chunk = outr_loop_read_chunk(tcp->base.loop);
     *buf = uv_buf_init(chunk->bytes, chunk->cap);
 }
 
-static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
     outr_tcp *tcp = stream->data;
     outr_stream *s = &tcp->base;
     if (n > 0) {
@@ -79,18 +85,21 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf) {
     }
 }
 
-static void read_start(outr_stream *s) {
+static void read_start(outr_stream *s)
+{
     if (!s->is_closing && !of(s)->is_failed)
         uv_read_start(&of(s)->stream, on_alloc, on_read);
 }
 
-static void read_stop(outr_stream *s) {
+static void read_stop(outr_stream *s)
+{
     uv_read_stop(&of(s)->stream);
 }
 
 /* ---- writing --------------------------------------------------------------------------------- */
 
-static void on_handle_closed(uv_handle_t *handle) {
+static void on_handle_closed(uv_handle_t *handle)
+{
     outr_tcp *tcp = handle->data;
     outr_stream *s = &tcp->base;
     outr_timer_stop(s->loop, &tcp->linger);
@@ -101,18 +110,21 @@ static void on_handle_closed(uv_handle_t *handle) {
     free(tcp);
 }
 
-static void close_handle(outr_tcp *tcp) {
+static void close_handle(outr_tcp *tcp)
+{
     if (!uv_is_closing(&tcp->handle))
         uv_close(&tcp->handle, on_handle_closed);
 }
 
-static void on_fail(outr_deferred *deferred) {
+static void on_fail(outr_deferred *deferred)
+{
     outr_tcp *tcp = OUTR_CONTAINER(deferred, outr_tcp, failer);
     if (!tcp->base.is_closing)
         tcp->base.events->on_error(&tcp->base, &tcp->err);
 }
 
-static void fail_write(outr_tcp *tcp, int rc) {
+static void fail_write(outr_tcp *tcp, int rc)
+{
     if (tcp->is_failed)
         return;
     tcp->is_failed = true;
@@ -131,7 +143,8 @@ static void on_shutdown(uv_shutdown_t *req OUTR_UNUSED, int rc OUTR_UNUSED) {}
 
 static void flush(outr_tcp *tcp);
 
-static void on_written(uv_write_t *req, int rc) {
+static void on_written(uv_write_t *req, int rc)
+{
     outr_tcp *tcp = req->data;
     size_t n = tcp->writing;
     tcp->writing = 0;
@@ -146,7 +159,8 @@ static void on_written(uv_write_t *req, int rc) {
 }
 
 /* Everything is with the kernel. */
-static void on_empty(outr_tcp *tcp) {
+static void on_empty(outr_tcp *tcp)
+{
     if (tcp->base.is_closing) {
         close_handle(tcp);
     } else if (tcp->wants_shutdown) {
@@ -155,7 +169,8 @@ static void on_empty(outr_tcp *tcp) {
     }
 }
 
-static void note_level(outr_tcp *tcp) {
+static void note_level(outr_tcp *tcp)
+{
     outr_stream *s = &tcp->base;
     s->pending_bytes = tcp->out.bytes;
     if (s->pending_bytes > s->high_water) {
@@ -168,7 +183,8 @@ static void note_level(outr_tcp *tcp) {
 }
 
 /* As much as the kernel takes at once; for the rest one request that waits until it takes more. */
-static void flush(outr_tcp *tcp) {
+static void flush(outr_tcp *tcp)
+{
     outr_str pieces[IOVECS];
     uv_buf_t bufs[IOVECS];
     while (tcp->out.bytes > 0 && !tcp->writing) {
@@ -205,7 +221,8 @@ static void flush(outr_tcp *tcp) {
         on_empty(tcp);
 }
 
-static void do_write(outr_stream *s, outr_bufq *own_bytes) {
+static void do_write(outr_stream *s, outr_bufq *own_bytes)
+{
     outr_tcp *tcp = of(s);
     if (tcp->is_failed || s->is_closing) {
         outr_bufq_done(own_bytes);
@@ -218,7 +235,8 @@ static void do_write(outr_stream *s, outr_bufq *own_bytes) {
         flush(tcp);
 }
 
-static void do_shutdown(outr_stream *s) {
+static void do_shutdown(outr_stream *s)
+{
     outr_tcp *tcp = of(s);
     if (tcp->is_failed)
         return;
@@ -227,11 +245,13 @@ static void do_shutdown(outr_stream *s) {
         on_empty(tcp);
 }
 
-static void on_linger(outr_timer *timer) {
+static void on_linger(outr_timer *timer)
+{
     close_handle(OUTR_CONTAINER(timer, outr_tcp, linger));
 }
 
-static void do_close(outr_stream *s, bool is_reset) {
+static void do_close(outr_stream *s, bool is_reset)
+{
     outr_tcp *tcp = of(s);
     uv_read_stop(&tcp->stream);
     outr_loop_undefer(&tcp->failer);
@@ -245,7 +265,8 @@ static void do_close(outr_stream *s, bool is_reset) {
     }
 }
 
-static void do_nodelay(outr_stream *s, bool on) {
+static void do_nodelay(outr_stream *s, bool on)
+{
     if (of(s)->handle.type == UV_TCP)
         uv_tcp_nodelay(&of(s)->tcp, on);
 }
@@ -259,7 +280,8 @@ static const outr_stream_ops tcp_ops = {
     .nodelay = do_nodelay,
 };
 
-outr_tcp *outr_tcp_new(outr_loop *loop, bool is_unix) {
+outr_tcp *outr_tcp_new(outr_loop *loop, bool is_unix)
+{
     outr_tcp *tcp = outr_alloc(sizeof *tcp);
     tcp->base = (outr_stream){
         .ops = &tcp_ops, .loop = loop, .high_water = 64 * OUTR_KIB, .low_water = 16 * OUTR_KIB};
@@ -271,7 +293,8 @@ outr_tcp *outr_tcp_new(outr_loop *loop, bool is_unix) {
     return tcp;
 }
 
-void outr_tcp_ready(outr_tcp *tcp) {
+void outr_tcp_ready(outr_tcp *tcp)
+{
     struct sockaddr_storage addr;
     int n = sizeof addr;
     if (tcp->handle.type != UV_TCP) {
@@ -286,7 +309,8 @@ void outr_tcp_ready(outr_tcp *tcp) {
         outr_addr_from_sys(&tcp->base.local, &addr);
 }
 
-void outr_tcp_discard(outr_tcp *tcp) {
+void outr_tcp_discard(outr_tcp *tcp)
+{
     tcp->base.events = NULL;
     tcp->base.is_closing = true;
     close_handle(tcp);

@@ -14,12 +14,12 @@ typedef struct outr_tcp {
         uv_tcp_t tcp;
         uv_pipe_t pipe;
     };
-    outr_bufq out;               /* written by the owner, not taken by the kernel */
-    uv_write_t write;            /* one at a time, for what uv_try_write left over */
-    size_t writing;              /* bytes of out that write covers; 0: none under way */
+    outr_bufq out;    /* written by the owner, not taken by the kernel */
+    uv_write_t write; /* one at a time, for what uv_try_write left over */
+    size_t writing;   /* bytes of out that write covers; 0: none under way */
     uv_shutdown_t shutdown;
-    outr_deferred failer;        /* tells on_error outside of the owner's call */
-    outr_timer linger;           /* closing with bytes left: gives up after a while */
+    outr_deferred failer; /* tells on_error outside of the owner's call */
+    outr_timer linger;    /* closing with bytes left: gives up after a while */
     outr_err err;
     bool wants_shutdown, is_full, is_failed;
 } outr_tcp;

@@ -2,8 +2,8 @@
 
 #include "base/encode.h"
 
-#define TRACESTATE_MAX         512 /* longer is dropped (contract/headers.csv) */
-#define TRACESTATE_MEMBERS_MAX 32  /* W3C Trace Context section 3.3.1.1 */
+#define TRACESTATE_MAX         512  /* longer is dropped (contract/headers.csv) */
+#define TRACESTATE_MEMBERS_MAX 32   /* W3C Trace Context section 3.3.1.1 */
 #define BAGGAGE_MAX            8192 /* W3C Baggage section 3.3.2 */
 #define BAGGAGE_MEMBERS_MAX    64
 

@@ -15,7 +15,8 @@ struct outr_tls {
     unsigned alpn_n;
 };
 
-static outr_code fail_ssl(outr_err *err, outr_code code, const char *what) {
+static outr_code fail_ssl(outr_err *err, outr_code code, const char *what)
+{
     char text[160] = "unknown error";
     unsigned long last = ERR_peek_last_error();
     if (last)
@@ -26,11 +27,13 @@ static outr_code fail_ssl(outr_err *err, outr_code code, const char *what) {
 
 /* ---- contexts -------------------------------------------------------------------------------- */
 
-static BIO *bio_of(outr_str pem) {
+static BIO *bio_of(outr_str pem)
+{
     return BIO_new_mem_buf(pem.p, (int)pem.n);
 }
 
-static outr_code load_anchors(SSL_CTX *ctx, outr_str pem, outr_err *err) {
+static outr_code load_anchors(SSL_CTX *ctx, outr_str pem, outr_err *err)
+{
     BIO *bio = bio_of(pem);
     X509_STORE *store = SSL_CTX_get_cert_store(ctx);
     size_t count = 0;
@@ -45,7 +48,8 @@ static outr_code load_anchors(SSL_CTX *ctx, outr_str pem, outr_err *err) {
                : outr_fail(err, OUTR_INVALID_ARGUMENT, "trust anchors: no certificate in PEM form");
 }
 
-static outr_code load_identity(SSL_CTX *ctx, const outr_tls_options *o, outr_err *err) {
+static outr_code load_identity(SSL_CTX *ctx, const outr_tls_options *o, outr_err *err)
+{
     BIO *bio = bio_of(o->certificate_pem);
     X509 *leaf = PEM_read_bio_X509(bio, NULL, NULL, NULL);
     outr_code rc = leaf && SSL_CTX_use_certificate(ctx, leaf) == 1
@@ -70,13 +74,15 @@ static outr_code load_identity(SSL_CTX *ctx, const outr_tls_options *o, outr_err
 }
 
 static int select_alpn(SSL *ssl OUTR_UNUSED, const unsigned char **out, unsigned char *out_n,
-                       const unsigned char *in, unsigned in_n, void *arg) {
+                       const unsigned char *in, unsigned in_n, void *arg)
+{
     const outr_tls *tls = arg;
     int rc = SSL_select_next_proto((unsigned char **)out, out_n, tls->alpn, tls->alpn_n, in, in_n);
     return rc == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-static void set_alpn(outr_tls *tls, const char *const *names) {
+static void set_alpn(outr_tls *tls, const char *const *names)
+{
     for (; names && *names; names++) {
         size_t n = strlen(*names);
         if (tls->alpn_n + n + 1 > sizeof tls->alpn)
@@ -91,7 +97,8 @@ static void set_alpn(outr_tls *tls, const char *const *names) {
         SSL_CTX_set_alpn_protos(tls->ctx, tls->alpn, tls->alpn_n);
 }
 
-outr_code outr_tls_new(outr_tls **out, const outr_tls_options *o, outr_err *err) {
+outr_code outr_tls_new(outr_tls **out, const outr_tls_options *o, outr_err *err)
+{
     outr_tls *tls = outr_alloc(sizeof *tls);
     outr_code rc = OUTR_OK;
     tls->refs = 1;
@@ -125,12 +132,14 @@ outr_code outr_tls_new(outr_tls **out, const outr_tls_options *o, outr_err *err)
     return OUTR_OK;
 }
 
-outr_tls *outr_tls_ref(outr_tls *tls) {
+outr_tls *outr_tls_ref(outr_tls *tls)
+{
     __atomic_fetch_add(&tls->refs, 1, __ATOMIC_RELAXED);
     return tls;
 }
 
-void outr_tls_unref(outr_tls *tls) {
+void outr_tls_unref(outr_tls *tls)
+{
     if (!tls || __atomic_sub_fetch(&tls->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     SSL_CTX_free(tls->ctx);
@@ -152,11 +161,13 @@ typedef struct tls_stream {
     bool wants_read, wants_shutdown, is_open, saw_eof, told_eof, is_failed;
 } tls_stream;
 
-static tls_stream *of(outr_stream *s) {
+static tls_stream *of(outr_stream *s)
+{
     return OUTR_CONTAINER(s, tls_stream, base);
 }
 
-static void flush_out(tls_stream *t) {
+static void flush_out(tls_stream *t)
+{
     char buffer[PLAIN_PIECE];
     outr_bufq bytes = {0};
     int n;
@@ -169,7 +180,8 @@ static void flush_out(tls_stream *t) {
         t->base.pending_bytes = t->below->pending_bytes;
 }
 
-static void fail_stream(tls_stream *t, const outr_err *err) {
+static void fail_stream(tls_stream *t, const outr_err *err)
+{
     if (t->is_failed || t->base.is_closing)
         return;
     t->is_failed = true;
@@ -177,7 +189,8 @@ static void fail_stream(tls_stream *t, const outr_err *err) {
 }
 
 /* Decrypts while the owner wants bytes; what it does not want stays encrypted below. */
-static void read_plain(tls_stream *t) {
+static void read_plain(tls_stream *t)
+{
     while (t->wants_read && !t->base.is_closing && !t->is_failed) {
         outr_chunk *chunk = outr_chunk_new(PLAIN_PIECE);
         int n = SSL_read(t->ssl, chunk->bytes, (int)chunk->cap);
@@ -207,27 +220,31 @@ static void read_plain(tls_stream *t) {
     }
 }
 
-static void on_reader(outr_deferred *deferred) {
+static void on_reader(outr_deferred *deferred)
+{
     tls_stream *t = OUTR_CONTAINER(deferred, tls_stream, reader);
     read_plain(t);
     if (t->wants_read && t->below && !t->base.is_closing)
         outr_stream_read_start(t->below);
 }
 
-static void read_start(outr_stream *s) {
+static void read_start(outr_stream *s)
+{
     tls_stream *t = of(s);
     t->wants_read = true;
     outr_loop_defer(s->loop, &t->reader);
 }
 
-static void read_stop(outr_stream *s) {
+static void read_stop(outr_stream *s)
+{
     tls_stream *t = of(s);
     t->wants_read = false;
     if (t->below && t->is_open)
         outr_stream_read_stop(t->below);
 }
 
-static void write_plain(tls_stream *t) {
+static void write_plain(tls_stream *t)
+{
     while (t->plain.count > 0) {
         outr_slice slice = outr_bufq_pop(&t->plain);
         while (slice.n > 0) {
@@ -242,7 +259,8 @@ static void write_plain(tls_stream *t) {
     flush_out(t);
 }
 
-static void do_write(outr_stream *s, outr_bufq *own_bytes) {
+static void do_write(outr_stream *s, outr_bufq *own_bytes)
+{
     tls_stream *t = of(s);
     outr_bufq_move(&t->plain, own_bytes);
     outr_bufq_done(own_bytes);
@@ -250,7 +268,8 @@ static void do_write(outr_stream *s, outr_bufq *own_bytes) {
         write_plain(t);
 }
 
-static void do_shutdown(outr_stream *s) {
+static void do_shutdown(outr_stream *s)
+{
     tls_stream *t = of(s);
     if (t->is_failed || !t->below)
         return;
@@ -259,7 +278,8 @@ static void do_shutdown(outr_stream *s) {
     outr_stream_shutdown(t->below);
 }
 
-static void do_close(outr_stream *s, bool is_reset) {
+static void do_close(outr_stream *s, bool is_reset)
+{
     tls_stream *t = of(s);
     outr_loop_undefer(&t->reader);
     if (!is_reset && t->is_open && !t->is_failed) {
@@ -272,7 +292,8 @@ static void do_close(outr_stream *s, bool is_reset) {
         outr_stream_close(t->below);
 }
 
-static void do_nodelay(outr_stream *s, bool on) {
+static void do_nodelay(outr_stream *s, bool on)
+{
     if (of(s)->below)
         of(s)->below->ops->nodelay(of(s)->below, on);
 }
@@ -286,7 +307,8 @@ static const outr_stream_ops tls_ops = {.read_start = read_start,
 
 /* ---- handshake ------------------------------------------------------------------------------- */
 
-static void end_handshake(tls_stream *t, const outr_err *err) {
+static void end_handshake(tls_stream *t, const outr_err *err)
+{
     outr_op *op = t->op;
     t->op = NULL;
     if (!op)
@@ -307,7 +329,8 @@ static void end_handshake(tls_stream *t, const outr_err *err) {
     outr_op_finish(op);
 }
 
-static void step_handshake(tls_stream *t) {
+static void step_handshake(tls_stream *t)
+{
     int rc = SSL_do_handshake(t->ssl);
     flush_out(t);
     if (rc == 1) {
@@ -329,7 +352,8 @@ static void step_handshake(tls_stream *t) {
     end_handshake(t, &err);
 }
 
-static void below_data(outr_stream *below, outr_chunk *chunk OUTR_UNUSED, const char *p, size_t n) {
+static void below_data(outr_stream *below, outr_chunk *chunk OUTR_UNUSED, const char *p, size_t n)
+{
     tls_stream *t = below->owner;
     BIO_write(t->in, p, (int)n);
     if (t->is_open)
@@ -338,7 +362,8 @@ static void below_data(outr_stream *below, outr_chunk *chunk OUTR_UNUSED, const 
         step_handshake(t);
 }
 
-static void below_eof(outr_stream *below) {
+static void below_eof(outr_stream *below)
+{
     tls_stream *t = below->owner;
     t->saw_eof = true;
     if (t->is_open)
@@ -347,14 +372,16 @@ static void below_eof(outr_stream *below) {
         step_handshake(t);
 }
 
-static void below_drain(outr_stream *below) {
+static void below_drain(outr_stream *below)
+{
     tls_stream *t = below->owner;
     t->base.pending_bytes = below->pending_bytes;
     if (t->is_open && t->base.events && t->base.events->on_drain && !t->base.is_closing)
         t->base.events->on_drain(&t->base);
 }
 
-static void below_error(outr_stream *below, const outr_err *err) {
+static void below_error(outr_stream *below, const outr_err *err)
+{
     tls_stream *t = below->owner;
     if (t->is_open)
         fail_stream(t, err);
@@ -362,7 +389,8 @@ static void below_error(outr_stream *below, const outr_err *err) {
         end_handshake(t, err);
 }
 
-static void below_closed(outr_stream *below) {
+static void below_closed(outr_stream *below)
+{
     tls_stream *t = below->owner;
     t->below = NULL;
     outr_loop_undefer(&t->reader);
@@ -380,14 +408,16 @@ static const outr_stream_events below_events = {.on_data = below_data,
                                                 .on_error = below_error,
                                                 .on_closed = below_closed};
 
-static void on_cancel(outr_op *op) {
+static void on_cancel(outr_op *op)
+{
     tls_stream *t = op->impl;
     t->op = NULL;
     outr_stream_close(&t->base);
     outr_op_finish(op);
 }
 
-static void expect_name(tls_stream *t, outr_str name) {
+static void expect_name(tls_stream *t, outr_str name)
+{
     char host[256];
     outr_addr addr;
     if (name.n == 0 || name.n >= sizeof host)
@@ -405,14 +435,16 @@ static void expect_name(tls_stream *t, outr_str name) {
         SSL_set1_host(t->ssl, host);
 }
 
-static void on_begin(outr_deferred *deferred) {
+static void on_begin(outr_deferred *deferred)
+{
     tls_stream *t = OUTR_CONTAINER(deferred, tls_stream, reader);
     t->reader.run = on_reader;
     outr_stream_read_start(t->below);
     step_handshake(t);
 }
 
-void outr_tls_handshake_start(outr_tls_handshake *req, outr_op *op) {
+void outr_tls_handshake_start(outr_tls_handshake *req, outr_op *op)
+{
     outr_stream *below = req->own_below;
     tls_stream *t = outr_alloc(sizeof *t);
     t->base = (outr_stream){.ops = &tls_ops,

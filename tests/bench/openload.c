@@ -20,9 +20,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ANSWER_MAX 65536
+#define ANSWER_MAX      65536
 #define CONNECTIONS_MAX 1024
-#define DRAIN_NS 5000000000u /* for answers still missing at the end */
+#define DRAIN_NS        5000000000u /* for answers still missing at the end */
 
 struct connection {
     int fd;
@@ -167,7 +167,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: openload HOST PORT PATH RATE SECONDS CONNECTIONS\n");
         return 2;
     }
-    struct load l = {.epoll = epoll_create1(0), .timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK)};
+    struct load l = {.epoll = epoll_create1(0),
+                     .timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK)};
     unsigned long rate = strtoul(argv[4], NULL, 10), seconds = strtoul(argv[5], NULL, 10);
     l.count = strtoul(argv[6], NULL, 10);
     if (rate == 0 || seconds == 0 || l.count == 0 || l.count > CONNECTIONS_MAX)
@@ -176,7 +177,8 @@ int main(int argc, char **argv)
     l.step_ns = 1000000000u / rate;
     l.latencies_us = calloc(l.total, sizeof *l.latencies_us);
     l.connections = calloc(l.count, sizeof *l.connections);
-    l.request_n = (size_t)snprintf(l.request, sizeof l.request, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", argv[3]);
+    l.request_n = (size_t)snprintf(l.request, sizeof l.request,
+                                   "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", argv[3]);
     connect_all(&l, argv[1], (int)strtol(argv[2], NULL, 10));
     struct epoll_event timer = {.events = EPOLLIN, .data.ptr = NULL}, events[64];
     epoll_ctl(l.epoll, EPOLL_CTL_ADD, l.timer, &timer);
@@ -195,8 +197,9 @@ int main(int argc, char **argv)
     if (l.done == 0)
         die("no answers");
     qsort(l.latencies_us, l.done, sizeof *l.latencies_us, by_value);
-    printf("{\"sent\": %lu, \"answered\": %lu, \"errors\": %lu, \"p50\": %u, \"p90\": %u, \"p99\": %u, \"p999\": %u, \"max\": %u}\n",
-           (unsigned long)l.next, (unsigned long)l.done, (unsigned long)l.errors, quantile(&l, 0.5), quantile(&l, 0.9),
-           quantile(&l, 0.99), quantile(&l, 0.999), l.latencies_us[l.done - 1]);
+    printf("{\"sent\": %lu, \"answered\": %lu, \"errors\": %lu, \"p50\": %u, \"p90\": %u, \"p99\": "
+           "%u, \"p999\": %u, \"max\": %u}\n",
+           (unsigned long)l.next, (unsigned long)l.done, (unsigned long)l.errors, quantile(&l, 0.5),
+           quantile(&l, 0.9), quantile(&l, 0.99), quantile(&l, 0.999), l.latencies_us[l.done - 1]);
     return 0;
 }

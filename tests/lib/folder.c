@@ -3,7 +3,8 @@
 #include <dirent.h>
 #include <unistd.h>
 
-void folder_make(folder *f) {
+void folder_make(folder *f)
+{
     snprintf(f->path, sizeof f->path, "/tmp/outr-unit-XXXXXX");
     if (!mkdtemp(f->path)) {
         perror("mkdtemp");
@@ -11,7 +12,8 @@ void folder_make(folder *f) {
     }
 }
 
-static void empty(const char *path) {
+static void empty(const char *path)
+{
     char child[4096];
     DIR *dir = opendir(path);
     for (struct dirent *entry; dir && (entry = readdir(dir));) {
@@ -27,12 +29,14 @@ static void empty(const char *path) {
         closedir(dir);
 }
 
-void folder_remove(folder *f) {
+void folder_remove(folder *f)
+{
     empty(f->path);
     rmdir(f->path);
 }
 
-const char *folder_path(const folder *f, const char *name) {
+const char *folder_path(const folder *f, const char *name)
+{
     static char paths[4][512];
     static unsigned next;
     char *path = paths[next++ % 4];
@@ -40,7 +44,8 @@ const char *folder_path(const folder *f, const char *name) {
     return path;
 }
 
-void folder_write(const folder *f, const char *name, const char *text) {
+void folder_write(const folder *f, const char *name, const char *text)
+{
     const char *temporary = folder_path(f, ".writing"), *path = folder_path(f, name);
     FILE *file = fopen(temporary, "w");
     bool is_good = file && fputs(text, file) >= 0;

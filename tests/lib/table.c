@@ -2,7 +2,8 @@
 
 #define FILE_MAX_BYTES (4 * OUTR_MIB)
 
-bool table_open(table *t, const char *path) {
+bool table_open(table *t, const char *path)
+{
     FILE *file = fopen(path, "r");
     if (!file) {
         fprintf(stderr, "skipped: %s is not here\n", path);
@@ -16,12 +17,14 @@ bool table_open(table *t, const char *path) {
     return true;
 }
 
-void table_close(table *t) {
+void table_close(table *t)
+{
     free(t->text);
 }
 
 /* Unquotes in place; leaves *at behind the cell's separator. True: another cell follows. */
-static bool read_cell(char **at, char **cell) {
+static bool read_cell(char **at, char **cell)
+{
     char *from = *at, *to = *at;
     bool is_quoted = *from == '"';
     from += is_quoted;
@@ -43,7 +46,8 @@ static bool read_cell(char **at, char **cell) {
     return separator == ',';
 }
 
-size_t table_next(table *t, char *cells[], size_t max) {
+size_t table_next(table *t, char *cells[], size_t max)
+{
     size_t n = 0;
     char *cell;
     if (!*t->at)

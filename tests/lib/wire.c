@@ -372,8 +372,7 @@ void wire_init(wire *w, uint64_t seed)
 void wire_done(wire *w)
 {
     w->late_percent = w->break_per_mille = w->piece_max = 0;
-    OUTR_LIST_EACH(link, &w->streams)
-    {
+    OUTR_LIST_EACH(link, &w->streams) {
         wire_stream *ws = OUTR_LIST_ITEM(link, wire_stream, link);
         ws->is_stalled = false;
         if (!ws->is_gone)

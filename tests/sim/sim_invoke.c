@@ -35,24 +35,28 @@ typedef struct play {
 
 static play *now_playing; /* one at a time: the app's handler has no context of its own */
 
-static unsigned dice(unsigned sides) {
+static unsigned dice(unsigned sides)
+{
     return (unsigned)outr_rand_below(&now_playing->w->w.rand, sides);
 }
 
 /* ---- the app -------------------------------------------------------------------------------- */
 
-static void let_go(outr_exchange *x, const outr_err *err) {
+static void let_go(outr_exchange *x, const outr_err *err)
+{
     (void)err;
     outr_http_done(x);
 }
 
 /* Reads on, else it would not notice that the caller has left. */
-static void never_answer(outr_exchange *x) {
+static void never_answer(outr_exchange *x)
+{
     outr_source_cancel(x->body, NULL);
     x->on_gone = let_go;
 }
 
-static void on_app(world *w, world_node *node, outr_exchange *x) {
+static void on_app(world *w, world_node *node, outr_exchange *x)
+{
     uint64_t id;
     (void)w;
     (void)node;
@@ -72,7 +76,8 @@ static void on_app(world *w, world_node *node, outr_exchange *x) {
 
 /* ---- callees come and go -------------------------------------------------------------------- */
 
-static void restart(play *p, world_node *node, bool drains) {
+static void restart(play *p, world_node *node, bool drains)
+{
     world *w = p->w;
     size_t at = (size_t)(node - w->nodes);
     outr_http_server *before = node->internal;
@@ -90,7 +95,8 @@ static void restart(play *p, world_node *node, bool drains) {
     w->names[at] = node->port;
 }
 
-static void make_trouble(play *p) {
+static void make_trouble(play *p)
+{
     unsigned what = dice(400);
     if (!p->has_faults || what >= 4)
         return;
@@ -105,7 +111,8 @@ static void make_trouble(play *p) {
 
 /* ---- one world ------------------------------------------------------------------------------ */
 
-static bool all_done(void *ctx) {
+static bool all_done(void *ctx)
+{
     play *p = ctx;
     unsigned done = 0;
     make_trouble(p);
@@ -118,7 +125,8 @@ static bool all_done(void *ctx) {
     return done == CALLS;
 }
 
-static void start_call(play *p, int i) {
+static void start_call(play *p, int i)
+{
     static const char *const verbs[] = {"GET", "POST", "PUT", "PATCH", "DELETE"};
     played *q = &p->calls[i];
     web_call *c = &q->call;
@@ -147,7 +155,8 @@ static void start_call(play *p, int i) {
         wire_run(&p->w->w);
 }
 
-static void check_call(const play *p, int i, unsigned *succeeded, unsigned *failed) {
+static void check_call(const play *p, int i, unsigned *succeeded, unsigned *failed)
+{
     const played *q = &p->calls[i];
     const web_call *c = &q->call;
     unsigned long long seed = p->seed;
@@ -176,7 +185,8 @@ static void check_call(const play *p, int i, unsigned *succeeded, unsigned *fail
     *failed += !is_good;
 }
 
-static void fail_hanging(const play *p) {
+static void fail_hanging(const play *p)
+{
     for (int i = 0; i < CALLS; i++) {
         const web_call *c = &p->calls[i].call;
         if (!c->done_count)
@@ -188,7 +198,8 @@ static void fail_hanging(const play *p) {
 }
 
 /* Before anything is taken down: what was counted up must be down again. */
-static void check_rest(play *p) {
+static void check_rest(play *p)
+{
     world *w = p->w;
     unsigned long long seed = p->seed;
     w->w.break_per_mille = w->w.refuse_percent = w->w.late_percent = 0;
@@ -211,7 +222,8 @@ static void check_rest(play *p) {
         fail_msg("seed %llu: %u exchanges left open", seed, w->open);
 }
 
-static void run_world(uint64_t seed, bool has_faults, unsigned *succeeded, unsigned *failed) {
+static void run_world(uint64_t seed, bool has_faults, unsigned *succeeded, unsigned *failed)
+{
     play *p = outr_alloc(sizeof *p);
     world *w = world_open(seed, has_faults && seed % 3 == 0 ? 5 : 0);
     now_playing = p;
@@ -244,14 +256,16 @@ static void run_world(uint64_t seed, bool has_faults, unsigned *succeeded, unsig
     free(p);
 }
 
-static void run_all(bool has_faults, unsigned *succeeded, unsigned *failed) {
+static void run_all(bool has_faults, unsigned *succeeded, unsigned *failed)
+{
     uint64_t first = 1, count = getenv("OUTRIGGER_SEED") ? 1 : SEEDS;
     outr_str_to_u64(outr_str_from(getenv("OUTRIGGER_SEED")), UINT64_MAX, &first);
     for (uint64_t seed = first; seed < first + count; seed++)
         run_world(seed, has_faults, succeeded, failed);
 }
 
-static void without_faults_every_call_succeeds(void **state) {
+static void without_faults_every_call_succeeds(void **state)
+{
     unsigned succeeded = 0, failed = 0;
     (void)state;
     run_all(false, &succeeded, &failed);
@@ -259,7 +273,8 @@ static void without_faults_every_call_succeeds(void **state) {
     assert_true(succeeded > 0);
 }
 
-static void with_faults_calls_end_once_and_are_not_doubled(void **state) {
+static void with_faults_calls_end_once_and_are_not_doubled(void **state)
+{
     unsigned succeeded = 0, failed = 0;
     (void)state;
     run_all(true, &succeeded, &failed);
@@ -268,7 +283,8 @@ static void with_faults_calls_end_once_and_are_not_doubled(void **state) {
     assert_true(failed > 0 || getenv("OUTRIGGER_SEED"));
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_faults_every_call_succeeds),
         cmocka_unit_test(with_faults_calls_end_once_and_are_not_doubled),

@@ -14,13 +14,15 @@ struct outr_metadata {
     size_t count, cap;
 };
 
-outr_metadata *outr_metadata_new(void) {
+outr_metadata *outr_metadata_new(void)
+{
     outr_metadata *metadata = outr_alloc(sizeof *metadata);
     pthread_mutex_init(&metadata->lock, NULL);
     return metadata;
 }
 
-void outr_metadata_free(outr_metadata *metadata) {
+void outr_metadata_free(outr_metadata *metadata)
+{
     if (!metadata)
         return;
     for (size_t i = 0; i < metadata->count; i++) {
@@ -32,11 +34,13 @@ void outr_metadata_free(outr_metadata *metadata) {
     free(metadata);
 }
 
-static outr_str copy(outr_str s) {
+static outr_str copy(outr_str s)
+{
     return outr_str_of(outr_str_dup(s), s.n);
 }
 
-static outr_code set_locked(outr_metadata *m, outr_str key, outr_str value, outr_err *err) {
+static outr_code set_locked(outr_metadata *m, outr_str key, outr_str value, outr_err *err)
+{
     for (size_t i = 0; i < m->count; i++) {
         if (outr_str_eq(m->entries[i].key, key)) {
             free((void *)m->entries[i].value.p);
@@ -55,14 +59,16 @@ static outr_code set_locked(outr_metadata *m, outr_str key, outr_str value, outr
     return OUTR_OK;
 }
 
-outr_code outr_metadata_set(outr_metadata *metadata, outr_str key, outr_str value, outr_err *err) {
+outr_code outr_metadata_set(outr_metadata *metadata, outr_str key, outr_str value, outr_err *err)
+{
     pthread_mutex_lock(&metadata->lock);
     outr_code rc = set_locked(metadata, key, value, err);
     pthread_mutex_unlock(&metadata->lock);
     return rc;
 }
 
-outr_kvs outr_metadata_all(outr_metadata *metadata, outr_arena *arena) {
+outr_kvs outr_metadata_all(outr_metadata *metadata, outr_arena *arena)
+{
     pthread_mutex_lock(&metadata->lock);
     outr_kv *items = outr_arena_alloc(arena, (metadata->count + 1) * sizeof *items);
     size_t count = metadata->count;

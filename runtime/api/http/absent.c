@@ -4,7 +4,8 @@
 /* Blocks this sidecar has no component for, or no control plane: what a daprd without them answers.
  * A block that gets built takes its rows out of here and into a file of its own. */
 
-static void fail(outr_api_request *r, outr_reason reason, outr_str text) {
+static void fail(outr_api_request *r, outr_reason reason, outr_str text)
+{
     outr_err err;
     outr_fail_reason(&err, (outr_code)outr_reason_find(reason)->grpc_status, reason, OUTR_FMT,
                      OUTR_ARG(text));
@@ -12,7 +13,8 @@ static void fail(outr_api_request *r, outr_reason reason, outr_str text) {
 }
 
 /* False after it has answered: the body is not a JSON object. */
-static bool read_json(outr_api_request *r, outr_json **out) {
+static bool read_json(outr_api_request *r, outr_json **out)
+{
     outr_err err;
     outr_code rc = outr_json_parse(out, r->x->arena, r->body, &err);
     if (!rc && (*out)->kind != OUTR_JSON_OBJECT)
@@ -24,11 +26,13 @@ static bool read_json(outr_api_request *r, outr_json **out) {
     return false;
 }
 
-static void actors(outr_api_request *r) {
+static void actors(outr_api_request *r)
+{
     fail(r, OUTR_REASON_ACTOR_NO_PLACEMENT, OUTR_STR("placement service is not configured"));
 }
 
-static void binding(outr_api_request *r) {
+static void binding(outr_api_request *r)
+{
     outr_json *body;
     if (read_json(r, &body))
         fail(r, OUTR_REASON_INVOKE_OUTPUT_BINDING,
@@ -38,27 +42,32 @@ static void binding(outr_api_request *r) {
                                OUTR_ARG(r->params[0]), OUTR_ARG(r->params[0])));
 }
 
-static void configuration(outr_api_request *r) {
+static void configuration(outr_api_request *r)
+{
     fail(r, OUTR_REASON_CONFIGURATION_STORE_NOT_CONFIGURED,
          OUTR_STR("configuration stores not configured"));
 }
 
-static void crypto(outr_api_request *r) {
+static void crypto(outr_api_request *r)
+{
     fail(r, OUTR_REASON_CRYPTO_PROVIDERS_NOT_CONFIGURED,
          OUTR_STR("crypto providers not configured"));
 }
 
-static void subtle_crypto(outr_api_request *r) {
+static void subtle_crypto(outr_api_request *r)
+{
     fail(r, OUTR_REASON_API_UNIMPLEMENTED, OUTR_STR("this API is currently not implemented"));
 }
 
-static void conversation(outr_api_request *r) {
+static void conversation(outr_api_request *r)
+{
     fail(r, OUTR_REASON_CONVERSATION_NOT_FOUND,
          outr_arena_printf(r->x->arena, "failed finding conversation component " OUTR_FMT,
                            OUTR_ARG(r->params[0])));
 }
 
-static void lock(outr_api_request *r) {
+static void lock(outr_api_request *r)
+{
     outr_json *body;
     int64_t expiry = 0;
     if (!read_json(r, &body))
@@ -73,7 +82,8 @@ static void lock(outr_api_request *r) {
         fail(r, OUTR_REASON_LOCK_STORE_NOT_CONFIGURED, OUTR_STR("lock store is not configured"));
 }
 
-static void unlock(outr_api_request *r) {
+static void unlock(outr_api_request *r)
+{
     outr_json *body;
     if (read_json(r, &body))
         fail(r, OUTR_REASON_LOCK_STORE_NOT_CONFIGURED, OUTR_STR("lock store is not configured"));
@@ -81,7 +91,8 @@ static void unlock(outr_api_request *r) {
 
 /* ---- jobs: the scheduler's errors carry the app's identity ----------------------------------- */
 
-static void fail_job(outr_api_request *r, outr_reason reason, const char *text) {
+static void fail_job(outr_api_request *r, outr_reason reason, const char *text)
+{
     const outr_settings *s = r->api->settings;
     outr_details details = {
         .is_rich = true,
@@ -93,11 +104,13 @@ static void fail_job(outr_api_request *r, outr_reason reason, const char *text) 
     outr_api_fail(r, &err, &details);
 }
 
-static bool is_given(const outr_json *body, const char *key) {
+static bool is_given(const outr_json *body, const char *key)
+{
     return outr_json_text(body, key).n > 0;
 }
 
-static void schedule_job(outr_api_request *r) {
+static void schedule_job(outr_api_request *r)
+{
     outr_json *body;
     if (!read_json(r, &body))
         return;
@@ -110,12 +123,14 @@ static void schedule_job(outr_api_request *r) {
                  "failed to schedule job due to: scheduler clients are disabled");
 }
 
-static void get_job(outr_api_request *r) {
+static void get_job(outr_api_request *r)
+{
     fail_job(r, OUTR_REASON_SCHEDULER_GET_JOB,
              "failed to get job due to: scheduler clients are disabled");
 }
 
-static void delete_job(outr_api_request *r) {
+static void delete_job(outr_api_request *r)
+{
     fail_job(r, OUTR_REASON_SCHEDULER_DELETE_JOB,
              "failed to delete job due to: scheduler clients are disabled");
 }
@@ -165,7 +180,8 @@ static void delete_job(outr_api_request *r) {
     }
 #define JOBS(prefix, api_version)                                                                  \
     {"POST", prefix "/jobs/{name}", BODY, "jobs", api_version, NULL, schedule_job, NULL},          \
-        {"GET", prefix "/jobs/{name}", 0, "jobs", api_version, NULL, get_job, NULL}, {             \
+        {"GET", prefix "/jobs/{name}", 0, "jobs", api_version, NULL, get_job, NULL},               \
+    {                                                                                              \
         "DELETE", prefix "/jobs/{name}", 0, "jobs", api_version, NULL, delete_job, NULL            \
     }
 #define SUBTLE(operation)                                                                          \

@@ -47,7 +47,8 @@ struct outr_api_metrics {
 };
 
 outr_api_metrics *outr_api_metrics_new(outr_metric_shard *shard,
-                                       const outr_configuration *configuration) {
+                                       const outr_configuration *configuration)
+{
     outr_api_metrics *m = outr_alloc(sizeof *m);
     m->shard = shard;
     m->configuration = configuration;
@@ -61,7 +62,8 @@ outr_api_metrics *outr_api_metrics_new(outr_metric_shard *shard,
     return m;
 }
 
-void outr_api_metrics_free(outr_api_metrics *m) {
+void outr_api_metrics_free(outr_api_metrics *m)
+{
     if (!m)
         return;
     outr_router_free(m->patterns);
@@ -83,7 +85,8 @@ static const struct {
 
 /* Dapr's shortening: /v1.0/state/store/key -> /v1.0/state/store. scratch holds the result if built.
  * */
-static outr_str shorten(outr_str path, char scratch[PATH_MAX_LABEL]) {
+static outr_str shorten(outr_str path, char scratch[PATH_MAX_LABEL])
+{
     outr_str parts[6];
     size_t count = 0;
     outr_str rest = path.n && path.p[0] == '/' ? outr_str_skip(path, 1) : path;
@@ -105,7 +108,8 @@ static outr_str shorten(outr_str path, char scratch[PATH_MAX_LABEL]) {
     return path;
 }
 
-static outr_str path_label(const outr_api_metrics *m, outr_str path, char scratch[PATH_MAX_LABEL]) {
+static outr_str path_label(const outr_api_metrics *m, outr_str path, char scratch[PATH_MAX_LABEL])
+{
     outr_route_match match;
     if (m->patterns && outr_router_find(m->patterns, OUTR_STR("GET"), path, &match))
         return *(const outr_str *)match.route;
@@ -117,7 +121,8 @@ static outr_str path_label(const outr_api_metrics *m, outr_str path, char scratc
     return OUTR_STR("");
 }
 
-static outr_str method_label(const outr_api_metrics *m, outr_str method) {
+static outr_str method_label(const outr_api_metrics *m, outr_str method)
+{
     static const char *const usual[] = {"GET",  "POST",    "PUT",     "DELETE", "PATCH",
                                         "HEAD", "OPTIONS", "CONNECT", "TRACE"};
     if (m->configuration->metrics_exclude_verbs)
@@ -129,7 +134,8 @@ static outr_str method_label(const outr_api_metrics *m, outr_str method) {
     return OUTR_STR("UNKNOWN");
 }
 
-static const series *find_series(outr_api_metrics *m, outr_str method, outr_str path, int status) {
+static const series *find_series(outr_api_metrics *m, outr_str method, outr_str path, int status)
+{
     uint64_t hash = outr_str_hash(path, outr_str_hash(method, (uint64_t)status)) | 1;
     series *s = &m->cache[hash & (CACHE_SIZE - 1)];
     if (s->hash == hash)
@@ -149,7 +155,8 @@ static const series *find_series(outr_api_metrics *m, outr_str method, outr_str 
     return s;
 }
 
-void outr_api_metrics_record(outr_api_metrics *m, const outr_exchange *x, outr_str path) {
+void outr_api_metrics_record(outr_api_metrics *m, const outr_exchange *x, outr_str path)
+{
     if (!m->shard)
         return;
     const series *s = find_series(m, x->req.method, path, x->status);
@@ -162,7 +169,8 @@ void outr_api_metrics_record(outr_api_metrics *m, const outr_exchange *x, outr_s
     outr_metric_observe(m->response_bytes, (double)x->sent_bytes);
 }
 
-void outr_api_metrics_error(outr_api_metrics *m, outr_reason reason) {
+void outr_api_metrics_error(outr_api_metrics *m, outr_reason reason)
+{
     if (!m->configuration->metrics_record_error_codes)
         return;
     const outr_reason_info *info = outr_reason_find(reason);

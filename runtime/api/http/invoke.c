@@ -40,8 +40,15 @@ static void invoke_target(outr_api_request *r, outr_str target, outr_str method)
 {
     outr_invoke *invoke = outr_arena_alloc(r->x->arena, sizeof *invoke);
     *invoke = (outr_invoke){
-        .x = r->x, .target = target, .method = method, .query = r->query, .trace = r->trace,
-        .on_failed = on_failed, .on_done = on_done, .on_head = on_head, .user = r,
+        .x = r->x,
+        .target = target,
+        .method = method,
+        .query = r->query,
+        .trace = r->trace,
+        .on_failed = on_failed,
+        .on_done = on_done,
+        .on_head = on_head,
+        .user = r,
     };
     outr_mesh_invoke(r->api->mesh, invoke);
 }

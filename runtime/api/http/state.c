@@ -9,7 +9,7 @@ typedef struct state_request {
     outr_core_state_call call;
     outr_details details;
     outr_str store_name, key;
-    outr_str *names;            /* client's keys of a bulk read */
+    outr_str *names; /* client's keys of a bulk read */
 } state_request;
 
 static void fail(outr_api_request *r, const outr_err *err)

@@ -5,47 +5,56 @@
 
 #define EVENT_MAX (512 * OUTR_MIB)
 
-static outr_str type_only(outr_str content_type) {
+static outr_str type_only(outr_str content_type)
+{
     outr_str type;
     outr_str_cut(content_type, ';', &type);
     return outr_str_trim(type);
 }
 
-bool outr_is_cloud_event_type(outr_str content_type) {
+bool outr_is_cloud_event_type(outr_str content_type)
+{
     return outr_str_iis(type_only(content_type), "application/cloudevents+json");
 }
 
-bool outr_is_json_type(outr_str content_type) {
+bool outr_is_json_type(outr_str content_type)
+{
     return outr_str_iis(type_only(content_type), "application/json");
 }
 
-bool outr_is_binary_type(outr_str content_type) {
+bool outr_is_binary_type(outr_str content_type)
+{
     return outr_str_iis(type_only(content_type), "application/octet-stream") ||
            outr_str_iis(type_only(content_type), "application/cloudevents+protobuf");
 }
 
-static outr_str override_of(const outr_envelope *e, const char *name) {
+static outr_str override_of(const outr_envelope *e, const char *name)
+{
     const outr_kv *kv = outr_kvs_find(e->metadata, name);
     return kv ? kv->value : OUTR_STR("");
 }
 
-static void put_text(outr_json *event, outr_arena *arena, outr_str key, outr_str value) {
+static void put_text(outr_json *event, outr_arena *arena, outr_str key, outr_str value)
+{
     outr_json_put(event, key, outr_json_string(arena, value.p ? value : OUTR_STR("")));
 }
 
-static outr_str time_text(outr_arena *arena, int64_t now_ns) {
+static outr_str time_text(outr_arena *arena, int64_t now_ns)
+{
     char text[40];
     size_t n = outr_time_rfc3339_local(now_ns, text);
     return outr_arena_str(arena, outr_str_of(text, n));
 }
 
-static outr_str uuid(outr_arena *arena, outr_rand *rand) {
+static outr_str uuid(outr_arena *arena, outr_rand *rand)
+{
     char text[OUTR_UUID_LEN + 1];
     outr_rand_uuid(rand, text);
     return outr_arena_str(arena, outr_str_of(text, OUTR_UUID_LEN));
 }
 
-static void put_expiration(outr_json *event, outr_arena *arena, const outr_envelope *e) {
+static void put_expiration(outr_json *event, outr_arena *arena, const outr_envelope *e)
+{
     int64_t seconds;
     char text[40];
     outr_str ttl = override_of(e, "ttlInSeconds");
@@ -55,12 +64,14 @@ static void put_expiration(outr_json *event, outr_arena *arena, const outr_envel
     put_text(event, arena, OUTR_STR("expiration"), outr_arena_str(arena, outr_str_of(text, n)));
 }
 
-static void put_topic(outr_json *event, outr_arena *arena, const outr_envelope *e) {
+static void put_topic(outr_json *event, outr_arena *arena, const outr_envelope *e)
+{
     put_text(event, arena, OUTR_STR("topic"), e->topic);
     put_text(event, arena, OUTR_STR("pubsubname"), e->pubsub);
 }
 
-static void put_trace(outr_json *event, outr_arena *arena, const outr_envelope *e) {
+static void put_trace(outr_json *event, outr_arena *arena, const outr_envelope *e)
+{
     outr_str id = override_of(e, "cloudevent.traceid"),
              parent = override_of(e, "cloudevent.traceparent"),
              state = override_of(e, "cloudevent.tracestate");
@@ -70,13 +81,15 @@ static void put_trace(outr_json *event, outr_arena *arena, const outr_envelope *
     put_text(event, arena, OUTR_STR("tracestate"), state.n ? state : e->tracestate);
 }
 
-static void default_text(outr_json *event, outr_arena *arena, const char *key, outr_str value) {
+static void default_text(outr_json *event, outr_arena *arena, const char *key, outr_str value)
+{
     if (!outr_json_find(event, key))
         put_text(event, arena, outr_str_from(key), value);
 }
 
 static outr_code keep_event(outr_json **out, outr_arena *arena, const outr_envelope *e,
-                            outr_str data, outr_err *err) {
+                            outr_str data, outr_err *err)
+{
     static const char *const overridable[] = {"id", "source", "type", "subject"};
     outr_json *event;
     char name[32];
@@ -108,7 +121,8 @@ static outr_code keep_event(outr_json **out, outr_arena *arena, const outr_envel
     return OUTR_OK;
 }
 
-static void put_data(outr_json *event, outr_arena *arena, outr_str content_type, outr_str data) {
+static void put_data(outr_json *event, outr_arena *arena, outr_str content_type, outr_str data)
+{
     outr_json *value;
     if (outr_is_binary_type(content_type)) {
         put_text(event, arena, OUTR_STR("data_base64"), outr_base64_encode(arena, data));
@@ -120,7 +134,8 @@ static void put_data(outr_json *event, outr_arena *arena, outr_str content_type,
         put_text(event, arena, OUTR_STR("data"), data);
 }
 
-static outr_json *make_event(outr_arena *arena, const outr_envelope *e, outr_str data) {
+static outr_json *make_event(outr_arena *arena, const outr_envelope *e, outr_str data)
+{
     outr_json *event = outr_json_new(arena, OUTR_JSON_OBJECT);
     outr_str type = e->content_type.n ? e->content_type : OUTR_STR("text/plain"),
              id = override_of(e, "cloudevent.id");
@@ -140,14 +155,16 @@ static outr_json *make_event(outr_arena *arena, const outr_envelope *e, outr_str
     return event;
 }
 
-static outr_str to_text(outr_arena *arena, const outr_json *event) {
+static outr_str to_text(outr_arena *arena, const outr_json *event)
+{
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(EVENT_MAX);
     outr_json_write(&out, event, OUTR_JSON_SORTED);
     return outr_arena_str(arena, outr_buf_view(&out));
 }
 
 outr_code outr_envelope_wrap(outr_str *out, outr_arena *arena, const outr_envelope *e,
-                             outr_str data, outr_err *err) {
+                             outr_str data, outr_err *err)
+{
     outr_json *event;
     if (outr_is_cloud_event_type(e->content_type)) {
         outr_code rc = keep_event(&event, arena, e, data, err);
@@ -162,7 +179,8 @@ outr_code outr_envelope_wrap(outr_str *out, outr_arena *arena, const outr_envelo
 }
 
 outr_str outr_envelope_wrap_raw(outr_arena *arena, outr_str pubsub, outr_str topic, outr_str data,
-                                outr_rand *rand) {
+                                outr_rand *rand)
+{
     outr_json *event = outr_json_new(arena, OUTR_JSON_OBJECT);
     put_text(event, arena, OUTR_STR("id"), uuid(arena, rand));
     put_text(event, arena, OUTR_STR("specversion"), OUTR_STR("1.0"));
@@ -175,7 +193,8 @@ outr_str outr_envelope_wrap_raw(outr_arena *arena, outr_str pubsub, outr_str top
     return to_text(arena, event);
 }
 
-bool outr_envelope_is_expired(const outr_json *event, int64_t now_ns) {
+bool outr_envelope_is_expired(const outr_json *event, int64_t now_ns)
+{
     int64_t at_ns;
     return outr_time_parse_rfc3339(outr_json_text(event, "expiration"), &at_ns) && at_ns < now_ns;
 }

@@ -39,7 +39,8 @@ struct outr_pubsub {
     pthread_mutex_t lock;
 };
 
-static outr_loop *main_loop(const outr_pubsub *p) {
+static outr_loop *main_loop(const outr_pubsub *p)
+{
     return p->o.loops[0];
 }
 
@@ -47,7 +48,8 @@ static void reconcile(outr_pubsub *p);
 
 /* ---- what the app wants ---------------------------------------------------------------------- */
 
-static outr_kvs read_kvs(outr_arena *arena, const outr_json *object) {
+static outr_kvs read_kvs(outr_arena *arena, const outr_json *object)
+{
     size_t n = 0;
     if (!object || object->kind != OUTR_JSON_OBJECT)
         return (outr_kvs){0};
@@ -58,7 +60,8 @@ static outr_kvs read_kvs(outr_arena *arena, const outr_json *object) {
 }
 
 /* One item of GET /dapr/subscribe; false: it has no route at all. */
-static bool read_asked(outr_arena *arena, const outr_json *item, outr_subscription_spec *out) {
+static bool read_asked(outr_arena *arena, const outr_json *item, outr_subscription_spec *out)
+{
     const outr_json *routes = outr_json_ifind(item, "routes"),
                     *rules = outr_json_ifind(routes, "rules"),
                     *bulk = outr_json_ifind(item, "bulkSubscribe");
@@ -89,7 +92,8 @@ static bool read_asked(outr_arena *arena, const outr_json *item, outr_subscripti
     return out->rule_count > 0 && out->topic.n > 0 && out->pubsub.n > 0;
 }
 
-static void take_answer(outr_pubsub *p) {
+static void take_answer(outr_pubsub *p)
+{
     outr_json *root;
     outr_err err;
     if (p->fetch.status == 404)
@@ -122,13 +126,15 @@ static void take_answer(outr_pubsub *p) {
 
 static void ask(outr_pubsub *p);
 
-static void on_again(outr_timer *timer) {
+static void on_again(outr_timer *timer)
+{
     outr_pubsub *p = OUTR_CONTAINER(timer, outr_pubsub, again);
     if (!p->is_stopped)
         ask(p);
 }
 
-static void on_asked(outr_op *op) {
+static void on_asked(outr_op *op)
+{
     outr_pubsub *p = OUTR_CONTAINER(op, outr_pubsub, op);
     if (op->err.code) {
         if (!p->is_stopped)
@@ -140,7 +146,8 @@ static void on_asked(outr_op *op) {
     reconcile(p);
 }
 
-static void ask(outr_pubsub *p) {
+static void ask(outr_pubsub *p)
+{
     outr_arena_free(p->asked_arena);
     p->asked_arena = outr_arena_new(SET_ARENA);
     p->asked_count = 0;
@@ -156,7 +163,8 @@ static void ask(outr_pubsub *p) {
 
 /* ---- sets ------------------------------------------------------------------------------------ */
 
-static void on_sub_left(outr_message *message, outr_loop *loop OUTR_UNUSED) {
+static void on_sub_left(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
     set *s = OUTR_CONTAINER(message, struct visit, message)->sub->set;
     outr_pubsub *p = s->engine;
     if (--s->pending > 0)
@@ -177,32 +185,38 @@ static void on_sub_left(outr_message *message, outr_loop *loop OUTR_UNUSED) {
     reconcile(p);
 }
 
-static struct visit *visit_of(outr_subscription *sub) {
+static struct visit *visit_of(outr_subscription *sub)
+{
     set *s = sub->set;
     return &s->visits[sub - s->subs];
 }
 
-static void on_ended(outr_subscription *sub) {
+static void on_ended(outr_subscription *sub)
+{
     struct visit *v = visit_of(sub);
     v->message.run = on_sub_left;
     outr_loop_post(main_loop(((set *)sub->set)->engine), &v->message);
 }
 
-static void on_start(outr_message *message, outr_loop *loop OUTR_UNUSED) {
+static void on_start(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
     outr_subscription_start(OUTR_CONTAINER(message, struct visit, start)->sub);
 }
 
-static void on_end(outr_message *message, outr_loop *loop OUTR_UNUSED) {
+static void on_end(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
     outr_subscription_end(OUTR_CONTAINER(message, struct visit, message)->sub);
 }
 
-static bool is_same(const outr_subscription_spec *a, const outr_subscription_spec *b) {
+static bool is_same(const outr_subscription_spec *a, const outr_subscription_spec *b)
+{
     return outr_str_eq(a->pubsub, b->pubsub) && outr_str_eq(a->topic, b->topic);
 }
 
 /* The first declarative wins among declaratives, a programmatic one over them, the last of those.
  * */
-static void add_spec(set *s, const outr_subscription_spec *spec, int type) {
+static void add_spec(set *s, const outr_subscription_spec *spec, int type)
+{
     for (size_t i = 0; i < s->count; i++) {
         if (!is_same(&s->subs[i].spec, spec))
             continue;
@@ -216,7 +230,8 @@ static void add_spec(set *s, const outr_subscription_spec *spec, int type) {
     s->subs[s->count++].type = type;
 }
 
-static void prepare_sub(outr_pubsub *p, set *s, size_t i) {
+static void prepare_sub(outr_pubsub *p, set *s, size_t i)
+{
     outr_subscription *sub = &s->subs[i];
     size_t loop = i % p->o.loop_count;
     outr_err err;
@@ -234,7 +249,8 @@ static void prepare_sub(outr_pubsub *p, set *s, size_t i) {
     }
 }
 
-static void start_set(outr_pubsub *p) {
+static void start_set(outr_pubsub *p)
+{
     outr_arena *arena = outr_arena_new(SET_ARENA);
     set *s = outr_arena_alloc(arena, sizeof *s);
     size_t max = p->snapshot->subscription_count + p->asked_count;
@@ -262,7 +278,8 @@ static void start_set(outr_pubsub *p) {
     }
 }
 
-static void end_set(outr_pubsub *p) {
+static void end_set(outr_pubsub *p)
+{
     set *s = p->set;
     p->is_ending_set = true;
     s->pending = s->count;
@@ -273,7 +290,8 @@ static void end_set(outr_pubsub *p) {
 }
 
 /* Brings what runs in line with what should: subscriptions run while the app is up and well. */
-static void reconcile(outr_pubsub *p) {
+static void reconcile(outr_pubsub *p)
+{
     bool should_run =
         p->is_started && !p->is_stopped && !p->is_paused && outr_app_is_healthy(p->o.apps[0]);
     if (p->is_ending_set || outr_op_is_pending(&p->op))
@@ -300,11 +318,13 @@ static void reconcile(outr_pubsub *p) {
 /* ---- the engine ------------------------------------------------------------------------------ */
 
 static void on_app_changed(outr_app_watcher *watcher, bool is_up OUTR_UNUSED,
-                           bool is_healthy OUTR_UNUSED) {
+                           bool is_healthy OUTR_UNUSED)
+{
     reconcile(OUTR_CONTAINER(watcher, outr_pubsub, watcher));
 }
 
-outr_pubsub *outr_pubsub_new(const outr_pubsub_options *options) {
+outr_pubsub *outr_pubsub_new(const outr_pubsub_options *options)
+{
     outr_pubsub *p = outr_alloc(sizeof *p);
     p->o = *options;
     p->again.fire = on_again;
@@ -313,14 +333,16 @@ outr_pubsub *outr_pubsub_new(const outr_pubsub_options *options) {
     return p;
 }
 
-void outr_pubsub_start(outr_pubsub *p, const outr_snapshot *snapshot) {
+void outr_pubsub_start(outr_pubsub *p, const outr_snapshot *snapshot)
+{
     p->snapshot = outr_snapshot_ref(snapshot);
     p->is_started = true;
     if (outr_app_is_configured(p->o.apps[0]))
         outr_app_watch(p->o.apps[0], &p->watcher);
 }
 
-void outr_pubsub_update(outr_pubsub *p, const outr_snapshot *snapshot) {
+void outr_pubsub_update(outr_pubsub *p, const outr_snapshot *snapshot)
+{
     outr_snapshot *before = p->snapshot;
     p->snapshot = outr_snapshot_ref(snapshot);
     outr_snapshot_unref(before);
@@ -330,7 +352,8 @@ void outr_pubsub_update(outr_pubsub *p, const outr_snapshot *snapshot) {
         reconcile(p);
 }
 
-void outr_pubsub_stop(outr_pubsub *p, outr_op *op) {
+void outr_pubsub_stop(outr_pubsub *p, outr_op *op)
+{
     p->is_stopped = true;
     outr_timer_stop(main_loop(p), &p->again);
     outr_app_unwatch(&p->watcher);
@@ -346,7 +369,8 @@ void outr_pubsub_stop(outr_pubsub *p, outr_op *op) {
         end_set(p);
 }
 
-void outr_pubsub_free(outr_pubsub *p) {
+void outr_pubsub_free(outr_pubsub *p)
+{
     if (!p)
         return;
     outr_snapshot_unref(p->snapshot);
@@ -356,7 +380,8 @@ void outr_pubsub_free(outr_pubsub *p) {
 }
 
 void outr_pubsub_each(outr_pubsub *p, void (*fn)(void *ctx, const outr_subscription_info *info),
-                      void *ctx) {
+                      void *ctx)
+{
     pthread_mutex_lock(&p->lock);
     for (size_t i = 0; p->set && i < p->set->count; i++) {
         const outr_subscription *s = &p->set->subs[i];

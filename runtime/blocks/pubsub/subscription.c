@@ -45,7 +45,8 @@ typedef struct gathered {
     outr_message_in *msg;
 } gathered;
 
-outr_code outr_subscription_prepare(outr_subscription *s, outr_arena *arena, outr_err *err) {
+outr_code outr_subscription_prepare(outr_subscription *s, outr_arena *arena, outr_err *err)
+{
     s->rules = outr_arena_alloc(arena, (s->spec.rule_count + 1) * sizeof *s->rules);
     const outr_kv *raw = outr_kvs_find(s->spec.metadata, "rawPayload");
     if (raw)
@@ -64,7 +65,8 @@ outr_code outr_subscription_prepare(outr_subscription *s, outr_arena *arena, out
 static void check_ended(outr_subscription *s);
 
 static void count_outcome(const outr_subscription *s, outcome how, bool is_asked_drop,
-                          uint64_t began_ns) {
+                          uint64_t began_ns)
+{
     static const char *const statuses[] = {"success", "retry", "drop"};
     outr_metric_shard *shard = outr_loop_metrics(s->loop);
     if (!shard)
@@ -77,20 +79,23 @@ static void count_outcome(const outr_subscription *s, outcome how, bool is_asked
                       (double)(outr_loop_update(s->loop) - began_ns) / (double)OUTR_MS);
 }
 
-static void end_delivery(delivery *d) {
+static void end_delivery(delivery *d)
+{
     outr_subscription *s = d->s;
     outr_arena_free(d->arena);
     s->delivering--;
     check_ended(s);
 }
 
-static void settle(delivery *d, size_t i, outr_settlement how) {
+static void settle(delivery *d, size_t i, outr_settlement how)
+{
     d->s->component->broker->backend->settle(d->s->sub, d->messages[i], how);
 }
 
 static void settle_next(delivery *d);
 
-static void on_dead_letter(outr_op *op) {
+static void on_dead_letter(outr_op *op)
+{
     delivery *d = OUTR_CONTAINER(op, delivery, op);
     if (op->err.code) /* kept: a message is gone only when it is somewhere else */
         OUTR_LOG(d->s->log, ERROR, "dead letter could not be published, the message stays",
@@ -102,7 +107,8 @@ static void on_dead_letter(outr_op *op) {
 }
 
 /* False: it cannot be. */
-static bool bury(delivery *d) {
+static bool bury(delivery *d)
+{
     outr_subscription *s = d->s;
     const outr_message_in *msg = d->messages[d->at];
     outr_broker *broker = s->component->broker;
@@ -122,7 +128,8 @@ static bool bury(delivery *d) {
     return true;
 }
 
-static void settle_next(delivery *d) {
+static void settle_next(delivery *d)
+{
     bool has_grave = d->s->spec.dead_letter_topic.n > 0;
     for (; d->at < d->count; d->at++) {
         outcome how = d->outcomes[d->at];
@@ -138,12 +145,14 @@ static void settle_next(delivery *d) {
     end_delivery(d);
 }
 
-static void decide(delivery *d, size_t i, outcome how, bool is_asked_drop) {
+static void decide(delivery *d, size_t i, outcome how, bool is_asked_drop)
+{
     d->outcomes[i] = how;
     count_outcome(d->s, how, is_asked_drop, d->began_ns);
 }
 
-static void decide_all(delivery *d, outcome how, bool is_asked_drop) {
+static void decide_all(delivery *d, outcome how, bool is_asked_drop)
+{
     for (size_t i = 0; i < d->count; i++)
         decide(d, i, how, is_asked_drop);
     settle_next(d);
@@ -151,13 +160,15 @@ static void decide_all(delivery *d, outcome how, bool is_asked_drop) {
 
 /* ---- the app's answer ------------------------------------------------------------------------ */
 
-static outcome outcome_of(outr_str status, bool empty_is_success) {
+static outcome outcome_of(outr_str status, bool empty_is_success)
+{
     if (outr_str_is(status, "SUCCESS") || (status.n == 0 && empty_is_success))
         return DONE;
     return outr_str_is(status, "DROP") ? DROP : RETRY;
 }
 
-static void on_single_answer(delivery *d) {
+static void on_single_answer(delivery *d)
+{
     outr_json *body;
     outr_str status = OUTR_STR_NONE;
     if (outr_json_parse(&body, d->arena, d->fetch.answer, NULL) == OUTR_OK)
@@ -166,7 +177,8 @@ static void on_single_answer(delivery *d) {
     decide_all(d, how, how == DROP);
 }
 
-static void on_bulk_answer(delivery *d) {
+static void on_bulk_answer(delivery *d)
+{
     outr_json *body, *statuses;
     outr_err err;
     if (outr_json_parse(&body, d->arena, d->fetch.answer, &err) ||
@@ -185,7 +197,8 @@ static void on_bulk_answer(delivery *d) {
     settle_next(d);
 }
 
-static void on_answer(outr_op *op) {
+static void on_answer(outr_op *op)
+{
     delivery *d = OUTR_CONTAINER(op, delivery, op);
     int status = d->fetch.status;
     if (op->err.code) {
@@ -209,7 +222,8 @@ static void on_answer(outr_op *op) {
 
 /* ---- to the app ------------------------------------------------------------------------------ */
 
-static delivery *new_delivery(outr_subscription *s, size_t count) {
+static delivery *new_delivery(outr_subscription *s, size_t count)
+{
     outr_arena *arena = outr_arena_new(DELIVERY_ARENA);
     delivery *d = outr_arena_alloc(arena, sizeof *d);
     d->s = s;
@@ -221,7 +235,8 @@ static delivery *new_delivery(outr_subscription *s, size_t count) {
     return d;
 }
 
-static outr_str lower(outr_arena *arena, outr_str s) {
+static outr_str lower(outr_arena *arena, outr_str s)
+{
     char *text = outr_arena_strz(arena, s);
     for (size_t i = 0; i < s.n; i++)
         text[i] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] + 32) : text[i];
@@ -229,7 +244,8 @@ static outr_str lower(outr_arena *arena, outr_str s) {
 }
 
 static void post(delivery *d, const char *content_type, outr_str body, outr_kvs metadata,
-                 outr_str traceparent) {
+                 outr_str traceparent)
+{
     outr_subscription *s = d->s;
     outr_headers *h = &d->fetch.headers;
     d->fetch.method = OUTR_STR("POST");
@@ -256,7 +272,8 @@ static void post(delivery *d, const char *content_type, outr_str body, outr_kvs 
 /* The path of the first rule that holds; p == NULL: none does. False: a rule could not be
  * evaluated. */
 static bool route(outr_subscription *s, outr_arena *arena, const outr_json *event, outr_str *path,
-                  outr_err *err) {
+                  outr_err *err)
+{
     *path = OUTR_STR_NONE;
     for (size_t i = 0; i < s->spec.rule_count; i++) {
         bool holds = true;
@@ -270,7 +287,8 @@ static bool route(outr_subscription *s, outr_arena *arena, const outr_json *even
     return true;
 }
 
-static void deliver(outr_subscription *s, outr_message_in *msg) {
+static void deliver(outr_subscription *s, outr_message_in *msg)
+{
     delivery *d = new_delivery(s, 1);
     outr_json *event;
     outr_err err;
@@ -297,7 +315,8 @@ static void deliver(outr_subscription *s, outr_message_in *msg) {
 
 /* ---- bulk ------------------------------------------------------------------------------------ */
 
-static void write_entry(outr_buf *out, const delivery *d, const outr_message_in *msg) {
+static void write_entry(outr_buf *out, const delivery *d, const outr_message_in *msg)
+{
     outr_buf_z(out, "{\"entryId\":");
     outr_json_quote(out, msg->id);
     outr_buf_z(out, ",\"event\":");
@@ -321,7 +340,8 @@ static void write_entry(outr_buf *out, const delivery *d, const outr_message_in 
     outr_buf_char(out, '}');
 }
 
-static void post_batch(delivery *d) {
+static void post_batch(delivery *d)
+{
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(DELIVERY_ARENA / 2);
     char id[OUTR_UUID_LEN + 1];
     outr_rand_uuid(outr_loop_rand(d->s->loop), id);
@@ -344,7 +364,8 @@ static void post_batch(delivery *d) {
 }
 
 /* What has gathered goes out, one call per route. What fits none is settled alone. */
-static void flush_batch(outr_subscription *s) {
+static void flush_batch(outr_subscription *s)
+{
     delivery *current = NULL;
     outr_timer_stop(s->loop, &s->batch_timer);
     size_t count = s->batch_count;
@@ -391,11 +412,13 @@ static void flush_batch(outr_subscription *s) {
         post_batch(current);
 }
 
-static void on_batch_time(outr_timer *timer) {
+static void on_batch_time(outr_timer *timer)
+{
     flush_batch(OUTR_CONTAINER(timer, outr_subscription, batch_timer));
 }
 
-static void gather(outr_subscription *s, outr_message_in *msg) {
+static void gather(outr_subscription *s, outr_message_in *msg)
+{
     gathered *g = outr_alloc(sizeof *g);
     g->msg = msg;
     outr_list_push(&s->batch, &g->link);
@@ -407,7 +430,8 @@ static void gather(outr_subscription *s, outr_message_in *msg) {
                              (uint64_t)OUTR_MAX(s->spec.bulk_max_await_ms, 1) * OUTR_MS);
 }
 
-static void on_message(void *ctx, outr_message_in *msg) {
+static void on_message(void *ctx, outr_message_in *msg)
+{
     outr_subscription *s = ctx;
     if (s->spec.is_bulk)
         gather(s, msg);
@@ -417,7 +441,8 @@ static void on_message(void *ctx, outr_message_in *msg) {
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
-static size_t credit_of(const outr_subscription *s) {
+static size_t credit_of(const outr_subscription *s)
+{
     const outr_kv *own = outr_kvs_find(s->spec.metadata, "maxConcurrency"),
                   *all = outr_kvs_find(s->component->metadata, "maxConcurrency");
     int64_t n;
@@ -428,7 +453,8 @@ static size_t credit_of(const outr_subscription *s) {
                            : OUTR_SUBSCRIPTION_CREDIT;
 }
 
-void outr_subscription_start(outr_subscription *s) {
+void outr_subscription_start(outr_subscription *s)
+{
     outr_err err;
     outr_list_init(&s->batch);
     s->batch_timer.fire = on_batch_time;
@@ -462,13 +488,15 @@ void outr_subscription_start(outr_subscription *s) {
              OUTR_S("topic", s->spec.topic));
 }
 
-void outr_subscription_pause(outr_subscription *s, bool is_paused) {
+void outr_subscription_pause(outr_subscription *s, bool is_paused)
+{
     s->is_paused = is_paused;
     if (s->sub && !s->is_ending)
         s->component->broker->backend->pause(s->sub, is_paused);
 }
 
-static void on_unsubscribed(outr_op *op) {
+static void on_unsubscribed(outr_op *op)
+{
     outr_subscription *s = OUTR_CONTAINER(op, outr_subscription, closing);
     s->sub = NULL;
     outr_view_unpin(s->view);
@@ -477,7 +505,8 @@ static void on_unsubscribed(outr_op *op) {
 }
 
 /* The broker is left once the app has answered all it was given. */
-static void check_ended(outr_subscription *s) {
+static void check_ended(outr_subscription *s)
+{
     if (!s->is_ending || s->delivering > 0 || outr_op_is_pending(&s->closing))
         return;
     outr_op_init(&s->closing, s->loop, NULL, 0, on_unsubscribed);
@@ -489,7 +518,8 @@ static void check_ended(outr_subscription *s) {
     outr_op_finish_soon(&s->closing);
 }
 
-void outr_subscription_end(outr_subscription *s) {
+void outr_subscription_end(outr_subscription *s)
+{
     s->is_ending = true;
     if (s->sub)
         s->component->broker->backend->pause(s->sub, true);

@@ -10,9 +10,9 @@
 #define OUTR_SUBSCRIPTION_CREDIT 64 /* messages in the app's hands at once, per subscription */
 
 typedef struct outr_subscription {
-    outr_subscription_spec spec;        /* on the set's arena */
-    int type;                           /* of outr_subscription_info */
-    outr_cel **rules;                   /* compiled; NULL for an empty match */
+    outr_subscription_spec spec; /* on the set's arena */
+    int type;                    /* of outr_subscription_info */
+    outr_cel **rules;            /* compiled; NULL for an empty match */
     bool is_raw;
     const outr_settings *settings;
     const outr_log *log;
@@ -20,17 +20,17 @@ typedef struct outr_subscription {
     outr_app *app;
     outr_host *host;
     /* on loop */
-    outr_view *view;                    /* pinned while subscribed */
+    outr_view *view; /* pinned while subscribed */
     const outr_component *component;
     outr_broker_sub *sub;
     size_t delivering;
-    outr_list batch;                    /* bulk: messages gathered so far */
+    outr_list batch; /* bulk: messages gathered so far */
     size_t batch_count;
     outr_timer batch_timer;
     bool is_paused, is_ending;
     outr_op closing;
     void (*ended)(struct outr_subscription *s);
-    void *set;                          /* the engine's */
+    void *set; /* the engine's */
 } outr_subscription;
 
 /* Compiles the rules; mistakes name the subscription. */
@@ -38,6 +38,6 @@ outr_code outr_subscription_prepare(outr_subscription *s, outr_arena *arena, out
 /* On its loop. */
 void outr_subscription_start(outr_subscription *s);
 void outr_subscription_pause(outr_subscription *s, bool is_paused);
-void outr_subscription_end(outr_subscription *s);  /* s->ended follows, once */
+void outr_subscription_end(outr_subscription *s); /* s->ended follows, once */
 
 #endif

@@ -1,11 +1,13 @@
 #include "blocks/pubsub/topics.h"
 
-static outr_str setting(outr_kvs metadata, const char *name) {
+static outr_str setting(outr_kvs metadata, const char *name)
+{
     const outr_kv *kv = outr_kvs_find(metadata, name);
     return kv ? outr_str_trim(kv->value) : OUTR_STR("");
 }
 
-static bool list_has(outr_str list, outr_str topic) {
+static bool list_has(outr_str list, outr_str topic)
+{
     while (list.p && list.n) {
         outr_str one;
         list = outr_str_cut(list, ',', &one);
@@ -16,7 +18,8 @@ static bool list_has(outr_str list, outr_str topic) {
 }
 
 /* The topics of one app in "app=t1,t2;app2=t3"; p == NULL: the app is not named. */
-static outr_str scope_of(outr_str scopes, outr_str app_id) {
+static outr_str scope_of(outr_str scopes, outr_str app_id)
+{
     while (scopes.p && scopes.n) {
         outr_str one, app;
         scopes = outr_str_cut(scopes, ';', &one);
@@ -27,7 +30,8 @@ static outr_str scope_of(outr_str scopes, outr_str app_id) {
     return OUTR_STR_NONE;
 }
 
-bool outr_topic_is_allowed(outr_kvs metadata, const char *which, outr_str app_id, outr_str topic) {
+bool outr_topic_is_allowed(outr_kvs metadata, const char *which, outr_str app_id, outr_str topic)
+{
     outr_str allowed = setting(metadata, "allowedTopics"),
              is_protected = setting(metadata, "protectedTopics");
     outr_str scope = scope_of(setting(metadata, which), app_id);

@@ -2,14 +2,16 @@
 
 #define SEPARATOR "||"
 
-static outr_str lower(outr_arena *arena, outr_str s) {
+static outr_str lower(outr_arena *arena, outr_str s)
+{
     char *text = outr_arena_strz(arena, s);
     for (size_t i = 0; i < s.n; i++)
         text[i] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] + 32) : text[i];
     return outr_str_of(text, s.n);
 }
 
-static outr_str prefix_of(outr_arena *arena, const outr_component *c, const outr_settings *s) {
+static outr_str prefix_of(outr_arena *arena, const outr_component *c, const outr_settings *s)
+{
     const outr_kv *kv = outr_kvs_find(c->metadata, "keyPrefix");
     outr_str strategy = kv ? lower(arena, outr_str_trim(kv->value)) : OUTR_STR("appid");
     if (outr_str_is(strategy, "appid") || strategy.n == 0)
@@ -26,7 +28,8 @@ static outr_str prefix_of(outr_arena *arena, const outr_component *c, const outr
 }
 
 outr_code outr_state_key(outr_str *out, outr_arena *arena, const outr_component *c,
-                         const outr_settings *settings, outr_str key, outr_err *err) {
+                         const outr_settings *settings, outr_str key, outr_err *err)
+{
     if (outr_str_search(key, OUTR_STR(SEPARATOR)) >= 0)
         return outr_fail_reason(err, OUTR_INVALID_ARGUMENT, OUTR_REASON_STATE_ILLEGAL_KEY,
                                 "input key/keyPrefix '" OUTR_FMT "' can't contain '||'",

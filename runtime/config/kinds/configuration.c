@@ -114,8 +114,11 @@ static const outr_yaml_row spec[] = {
 };
 
 static const outr_yaml_row top[] = {
-    {"apiVersion", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, {"kind", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
-    {"metadata", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},   {"spec", OUTR_YT_GROUP, 0, 0, spec, 0, 0}, {0},
+    {"apiVersion", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"kind", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"metadata", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"spec", OUTR_YT_GROUP, 0, 0, spec, 0, 0},
+    {0},
 };
 
 void outr_configuration_default(outr_configuration *out)

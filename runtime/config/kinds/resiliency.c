@@ -50,9 +50,12 @@ static const outr_yaml_row spec_rows[] = {
 };
 
 static const outr_yaml_row top[] = {
-    {"apiVersion", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, {"kind", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
-    {"metadata", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},   {"scopes", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
-    {"spec", OUTR_YT_GROUP, 0, OUTR_YT_REQUIRED, spec_rows, 0, 0}, {0},
+    {"apiVersion", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"kind", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"metadata", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"scopes", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"spec", OUTR_YT_GROUP, 0, OUTR_YT_REQUIRED, spec_rows, 0, 0},
+    {0},
 };
 
 /* ---- policies -------------------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 #include "config/kinds/kinds.h"
 
-#define S(field) offsetof(outr_subscription_spec, field)
+#define S(field)    offsetof(outr_subscription_spec, field)
 #define RULE(field) offsetof(outr_subscription_rule, field)
 
 #define BULK_MESSAGES 100
@@ -25,24 +25,27 @@ static const outr_yaml_row routes[] = {
     {0},
 };
 
-#define COMMON_SPEC                                                                     \
-    {"pubsubname", OUTR_YT_TEXT, S(pubsub), OUTR_YT_REQUIRED, NULL, 0, 0},              \
-    {"topic", OUTR_YT_TEXT, S(topic), OUTR_YT_REQUIRED, NULL, 0, 0},                    \
-    {"metadata", OUTR_YT_KVS, S(metadata), 0, NULL, 0, 0},                              \
-    {"deadLetterTopic", OUTR_YT_TEXT, S(dead_letter_topic), 0, NULL, 0, 0},             \
-    {"bulkSubscribe", OUTR_YT_GROUP, 0, 0, bulk, 0, 0}
+#define COMMON_SPEC                                                                                \
+    {"pubsubname", OUTR_YT_TEXT, S(pubsub), OUTR_YT_REQUIRED, NULL, 0, 0},                         \
+        {"topic", OUTR_YT_TEXT, S(topic), OUTR_YT_REQUIRED, NULL, 0, 0},                           \
+        {"metadata", OUTR_YT_KVS, S(metadata), 0, NULL, 0, 0},                                     \
+        {"deadLetterTopic", OUTR_YT_TEXT, S(dead_letter_topic), 0, NULL, 0, 0},                    \
+    {                                                                                              \
+        "bulkSubscribe", OUTR_YT_GROUP, 0, 0, bulk, 0, 0                                           \
+    }
 
 static const outr_yaml_row spec_v1[] = {
     COMMON_SPEC, {"route", OUTR_YT_SKIP, 0, OUTR_YT_REQUIRED, NULL, 0, 0}, {0}};
 static const outr_yaml_row spec_v2[] = {
     COMMON_SPEC, {"routes", OUTR_YT_GROUP, 0, 0, routes, 0, 0}, {0}};
 
-#define TOP(spec)                                                        \
-    {"apiVersion", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},                      \
-    {"kind", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},                            \
-    {"metadata", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},                        \
-    {"scopes", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},                          \
-    {"spec", OUTR_YT_GROUP, 0, OUTR_YT_REQUIRED, spec, 0, 0}, {0}
+#define TOP(spec)                                                                                  \
+    {"apiVersion", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, {"kind", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},      \
+        {"metadata", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, {"scopes", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},  \
+        {"spec", OUTR_YT_GROUP, 0, OUTR_YT_REQUIRED, spec, 0, 0},                                  \
+    {                                                                                              \
+        0                                                                                          \
+    }
 
 static const outr_yaml_row v1[] = {TOP(spec_v1)};
 static const outr_yaml_row v2[] = {TOP(spec_v2)};

@@ -30,18 +30,21 @@ typedef struct api_world {
     bool was_forced;
 } api_world;
 
-static void api_on_accept(void *ctx, outr_stream *own_stream) {
+static void api_on_accept(void *ctx, outr_stream *own_stream)
+{
     api_world *a = ctx;
     outr_http_server_take(own_stream->local.port == 1 ? a->server : a->public_server, own_stream);
 }
 
-static void api_on_shutdown(void *ctx, bool is_forced) {
+static void api_on_shutdown(void *ctx, bool is_forced)
+{
     api_world *a = ctx;
     a->shutdowns++;
     a->was_forced = is_forced;
 }
 
-static void api_must(outr_op *op) {
+static void api_must(outr_op *op)
+{
     if (op->err.code) {
         fprintf(stderr, "%s\n", op->err.text);
         abort();
@@ -49,19 +52,22 @@ static void api_must(outr_op *op) {
 }
 
 /* Messages between loops are no work that the wire sees. */
-static void api_wait(api_world *a, const outr_op *op) {
+static void api_wait(api_world *a, const outr_op *op)
+{
     while (outr_op_is_pending(op))
         wire_run(&a->w);
 }
 
-static outr_http_pool *api_pool(api_world *a, uint16_t port) {
+static outr_http_pool *api_pool(api_world *a, uint16_t port)
+{
     outr_http_pool_options o = {.loop = a->w.loop, .version = OUTR_HTTP_1};
     o.addr.kind = OUTR_ADDR_IP4;
     o.addr.port = port;
     return outr_http_pool_new(&o);
 }
 
-static outr_http_server *api_server(api_world *a, const outr_http_handler *handler) {
+static outr_http_server *api_server(api_world *a, const outr_http_handler *handler)
+{
     const outr_http_server_options o = {
         .loop = a->w.loop, .handler = handler, .ctx = &a->api, .allow_h1 = true, .allow_h2 = true};
     return outr_http_server_new(&o);
@@ -69,7 +75,8 @@ static outr_http_server *api_server(api_world *a, const outr_http_handler *handl
 
 /* yaml: components; configuration: a Configuration or NULL; max_values: of a metric's label. */
 static api_world *api_open(const outr_settings *settings, const char *yaml,
-                           const char *configuration, size_t max_values) {
+                           const char *configuration, size_t max_values)
+{
     api_world *a = outr_alloc(sizeof *a);
     OUTR_AUTO(outr_err_list) errors = {0};
     OUTR_AUTO(outr_err_list) warnings = {0};
@@ -152,7 +159,8 @@ static api_world *api_open(const outr_settings *settings, const char *yaml,
     return a;
 }
 
-static void api_close(api_world *a) {
+static void api_close(api_world *a)
+{
     outr_op op;
     outr_http_pool_free(a->client);
     outr_http_pool_free(a->public_client);
@@ -180,7 +188,8 @@ static void api_close(api_world *a) {
 /* One call to its end. headers: pairs, NULL at the end; body NULL: none. web_call_done is the
  * caller's. */
 static void api_call(api_world *a, web_call *c, const char *method, const char *target,
-                     const char *const *headers, const char *body) {
+                     const char *const *headers, const char *body)
+{
     web_call_init(c, a->w.loop, method, target);
     for (; headers && headers[0]; headers += 2)
         outr_headers_add(&c->req.headers, outr_str_from(headers[0]), outr_str_from(headers[1]));

@@ -13,7 +13,8 @@ typedef struct row {
     const char *allow_origin, *allow_methods, *allow_headers;
 } row;
 
-static void apply(const row *r) {
+static void apply(const row *r)
+{
     outr_arena *arena = outr_arena_new(OUTR_MIB);
     outr_settings s = {0};
     outr_http_request req = {.method = outr_str_from(r->method)};
@@ -49,13 +50,15 @@ static void apply(const row *r) {
     outr_arena_free(arena);
 }
 
-static void without_origins_nothing_is_added_and_options_is_an_ordinary_request(void **state) {
+static void without_origins_nothing_is_added_and_options_is_an_ordinary_request(void **state)
+{
     (void)state;
     apply(&(row){"", "GET", "http://a", NULL, NULL, false, NULL, NULL, NULL});
     apply(&(row){"", "OPTIONS", "http://a", "PUT", NULL, false, NULL, NULL, NULL});
 }
 
-static void an_allowed_origin_is_named_another_is_not(void **state) {
+static void an_allowed_origin_is_named_another_is_not(void **state)
+{
     static const row rows[] = {
         {"http://a,http://b", "GET", "http://b", NULL, NULL, false, "http://b", NULL, NULL},
         {"http://a", "GET", "HTTP://A", NULL, NULL, false, "HTTP://A", NULL, NULL},
@@ -72,7 +75,8 @@ static void an_allowed_origin_is_named_another_is_not(void **state) {
         apply(&rows[i]);
 }
 
-static void a_preflight_is_answered_by_itself(void **state) {
+static void a_preflight_is_answered_by_itself(void **state)
+{
     static const row rows[] = {
         {"http://a", "OPTIONS", "http://a", "PUT", "x-one, x-two", true, "http://a", "PUT",
          "x-one, x-two"},
@@ -87,7 +91,8 @@ static void a_preflight_is_answered_by_itself(void **state) {
         apply(&rows[i]);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_origins_nothing_is_added_and_options_is_an_ordinary_request),
         cmocka_unit_test(an_allowed_origin_is_named_another_is_not),

@@ -22,7 +22,8 @@ typedef struct row {
     const char *expect; /* part of the answer's body */
 } row;
 
-static void check(api_world *a, const row *r, const char *const *headers) {
+static void check(api_world *a, const row *r, const char *const *headers)
+{
     web_call c;
     api_call(a, &c, r->method, r->target, headers, r->body);
     outr_str body = outr_buf_view(&c.taker.body);
@@ -35,7 +36,8 @@ static void check(api_world *a, const row *r, const char *const *headers) {
     web_call_done(&c);
 }
 
-static void check_all(const outr_settings *settings, const char *yaml, const row *rows, size_t n) {
+static void check_all(const outr_settings *settings, const char *yaml, const row *rows, size_t n)
+{
     api_world *a = api_open(settings, yaml, NULL, 0);
     for (size_t i = 0; i < n; i++)
         check(a, &rows[i], NULL);
@@ -44,7 +46,8 @@ static void check_all(const outr_settings *settings, const char *yaml, const row
 
 /* ---- state -------------------------------------------------------------------------------------- */
 
-static void state_is_saved_read_and_deleted(void **state) {
+static void state_is_saved_read_and_deleted(void **state)
+{
     static const row rows[] = {
         {"GET", "/v1.0/state/store/k", NULL, 204, ""},
         {"POST", "/v1.0/state/store", "[{\"key\":\"k\",\"value\":{\"b\":1,\"a\":[1.50,\"<\"]}}]",
@@ -77,7 +80,8 @@ static void state_is_saved_read_and_deleted(void **state) {
 
 #define MALFORMED "\"errorCode\":\"ERR_MALFORMED_REQUEST\""
 
-static void what_is_no_state_request_is_malformed(void **state) {
+static void what_is_no_state_request_is_malformed(void **state)
+{
     static const row rows[] = {
         {"POST", "/v1.0/state/store", "", 400, MALFORMED},
         {"POST", "/v1.0/state/store", "{", 400, MALFORMED},
@@ -116,7 +120,8 @@ static void what_is_no_state_request_is_malformed(void **state) {
     check_all(&plain, components, rows, OUTR_LEN(rows));
 }
 
-static void an_etag_is_absent_empty_or_compared(void **state) {
+static void an_etag_is_absent_empty_or_compared(void **state)
+{
     api_world *a = api_open(&plain, components, NULL, 0);
     const char *const wrong[] = {"If-Match", "999", NULL}, *const empty[] = {"If-Match", "", NULL};
     char text[128], etag[64];
@@ -152,7 +157,8 @@ static void an_etag_is_absent_empty_or_compared(void **state) {
     api_close(a);
 }
 
-static void metadata_of_the_query_wins_over_the_items(void **state) {
+static void metadata_of_the_query_wins_over_the_items(void **state)
+{
     api_world *a = api_open(&plain, components, NULL, 0);
     static const char body[] =
         "[{\"key\":\"k\",\"value\":1,\"metadata\":{\"ttlInSeconds\":\"1\"}}]";
@@ -173,7 +179,8 @@ static void metadata_of_the_query_wins_over_the_items(void **state) {
     api_close(a);
 }
 
-static void a_body_over_the_limit_is_an_error_of_the_route(void **state) {
+static void a_body_over_the_limit_is_an_error_of_the_route(void **state)
+{
     static const outr_settings small = {.max_body_bytes = 64};
     char text[200];
     row rows[] = {
@@ -189,7 +196,8 @@ static void a_body_over_the_limit_is_an_error_of_the_route(void **state) {
 
 /* ---- errors, their details ------------------------------------------------------------------------ */
 
-static void errors_have_the_details_of_the_contract(void **state) {
+static void errors_have_the_details_of_the_contract(void **state)
+{
     static const row rows[] = {
         {"GET", "/v1.0/state/none/k", NULL, 400,
          "{\"errorCode\":\"ERR_STATE_STORE_NOT_FOUND\",\"message\":\"state store none is not "
@@ -220,7 +228,8 @@ static void errors_have_the_details_of_the_contract(void **state) {
     check_all(&plain, components, rows, OUTR_LEN(rows));
 }
 
-static void no_store_at_all_is_another_error(void **state) {
+static void no_store_at_all_is_another_error(void **state)
+{
     static const row rows[] = {
         {"GET", "/v1.0/state/x/k", NULL, 500, "DAPR_STATE_NOT_CONFIGURED"},
         {"POST", "/v1.0/publish/x/t", "x", 404, "ERR_PUBSUB_NOT_FOUND"},
@@ -231,7 +240,8 @@ static void no_store_at_all_is_another_error(void **state) {
 
 /* ---- publishing ------------------------------------------------------------------------------------- */
 
-static void events_are_published_or_refused(void **state) {
+static void events_are_published_or_refused(void **state)
+{
     static const row rows[] = {
         {"POST", "/v1.0/publish/bus/orders", "{\"a\":1}", 204, ""},
         {"PUT", "/v1.0/publish/bus/a/b", "x", 204, ""},
@@ -259,7 +269,8 @@ static void events_are_published_or_refused(void **state) {
 #define ENTRY(id, type, event)                                                                     \
     "{\"entryId\":\"" id "\",\"contentType\":\"" type "\",\"event\":" event "}"
 
-static void events_are_published_in_bulk_or_refused(void **state) {
+static void events_are_published_in_bulk_or_refused(void **state)
+{
     static const row rows[] = {
         {"POST", "/v1.0/publish/bulk/bus/orders", "[]", 204, ""},
         {"POST", "/v1.0-alpha1/publish/bulk/bus/orders",
@@ -287,7 +298,8 @@ static void events_are_published_in_bulk_or_refused(void **state) {
     check_all(&plain, components, rows, OUTR_LEN(rows));
 }
 
-static void a_bulk_of_very_many_entries_does_not_hold_the_loop(void **state) {
+static void a_bulk_of_very_many_entries_does_not_hold_the_loop(void **state)
+{
     static const outr_settings large = {.max_body_bytes = 64 * 1024 * 1024};
     api_world *a = api_open(&large, components, NULL, 0);
     OUTR_AUTO(outr_buf) body = OUTR_BUF_MAX(64 * OUTR_MIB);
@@ -306,7 +318,8 @@ static void a_bulk_of_very_many_entries_does_not_hold_the_loop(void **state) {
 
 /* ---- tokens, baggage, CORS ---------------------------------------------------------------------- */
 
-static void without_the_token_only_health_answers(void **state) {
+static void without_the_token_only_health_answers(void **state)
+{
     static const outr_settings locked = {.api_token = OUTR_STR("secret"), .max_body_bytes = 1024};
     static const char *const right[] = {"dapr-api-token", "secret", NULL};
     static const char *const wrong[][3] = {{"dapr-api-token", "secre", NULL},
@@ -325,7 +338,8 @@ static void without_the_token_only_health_answers(void **state) {
     api_close(a);
 }
 
-static void bad_baggage_is_refused_and_good_baggage_comes_back(void **state) {
+static void bad_baggage_is_refused_and_good_baggage_comes_back(void **state)
+{
     static const char *const bad[] = {"baggage", "no baggage;;", NULL};
     static const char *const good[] = {"baggage", "k=v;p=1,l=w", NULL};
     api_world *a = api_open(&plain, components, NULL, 0);
@@ -339,7 +353,8 @@ static void bad_baggage_is_refused_and_good_baggage_comes_back(void **state) {
     api_close(a);
 }
 
-static void answers_carry_a_traceparent_but_health_does_not(void **state) {
+static void answers_carry_a_traceparent_but_health_does_not(void **state)
+{
     static const char parent[] = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     static const char *const traced[] = {"traceparent", parent, "tracestate", "a=b", NULL};
     api_world *a = api_open(&plain, components, NULL, 0);
@@ -357,7 +372,8 @@ static void answers_carry_a_traceparent_but_health_does_not(void **state) {
 
 /* ---- health, metadata, shutdown -------------------------------------------------------------------- */
 
-static void health_names_what_is_not_ready(void **state) {
+static void health_names_what_is_not_ready(void **state)
+{
     api_world *a = api_open(&plain, "", NULL, 0);
     (void)state;
     check(a, &(row){"GET", "/v1.0/healthz?appid=me", NULL, 204, ""}, NULL);
@@ -376,7 +392,8 @@ static void health_names_what_is_not_ready(void **state) {
     api_close(a);
 }
 
-static void metadata_says_what_there_is_and_keeps_what_is_set(void **state) {
+static void metadata_says_what_there_is_and_keeps_what_is_set(void **state)
+{
     api_world *a = api_open(&plain, components,
                             "kind: Configuration\nspec: {features: [{name: HotReload, enabled: "
                             "false}, {name: Mine, enabled: true}, {name: Off}]}\n",
@@ -407,7 +424,8 @@ static void metadata_says_what_there_is_and_keeps_what_is_set(void **state) {
     api_close(a);
 }
 
-static void more_metadata_than_bearable_is_refused(void **state) {
+static void more_metadata_than_bearable_is_refused(void **state)
+{
     api_world *a = api_open(&plain, "", NULL, 0);
     char target[64];
     (void)state;
@@ -420,7 +438,8 @@ static void more_metadata_than_bearable_is_refused(void **state) {
     api_close(a);
 }
 
-static void shutdown_is_answered_and_passed_on(void **state) {
+static void shutdown_is_answered_and_passed_on(void **state)
+{
     static const char *const forced[] = {"dapr-force-shutdown", "true", NULL};
     api_world *a = api_open(&plain, "", NULL, 0);
     (void)state;
@@ -434,7 +453,8 @@ static void shutdown_is_answered_and_passed_on(void **state) {
 
 /* ---- invocation: who is meant ---------------------------------------------------------------------- */
 
-static void the_target_of_an_invocation_is_found_in_order(void **state) {
+static void the_target_of_an_invocation_is_found_in_order(void **state)
+{
     /* There is no resolver: the error names the target that was understood. */
     static const char *const by_header[] = {"dapr-app-id", "header", "Authorization",
                                             "Basic ZGFwci1hcHAtaWQ6YmFzaWM=", NULL};
@@ -478,14 +498,16 @@ static void the_target_of_an_invocation_is_found_in_order(void **state) {
 
 /* ---- metrics -------------------------------------------------------------------------------------- */
 
-static size_t count(outr_str text, const char *needle) {
+static size_t count(outr_str text, const char *needle)
+{
     size_t n = 0;
     for (ptrdiff_t at; (at = outr_str_search(text, outr_str_from(needle))) >= 0; n++)
         text = outr_str_skip(text, (size_t)at + 1);
     return n;
 }
 
-static void distinct_paths_are_capped_and_the_rest_is_other(void **state) {
+static void distinct_paths_are_capped_and_the_rest_is_other(void **state)
+{
     api_world *a = api_open(&plain, components, NULL, 20);
     OUTR_AUTO(outr_buf) early = OUTR_BUF_MAX(16 * OUTR_MIB);
     OUTR_AUTO(outr_buf) late = OUTR_BUF_MAX(16 * OUTR_MIB);
@@ -504,7 +526,8 @@ static void distinct_paths_are_capped_and_the_rest_is_other(void **state) {
     api_close(a);
 }
 
-static void paths_of_state_are_shortened_and_patterns_replace(void **state) {
+static void paths_of_state_are_shortened_and_patterns_replace(void **state)
+{
     static const struct {
         const char *http, *want;
     } rows[] = {
@@ -530,7 +553,8 @@ static void paths_of_state_are_shortened_and_patterns_replace(void **state) {
     }
 }
 
-static void error_codes_are_counted_when_asked_for(void **state) {
+static void error_codes_are_counted_when_asked_for(void **state)
+{
     api_world *a = api_open(&plain, components,
                             "kind: Configuration\nspec: {metrics: {recordErrorCodes: true}}\n", 0);
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(16 * OUTR_MIB);
@@ -544,7 +568,8 @@ static void error_codes_are_counted_when_asked_for(void **state) {
 
 /* ---- the client leaves ------------------------------------------------------------------------------ */
 
-static void a_client_who_leaves_in_the_middle_of_a_body_leaves_nothing(void **state) {
+static void a_client_who_leaves_in_the_middle_of_a_body_leaves_nothing(void **state)
+{
     api_world *a = api_open(&plain, components, NULL, 0);
     web_giver g;
     web_call c;
@@ -565,7 +590,8 @@ static void a_client_who_leaves_in_the_middle_of_a_body_leaves_nothing(void **st
     api_close(a);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(state_is_saved_read_and_deleted),
         cmocka_unit_test(what_is_no_state_request_is_malformed),

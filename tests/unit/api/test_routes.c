@@ -8,14 +8,16 @@
 
 static const outr_settings plain = {.max_body_bytes = 4 * 1024 * 1024};
 
-static const outr_api_route *find(const outr_router *router, const char *method, const char *path) {
+static const outr_api_route *find(const outr_router *router, const char *method, const char *path)
+{
     outr_route_match m;
     return outr_router_find(router, outr_str_from(method), outr_str_from(path), &m) ? m.route
                                                                                     : NULL;
 }
 
 /* "{storeName}" -> "x", "{topic...}" -> "x/y". */
-static void fill_in(const char *pattern, char *out, size_t size) {
+static void fill_in(const char *pattern, char *out, size_t size)
+{
     size_t n = 0;
     for (const char *p = pattern; *p && n + 4 < size; p++) {
         if (*p != '{') {
@@ -34,7 +36,8 @@ static void fill_in(const char *pattern, char *out, size_t size) {
     out[n] = 0;
 }
 
-static void every_route_of_the_contract_is_there_with_its_methods_and_group(void **state) {
+static void every_route_of_the_contract_is_there_with_its_methods_and_group(void **state)
+{
     static const char *const all[] = {"GET", "POST", "PUT", "DELETE", "PATCH"};
     table t;
     (void)state;
@@ -64,7 +67,8 @@ static void every_route_of_the_contract_is_there_with_its_methods_and_group(void
     table_close(&t);
 }
 
-static void a_wrong_method_is_no_route(void **state) {
+static void a_wrong_method_is_no_route(void **state)
+{
     static const struct {
         const char *method, *path;
     } rows[] = {
@@ -90,7 +94,8 @@ static void a_wrong_method_is_no_route(void **state) {
     api_close(a);
 }
 
-static void the_public_port_serves_health_and_metadata_alone(void **state) {
+static void the_public_port_serves_health_and_metadata_alone(void **state)
+{
     api_world *a = api_open(&plain, "", NULL, 0);
     (void)state;
     assert_non_null(find(a->api.public_router, "GET", "/v1.0/healthz"));
@@ -104,7 +109,8 @@ static void the_public_port_serves_health_and_metadata_alone(void **state) {
 
 /* ---- spec.api ---------------------------------------------------------------------------------- */
 
-static void lists_of_the_configuration_open_and_close_routes(void **state) {
+static void lists_of_the_configuration_open_and_close_routes(void **state)
+{
     static const struct {
         const char *api, *method, *path;
         bool is_open;
@@ -141,7 +147,8 @@ static void lists_of_the_configuration_open_and_close_routes(void **state) {
     }
 }
 
-static void with_invoke_closed_nothing_falls_through_to_it(void **state) {
+static void with_invoke_closed_nothing_falls_through_to_it(void **state)
+{
     static const char *const headers[] = {"dapr-app-id", "callee", NULL};
     api_world *a = api_open(&plain, "",
                             "kind: Configuration\n"
@@ -158,7 +165,8 @@ static void with_invoke_closed_nothing_falls_through_to_it(void **state) {
 
 /* ---- the table of errors ---------------------------------------------------------------------- */
 
-static int grpc_code(const char *name) {
+static int grpc_code(const char *name)
+{
     for (int code = 0; code <= 16; code++) {
         if (strcmp(outr_code_name((outr_code)code), name) == 0)
             return code;
@@ -166,7 +174,8 @@ static int grpc_code(const char *name) {
     return -1;
 }
 
-static bool has_reason(const char *code, long http, int grpc, const char *category) {
+static bool has_reason(const char *code, long http, int grpc, const char *category)
+{
     for (int r = 1; r < OUTR_REASON_COUNT; r++) {
         const outr_reason_info *info = outr_reason_find((outr_reason)r);
         if (strcmp(info->error_code, code) == 0 && (http < 0 || info->http_status == http) &&
@@ -176,7 +185,8 @@ static bool has_reason(const char *code, long http, int grpc, const char *catego
     return false;
 }
 
-static void every_error_code_of_the_contract_is_in_the_table(void **state) {
+static void every_error_code_of_the_contract_is_in_the_table(void **state)
+{
     table t;
     size_t codes = 0;
     (void)state;
@@ -196,7 +206,8 @@ static void every_error_code_of_the_contract_is_in_the_table(void **state) {
     table_close(&t);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_route_of_the_contract_is_there_with_its_methods_and_group),
         cmocka_unit_test(a_wrong_method_is_no_route),

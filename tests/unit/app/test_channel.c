@@ -27,7 +27,8 @@ typedef struct bench {
     void (*connect)(outr_env *env, outr_loop *loop, outr_connect *req, outr_op *op);
 } bench;
 
-static void on_connect(outr_env *env, outr_loop *loop, outr_connect *req, outr_op *op) {
+static void on_connect(outr_env *env, outr_loop *loop, outr_connect *req, outr_op *op)
+{
     bench *b = OUTR_CONTAINER(OUTR_CONTAINER(env, wire, env), bench, w);
     outr_err err;
     if (b->is_listening) {
@@ -39,11 +40,13 @@ static void on_connect(outr_env *env, outr_loop *loop, outr_connect *req, outr_o
     outr_op_fail_soon(op, &err);
 }
 
-static void on_accept(void *ctx, outr_stream *own_stream) {
+static void on_accept(void *ctx, outr_stream *own_stream)
+{
     outr_http_server_take(((bench *)ctx)->server, own_stream);
 }
 
-static void on_gone(outr_exchange *x, const outr_err *err) {
+static void on_gone(outr_exchange *x, const outr_err *err)
+{
     bench *b = x->user;
     (void)err;
     for (size_t i = 0; i < b->held_count; i++) {
@@ -53,14 +56,16 @@ static void on_gone(outr_exchange *x, const outr_err *err) {
     outr_http_done(x);
 }
 
-static void answer(bench *b, outr_exchange *x) {
+static void answer(bench *b, outr_exchange *x)
+{
     char *text = outr_alloc(b->answer_length + 3);
     memset(text, 'x', b->answer_length);
     web_answer(x, b->status, b->answer_length ? text : "ok");
     free(text);
 }
 
-static void on_request(void *ctx, outr_exchange *x) {
+static void on_request(void *ctx, outr_exchange *x)
+{
     bench *b = ctx;
     bool is_probe = outr_str_is(x->req.target, "/healthz");
     b->requests += !is_probe;
@@ -79,7 +84,8 @@ static void on_request(void *ctx, outr_exchange *x) {
     b->held[b->held_count++] = x;
 }
 
-static void on_finished(void *ctx, outr_exchange *x, bool is_broken) {
+static void on_finished(void *ctx, outr_exchange *x, bool is_broken)
+{
     (void)x;
     (void)is_broken;
     ((bench *)ctx)->parallel--;
@@ -87,14 +93,16 @@ static void on_finished(void *ctx, outr_exchange *x, bool is_broken) {
 
 static const outr_http_handler handler = {on_request, on_finished};
 
-static void on_changed(outr_app_watcher *watcher, bool is_up, bool is_healthy) {
+static void on_changed(outr_app_watcher *watcher, bool is_up, bool is_healthy)
+{
     bench *b = OUTR_CONTAINER(watcher, bench, watcher);
     b->changes++;
     b->is_up = is_up;
     b->is_healthy = is_healthy;
 }
 
-static bench *open_bench(const outr_settings *with) {
+static bench *open_bench(const outr_settings *with)
+{
     bench *b = outr_alloc(sizeof *b);
     outr_err err;
     wire_init(&b->w, 1);
@@ -123,7 +131,8 @@ static bench *open_bench(const outr_settings *with) {
 
 static const outr_settings plain = {.app_port = 8080};
 
-static void close_bench(bench *b) {
+static void close_bench(bench *b)
+{
     outr_app_stop(b->app);
     wire_run(&b->w);
     outr_app_free(b->app);
@@ -146,13 +155,15 @@ typedef struct fetch {
     outr_err err;
 } fetch;
 
-static void on_fetched(outr_op *op) {
+static void on_fetched(outr_op *op)
+{
     fetch *f = OUTR_CONTAINER(op, fetch, op);
     f->done++;
     f->err = op->err;
 }
 
-static void start_fetch(bench *b, fetch *f, const char *method, const char *target) {
+static void start_fetch(bench *b, fetch *f, const char *method, const char *target)
+{
     *f = (fetch){.arena = outr_arena_new(16 * OUTR_MIB)};
     f->f.method = outr_str_from(method);
     f->f.target = outr_str_from(target);
@@ -161,12 +172,14 @@ static void start_fetch(bench *b, fetch *f, const char *method, const char *targ
     outr_app_fetch_start(b->app, &f->f, &f->op);
 }
 
-static void done_fetch(fetch *f) {
+static void done_fetch(fetch *f)
+{
     assert_int_equal(f->done, 1);
     outr_arena_free(f->arena);
 }
 
-static void a_fetch_brings_status_headers_and_body(void **state) {
+static void a_fetch_brings_status_headers_and_body(void **state)
+{
     bench *b = open_bench(&plain);
     fetch f;
     (void)state;
@@ -183,7 +196,8 @@ static void a_fetch_brings_status_headers_and_body(void **state) {
     close_bench(b);
 }
 
-static void the_token_of_the_app_is_sent_with_every_call_but_the_probe(void **state) {
+static void the_token_of_the_app_is_sent_with_every_call_but_the_probe(void **state)
+{
     bench *b = open_bench(
         &(outr_settings){.app_port = 1, .app_token = OUTR_STR("tok"), .app_health_check = true});
     fetch f;
@@ -199,7 +213,8 @@ static void the_token_of_the_app_is_sent_with_every_call_but_the_probe(void **st
     close_bench(b);
 }
 
-static void an_ipv6_app_has_brackets_in_host(void **state) {
+static void an_ipv6_app_has_brackets_in_host(void **state)
+{
     bench *b =
         open_bench(&(outr_settings){.app_port = 8080, .app_channel_address = OUTR_STR("::1")});
     fetch f;
@@ -211,7 +226,8 @@ static void an_ipv6_app_has_brackets_in_host(void **state) {
     close_bench(b);
 }
 
-static void an_answer_over_the_limit_is_cut_off_with_an_error(void **state) {
+static void an_answer_over_the_limit_is_cut_off_with_an_error(void **state)
+{
     bench *b = open_bench(&plain);
     fetch f;
     (void)state;
@@ -223,7 +239,8 @@ static void an_answer_over_the_limit_is_cut_off_with_an_error(void **state) {
     close_bench(b);
 }
 
-static void an_answer_of_just_the_limit_is_taken(void **state) {
+static void an_answer_of_just_the_limit_is_taken(void **state)
+{
     bench *b = open_bench(&plain);
     fetch f;
     (void)state;
@@ -236,7 +253,8 @@ static void an_answer_of_just_the_limit_is_taken(void **state) {
     close_bench(b);
 }
 
-static void without_an_app_port_every_call_says_so(void **state) {
+static void without_an_app_port_every_call_says_so(void **state)
+{
     bench *b = open_bench(&(outr_settings){0});
     fetch f;
     (void)state;
@@ -250,7 +268,8 @@ static void without_an_app_port_every_call_says_so(void **state) {
     close_bench(b);
 }
 
-static void an_app_that_is_not_there_is_unavailable_and_back_later(void **state) {
+static void an_app_that_is_not_there_is_unavailable_and_back_later(void **state)
+{
     bench *b = open_bench(&plain);
     (void)state;
     for (int i = 0; i < 3; i++) {
@@ -258,7 +277,7 @@ static void an_app_that_is_not_there_is_unavailable_and_back_later(void **state)
         b->is_listening = i != 1; /* there, gone, back */
         if (i == 1) {
             OUTR_LIST_EACH(link, &b->w.streams)
-            wire_break(OUTR_LIST_ITEM(link, wire_stream, link));
+                wire_break(OUTR_LIST_ITEM(link, wire_stream, link));
             wire_run(&b->w);
         }
         start_fetch(b, &f, "GET", "/");
@@ -269,7 +288,8 @@ static void an_app_that_is_not_there_is_unavailable_and_back_later(void **state)
     close_bench(b);
 }
 
-static void a_call_can_be_cancelled_while_the_app_thinks(void **state) {
+static void a_call_can_be_cancelled_while_the_app_thinks(void **state)
+{
     bench *b = open_bench(&plain);
     fetch f;
     (void)state;
@@ -285,7 +305,8 @@ static void a_call_can_be_cancelled_while_the_app_thinks(void **state) {
     close_bench(b);
 }
 
-static void a_bad_channel_address_is_an_error_that_names_the_flag(void **state) {
+static void a_bad_channel_address_is_an_error_that_names_the_flag(void **state)
+{
     wire w;
     outr_settings s = {.app_port = 1, .app_channel_address = OUTR_STR("no address")};
     outr_app *app = NULL;
@@ -309,11 +330,13 @@ static struct {
     bool hangs;
 } names;
 
-static void on_lookup_cancelled(outr_op *op) {
+static void on_lookup_cancelled(outr_op *op)
+{
     outr_op_finish(op);
 }
 
-static void on_lookup(outr_env *env, outr_loop *loop, outr_lookup *req, outr_op *op) {
+static void on_lookup(outr_env *env, outr_loop *loop, outr_lookup *req, outr_op *op)
+{
     outr_err err;
     (void)env;
     (void)loop;
@@ -334,7 +357,8 @@ static void on_lookup(outr_env *env, outr_loop *loop, outr_lookup *req, outr_op 
 
 static const char *reachable; /* the only address where the app listens */
 
-static void connect_by_address(outr_env *env, outr_loop *loop, outr_connect *req, outr_op *op) {
+static void connect_by_address(outr_env *env, outr_loop *loop, outr_connect *req, outr_op *op)
+{
     bench *b = OUTR_CONTAINER(OUTR_CONTAINER(env, wire, env), bench, w);
     char ip[OUTR_ADDR_TEXT_MAX];
     outr_addr_ip_text(&req->addr, ip);
@@ -342,7 +366,8 @@ static void connect_by_address(outr_env *env, outr_loop *loop, outr_connect *req
     on_connect(env, loop, req, op);
 }
 
-static bench *open_named(const char *a, const char *b_, const char *listens) {
+static bench *open_named(const char *a, const char *b_, const char *listens)
+{
     static const outr_settings named = {.app_port = 8080,
                                         .app_channel_address = OUTR_STR("the-app")};
     bench *b = open_bench(&plain);
@@ -360,7 +385,8 @@ static bench *open_named(const char *a, const char *b_, const char *listens) {
     return b;
 }
 
-static outr_code call_named(bench *b) {
+static outr_code call_named(bench *b)
+{
     fetch f;
     start_fetch(b, &f, "GET", "/");
     wire_run(&b->w);
@@ -369,7 +395,8 @@ static outr_code call_named(bench *b) {
     return code;
 }
 
-static void a_name_is_looked_up_and_stands_in_host(void **state) {
+static void a_name_is_looked_up_and_stands_in_host(void **state)
+{
     bench *b = open_named("10.0.0.7", NULL, "10.0.0.7");
     (void)state;
     wire_run(&b->w);
@@ -380,7 +407,8 @@ static void a_name_is_looked_up_and_stands_in_host(void **state) {
     close_bench(b);
 }
 
-static void a_name_nobody_knows_yet_is_asked_for_each_second(void **state) {
+static void a_name_nobody_knows_yet_is_asked_for_each_second(void **state)
+{
     bench *b = open_named(NULL, NULL, "10.0.0.7");
     (void)state;
     outr_app_start(b->app);
@@ -395,7 +423,8 @@ static void a_name_nobody_knows_yet_is_asked_for_each_second(void **state) {
     close_bench(b);
 }
 
-static void each_address_of_a_name_has_its_turn(void **state) {
+static void each_address_of_a_name_has_its_turn(void **state)
+{
     bench *b = open_named("::1", "127.0.0.1", "127.0.0.1");
     (void)state;
     outr_app_start(b->app);
@@ -405,14 +434,15 @@ static void each_address_of_a_name_has_its_turn(void **state) {
     close_bench(b);
 }
 
-static void an_app_that_moved_is_found_at_its_new_address(void **state) {
+static void an_app_that_moved_is_found_at_its_new_address(void **state)
+{
     bench *b = open_named("10.0.0.7", NULL, "10.0.0.7");
     (void)state;
     wire_run(&b->w);
     assert_int_equal(call_named(b), OUTR_OK);
     names.ips[0] = reachable = "10.0.0.8";
     OUTR_LIST_EACH(link, &b->w.streams)
-    wire_break(OUTR_LIST_ITEM(link, wire_stream, link));
+        wire_break(OUTR_LIST_ITEM(link, wire_stream, link));
     wire_run(&b->w);
     assert_int_equal(call_named(b), OUTR_UNAVAILABLE);
     wire_sleep(&b->w, 1100 * OUTR_MS);
@@ -420,7 +450,8 @@ static void an_app_that_moved_is_found_at_its_new_address(void **state) {
     close_bench(b);
 }
 
-static void a_look_up_without_an_answer_is_given_up_and_can_be_left(void **state) {
+static void a_look_up_without_an_answer_is_given_up_and_can_be_left(void **state)
+{
     bench *b = open_named("10.0.0.7", NULL, "10.0.0.7");
     (void)state;
     close_bench(b); /* in the middle of it */
@@ -438,13 +469,15 @@ static void a_look_up_without_an_answer_is_given_up_and_can_be_left(void **state
 
 /* ---- the limit on parallel calls --------------------------------------------------------------- */
 
-static void let_one_go(bench *b) {
+static void let_one_go(bench *b)
+{
     outr_exchange *x = b->held[0];
     memmove(b->held, b->held + 1, --b->held_count * sizeof b->held[0]);
     web_answer(x, 200, "ok");
 }
 
-static void no_more_calls_than_allowed_are_at_the_app_and_the_rest_wait_in_order(void **state) {
+static void no_more_calls_than_allowed_are_at_the_app_and_the_rest_wait_in_order(void **state)
+{
     bench *b = open_bench(&(outr_settings){.app_port = 1, .app_max_concurrency = 2});
     fetch f[6];
     (void)state;
@@ -467,7 +500,8 @@ static void no_more_calls_than_allowed_are_at_the_app_and_the_rest_wait_in_order
     close_bench(b);
 }
 
-static void one_who_waits_can_leave_and_a_failed_call_gives_its_slot_back(void **state) {
+static void one_who_waits_can_leave_and_a_failed_call_gives_its_slot_back(void **state)
+{
     bench *b = open_bench(&(outr_settings){.app_port = 1, .app_max_concurrency = 1});
     fetch first, leaves, last;
     (void)state;
@@ -494,7 +528,8 @@ static void one_who_waits_can_leave_and_a_failed_call_gives_its_slot_back(void *
     close_bench(b);
 }
 
-static void a_refused_connection_gives_its_slot_back(void **state) {
+static void a_refused_connection_gives_its_slot_back(void **state)
+{
     bench *b = open_bench(&(outr_settings){.app_port = 1, .app_max_concurrency = 1});
     (void)state;
     for (int i = 0; i < 5; i++) {
@@ -508,7 +543,8 @@ static void a_refused_connection_gives_its_slot_back(void **state) {
     close_bench(b);
 }
 
-static void probes_and_questions_at_the_start_need_no_slot(void **state) {
+static void probes_and_questions_at_the_start_need_no_slot(void **state)
+{
     bench *b = open_bench(
         &(outr_settings){.app_port = 1, .app_max_concurrency = 1, .app_health_check = true});
     fetch f;
@@ -529,7 +565,8 @@ static void probes_and_questions_at_the_start_need_no_slot(void **state) {
 
 /* ---- is it there, is it well ------------------------------------------------------------------- */
 
-static void the_port_is_tried_each_tenth_of_a_second_until_it_opens(void **state) {
+static void the_port_is_tried_each_tenth_of_a_second_until_it_opens(void **state)
+{
     bench *b = open_bench(&plain);
     (void)state;
     b->is_listening = false;
@@ -555,7 +592,8 @@ static void the_port_is_tried_each_tenth_of_a_second_until_it_opens(void **state
 
 static const outr_settings checked = {.app_port = 1, .app_health_check = true};
 
-static void a_checked_app_is_unwell_until_the_first_good_probe(void **state) {
+static void a_checked_app_is_unwell_until_the_first_good_probe(void **state)
+{
     bench *b = open_bench(&checked);
     (void)state;
     b->status = 503;
@@ -574,7 +612,8 @@ static void a_checked_app_is_unwell_until_the_first_good_probe(void **state) {
     close_bench(b);
 }
 
-static void only_so_many_bad_probes_in_a_row_make_it_unwell(void **state) {
+static void only_so_many_bad_probes_in_a_row_make_it_unwell(void **state)
+{
     static const int statuses[] = {500, 300, 200, 404, 199 + 200, 500, 200};
     static const bool healthy[] = {true, true, true, true, true, false, true};
     bench *b = open_bench(&checked);
@@ -595,7 +634,8 @@ static void only_so_many_bad_probes_in_a_row_make_it_unwell(void **state) {
     close_bench(b);
 }
 
-static void a_probe_without_an_answer_counts_as_bad_after_its_time(void **state) {
+static void a_probe_without_an_answer_counts_as_bad_after_its_time(void **state)
+{
     bench *b = open_bench(&checked);
     (void)state;
     outr_app_start(b->app);
@@ -612,14 +652,15 @@ static void a_probe_without_an_answer_counts_as_bad_after_its_time(void **state)
     close_bench(b);
 }
 
-static void an_app_that_went_away_is_unwell_and_well_again_when_back(void **state) {
+static void an_app_that_went_away_is_unwell_and_well_again_when_back(void **state)
+{
     bench *b = open_bench(&checked);
     (void)state;
     outr_app_start(b->app);
     wire_run(&b->w);
     b->is_listening = false;
     OUTR_LIST_EACH(link, &b->w.streams)
-    wire_break(OUTR_LIST_ITEM(link, wire_stream, link));
+        wire_break(OUTR_LIST_ITEM(link, wire_stream, link));
     wire_sleep(&b->w, 15 * OUTR_SEC + 10 * OUTR_MS);
     assert_false(outr_app_is_healthy(b->app));
     assert_true(outr_app_is_up(b->app)); /* it has been there once */
@@ -629,7 +670,8 @@ static void an_app_that_went_away_is_unwell_and_well_again_when_back(void **stat
     close_bench(b);
 }
 
-static void a_huge_answer_to_a_probe_is_no_answer(void **state) {
+static void a_huge_answer_to_a_probe_is_no_answer(void **state)
+{
     bench *b = open_bench(&checked);
     (void)state;
     b->answer_length = OUTR_MIB;
@@ -639,7 +681,8 @@ static void a_huge_answer_to_a_probe_is_no_answer(void **state) {
     close_bench(b);
 }
 
-static void stopping_in_the_middle_of_anything_leaves_nothing(void **state) {
+static void stopping_in_the_middle_of_anything_leaves_nothing(void **state)
+{
     (void)state;
     for (int when = 0; when < 3; when++) {
         bench *b = open_bench(&checked);
@@ -655,7 +698,8 @@ static void stopping_in_the_middle_of_anything_leaves_nothing(void **state) {
     }
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_fetch_brings_status_headers_and_body),
         cmocka_unit_test(the_token_of_the_app_is_sent_with_every_call_but_the_probe),

@@ -13,7 +13,8 @@ typedef struct bench {
     outr_kind_env env;
 } bench;
 
-static outr_yaml *open_bench(bench *b, const char *text) {
+static outr_yaml *open_bench(bench *b, const char *text)
+{
     outr_yaml_doc *doc;
     outr_err err;
     *b = (bench){.arena = outr_arena_new(4 * OUTR_MIB)};
@@ -24,13 +25,15 @@ static outr_yaml *open_bench(bench *b, const char *text) {
     return doc->root;
 }
 
-static void close_bench(bench *b) {
+static void close_bench(bench *b)
+{
     outr_err_list_done(&b->errors);
     outr_err_list_done(&b->warnings);
     outr_arena_free(b->arena);
 }
 
-static bool has(const outr_err_list *list, const char *text) {
+static bool has(const outr_err_list *list, const char *text)
+{
     for (size_t i = 0; i < list->count; i++) {
         if (strstr(list->items[i].text, text))
             return true;
@@ -38,7 +41,8 @@ static bool has(const outr_err_list *list, const char *text) {
     return false;
 }
 
-static void assert_told(const outr_err_list *list, const char *text) {
+static void assert_told(const outr_err_list *list, const char *text)
+{
     if (has(list, text))
         return;
     for (size_t i = 0; i < list->count; i++)
@@ -46,7 +50,8 @@ static void assert_told(const outr_err_list *list, const char *text) {
     fail_msg("nothing says \"%s\"", text);
 }
 
-static void assert_clean(const bench *b) {
+static void assert_clean(const bench *b)
+{
     if (b->errors.count)
         fail_msg("error: %s", b->errors.items[0].text);
     if (b->warnings.count)
@@ -83,7 +88,8 @@ static const char whole_component[] = "apiVersion: dapr.io/v1alpha1\n"
                                       "  - {name: same, secretKeyRef: {name: db}}\n"
                                       "  - {name: env, envRef: HOSTNAME}\n";
 
-static void every_field_of_a_component_is_bound(void **state) {
+static void every_field_of_a_component_is_bound(void **state)
+{
     char *const envp[] = {"HOST=no", "HOSTNAME=box", NULL};
     outr_component_spec c = {0};
     bench b;
@@ -113,7 +119,8 @@ static void every_field_of_a_component_is_bound(void **state) {
     close_bench(&b);
 }
 
-static void a_component_has_defaults(void **state) {
+static void a_component_has_defaults(void **state)
+{
     outr_component_spec c = {0};
     bench b;
     (void)state;
@@ -126,7 +133,8 @@ static void a_component_has_defaults(void **state) {
     close_bench(&b);
 }
 
-static void a_bad_init_timeout_is_the_default_and_said(void **state) {
+static void a_bad_init_timeout_is_the_default_and_said(void **state)
+{
     static const char *const values[] = {"soon", "0", "-3s", "5"};
     (void)state;
     for (size_t i = 0; i < OUTR_LEN(values); i++) {
@@ -142,7 +150,8 @@ static void a_bad_init_timeout_is_the_default_and_said(void **state) {
     }
 }
 
-static void a_component_type_has_a_category_and_a_name(void **state) {
+static void a_component_type_has_a_category_and_a_name(void **state)
+{
     static const char *const bad[] = {"state", ".redis"};
     (void)state;
     for (size_t i = 0; i < OUTR_LEN(bad); i++) {
@@ -157,7 +166,8 @@ static void a_component_type_has_a_category_and_a_name(void **state) {
     }
 }
 
-static void all_mistakes_are_told_with_their_places(void **state) {
+static void all_mistakes_are_told_with_their_places(void **state)
+{
     outr_component_spec c = {0};
     bench b;
     (void)state;
@@ -184,7 +194,8 @@ static void all_mistakes_are_told_with_their_places(void **state) {
     close_bench(&b);
 }
 
-static void unknown_fields_warn_with_their_path(void **state) {
+static void unknown_fields_warn_with_their_path(void **state)
+{
     outr_component_spec c = {0};
     bench b;
     (void)state;
@@ -200,7 +211,8 @@ static void unknown_fields_warn_with_their_path(void **state) {
     close_bench(&b);
 }
 
-static void a_document_without_spec_is_a_mistake(void **state) {
+static void a_document_without_spec_is_a_mistake(void **state)
+{
     static const char *const texts[] = {"kind: Component\n", "spec:\n", "spec: text\n",
                                         "spec: [a]\n"};
     (void)state;
@@ -223,7 +235,8 @@ static void a_document_without_spec_is_a_mistake(void **state) {
 
 /* ---- envRef --------------------------------------------------------------------------------- */
 
-static void only_variables_that_may_be_read_are_read(void **state) {
+static void only_variables_that_may_be_read_are_read(void **state)
+{
     static const struct {
         const char *name, *keys, *value;
         bool is_refused;
@@ -262,7 +275,8 @@ static void only_variables_that_may_be_read_are_read(void **state) {
 
 /* ---- Subscription --------------------------------------------------------------------------- */
 
-static void every_field_of_a_v1_subscription_is_bound(void **state) {
+static void every_field_of_a_v1_subscription_is_bound(void **state)
+{
     outr_subscription_spec s = {0};
     bench b;
     (void)state;
@@ -290,7 +304,8 @@ static void every_field_of_a_v1_subscription_is_bound(void **state) {
     close_bench(&b);
 }
 
-static void every_field_of_a_v2_subscription_is_bound(void **state) {
+static void every_field_of_a_v2_subscription_is_bound(void **state)
+{
     outr_subscription_spec s = {0};
     bench b;
     (void)state;
@@ -313,7 +328,8 @@ static void every_field_of_a_v2_subscription_is_bound(void **state) {
     close_bench(&b);
 }
 
-static void a_v2_subscription_without_default_drops_what_no_rule_takes(void **state) {
+static void a_v2_subscription_without_default_drops_what_no_rule_takes(void **state)
+{
     outr_subscription_spec s = {0};
     bench b;
     (void)state;
@@ -326,7 +342,8 @@ static void a_v2_subscription_without_default_drops_what_no_rule_takes(void **st
     close_bench(&b);
 }
 
-static void bulk_limits_below_one_are_the_defaults(void **state) {
+static void bulk_limits_below_one_are_the_defaults(void **state)
+{
     outr_subscription_spec s = {0};
     bench b;
     (void)state;
@@ -341,7 +358,8 @@ static void bulk_limits_below_one_are_the_defaults(void **state) {
     close_bench(&b);
 }
 
-static void a_subscription_names_what_it_lacks(void **state) {
+static void a_subscription_names_what_it_lacks(void **state)
+{
     outr_subscription_spec s = {0}, v2 = {0};
     bench b;
     (void)state;
@@ -359,7 +377,8 @@ static void a_subscription_names_what_it_lacks(void **state) {
 
 /* ---- HTTPEndpoint --------------------------------------------------------------------------- */
 
-static void every_field_of_an_endpoint_is_bound(void **state) {
+static void every_field_of_an_endpoint_is_bound(void **state)
+{
     outr_endpoint_spec e = {0};
     char *const envp[] = {"TOKEN=t", NULL};
     bench b;
@@ -410,7 +429,8 @@ static const char whole_resiliency[] =
     "    components:\n"
     "      store: {outbound: {retry: slow}, inbound: {timeout: short}}\n";
 
-static void every_field_of_a_resiliency_is_bound(void **state) {
+static void every_field_of_a_resiliency_is_bound(void **state)
+{
     outr_resiliency_spec r = {0};
     bench b;
     (void)state;
@@ -454,7 +474,8 @@ static void every_field_of_a_resiliency_is_bound(void **state) {
     close_bench(&b);
 }
 
-static void breakers_and_targets_have_the_defaults_of_the_contract(void **state) {
+static void breakers_and_targets_have_the_defaults_of_the_contract(void **state)
+{
     outr_resiliency_spec r = {0};
     bench b;
     (void)state;
@@ -472,7 +493,8 @@ static void breakers_and_targets_have_the_defaults_of_the_contract(void **state)
     close_bench(&b);
 }
 
-static void bad_policies_are_all_told(void **state) {
+static void bad_policies_are_all_told(void **state)
+{
     outr_resiliency_spec r = {0};
     bench b;
     (void)state;
@@ -499,7 +521,8 @@ static void bad_policies_are_all_told(void **state) {
     close_bench(&b);
 }
 
-static void parts_of_the_wrong_shape_are_told(void **state) {
+static void parts_of_the_wrong_shape_are_told(void **state)
+{
     static const char *const texts[] = {
         "spec: {policies: {timeouts: [a]}}",
         "spec: {policies: {timeouts: text}}",
@@ -524,7 +547,8 @@ static void parts_of_the_wrong_shape_are_told(void **state) {
 
 /* ---- Configuration -------------------------------------------------------------------------- */
 
-static void every_field_of_a_configuration_that_is_acted_on_is_bound(void **state) {
+static void every_field_of_a_configuration_that_is_acted_on_is_bound(void **state)
+{
     outr_configuration c;
     bench b;
     (void)state;
@@ -589,12 +613,14 @@ static void every_field_of_a_configuration_that_is_acted_on_is_bound(void **stat
     close_bench(&b);
 }
 
-static void load(outr_configuration *c, bench *b, const char *text) {
+static void load(outr_configuration *c, bench *b, const char *text)
+{
     outr_configuration_default(c);
     outr_kind_configuration(&b->env, open_bench(b, text), c);
 }
 
-static void tracing_is_on_as_the_rate_and_the_exporters_say(void **state) {
+static void tracing_is_on_as_the_rate_and_the_exporters_say(void **state)
+{
     static const struct {
         const char *tracing;
         bool is_on;
@@ -623,7 +649,8 @@ static void tracing_is_on_as_the_rate_and_the_exporters_say(void **state) {
     }
 }
 
-static void the_newer_spelling_of_metrics_wins_wherever_it_stands(void **state) {
+static void the_newer_spelling_of_metrics_wins_wherever_it_stands(void **state)
+{
     static const char *const texts[] = {
         "spec: {metric: {enabled: true, recordErrorCodes: true}, metrics: {enabled: false}}",
         "spec: {metrics: {enabled: false}, metric: {enabled: true, recordErrorCodes: true}}",
@@ -640,7 +667,8 @@ static void the_newer_spelling_of_metrics_wins_wherever_it_stands(void **state) 
     }
 }
 
-static void a_later_configuration_adds_to_the_earlier(void **state) {
+static void a_later_configuration_adds_to_the_earlier(void **state)
+{
     outr_configuration c;
     bench a, b;
     (void)state;
@@ -661,7 +689,8 @@ static void a_later_configuration_adds_to_the_earlier(void **state) {
     close_bench(&b);
 }
 
-static void latency_buckets_must_grow(void **state) {
+static void latency_buckets_must_grow(void **state)
+{
     static const char *const bad[] = {"[5, 1]", "[1, 1]", "[1, x]", "[nan, 1]", "text"};
     (void)state;
     for (size_t i = 0; i < OUTR_LEN(bad); i++) {
@@ -675,7 +704,8 @@ static void latency_buckets_must_grow(void **state) {
     }
 }
 
-static void rules_that_would_not_be_enforced_are_refused(void **state) {
+static void rules_that_would_not_be_enforced_are_refused(void **state)
+{
     static const char *const parts[] = {"accessControl", "httpPipeline", "appHttpPipeline"};
     (void)state;
     for (size_t i = 0; i < OUTR_LEN(parts); i++) {
@@ -691,7 +721,8 @@ static void rules_that_would_not_be_enforced_are_refused(void **state) {
     }
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_field_of_a_component_is_bound),
         cmocka_unit_test(a_component_has_defaults),

@@ -28,7 +28,8 @@ typedef struct bench {
     bool subscriptions_changed, needs_restart;
 } bench;
 
-static void on_changed(void *ctx, const outr_reload_diff *diff) {
+static void on_changed(void *ctx, const outr_reload_diff *diff)
+{
     bench *b = ctx;
     b->changes++;
     b->added = diff->added_count;
@@ -43,14 +44,16 @@ static void on_changed(void *ctx, const outr_reload_diff *diff) {
     outr_loop_stop(b->loop);
 }
 
-static void on_failed(void *ctx, const outr_err_list *errors) {
+static void on_failed(void *ctx, const outr_err_list *errors)
+{
     bench *b = ctx;
     b->failures++;
     assert_true(errors->count > 0);
     snprintf(b->failure, sizeof b->failure, "%s", errors->items[0].text);
 }
 
-static void open_bench(bench *b, const char *text) {
+static void open_bench(bench *b, const char *text)
+{
     outr_snapshot *first;
     OUTR_AUTO(outr_err_list) errors = {0};
     OUTR_AUTO(outr_err_list) warnings = {0};
@@ -74,7 +77,8 @@ static void open_bench(bench *b, const char *text) {
     outr_snapshot_unref(first);
 }
 
-static void close_bench(bench *b) {
+static void close_bench(bench *b)
+{
     outr_reload_stop(b->reload);
     outr_loop_stop(b->loop);
     outr_loop_run(b->loop); /* closes the watches */
@@ -82,7 +86,8 @@ static void close_bench(bench *b) {
     folder_remove(&b->f);
 }
 
-static void nothing_changed_tells_nothing(void **state) {
+static void nothing_changed_tells_nothing(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b, COMPONENT("one", "v1"));
@@ -94,7 +99,8 @@ static void nothing_changed_tells_nothing(void **state) {
     close_bench(&b);
 }
 
-static void added_removed_and_changed_components_are_told_apart(void **state) {
+static void added_removed_and_changed_components_are_told_apart(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b, COMPONENT("one", "v1"));
@@ -120,7 +126,8 @@ static void added_removed_and_changed_components_are_told_apart(void **state) {
     close_bench(&b);
 }
 
-static void subscriptions_change_in_place(void **state) {
+static void subscriptions_change_in_place(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b, COMPONENT("one", "v1"));
@@ -134,7 +141,8 @@ static void subscriptions_change_in_place(void **state) {
     close_bench(&b);
 }
 
-static void kinds_that_cannot_change_in_place_ask_for_a_restart(void **state) {
+static void kinds_that_cannot_change_in_place_ask_for_a_restart(void **state)
+{
     static const char *const texts[] = {
         HEAD "kind: HTTPEndpoint\nmetadata: {name: e}\nspec: {baseUrl: \"http://x\"}\n",
         HEAD "kind: Resiliency\nmetadata: {name: r}\nspec: {policies: {}}\n",
@@ -153,7 +161,8 @@ static void kinds_that_cannot_change_in_place_ask_for_a_restart(void **state) {
     close_bench(&b);
 }
 
-static void a_broken_file_keeps_the_old_configuration_and_is_told_once(void **state) {
+static void a_broken_file_keeps_the_old_configuration_and_is_told_once(void **state)
+{
     static const char *const broken[] = {
         HEAD "kind: Component\nmetadata: {name: one}\nspec: {version: v1}\n", "spec: [\n", ""};
     bench b;
@@ -180,7 +189,8 @@ static void a_broken_file_keeps_the_old_configuration_and_is_told_once(void **st
 }
 
 /* As secrets are mounted: ..data -> a folder, the names link through it, the link is exchanged. */
-static void a_symlink_swap_is_noticed(void **state) {
+static void a_symlink_swap_is_noticed(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b, COMPONENT("one", "v1"));
@@ -200,18 +210,21 @@ static void a_symlink_swap_is_noticed(void **state) {
     close_bench(&b);
 }
 
-static void on_limit(outr_timer *timer) {
+static void on_limit(outr_timer *timer)
+{
     outr_loop_stop(OUTR_CONTAINER(timer, bench, limit)->loop);
 }
 
-static void run_at_most(bench *b, uint64_t ns) {
+static void run_at_most(bench *b, uint64_t ns)
+{
     b->limit.fire = on_limit;
     outr_timer_start(b->loop, &b->limit, outr_loop_update(b->loop) + ns);
     outr_loop_run(b->loop);
     outr_timer_stop(b->loop, &b->limit);
 }
 
-static void a_write_is_noticed_without_asking(void **state) {
+static void a_write_is_noticed_without_asking(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b, COMPONENT("one", "v1"));
@@ -222,7 +235,8 @@ static void a_write_is_noticed_without_asking(void **state) {
     close_bench(&b);
 }
 
-static void the_comparison_in_between_notices_what_no_event_told(void **state) {
+static void the_comparison_in_between_notices_what_no_event_told(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b, COMPONENT("one", "v1"));
@@ -257,7 +271,8 @@ static void the_comparison_in_between_notices_what_no_event_told(void **state) {
     close_bench(&b);
 }
 
-static void reloads_leave_no_memory_behind(void **state) {
+static void reloads_leave_no_memory_behind(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b, COMPONENT("one", "v1"));
@@ -277,7 +292,8 @@ static void reloads_leave_no_memory_behind(void **state) {
     close_bench(&b);
 }
 
-static void nothing_to_watch_is_stopped_without_a_trace(void **state) {
+static void nothing_to_watch_is_stopped_without_a_trace(void **state)
+{
     outr_settings settings = {.app_id = OUTR_STR("app"), .reconcile_interval_ns = OUTR_SEC};
     outr_loop *loop = outr_loop_new(&(outr_loop_options){.env = outr_env_real()});
     OUTR_AUTO(outr_err_list) errors = {0};
@@ -295,7 +311,8 @@ static void nothing_to_watch_is_stopped_without_a_trace(void **state) {
     outr_loop_free(loop);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_changed_tells_nothing),
         cmocka_unit_test(added_removed_and_changed_components_are_told_apart),

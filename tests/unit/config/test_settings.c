@@ -17,7 +17,8 @@ typedef struct line {
     int exit_code;
 } line;
 
-static void parse(line *l, char *const *envp, ...) {
+static void parse(line *l, char *const *envp, ...)
+{
     const char *argv[ARGS_MAX] = {"outriggerd"};
     int argc = 1;
     va_list args;
@@ -30,7 +31,8 @@ static void parse(line *l, char *const *envp, ...) {
                                 &l->err);
 }
 
-static void done(line *l) {
+static void done(line *l)
+{
     outr_arena_free(l->arena);
 }
 
@@ -41,12 +43,14 @@ static void done(line *l) {
     line l;                                                                                        \
     parse(&l, envp, __VA_ARGS__, (const char *)NULL)
 
-static void assert_good(const line *l) {
+static void assert_good(const line *l)
+{
     if (l->rc)
         fail_msg("refused: %s", l->err.text);
 }
 
-static void assert_bad(const line *l, int exit_code, const char *names) {
+static void assert_bad(const line *l, int exit_code, const char *names)
+{
     assert_int_not_equal(l->rc, OUTR_OK);
     assert_int_equal(l->exit_code, exit_code);
     if (!strstr(l->err.text, names))
@@ -57,7 +61,8 @@ static void assert_bad(const line *l, int exit_code, const char *names) {
 
 /* ---- defaults ------------------------------------------------------------------------------- */
 
-static void defaults_are_those_of_the_contract(void **state) {
+static void defaults_are_those_of_the_contract(void **state)
+{
     (void)state;
     PARSE(l, "--app-id", "a");
     assert_good(&l);
@@ -99,7 +104,8 @@ static void defaults_are_those_of_the_contract(void **state) {
 
 /* ---- forms ---------------------------------------------------------------------------------- */
 
-static void a_flag_takes_one_dash_or_two_and_equals_or_space(void **state) {
+static void a_flag_takes_one_dash_or_two_and_equals_or_space(void **state)
+{
     (void)state;
     PARSE(l, "-app-id", "one", "--dapr-http-port=4000", "-dapr-grpc-port=4001", "--app-port",
           "4002");
@@ -111,7 +117,8 @@ static void a_flag_takes_one_dash_or_two_and_equals_or_space(void **state) {
     done(&l);
 }
 
-static void a_boolean_is_bare_or_has_a_value(void **state) {
+static void a_boolean_is_bare_or_has_a_value(void **state)
+{
     (void)state;
     PARSE(l, "--app-id=a", "--enable-app-health-check", "--log-as-json=true",
           "--enable-metrics=false", "--enable-profiling", "--enable-api-logging=false");
@@ -126,7 +133,8 @@ static void a_boolean_is_bare_or_has_a_value(void **state) {
     done(&bare);
 }
 
-static void a_bare_boolean_does_not_eat_the_next_flag(void **state) {
+static void a_bare_boolean_does_not_eat_the_next_flag(void **state)
+{
     (void)state;
     PARSE(l, "--log-as-json", "--app-id", "a");
     assert_good(&l);
@@ -134,7 +142,8 @@ static void a_bare_boolean_does_not_eat_the_next_flag(void **state) {
     done(&l);
 }
 
-static void a_value_may_hold_equals_signs_and_dashes(void **state) {
+static void a_value_may_hold_equals_signs_and_dashes(void **state)
+{
     (void)state;
     PARSE(l, "--app-id", "--a=b", "--unix-domain-socket=/x=y");
     assert_good(&l);
@@ -143,7 +152,8 @@ static void a_value_may_hold_equals_signs_and_dashes(void **state) {
     done(&l);
 }
 
-static void the_last_of_a_repeated_flag_wins(void **state) {
+static void the_last_of_a_repeated_flag_wins(void **state)
+{
     (void)state;
     PARSE(l, "--app-id=a", "--app-id=b", "--log-level=debug", "--log-level=error");
     assert_text(l.s.app_id, "b");
@@ -151,7 +161,8 @@ static void the_last_of_a_repeated_flag_wins(void **state) {
     done(&l);
 }
 
-static void lists_repeat_and_address_lists_are_split_at_commas(void **state) {
+static void lists_repeat_and_address_lists_are_split_at_commas(void **state)
+{
     (void)state;
     PARSE(l, "--app-id=a", "--resources-path=/one", "--resources-path", "/two,three",
           "--components-path=/four", "--config=c1", "--config=c2",
@@ -169,14 +180,16 @@ static void lists_repeat_and_address_lists_are_split_at_commas(void **state) {
     done(&l);
 }
 
-static void more_list_values_than_there_is_room_for_are_an_error(void **state) {
+static void more_list_values_than_there_is_room_for_are_an_error(void **state)
+{
     (void)state;
     PARSE(l, "--app-id=a", "--allowed-origins=1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17");
     assert_bad(&l, 2, "allowed-origins");
     done(&l);
 }
 
-static void the_protocol_is_read_without_case_and_app_ssl_adds_tls(void **state) {
+static void the_protocol_is_read_without_case_and_app_ssl_adds_tls(void **state)
+{
     static const struct {
         const char *given, *ssl;
         outr_app_protocol protocol;
@@ -202,7 +215,8 @@ static void the_protocol_is_read_without_case_and_app_ssl_adds_tls(void **state)
 
 /* ---- sizes and numbers ---------------------------------------------------------------------- */
 
-static void a_size_is_a_quantity_and_beats_its_deprecated_form(void **state) {
+static void a_size_is_a_quantity_and_beats_its_deprecated_form(void **state)
+{
     static const struct {
         const char *a, *b;
         int64_t body, buffer;
@@ -226,7 +240,8 @@ static void a_size_is_a_quantity_and_beats_its_deprecated_form(void **state) {
     done(&both);
 }
 
-static void zero_probe_settings_mean_their_defaults(void **state) {
+static void zero_probe_settings_mean_their_defaults(void **state)
+{
     (void)state;
     PARSE(l, "--app-id=a", "--enable-app-health-check", "--app-health-probe-interval=0",
           "--app-health-threshold=0", "--app-max-concurrency=-1");
@@ -237,7 +252,8 @@ static void zero_probe_settings_mean_their_defaults(void **state) {
     done(&l);
 }
 
-static void durations_are_gos_and_negative_grace_is_the_default(void **state) {
+static void durations_are_gos_and_negative_grace_is_the_default(void **state)
+{
     (void)state;
     PARSE(l, "--app-id=a", "--dapr-block-shutdown-duration=1m30s",
           "--hot-reload-reconcile-interval=250ms", "--dapr-graceful-shutdown-seconds=-1");
@@ -253,7 +269,8 @@ static void durations_are_gos_and_negative_grace_is_the_default(void **state) {
 
 /* ---- what is refused ------------------------------------------------------------------------ */
 
-static void syntax_errors_end_with_2_and_name_the_flag(void **state) {
+static void syntax_errors_end_with_2_and_name_the_flag(void **state)
+{
     static const struct {
         const char *arg, *names;
     } rows[] = {
@@ -289,7 +306,8 @@ static void syntax_errors_end_with_2_and_name_the_flag(void **state) {
     }
 }
 
-static void impossible_settings_end_with_1_and_say_why(void **state) {
+static void impossible_settings_end_with_1_and_say_why(void **state)
+{
     static const struct {
         const char *a, *b, *names;
     } rows[] = {
@@ -317,7 +335,8 @@ static void impossible_settings_end_with_1_and_say_why(void **state) {
     done(&probe);
 }
 
-static void a_probe_may_take_as_long_as_the_interval(void **state) {
+static void a_probe_may_take_as_long_as_the_interval(void **state)
+{
     (void)state;
     PARSE(l, "--app-id=a", "--enable-app-health-check", "--app-health-probe-interval=1",
           "--app-health-probe-timeout=1000");
@@ -328,7 +347,8 @@ static void a_probe_may_take_as_long_as_the_interval(void **state) {
     done(&off);
 }
 
-static void ports_of_servers_that_are_off_do_not_collide(void **state) {
+static void ports_of_servers_that_are_off_do_not_collide(void **state)
+{
     (void)state;
     PARSE(metrics, "--app-id=a", "--app-port=9090", "--enable-metrics=false");
     assert_good(&metrics);
@@ -338,7 +358,8 @@ static void ports_of_servers_that_are_off_do_not_collide(void **state) {
     done(&sockets);
 }
 
-static void help_version_and_wait_need_no_app_id(void **state) {
+static void help_version_and_wait_need_no_app_id(void **state)
+{
     static const char *const flags[] = {"--help", "--version", "--build-info", "--wait"};
     (void)state;
     for (size_t i = 0; i < OUTR_LEN(flags); i++) {
@@ -350,7 +371,8 @@ static void help_version_and_wait_need_no_app_id(void **state) {
 
 /* ---- what has no function yet --------------------------------------------------------------- */
 
-static void what_has_no_function_yet_is_noted_with_whether_it_was_the_default(void **state) {
+static void what_has_no_function_yet_is_noted_with_whether_it_was_the_default(void **state)
+{
     (void)state;
     PARSE(l, "--app-id=a", "--sentry-address=host:1",
           "--placement-host-address=", "--scheduler-job-streams=3", "--enable-profiling",
@@ -366,7 +388,8 @@ static void what_has_no_function_yet_is_noted_with_whether_it_was_the_default(vo
     done(&l);
 }
 
-static void a_variable_without_function_yet_is_noted_by_its_name_alone(void **state) {
+static void a_variable_without_function_yet_is_noted_by_its_name_alone(void **state)
+{
     char *const envp[] = {"DAPR_TRUST_ANCHORS=-----BEGIN CERTIFICATE-----",
                           "OTEL_EXPORTER_OTLP_HEADERS=authorization=secret",
                           "OTEL_SERVICE_NAME=", "HOME=/root", NULL};
@@ -384,7 +407,8 @@ static void a_variable_without_function_yet_is_noted_by_its_name_alone(void **st
 
 /* ---- environment ---------------------------------------------------------------------------- */
 
-static void variables_reach_the_settings(void **state) {
+static void variables_reach_the_settings(void **state)
+{
     char *const envp[] = {"NAMESPACE=prod",          "DAPR_API_TOKEN= secret ",
                           "APP_API_TOKEN=other",     "DAPR_HOST_IP=10.0.0.1",
                           "DAPR_ENV_KEYS=A B",       "DAPR_HTTP_DISABLE_H2C=on",
@@ -404,7 +428,8 @@ static void variables_reach_the_settings(void **state) {
     done(&l);
 }
 
-static void words_that_turn_h2c_off(void **state) {
+static void words_that_turn_h2c_off(void **state)
+{
     static const struct {
         char *variable;
         bool is_off;
@@ -424,7 +449,8 @@ static void words_that_turn_h2c_off(void **state) {
     }
 }
 
-static void nonsense_in_our_own_variables_leaves_the_defaults(void **state) {
+static void nonsense_in_our_own_variables_leaves_the_defaults(void **state)
+{
     char *const envp[] = {"OUTRIGGER_LOOPS=0", "OUTRIGGER_METRICS_MAX_VALUES=-1", NULL};
     char *const huge[] = {"OUTRIGGER_LOOPS=65", "OUTRIGGER_METRICS_MAX_VALUES=99999999999999999999",
                           NULL};
@@ -441,7 +467,8 @@ static void nonsense_in_our_own_variables_leaves_the_defaults(void **state) {
 
 /* ---- the tables of the contract ------------------------------------------------------------- */
 
-static const char *value_for(const char *flag, const char *type) {
+static const char *value_for(const char *flag, const char *type)
+{
     static const struct {
         const char *flag, *value;
     } special[] = {
@@ -466,7 +493,8 @@ static const char *value_for(const char *flag, const char *type) {
     return "text";
 }
 
-static void must_take(const char *a, const char *b) {
+static void must_take(const char *a, const char *b)
+{
     line l;
     parse(&l, NULL, "--app-id=a", a, b, (const char *)NULL);
     if (l.rc)
@@ -474,7 +502,8 @@ static void must_take(const char *a, const char *b) {
     done(&l);
 }
 
-static void every_flag_of_the_contract_is_taken_in_every_form(void **state) {
+static void every_flag_of_the_contract_is_taken_in_every_form(void **state)
+{
     table t;
     char text[256];
     (void)state;
@@ -503,7 +532,8 @@ static void every_flag_of_the_contract_is_taken_in_every_form(void **state) {
     table_close(&t);
 }
 
-static void every_variable_of_the_contract_is_taken(void **state) {
+static void every_variable_of_the_contract_is_taken(void **state)
+{
     table t;
     char text[256];
     (void)state;
@@ -532,7 +562,8 @@ static void every_variable_of_the_contract_is_taken(void **state) {
     table_close(&t);
 }
 
-static void help_names_every_flag(void **state) {
+static void help_names_every_flag(void **state)
+{
     OUTR_AUTO(outr_buf) help = OUTR_BUF_MAX(OUTR_MIB);
     (void)state;
     outr_settings_help(&help);
@@ -541,7 +572,8 @@ static void help_names_every_flag(void **state) {
     assert_true(outr_str_search(outr_buf_view(&help), OUTR_STR("no function yet")) > 0);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_those_of_the_contract),
         cmocka_unit_test(a_flag_takes_one_dash_or_two_and_equals_or_space),

@@ -18,14 +18,16 @@ typedef struct bench {
     outr_err_list errors, warnings;
 } bench;
 
-static void open_bench(bench *b) {
+static void open_bench(bench *b)
+{
     *b = (bench){.settings = {.app_id = OUTR_STR("app"), .namespace_ = OUTR_STR("default")}};
     folder_make(&b->f);
     b->settings.resources_paths.items[0] = outr_str_from(b->f.path);
     b->settings.resources_paths.count = 1;
 }
 
-static void unload(bench *b) {
+static void unload(bench *b)
+{
     outr_snapshot_unref(b->snapshot);
     b->snapshot = NULL;
     outr_err_list_done(&b->errors);
@@ -33,22 +35,26 @@ static void unload(bench *b) {
     b->errors = b->warnings = (outr_err_list){0};
 }
 
-static outr_code load(bench *b) {
+static outr_code load(bench *b)
+{
     unload(b);
     return outr_snapshot_load(&b->snapshot, &b->settings, b->envp, &b->errors, &b->warnings);
 }
 
-static void must_load(bench *b) {
+static void must_load(bench *b)
+{
     if (load(b))
         fail_msg("%s", b->errors.items[0].text);
 }
 
-static void close_bench(bench *b) {
+static void close_bench(bench *b)
+{
     unload(b);
     folder_remove(&b->f);
 }
 
-static bool has(const outr_err_list *list, const char *text) {
+static bool has(const outr_err_list *list, const char *text)
+{
     for (size_t i = 0; i < list->count; i++) {
         if (strstr(list->items[i].text, text))
             return true;
@@ -56,7 +62,8 @@ static bool has(const outr_err_list *list, const char *text) {
     return false;
 }
 
-static void assert_told(const outr_err_list *list, const char *text) {
+static void assert_told(const outr_err_list *list, const char *text)
+{
     if (has(list, text))
         return;
     for (size_t i = 0; i < list->count; i++)
@@ -67,7 +74,8 @@ static void assert_told(const outr_err_list *list, const char *text) {
 #define HEAD            "apiVersion: dapr.io/v1alpha1\nkind: Component\n"
 #define COMPONENT(name) HEAD "metadata: {name: " name "}\nspec: {type: state.x}\n"
 
-static void components_of_all_files_are_there_in_the_order_of_names(void **state) {
+static void components_of_all_files_are_there_in_the_order_of_names(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -82,7 +90,8 @@ static void components_of_all_files_are_there_in_the_order_of_names(void **state
     close_bench(&b);
 }
 
-static void other_files_and_folders_inside_are_not_read(void **state) {
+static void other_files_and_folders_inside_are_not_read(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -97,7 +106,8 @@ static void other_files_and_folders_inside_are_not_read(void **state) {
     close_bench(&b);
 }
 
-static void other_groups_and_empty_documents_are_skipped(void **state) {
+static void other_groups_and_empty_documents_are_skipped(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -110,7 +120,8 @@ static void other_groups_and_empty_documents_are_skipped(void **state) {
     close_bench(&b);
 }
 
-static void a_kind_not_acted_on_is_a_warning(void **state) {
+static void a_kind_not_acted_on_is_a_warning(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -122,7 +133,8 @@ static void a_kind_not_acted_on_is_a_warning(void **state) {
     close_bench(&b);
 }
 
-static void scopes_keep_what_names_this_app(void **state) {
+static void scopes_keep_what_names_this_app(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -139,7 +151,8 @@ static void scopes_keep_what_names_this_app(void **state) {
     close_bench(&b);
 }
 
-static void scopes_that_are_no_list_are_a_mistake(void **state) {
+static void scopes_that_are_no_list_are_a_mistake(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -149,7 +162,8 @@ static void scopes_that_are_no_list_are_a_mistake(void **state) {
     close_bench(&b);
 }
 
-static void a_namespace_counts_only_when_both_have_one(void **state) {
+static void a_namespace_counts_only_when_both_have_one(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -168,7 +182,8 @@ static void a_namespace_counts_only_when_both_have_one(void **state) {
     close_bench(&b);
 }
 
-static void a_name_used_twice_names_both_places(void **state) {
+static void a_name_used_twice_names_both_places(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -181,7 +196,8 @@ static void a_name_used_twice_names_both_places(void **state) {
     close_bench(&b);
 }
 
-static void a_name_may_be_used_again_out_of_scope_or_by_another_kind(void **state) {
+static void a_name_may_be_used_again_out_of_scope_or_by_another_kind(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -197,7 +213,8 @@ static void a_name_may_be_used_again_out_of_scope_or_by_another_kind(void **stat
     close_bench(&b);
 }
 
-static void every_kind_is_read_with_its_version(void **state) {
+static void every_kind_is_read_with_its_version(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -216,7 +233,8 @@ static void every_kind_is_read_with_its_version(void **state) {
     close_bench(&b);
 }
 
-static void a_resource_has_a_name(void **state) {
+static void a_resource_has_a_name(void **state)
+{
     static const char *const metadata[] = {"{}", "{name: }", "{name: \"\"}", "{name: [a]}", "text"};
     bench b;
     (void)state;
@@ -231,7 +249,8 @@ static void a_resource_has_a_name(void **state) {
     close_bench(&b);
 }
 
-static void mistakes_of_all_files_come_at_once(void **state) {
+static void mistakes_of_all_files_come_at_once(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -245,7 +264,8 @@ static void mistakes_of_all_files_come_at_once(void **state) {
     close_bench(&b);
 }
 
-static void a_file_that_is_not_yaml_is_skipped_and_named(void **state) {
+static void a_file_that_is_not_yaml_is_skipped_and_named(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -258,7 +278,8 @@ static void a_file_that_is_not_yaml_is_skipped_and_named(void **state) {
     close_bench(&b);
 }
 
-static void what_is_no_file_of_bearable_size_is_skipped(void **state) {
+static void what_is_no_file_of_bearable_size_is_skipped(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -277,7 +298,8 @@ static void what_is_no_file_of_bearable_size_is_skipped(void **state) {
     close_bench(&b);
 }
 
-static void aliases_cannot_blow_up(void **state) {
+static void aliases_cannot_blow_up(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -290,7 +312,8 @@ static void aliases_cannot_blow_up(void **state) {
     close_bench(&b);
 }
 
-static void a_folder_that_is_not_there_is_an_error(void **state) {
+static void a_folder_that_is_not_there_is_an_error(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -303,7 +326,8 @@ static void a_folder_that_is_not_there_is_an_error(void **state) {
 
 /* ---- Configuration -------------------------------------------------------------------------- */
 
-static void configure(bench *b, const char *name, const char *text) {
+static void configure(bench *b, const char *name, const char *text)
+{
     folder_write(&b->f, name, text);
     outr_strs *files = &b->settings.config_files;
     files->items[files->count] =
@@ -311,13 +335,15 @@ static void configure(bench *b, const char *name, const char *text) {
     files->count++;
 }
 
-static void forget_configurations(bench *b) {
+static void forget_configurations(bench *b)
+{
     for (size_t i = 0; i < b->settings.config_files.count; i++)
         free((void *)b->settings.config_files.items[i].p);
     b->settings.config_files.count = 0;
 }
 
-static void configuration_files_merge_and_the_later_wins(void **state) {
+static void configuration_files_merge_and_the_later_wins(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -334,7 +360,8 @@ static void configuration_files_merge_and_the_later_wins(void **state) {
     close_bench(&b);
 }
 
-static void variables_are_replaced_in_configurations_only(void **state) {
+static void variables_are_replaced_in_configurations_only(void **state)
+{
     char *const envp[] = {"NAME=dns", "A_1=x", NULL};
     bench b;
     (void)state;
@@ -357,7 +384,8 @@ static void variables_are_replaced_in_configurations_only(void **state) {
     close_bench(&b);
 }
 
-static void a_configuration_that_cannot_be_read_is_an_error(void **state) {
+static void a_configuration_that_cannot_be_read_is_an_error(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -373,7 +401,8 @@ static void a_configuration_that_cannot_be_read_is_an_error(void **state) {
     close_bench(&b);
 }
 
-static void denied_component_types_are_left_out_and_said(void **state) {
+static void denied_component_types_are_left_out_and_said(void **state)
+{
     static const struct {
         const char *rule;
         bool is_denied;
@@ -402,7 +431,8 @@ static void denied_component_types_are_left_out_and_said(void **state) {
 
 /* ---- digests, references ---------------------------------------------------------------------- */
 
-static void a_digest_is_of_the_content_alone(void **state) {
+static void a_digest_is_of_the_content_alone(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -419,7 +449,8 @@ static void a_digest_is_of_the_content_alone(void **state) {
     close_bench(&b);
 }
 
-static void a_snapshot_lives_as_long_as_its_references(void **state) {
+static void a_snapshot_lives_as_long_as_its_references(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -433,7 +464,8 @@ static void a_snapshot_lives_as_long_as_its_references(void **state) {
     close_bench(&b);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(components_of_all_files_are_there_in_the_order_of_names),
         cmocka_unit_test(other_files_and_folders_inside_are_not_read),

@@ -12,7 +12,8 @@ typedef struct bench {
     outr_http_pool *pool;
 } bench;
 
-static bench *open_bench(const outr_http_pool_options *with) {
+static bench *open_bench(const outr_http_pool_options *with)
+{
     bench *b = outr_alloc(sizeof *b);
     outr_http_pool_options o = with ? *with : (outr_http_pool_options){0};
     wire_init(&b->w, 1);
@@ -21,24 +22,28 @@ static bench *open_bench(const outr_http_pool_options *with) {
     return b;
 }
 
-static void close_bench(bench *b) {
+static void close_bench(bench *b)
+{
     outr_http_pool_free(b->pool);
     wire_run(&b->w);
     wire_done(&b->w);
     free(b);
 }
 
-static const char *run(bench *b) {
+static const char *run(bench *b)
+{
     assert_true(wire_run(&b->w));
     return b->w.last ? wire_take(b->w.last, NULL) : "";
 }
 
-static void reply(bench *b, const char *text) {
+static void reply(bench *b, const char *text)
+{
     wire_feed_z(b->w.last, text);
     assert_true(wire_run(&b->w));
 }
 
-static bool body_is(const web_call *c, const char *text) {
+static bool body_is(const web_call *c, const char *text)
+{
     return outr_str_is(outr_buf_view(&c->taker.body), text);
 }
 
@@ -46,7 +51,8 @@ static bool body_is(const web_call *c, const char *text) {
     web_call c;                                                                                    \
     web_call_init(&c, (b)->w.loop, "GET", "/")
 
-static void a_call_and_another_on_the_same_connection(void **state) {
+static void a_call_and_another_on_the_same_connection(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     for (int i = 0; i < 2; i++) {
@@ -69,7 +75,8 @@ static void a_call_and_another_on_the_same_connection(void **state) {
     close_bench(b);
 }
 
-static void bodies_are_framed_by_what_is_known(void **state) {
+static void bodies_are_framed_by_what_is_known(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     {
@@ -112,7 +119,8 @@ static void bodies_are_framed_by_what_is_known(void **state) {
     close_bench(b);
 }
 
-static void a_response_may_come_byte_by_byte(void **state) {
+static void a_response_may_come_byte_by_byte(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     b->w.piece_max = 1;
@@ -128,7 +136,8 @@ static void a_response_may_come_byte_by_byte(void **state) {
     close_bench(b);
 }
 
-static void head_and_304_carry_a_length_and_no_body(void **state) {
+static void head_and_304_carry_a_length_and_no_body(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     {
@@ -154,7 +163,8 @@ static void head_and_304_carry_a_length_and_no_body(void **state) {
     close_bench(b);
 }
 
-static void the_end_of_the_connection_may_end_the_body(void **state) {
+static void the_end_of_the_connection_may_end_the_body(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     CALL(c, b);
@@ -172,7 +182,8 @@ static void the_end_of_the_connection_may_end_the_body(void **state) {
     close_bench(b);
 }
 
-static void pitfall_39_a_body_that_breaks_off_is_never_a_clean_end(void **state) {
+static void pitfall_39_a_body_that_breaks_off_is_never_a_clean_end(void **state)
+{
     const char *const starts[] = {
         "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npart",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n",
@@ -209,7 +220,8 @@ static void pitfall_39_a_body_that_breaks_off_is_never_a_clean_end(void **state)
     close_bench(b);
 }
 
-static void answers_that_are_none(void **state) {
+static void answers_that_are_none(void **state)
+{
     const char *const texts[] = {
         "GARBAGE\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
@@ -232,7 +244,8 @@ static void answers_that_are_none(void **state) {
     }
 }
 
-static void heads_and_interim_heads_are_bounded(void **state) {
+static void heads_and_interim_heads_are_bounded(void **state)
+{
     const outr_http_pool_options o = {.limits = {.max_header_bytes = 1024}};
     bench *b = open_bench(&o);
     char big[2048];
@@ -261,7 +274,8 @@ static void heads_and_interim_heads_are_bounded(void **state) {
     close_bench(b);
 }
 
-static void a_body_waits_for_its_sink(void **state) {
+static void a_body_waits_for_its_sink(void **state)
+{
     bench *b = open_bench(NULL);
     static char piece[16 * 1024];
     (void)state;
@@ -283,7 +297,8 @@ static void a_body_waits_for_its_sink(void **state) {
     close_bench(b);
 }
 
-static void a_complete_answer_reaches_a_slow_sink_though_the_server_left(void **state) {
+static void a_complete_answer_reaches_a_slow_sink_though_the_server_left(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     CALL(c, b);
@@ -305,7 +320,8 @@ static void a_complete_answer_reaches_a_slow_sink_though_the_server_left(void **
     close_bench(b);
 }
 
-static void pitfall_13_how_far_a_call_got_is_told(void **state) {
+static void pitfall_13_how_far_a_call_got_is_told(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     b->w.refuse_percent = 100;
@@ -352,7 +368,8 @@ static void pitfall_13_how_far_a_call_got_is_told(void **state) {
     close_bench(b);
 }
 
-static void a_connection_the_server_closed_is_not_used(void **state) {
+static void a_connection_the_server_closed_is_not_used(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     for (int i = 0; i < 3; i++) {
@@ -372,7 +389,8 @@ static void a_connection_the_server_closed_is_not_used(void **state) {
     close_bench(b);
 }
 
-static void bytes_behind_an_answer_spoil_the_connection(void **state) {
+static void bytes_behind_an_answer_spoil_the_connection(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     CALL(c, b);
@@ -386,7 +404,8 @@ static void bytes_behind_an_answer_spoil_the_connection(void **state) {
     close_bench(b);
 }
 
-static void an_answer_before_the_request_is_out_ends_both(void **state) {
+static void an_answer_before_the_request_is_out_ends_both(void **state)
+{
     bench *b = open_bench(NULL);
     web_giver giver;
     (void)state;
@@ -409,7 +428,8 @@ static void an_answer_before_the_request_is_out_ends_both(void **state) {
     close_bench(b);
 }
 
-static void a_request_body_that_is_not_what_it_said_reaches_nobody(void **state) {
+static void a_request_body_that_is_not_what_it_said_reaches_nobody(void **state)
+{
     (void)state;
     for (int i = 0; i < 3; i++) {
         bench *b = open_bench(NULL);
@@ -440,7 +460,8 @@ static void a_request_body_that_is_not_what_it_said_reaches_nobody(void **state)
     }
 }
 
-static void a_server_that_reads_nothing_stops_the_body_and_is_given_up(void **state) {
+static void a_server_that_reads_nothing_stops_the_body_and_is_given_up(void **state)
+{
     bench *b = open_bench(NULL);
     web_giver giver;
     static char piece[32 * 1024 + 1];
@@ -465,7 +486,8 @@ static void a_server_that_reads_nothing_stops_the_body_and_is_given_up(void **st
     close_bench(b);
 }
 
-static void an_answer_may_take_its_time(void **state) {
+static void an_answer_may_take_its_time(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     CALL(c, b);
@@ -479,7 +501,8 @@ static void an_answer_may_take_its_time(void **state) {
     close_bench(b);
 }
 
-static void deadlines_and_cancels_end_a_call_wherever_it_is(void **state) {
+static void deadlines_and_cancels_end_a_call_wherever_it_is(void **state)
+{
     (void)state;
     for (int stage = 0; stage < 4; stage++) {
         bench *b = open_bench(NULL);
@@ -511,7 +534,8 @@ static void deadlines_and_cancels_end_a_call_wherever_it_is(void **state) {
     }
 }
 
-static void a_body_given_up_costs_the_connection_only_when_it_is_long(void **state) {
+static void a_body_given_up_costs_the_connection_only_when_it_is_long(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     {
@@ -540,7 +564,8 @@ static void a_body_given_up_costs_the_connection_only_when_it_is_long(void **sta
     close_bench(b);
 }
 
-static void an_upgrade_becomes_raw_bytes(void **state) {
+static void an_upgrade_becomes_raw_bytes(void **state)
+{
     bench *b = open_bench(NULL);
     web_giver giver;
     (void)state;
@@ -575,7 +600,8 @@ static void an_upgrade_becomes_raw_bytes(void **state) {
     close_bench(b);
 }
 
-static void a_declined_upgrade_is_an_answer_like_any(void **state) {
+static void a_declined_upgrade_is_an_answer_like_any(void **state)
+{
     bench *b = open_bench(NULL);
     web_giver giver;
     (void)state;
@@ -593,7 +619,8 @@ static void a_declined_upgrade_is_an_answer_like_any(void **state) {
     close_bench(b);
 }
 
-static void heads_that_cannot_be_sent_are_refused(void **state) {
+static void heads_that_cannot_be_sent_are_refused(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     for (int i = 0; i < 4; i++) {
@@ -616,7 +643,8 @@ static void heads_that_cannot_be_sent_are_refused(void **state) {
     close_bench(b);
 }
 
-static void the_pool_grows_to_its_limit_and_queues_the_rest(void **state) {
+static void the_pool_grows_to_its_limit_and_queues_the_rest(void **state)
+{
     const outr_http_pool_options o = {.max_connections = 2, .max_pending = 2};
     bench *b = open_bench(&o);
     web_call calls[6];
@@ -650,7 +678,8 @@ static void the_pool_grows_to_its_limit_and_queues_the_rest(void **state) {
     close_bench(b);
 }
 
-static void refused_connects_do_not_spin(void **state) {
+static void refused_connects_do_not_spin(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     CALL(busy, b); /* keeps a connection alive */
@@ -669,7 +698,8 @@ static void refused_connects_do_not_spin(void **state) {
     close_bench(b);
 }
 
-static void idle_connections_are_closed_after_a_while(void **state) {
+static void idle_connections_are_closed_after_a_while(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     CALL(c, b);
@@ -685,7 +715,8 @@ static void idle_connections_are_closed_after_a_while(void **state) {
     close_bench(b);
 }
 
-static void connections_that_a_burst_left_are_closed_soon(void **state) {
+static void connections_that_a_burst_left_are_closed_soon(void **state)
+{
     enum { BURST = 100, KEPT = 64 };
     bench *b = open_bench(NULL);
     web_call *calls = outr_alloc(BURST * sizeof *calls);
@@ -696,8 +727,8 @@ static void connections_that_a_burst_left_are_closed_soon(void **state) {
     }
     run(b);
     OUTR_LIST_EACH(link, &b->w.streams)
-    wire_feed_z(OUTR_LIST_ITEM(link, wire_stream, link),
-                "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        wire_feed_z(OUTR_LIST_ITEM(link, wire_stream, link),
+                    "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     run(b);
     assert_int_equal(outr_http_pool_connections(b->pool), BURST);
     wire_sleep(&b->w, 12 * OUTR_SEC);
@@ -710,7 +741,8 @@ static void connections_that_a_burst_left_are_closed_soon(void **state) {
     close_bench(b);
 }
 
-static void a_retired_pool_finishes_and_opens_anew(void **state) {
+static void a_retired_pool_finishes_and_opens_anew(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     CALL(c, b);
@@ -724,7 +756,8 @@ static void a_retired_pool_finishes_and_opens_anew(void **state) {
     close_bench(b);
 }
 
-static void freeing_the_pool_fails_what_is_in_flight(void **state) {
+static void freeing_the_pool_fails_what_is_in_flight(void **state)
+{
     bench *b = open_bench(NULL);
     (void)state;
     CALL(c, b);
@@ -741,7 +774,8 @@ static void freeing_the_pool_fails_what_is_in_flight(void **state) {
     close_bench(b);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_call_and_another_on_the_same_connection),
         cmocka_unit_test(bodies_are_framed_by_what_is_known),

@@ -428,7 +428,7 @@ static void a_lost_connection_fails_what_was_sent(void **state)
     web_call_start(&c, st->pool);
     run(st);
     OUTR_LIST_EACH(link, &st->w.streams)
-    wire_break(OUTR_LIST_ITEM(link, wire_stream, link));
+        wire_break(OUTR_LIST_ITEM(link, wire_stream, link));
     run(st);
     assert_int_equal(c.err.code, OUTR_UNAVAILABLE);
     assert_int_equal(c.call.progress, OUTR_CALL_SENT);

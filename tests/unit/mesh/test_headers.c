@@ -16,42 +16,49 @@ typedef struct bench {
     outr_trace trace;
 } bench;
 
-static void open_bench(bench *b) {
+static void open_bench(bench *b)
+{
     *b = (bench){.arena = outr_arena_new(OUTR_MIB)};
     outr_headers_init(&b->in, b->arena);
     outr_headers_init(&b->out, b->arena);
 }
 
-static void give(bench *b, const char *name, const char *value) {
+static void give(bench *b, const char *name, const char *value)
+{
     outr_headers_add(&b->in, outr_str_from(name), outr_str_from(value));
 }
 
-static void assert_value(const bench *b, const char *name, const char *value) {
+static void assert_value(const bench *b, const char *name, const char *value)
+{
     outr_str got = outr_headers_get(&b->out, name);
     if (value ? outr_str_is(got, value) : !got.p)
         return;
     fail_msg("%s is \"" OUTR_FMT "\", not \"%s\"", name, OUTR_ARG(got), value ? value : "(absent)");
 }
 
-static size_t count(const bench *b, const char *name) {
+static size_t count(const bench *b, const char *name)
+{
     size_t n = 0;
     for (size_t i = 0; i < b->out.count; i++)
         n += outr_str_iis(b->out.items[i].name, name);
     return n;
 }
 
-static void to_app(bench *b, bool is_of_peer, bool is_traced) {
+static void to_app(bench *b, bool is_of_peer, bool is_traced)
+{
     outr_trace_read(&b->trace, &b->in);
     outr__headers_to_app(&b->out, &b->in, is_of_peer, &b->trace, is_traced);
 }
 
-static void close_bench(bench *b) {
+static void close_bench(bench *b)
+{
     outr_arena_free(b->arena);
 }
 
 /* ---- what stays behind ----------------------------------------------------------------------- */
 
-static void hop_by_hop_names_and_those_connection_lists_stay_behind(void **state) {
+static void hop_by_hop_names_and_those_connection_lists_stay_behind(void **state)
+{
     static const char *const names[] = {"Keep-Alive", "Proxy-Connection",    "Transfer-Encoding",
                                         "Upgrade",    "HTTP2-Settings",      "TE",
                                         "Trailer",    "Proxy-Authorization", "Proxy-Authenticate",
@@ -71,7 +78,8 @@ static void hop_by_hop_names_and_those_connection_lists_stay_behind(void **state
     close_bench(&b);
 }
 
-static void tokens_and_binary_values_stay_behind(void **state) {
+static void tokens_and_binary_values_stay_behind(void **state)
+{
     static const char *const names[] = {"dapr-api-token", "DAPR-API-TOKEN", "Grpc-Trace-Bin",
                                         "x-bin"};
     bench b;
@@ -88,7 +96,8 @@ static void tokens_and_binary_values_stay_behind(void **state) {
     close_bench(&b);
 }
 
-static void nobody_outside_says_who_calls(void **state) {
+static void nobody_outside_says_who_calls(void **state)
+{
     static const char *const names[] = {"dapr-caller-app-id", "Dapr-Caller-Namespace",
                                         "DAPR-CALLEE-APP-ID", "destination-app-id",
                                         "Dapr-App-Id",        "outrigger-error"};
@@ -110,7 +119,8 @@ static void nobody_outside_says_who_calls(void **state) {
     }
 }
 
-static void a_peer_says_who_calls(void **state) {
+static void a_peer_says_who_calls(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -126,7 +136,8 @@ static void a_peer_says_who_calls(void **state) {
     close_bench(&b);
 }
 
-static void names_of_grpc_get_a_prefix(void **state) {
+static void names_of_grpc_get_a_prefix(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -143,7 +154,8 @@ static void names_of_grpc_get_a_prefix(void **state) {
     close_bench(&b);
 }
 
-static void repeated_headers_stay_apart_and_in_order_but_baggage_is_one(void **state) {
+static void repeated_headers_stay_apart_and_in_order_but_baggage_is_one(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -159,7 +171,8 @@ static void repeated_headers_stay_apart_and_in_order_but_baggage_is_one(void **s
     close_bench(&b);
 }
 
-static void an_answer_keeps_its_cookies_and_loses_what_is_of_the_hop(void **state) {
+static void an_answer_keeps_its_cookies_and_loses_what_is_of_the_hop(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -181,7 +194,8 @@ static void an_answer_keeps_its_cookies_and_loses_what_is_of_the_hop(void **stat
 
 /* ---- what is added ----------------------------------------------------------------------------- */
 
-static void to_peer(bench *b, const char *host, const char *forwarded) {
+static void to_peer(bench *b, const char *host, const char *forwarded)
+{
     outr_settings settings = {.app_id = OUTR_STR("caller"), .namespace_ = OUTR_STR("ns")};
     outr_mesh mesh = {
         .o = {.settings = &settings, .host = outr_str_from(host), .host_name = OUTR_STR("box")},
@@ -191,7 +205,8 @@ static void to_peer(bench *b, const char *host, const char *forwarded) {
     outr__headers_to_peer(&b->out, &mesh, &x, &t, &b->trace, false);
 }
 
-static void the_caller_is_named_and_the_hop_is_added(void **state) {
+static void the_caller_is_named_and_the_hop_is_added(void **state)
+{
     bench b;
     (void)state;
     open_bench(&b);
@@ -211,7 +226,8 @@ static void the_caller_is_named_and_the_hop_is_added(void **state) {
     close_bench(&b);
 }
 
-static void an_endpoint_sets_its_headers_over_the_clients(void **state) {
+static void an_endpoint_sets_its_headers_over_the_clients(void **state)
+{
     static const outr_setting headers[] = {
         {.name = OUTR_STR("X-Key"), .value = OUTR_STR("ours")},
         {.name = OUTR_STR("X-New"), .value = OUTR_STR("1")},
@@ -231,7 +247,8 @@ static void an_endpoint_sets_its_headers_over_the_clients(void **state) {
 
 /* ---- trace context ------------------------------------------------------------------------------- */
 
-static void a_trace_passes_as_far_as_it_is_understood(void **state) {
+static void a_trace_passes_as_far_as_it_is_understood(void **state)
+{
     static const struct {
         const char *parent, *state, *want, *want_state;
     } rows[] = {
@@ -264,7 +281,8 @@ static void a_trace_passes_as_far_as_it_is_understood(void **state) {
     }
 }
 
-static void a_span_of_this_hop_replaces_what_came(void **state) {
+static void a_span_of_this_hop_replaces_what_came(void **state)
+{
     static const outr_trace_config on = {true, 1};
     bench b;
     outr_rand rand;
@@ -285,7 +303,8 @@ static void a_span_of_this_hop_replaces_what_came(void **state) {
     close_bench(&b);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hop_by_hop_names_and_those_connection_lists_stay_behind),
         cmocka_unit_test(tokens_and_binary_values_stay_behind),

@@ -7,24 +7,28 @@
 
 #include "unit/mesh/world.h"
 
-static bool is_over(void *ctx) {
+static bool is_over(void *ctx)
+{
     return ((web_call *)ctx)->done_count > 0;
 }
 
 /* Until c is over; the clock stands where that was. */
-static void run_until_over(world *w, web_call *c) {
+static void run_until_over(world *w, web_call *c)
+{
     uint64_t limit = w->w.now + 3600 * OUTR_SEC;
     while (wire_run(&w->w) && !c->done_count && w->w.now < limit)
         w->w.now = outr_loop_tick(w->w.loop);
     assert_int_equal(c->done_count, 1);
 }
 
-static void finish(world *w, web_call *c) {
+static void finish(world *w, web_call *c)
+{
     web_call_start(c, w->client);
     run_until_over(w, c);
 }
 
-static void assert_answer(const web_call *c, int status, const char *body) {
+static void assert_answer(const web_call *c, int status, const char *body)
+{
     if (c->call.head.status == status &&
         outr_str_search(outr_buf_view(&c->taker.body), outr_str_from(body)) >= 0)
         return;
@@ -32,17 +36,20 @@ static void assert_answer(const web_call *c, int status, const char *body) {
              OUTR_ARG(outr_buf_view(&c->taker.body)), c->err.text);
 }
 
-static void close_world(world *w) {
+static void close_world(world *w)
+{
     assert_int_equal(world_close(w), 0);
 }
 
-static unsigned requests(const world *w) {
+static unsigned requests(const world *w)
+{
     return w->nodes[0].requests + w->nodes[1].requests + w->nodes[2].requests;
 }
 
 /* ---- the way there and back ----------------------------------------------------------------- */
 
-static void echo_head(world *w, world_node *node, outr_exchange *x) {
+static void echo_head(world *w, world_node *node, outr_exchange *x)
+{
     OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(OUTR_MIB);
     (void)w;
     (void)node;
@@ -58,7 +65,8 @@ static void echo_head(world *w, world_node *node, outr_exchange *x) {
     web_answer(x, 200, text.p);
 }
 
-static void a_call_reaches_the_app_of_the_callee(void **state) {
+static void a_call_reaches_the_app_of_the_callee(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -76,13 +84,15 @@ static void a_call_reaches_the_app_of_the_callee(void **state) {
     close_world(w);
 }
 
-static void echo_body(world *w, world_node *node, outr_exchange *x) {
+static void echo_body(world *w, world_node *node, outr_exchange *x)
+{
     (void)w;
     (void)node;
     web_echo(x, x->body, 201);
 }
 
-static void a_body_streams_both_ways(void **state) {
+static void a_body_streams_both_ways(void **state)
+{
     world *w = world_open(1, 0);
     size_t n = 3 * OUTR_MIB;
     char *bytes = outr_alloc(n);
@@ -103,7 +113,8 @@ static void a_body_streams_both_ways(void **state) {
     close_world(w);
 }
 
-static void answer_bare(world *w, world_node *node, outr_exchange *x) {
+static void answer_bare(world *w, world_node *node, outr_exchange *x)
+{
     (void)w;
     (void)node;
     outr_http_response head = {.status = 404, .content_length = 2};
@@ -117,7 +128,8 @@ static void answer_bare(world *w, world_node *node, outr_exchange *x) {
     outr_http_done(x);
 }
 
-static void the_answer_of_the_app_is_passed_on_whatever_its_status(void **state) {
+static void the_answer_of_the_app_is_passed_on_whatever_its_status(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -141,7 +153,8 @@ static void the_answer_of_the_app_is_passed_on_whatever_its_status(void **state)
 
 /* ---- whom -------------------------------------------------------------------------------------- */
 
-static void a_name_nobody_has_is_asked_for_six_times_and_fails(void **state) {
+static void a_name_nobody_has_is_asked_for_six_times_and_fails(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -155,7 +168,8 @@ static void a_name_nobody_has_is_asked_for_six_times_and_fails(void **state) {
     close_world(w);
 }
 
-static void an_answer_of_the_resolver_is_used_again_while_it_is_fresh(void **state) {
+static void an_answer_of_the_resolver_is_used_again_while_it_is_fresh(void **state)
+{
     world *w = world_open(1, 0);
     (void)state;
     for (int i = 0; i < 20; i++) {
@@ -176,7 +190,8 @@ static void an_answer_of_the_resolver_is_used_again_while_it_is_fresh(void **sta
     close_world(w);
 }
 
-static void what_was_known_still_holds_when_the_registry_is_away_or_empty(void **state) {
+static void what_was_known_still_holds_when_the_registry_is_away_or_empty(void **state)
+{
     world *w = world_open(1, 0);
     (void)state;
     for (int i = 0; i < 4; i++) {
@@ -193,7 +208,8 @@ static void what_was_known_still_holds_when_the_registry_is_away_or_empty(void *
     close_world(w);
 }
 
-static void a_registry_that_never_answered_is_the_error(void **state) {
+static void a_registry_that_never_answered_is_the_error(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -205,7 +221,8 @@ static void a_registry_that_never_answered_is_the_error(void **state) {
     close_world(w);
 }
 
-static void bad_targets_methods_and_verbs_send_nothing(void **state) {
+static void bad_targets_methods_and_verbs_send_nothing(void **state)
+{
     static const struct {
         const char *verb, *target, *path;
     } rows[] = {
@@ -228,7 +245,8 @@ static void bad_targets_methods_and_verbs_send_nothing(void **state) {
     close_world(w);
 }
 
-static void a_name_longer_than_bearable_is_refused(void **state) {
+static void a_name_longer_than_bearable_is_refused(void **state)
+{
     world *w = world_open(1, 0);
     char name[700];
     web_call c;
@@ -245,19 +263,22 @@ static void a_name_longer_than_bearable_is_refused(void **state) {
 
 /* ---- which instance ------------------------------------------------------------------------------ */
 
-static void let_go(outr_exchange *x, const outr_err *err) {
+static void let_go(outr_exchange *x, const outr_err *err)
+{
     (void)err;
     outr_http_done(x);
 }
 
 /* No answer as long as the caller waits. */
-static void hold(world *w, world_node *node, outr_exchange *x) {
+static void hold(world *w, world_node *node, outr_exchange *x)
+{
     (void)w;
     (void)node;
     x->on_gone = let_go;
 }
 
-static void calls_go_where_the_fewest_are_under_way(void **state) {
+static void calls_go_where_the_fewest_are_under_way(void **state)
+{
     world *w = world_open(7, 0);
     web_call calls[30];
     (void)state;
@@ -281,7 +302,8 @@ static void calls_go_where_the_fewest_are_under_way(void **state) {
     close_world(w);
 }
 
-static void a_refused_connection_moves_on_at_once(void **state) {
+static void a_refused_connection_moves_on_at_once(void **state)
+{
     world *w = world_open(1, 0);
     (void)state;
     for (int i = 0; i < 3; i++)
@@ -301,7 +323,8 @@ static void a_refused_connection_moves_on_at_once(void **state) {
     close_world(w);
 }
 
-static void all_instances_away_is_an_error_after_four_rounds_a_second_apart(void **state) {
+static void all_instances_away_is_an_error_after_four_rounds_a_second_apart(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -317,7 +340,8 @@ static void all_instances_away_is_an_error_after_four_rounds_a_second_apart(void
     close_world(w);
 }
 
-static void a_callee_that_comes_back_in_between_is_reached(void **state) {
+static void a_callee_that_comes_back_in_between_is_reached(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -335,7 +359,8 @@ static void a_callee_that_comes_back_in_between_is_reached(void **state) {
     close_world(w);
 }
 
-static void a_callee_restarted_on_a_new_port_is_found_by_the_next_call(void **state) {
+static void a_callee_restarted_on_a_new_port_is_found_by_the_next_call(void **state)
+{
     world *w = world_open(1, 0);
     web_call a, b;
     (void)state;
@@ -359,7 +384,8 @@ static void a_callee_restarted_on_a_new_port_is_found_by_the_next_call(void **st
     close_world(w);
 }
 
-static void connections_to_where_no_name_leads_any_more_are_closed(void **state) {
+static void connections_to_where_no_name_leads_any_more_are_closed(void **state)
+{
     world *w = world_open(1, 0);
     (void)state;
     for (int i = 0; i < 3; i++) {
@@ -378,7 +404,8 @@ static void connections_to_where_no_name_leads_any_more_are_closed(void **state)
     close_world(w);
 }
 
-static void more_calls_than_streams_open_a_second_connection(void **state) {
+static void more_calls_than_streams_open_a_second_connection(void **state)
+{
     world *w = world_open(1, 4);
     web_call calls[12];
     (void)state;
@@ -404,13 +431,15 @@ static void more_calls_than_streams_open_a_second_connection(void **state) {
 
 /* ---- what may be sent twice ------------------------------------------------------------------ */
 
-static void break_off(world *w, world_node *node, outr_exchange *x) {
+static void break_off(world *w, world_node *node, outr_exchange *x)
+{
     (void)w;
     (void)node;
     outr_http_done(x); /* no answer: the connection is closed */
 }
 
-static void a_post_that_was_sent_is_not_repeated(void **state) {
+static void a_post_that_was_sent_is_not_repeated(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -430,7 +459,8 @@ static void a_post_that_was_sent_is_not_repeated(void **state) {
     close_world(w);
 }
 
-static void break_peers(world *w) {
+static void break_peers(world *w)
+{
     OUTR_LIST_EACH(link, &w->w.streams) {
         wire_stream *s = OUTR_LIST_ITEM(link, wire_stream, link);
         if (s->base.local.port >= 9000 || s->base.peer.port >= 9000)
@@ -439,7 +469,8 @@ static void break_peers(world *w) {
 }
 
 /* The peer's connection dies after the app has been asked. */
-static void die_with_peer(world *w, world_node *node, outr_exchange *x) {
+static void die_with_peer(world *w, world_node *node, outr_exchange *x)
+{
     (void)node;
     x->on_gone = let_go;
     if (requests(w) <= 2)
@@ -448,7 +479,8 @@ static void die_with_peer(world *w, world_node *node, outr_exchange *x) {
         web_answer(x, 200, "again");
 }
 
-static void a_connection_lost_with_a_post_on_it_is_an_error_with_a_get_another_try(void **state) {
+static void a_connection_lost_with_a_post_on_it_is_an_error_with_a_get_another_try(void **state)
+{
     static const char *const verbs[] = {"POST", "GET"};
     (void)state;
     for (size_t i = 0; i < OUTR_LEN(verbs); i++) {
@@ -470,7 +502,8 @@ static void a_connection_lost_with_a_post_on_it_is_an_error_with_a_get_another_t
     }
 }
 
-static void forwarding_headers_are_added_once_however_often_it_is_tried(void **state) {
+static void forwarding_headers_are_added_once_however_often_it_is_tried(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -489,7 +522,8 @@ static void forwarding_headers_are_added_once_however_often_it_is_tried(void **s
 
 /* ---- broken bodies ----------------------------------------------------------------------------- */
 
-static void answer_half(world *w, world_node *node, outr_exchange *x) {
+static void answer_half(world *w, world_node *node, outr_exchange *x)
+{
     (void)w;
     (void)node;
     outr_http_response head = {.status = 200, .content_length = -1};
@@ -502,7 +536,8 @@ static void answer_half(world *w, world_node *node, outr_exchange *x) {
     outr_http_done(x);
 }
 
-static void an_answer_that_breaks_off_never_ends_cleanly(void **state) {
+static void an_answer_that_breaks_off_never_ends_cleanly(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -516,7 +551,8 @@ static void an_answer_that_breaks_off_never_ends_cleanly(void **state) {
     close_world(w);
 }
 
-static void a_body_without_length_over_the_limit_is_an_error(void **state) {
+static void a_body_without_length_over_the_limit_is_an_error(void **state)
+{
     world *w = world_open(1, 0);
     web_giver g;
     web_call c;
@@ -539,7 +575,8 @@ static void a_body_without_length_over_the_limit_is_an_error(void **state) {
     close_world(w);
 }
 
-static void a_declared_length_over_the_limit_is_refused_before_anything_is_sent(void **state) {
+static void a_declared_length_over_the_limit_is_refused_before_anything_is_sent(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -556,7 +593,8 @@ static void a_declared_length_over_the_limit_is_refused_before_anything_is_sent(
 
 /* ---- the called side -------------------------------------------------------------------------- */
 
-static void an_app_that_is_not_there_is_told_as_such(void **state) {
+static void an_app_that_is_not_there_is_told_as_such(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -569,7 +607,8 @@ static void an_app_that_is_not_there_is_told_as_such(void **state) {
     close_world(w);
 }
 
-static void a_sidecar_serves_only_its_own_app_id(void **state) {
+static void a_sidecar_serves_only_its_own_app_id(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -582,7 +621,8 @@ static void a_sidecar_serves_only_its_own_app_id(void **state) {
     close_world(w);
 }
 
-static void what_a_peer_asks_for_must_be_clean(void **state) {
+static void what_a_peer_asks_for_must_be_clean(void **state)
+{
     static const char *const paths[] = {"/a/../b", "//a", "/./a", "/a//b", "/../etc", "*"};
     world *w = world_open(1, 0);
     (void)state;
@@ -611,7 +651,8 @@ static void what_a_peer_asks_for_must_be_clean(void **state) {
     close_world(w);
 }
 
-static void a_token_never_crosses_a_hop(void **state) {
+static void a_token_never_crosses_a_hop(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -628,7 +669,8 @@ static void a_token_never_crosses_a_hop(void **state) {
 
 /* ---- to oneself, to the outside ---------------------------------------------------------------- */
 
-static void a_call_to_oneself_goes_straight_to_the_app(void **state) {
+static void a_call_to_oneself_goes_straight_to_the_app(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -651,7 +693,8 @@ static void a_call_to_oneself_goes_straight_to_the_app(void **state) {
     close_world(w);
 }
 
-static void a_call_to_oneself_without_an_app_says_so(void **state) {
+static void a_call_to_oneself_without_an_app_says_so(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -662,7 +705,8 @@ static void a_call_to_oneself_without_an_app_says_so(void **state) {
     close_world(w);
 }
 
-static void a_url_is_called_without_a_peer_and_without_names(void **state) {
+static void a_url_is_called_without_a_peer_and_without_names(void **state)
+{
     static const struct {
         const char *target, *expect;
     } rows[] = {
@@ -686,7 +730,8 @@ static void a_url_is_called_without_a_peer_and_without_names(void **state) {
     close_world(w);
 }
 
-static void a_host_that_is_not_found_is_an_error(void **state) {
+static void a_host_that_is_not_found_is_an_error(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -697,7 +742,8 @@ static void a_host_that_is_not_found_is_an_error(void **state) {
     close_world(w);
 }
 
-static void calls_to_ever_new_hosts_take_no_memory_for_good(void **state) {
+static void calls_to_ever_new_hosts_take_no_memory_for_good(void **state)
+{
     world *w = world_open(1, 0);
     (void)state;
     for (int i = 0; i < 200; i++) {
@@ -722,7 +768,8 @@ static void calls_to_ever_new_hosts_take_no_memory_for_good(void **state) {
 
 /* ---- the caller goes away --------------------------------------------------------------------- */
 
-static void nothing_is_sent_for_a_caller_who_left(void **state) {
+static void nothing_is_sent_for_a_caller_who_left(void **state)
+{
     (void)state;
     for (uint64_t delay = 0; delay < 2; delay++) {
         world *w = world_open(1, 0);
@@ -743,7 +790,8 @@ static void nothing_is_sent_for_a_caller_who_left(void **state) {
     }
 }
 
-static void a_caller_who_leaves_ends_the_call_at_the_app(void **state) {
+static void a_caller_who_leaves_ends_the_call_at_the_app(void **state)
+{
     world *w = world_open(1, 0);
     web_call c;
     (void)state;
@@ -761,7 +809,8 @@ static void a_caller_who_leaves_ends_the_call_at_the_app(void **state) {
     close_world(w);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_call_reaches_the_app_of_the_callee),
         cmocka_unit_test(a_body_streams_both_ways),

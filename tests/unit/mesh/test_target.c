@@ -14,7 +14,8 @@ static const outr_settings settings = {.app_id = OUTR_STR("me"), .namespace_ = O
 
 /* ---- who is meant --------------------------------------------------------------------------- */
 
-static void every_form_of_a_target_is_understood(void **state) {
+static void every_form_of_a_target_is_understood(void **state)
+{
     static const struct {
         const char *text;
         int kind;
@@ -47,7 +48,8 @@ static void every_form_of_a_target_is_understood(void **state) {
     }
 }
 
-static void a_target_that_names_nobody_is_refused(void **state) {
+static void a_target_that_names_nobody_is_refused(void **state)
+{
     static const char *const texts[] = {"", ".", ".ns", "a.b.c", "a..b", "a.b."};
     (void)state;
     for (size_t i = 0; i < OUTR_LEN(texts); i++) {
@@ -62,7 +64,8 @@ static void a_target_that_names_nobody_is_refused(void **state) {
 
 /* ---- which path ------------------------------------------------------------------------------- */
 
-static void a_method_is_cleaned_and_written_as_a_request_target(void **state) {
+static void a_method_is_cleaned_and_written_as_a_request_target(void **state)
+{
     static const struct {
         const char *method, *query, *target;
     } rows[] = {
@@ -97,7 +100,8 @@ static void a_method_is_cleaned_and_written_as_a_request_target(void **state) {
     outr_arena_free(arena);
 }
 
-static void what_could_be_read_in_two_ways_is_refused(void **state) {
+static void what_could_be_read_in_two_ways_is_refused(void **state)
+{
     static const outr_str methods[] = {
         OUTR_STR("a#b"),  OUTR_STR("a?b"),  OUTR_STR("a\0b"), OUTR_STR("a\nb"), OUTR_STR("a\rb"),
         OUTR_STR("\x7f"), OUTR_STR("\x1f"), OUTR_STR("a\tb"), OUTR_STR("%"),    OUTR_STR("a%"),
@@ -115,7 +119,8 @@ static void what_could_be_read_in_two_ways_is_refused(void **state) {
     outr_arena_free(arena);
 }
 
-static void what_is_judged_is_what_is_sent(void **state) {
+static void what_is_judged_is_what_is_sent(void **state)
+{
     /* Of any bytes: the target begins with one slash, holds no dot segment, no space, no control. */
     outr_arena *arena = outr_arena_new(64 * OUTR_MIB);
     outr_rand rand;
@@ -145,7 +150,8 @@ static void what_is_judged_is_what_is_sent(void **state) {
 
 /* ---- verbs ------------------------------------------------------------------------------------ */
 
-static void verbs_are_spelled_as_the_reference_spells_them(void **state) {
+static void verbs_are_spelled_as_the_reference_spells_them(void **state)
+{
     static const struct {
         const char *given, *sent;
         bool is_idempotent;
@@ -170,7 +176,8 @@ static void verbs_are_spelled_as_the_reference_spells_them(void **state) {
     assert_int_not_equal(outr__verb(&verb, OUTR_STR("NONE"), &err), 0);
 }
 
-int main(void) {
+int main(void)
+{
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_form_of_a_target_is_understood),
         cmocka_unit_test(a_target_that_names_nobody_is_refused),

@@ -51,11 +51,13 @@ struct world {
     outr_trace trace; /* given to the invocations */
 };
 
-static world *world_of_env(outr_env *env) {
+static world *world_of_env(outr_env *env)
+{
     return OUTR_CONTAINER(OUTR_CONTAINER(env, wire, env), world, w);
 }
 
-static world_node *world_node_at(world *w, uint16_t port) {
+static world_node *world_node_at(world *w, uint16_t port)
+{
     for (int i = 0; i < WORLD_NODES; i++) {
         if (w->nodes[i].port == port || port == 8000 + i)
             return &w->nodes[i];
@@ -63,7 +65,8 @@ static world_node *world_node_at(world *w, uint16_t port) {
     return NULL;
 }
 
-static void world_connect(outr_env *env, outr_loop *loop, outr_connect *req, outr_op *op) {
+static void world_connect(outr_env *env, outr_loop *loop, outr_connect *req, outr_op *op)
+{
     world *w = world_of_env(env);
     uint16_t port = req->addr.port;
     world_node *node = world_node_at(w, port);
@@ -80,7 +83,8 @@ static void world_connect(outr_env *env, outr_loop *loop, outr_connect *req, out
     outr_op_fail_soon(op, &err);
 }
 
-static void world_lookup(outr_env *env, outr_loop *loop, outr_lookup *req, outr_op *op) {
+static void world_lookup(outr_env *env, outr_loop *loop, outr_lookup *req, outr_op *op)
+{
     outr_err err;
     (void)env;
     (void)loop;
@@ -97,7 +101,8 @@ static void world_lookup(outr_env *env, outr_loop *loop, outr_lookup *req, outr_
     outr_op_finish_soon(op);
 }
 
-static void world_accept(void *ctx, outr_stream *own_stream) {
+static void world_accept(void *ctx, outr_stream *own_stream)
+{
     world *w = ctx;
     uint16_t port = own_stream->local.port;
     world_node *node = world_node_at(w, port);
@@ -116,7 +121,8 @@ typedef struct world_answer {
     world *w;
 } world_answer;
 
-static void world_fill(world *w, outr_resolve *req) {
+static void world_fill(world *w, outr_resolve *req)
+{
     bool is_callee = outr_str_is(req->app_id, "callee");
     req->instances = outr_arena_alloc(req->arena, OUTR_LEN(w->names) * sizeof *req->instances);
     for (size_t i = 0; is_callee && i < OUTR_LEN(w->names) && w->names[i]; i++)
@@ -124,7 +130,8 @@ static void world_fill(world *w, outr_resolve *req) {
                           NULL);
 }
 
-static void world_answered(outr_timer *timer) {
+static void world_answered(outr_timer *timer)
+{
     world_answer *a = OUTR_CONTAINER(timer, world_answer, timer);
     outr_op *op = a->op;
     if (!op->err.code)
@@ -133,14 +140,16 @@ static void world_answered(outr_timer *timer) {
     outr_op_finish(op);
 }
 
-static void world_answer_cancelled(outr_op *op) {
+static void world_answer_cancelled(outr_op *op)
+{
     world_answer *a = op->impl;
     outr_timer_stop(op->loop, &a->timer);
     free(a);
     outr_op_finish(op);
 }
 
-static void world_resolve(outr_resolver *resolver, outr_resolve *req, outr_op *op) {
+static void world_resolve(outr_resolver *resolver, outr_resolve *req, outr_op *op)
+{
     world *w = OUTR_CONTAINER(resolver, world, resolver);
     outr_err err;
     w->asked++;
@@ -166,19 +175,22 @@ static const outr_resolver_backend world_resolver = {.resolve = world_resolve,
 
 /* ---- the caller's API: one invocation per request -------------------------------------------- */
 
-static void world_invoke_failed(outr_invoke *invoke, const outr_err *err) {
+static void world_invoke_failed(outr_invoke *invoke, const outr_err *err)
+{
     char text[OUTR_ERR_TEXT_MAX + 32];
     invoke->x->on_gone = NULL;
     snprintf(text, sizeof text, "%d %s", (int)err->code, err->text);
     web_answer(invoke->x, 500, text);
 }
 
-static void world_invoke_done(outr_invoke *invoke, const outr_err *err) {
+static void world_invoke_done(outr_invoke *invoke, const outr_err *err)
+{
     (void)err;
     outr_http_done(invoke->x);
 }
 
-static void world_on_front(void *ctx, outr_exchange *x) {
+static void world_on_front(void *ctx, outr_exchange *x)
+{
     world *w = ctx;
     outr_invoke *invoke = outr_arena_alloc(x->arena, sizeof *invoke);
     outr_str path;
@@ -193,7 +205,8 @@ static void world_on_front(void *ctx, outr_exchange *x) {
     outr_mesh_invoke(w->mesh, invoke);
 }
 
-static void world_on_app(void *ctx, outr_exchange *x) {
+static void world_on_app(void *ctx, outr_exchange *x)
+{
     world_node *node = ctx;
     node->requests++;
     node->w->open++;
@@ -203,13 +216,15 @@ static void world_on_app(void *ctx, outr_exchange *x) {
         web_answer(x, 200, "hello");
 }
 
-static void world_app_over(void *ctx, outr_exchange *x, bool is_broken) {
+static void world_app_over(void *ctx, outr_exchange *x, bool is_broken)
+{
     (void)x;
     (void)is_broken;
     ((world_node *)ctx)->w->open--;
 }
 
-static void world_front_over(void *ctx, outr_exchange *x, bool is_broken) {
+static void world_front_over(void *ctx, outr_exchange *x, bool is_broken)
+{
     (void)x;
     (void)is_broken;
     ((world *)ctx)->open--;
@@ -218,7 +233,8 @@ static void world_front_over(void *ctx, outr_exchange *x, bool is_broken) {
 static const outr_http_handler world_front = {world_on_front, world_front_over};
 static const outr_http_handler world_app = {world_on_app, world_app_over};
 
-static void world_on_outside(void *ctx, outr_exchange *x) {
+static void world_on_outside(void *ctx, outr_exchange *x)
+{
     world *w = ctx;
     w->open++;
     if (w->on_app)
@@ -232,7 +248,8 @@ static const outr_http_handler world_outside = {world_on_outside, world_front_ov
 /* ---- making and ending ---------------------------------------------------------------------- */
 
 static outr_http_server *world_server(world *w, const outr_http_handler *handler, void *ctx,
-                                      bool is_mesh, uint32_t max_streams) {
+                                      bool is_mesh, uint32_t max_streams)
+{
     outr_http_server_options o = {
         .loop = w->w.loop,
         .handler = handler,
@@ -246,7 +263,8 @@ static outr_http_server *world_server(world *w, const outr_http_handler *handler
     return outr_http_server_new(&o);
 }
 
-static outr_settings world_settings(const char *app_id, uint16_t app_port) {
+static outr_settings world_settings(const char *app_id, uint16_t app_port)
+{
     return (outr_settings){.app_id = outr_str_from(app_id),
                            .namespace_ = OUTR_STR("default"),
                            .app_channel_address = OUTR_STR("127.0.0.1"),
@@ -256,7 +274,8 @@ static outr_settings world_settings(const char *app_id, uint16_t app_port) {
                            .max_body_bytes = 4 * (int64_t)OUTR_MIB};
 }
 
-static outr_app *world_make_app(world *w, const outr_settings *settings, outr_app_state *state) {
+static outr_app *world_make_app(world *w, const outr_settings *settings, outr_app_state *state)
+{
     outr_app *app = NULL;
     outr_err err;
     const outr_app_options o = {w->w.loop, settings, state};
@@ -266,7 +285,8 @@ static outr_app *world_make_app(world *w, const outr_settings *settings, outr_ap
 }
 
 static outr_mesh *world_make_mesh(world *w, const outr_settings *settings, outr_app *app,
-                                  uint16_t port) {
+                                  uint16_t port)
+{
     const outr_mesh_options o = {.loop = w->w.loop,
                                  .settings = settings,
                                  .snapshot = w->snapshot,
@@ -279,7 +299,8 @@ static outr_mesh *world_make_mesh(world *w, const outr_settings *settings, outr_
 }
 
 /* max_streams: of the internal ports; 0: the default. */
-static world *world_open(uint64_t seed, uint32_t max_streams) {
+static world *world_open(uint64_t seed, uint32_t max_streams)
+{
     static const outr_settings nothing;
     OUTR_AUTO(outr_err_list) errors = {0};
     OUTR_AUTO(outr_err_list) warnings = {0};
@@ -319,7 +340,8 @@ static world *world_open(uint64_t seed, uint32_t max_streams) {
 }
 
 /* The number of exchanges that were left open. */
-static unsigned world_close(world *w) {
+static unsigned world_close(world *w)
+{
     w->w.break_per_mille = w->w.refuse_percent = w->w.late_percent = 0;
     outr_http_pool_free(w->client);
     wire_run(&w->w);
@@ -349,7 +371,8 @@ static unsigned world_close(world *w) {
 }
 
 static void world_call(world *w, web_call *c, const char *method, const char *x_target,
-                       const char *path) {
+                       const char *path)
+{
     web_call_init(c, w->w.loop, method, path);
     outr_headers_add(&c->req.headers, OUTR_STR("x-target"), outr_str_from(x_target));
 }
