@@ -3,7 +3,7 @@
  * The allocator keeps what is freed below the top of its heap, for ever if nothing comes after it.
  * A timer looks every few seconds, and trims when much is free and the process does little: walking
  * the heap under load would cost requests their latency for memory that is about to be used again.
- * */
+ */
 #ifndef OUTR_TRIM_H
 #define OUTR_TRIM_H
 

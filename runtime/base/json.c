@@ -335,7 +335,7 @@ static size_t sequence(const char *p, const char *end)
 }
 
 /* The escape of one character as Go's encoding/json writes it; NULL: as it is. *n is what it takes.
- * */
+ */
 static const char *escape(const char *p, const char *end, size_t *n, char scratch[8])
 {
     unsigned char c = (unsigned char)*p;
@@ -393,7 +393,7 @@ void outr_json_quote(outr_buf *out, outr_str text)
 }
 
 /* As Go prints a float64: shortest text that reads back the same, exponents without leading zero.
- * */
+ */
 static void write_double(outr_buf *out, double value)
 {
     char text[40];

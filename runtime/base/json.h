@@ -4,7 +4,7 @@
  * numbers keep their text, object keys can be written sorted, < > & as \u003c \u003e \u0026; and
  * because a
  * document must cost one arena, not an allocation per node. Depth is capped (OUTR_JSON_DEPTH_MAX).
- * */
+ */
 #ifndef OUTR_BASE_JSON_H
 #define OUTR_BASE_JSON_H
 
@@ -37,7 +37,7 @@ typedef struct outr_json {
 
 /* Parses the whole text; trailing bytes other than white space are an error. Text must outlive the
  * tree. Errors say the byte offset. Duplicate keys: all are kept, find gives the last, as Go does.
- * */
+ */
 outr_code outr_json_parse(outr_json **out, outr_arena *arena, outr_str text, outr_err *err);
 outr_json *outr_json_find(const outr_json *object, const char *key); /* NULL: absent */
 outr_json *outr_json_ifind(const outr_json *object,

@@ -208,7 +208,7 @@ static outr_metric_series *get_locked(outr_metric_shard *shard, const outr_metri
 }
 
 /* Cheap rather than good: families differ in their address, labels mostly in length and last byte.
- * */
+ */
 static outr_metric_series **recent_slot(outr_metric_shard *shard, const outr_metric_desc *desc,
                                         const outr_str *values, size_t count)
 {

@@ -1,6 +1,7 @@
 #include "base/str.h"
 
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <sys/random.h>
 
@@ -281,6 +282,12 @@ bool outr_str_to_quantity(outr_str s, int64_t *out)
         s = outr_str_skip(s, 1);
     if (!take_decimal(&s, &value))
         return false;
+    int64_t exponent;
+    if (s.n > 1 && (s.p[0] | 0x20) == 'e' &&
+        outr_str_to_i64(outr_str_skip(s, 1), -18, 18, &exponent)) {
+        value *= pow(10, (double)exponent);
+        s = OUTR_STR_NONE;
+    }
     const unit *u = take_unit(&s, units, OUTR_LEN(units));
     if (u)
         value *= u->factor;
@@ -298,7 +305,7 @@ char *outr_str_dup(outr_str s)
 /* ---- hash ------------------------------------------------------------------------------------ */
 
 /* One random key for the process, so that nobody outside can choose colliding keys. Written once.
- * */
+ */
 static uint64_t hash_key[2];
 static pthread_once_t hash_once = PTHREAD_ONCE_INIT;
 

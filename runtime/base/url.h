@@ -1,5 +1,5 @@
 /* url - taking apart absolute URLs and request targets; cleaning paths. RFC 3986, Go's path.Clean.
- * */
+ */
 #ifndef OUTR_BASE_URL_H
 #define OUTR_BASE_URL_H
 

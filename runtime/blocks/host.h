@@ -42,7 +42,7 @@ void outr_host_apply(outr_host *host, const outr_reload_diff *diff, outr_op *op)
 void outr_host_close(outr_host *host, outr_op *op);
 void outr_host_free(outr_host *host);
 /* Called on the main loop after a new view has reached every loop (pub/sub restarts subscriptions).
- * */
+ */
 void outr_host_on_change(outr_host *host, void (*changed)(void *ctx), void *ctx);
 
 /* Any loop: the view of this loop, pinned until outr_view_unpin on the same loop. */

@@ -1,5 +1,5 @@
 /* send - what invoke and publish have in common: where the data comes from, how an answer is shown.
- * */
+ */
 #ifndef OUTR_CLI_SEND_H
 #define OUTR_CLI_SEND_H
 

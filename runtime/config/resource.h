@@ -1,5 +1,5 @@
 /* resource - the kinds as bound structs. Source: contract/yaml-*.csv. All memory is the snapshot's.
- * */
+ */
 #ifndef OUTR_CONFIG_RESOURCE_H
 #define OUTR_CONFIG_RESOURCE_H
 

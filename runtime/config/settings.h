@@ -69,7 +69,7 @@ typedef struct outr_settings {
     /* What was given and has no function yet, for one warning each: "--flag=value", or the name of
      * a
      * variable; is_default says that the value equals the default or is empty (then debug level).
-     * */
+     */
     struct {
         outr_str text;
         bool is_default;

@@ -22,7 +22,7 @@ void outr__deadline_set(outr_loop *loop, outr__deadline *deadline, uint64_t at_n
 bool outr__deadline_is_due(outr_loop *loop, outr__deadline *deadline);
 
 /* All of from, to walk a list whose items may go while it is walked: pop one, push it back, look.
- * */
+ */
 static inline void outr__list_take(outr_list *all, outr_list *from)
 {
     outr_list_init(all);

@@ -3,7 +3,7 @@
 /* ---- whole heads out of a stream of bytes ---------------------------------------------------- */
 
 /* Length of the head up to and including its empty line, or 0. *scanned is where to go on looking.
- * */
+ */
 static size_t find_end(outr_str bytes, size_t *scanned)
 {
     const char *end = bytes.p + bytes.n, *p = bytes.p + *scanned;

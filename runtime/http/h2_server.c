@@ -370,7 +370,7 @@ static const outr__h2_events h2_events = {
 static void do_drain(outr__conn *conn);
 
 /* Sends what may be sent, unless the peer reads too slowly: then its windows stay where they are.
- * */
+ */
 static void do_flush(outr__conn *conn)
 {
     h2_conn *c = OUTR_CONTAINER(conn, h2_conn, base);

@@ -43,10 +43,10 @@ bool outr_header_value_is_valid(outr_str value);
 #define OUTR__CHAR_VALUE 2
 extern const unsigned char outr__header_chars[256];
 /* Host, Content-Length, Connection and the like: said by this layer alone, whatever a list holds.
- * */
+ */
 bool outr__header_is_own(outr_str name);
 /* A value fit for the wire: itself, or a copy with spaces for what could end a line (as Go does).
- * */
+ */
 outr_str outr__header_value_clean(outr_arena *arena, outr_str value);
 
 typedef struct outr_http_request {

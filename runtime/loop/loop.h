@@ -29,7 +29,7 @@ typedef struct outr_timer {
 } outr_timer;
 
 /* A message to another loop, embedded in what it carries; the receiver owns it when run is called.
- * */
+ */
 typedef struct outr_message {
     struct outr_message *next;
     void (*run)(struct outr_message *message, outr_loop *loop);

@@ -1,5 +1,5 @@
 /* listen - accepting sockets. Made through env->listen; real ones live in net/, simulated in tests.
- * */
+ */
 #ifndef OUTR_NET_LISTEN_H
 #define OUTR_NET_LISTEN_H
 

@@ -64,7 +64,7 @@ void outr_memory_source_init(outr_memory_source *source, struct outr_loop *loop,
 
 /* A sink that gathers a whole body, up to max_bytes (RESOURCE_EXHAUSTED over it), then calls done
  * once with err NULL or set. body is contiguous in buf, which is the gatherer's: outr_buf_done it.
- * */
+ */
 typedef struct outr_gather {
     outr_sink base;
     outr_buf body;

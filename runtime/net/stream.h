@@ -65,7 +65,7 @@ static inline void outr_stream_shutdown(outr_stream *s)
     s->ops->shutdown(s);
 }
 /* on_closed follows in a later turn; no other event comes after this. Calling it twice is harmless.
- * */
+ */
 void outr_stream_close(outr_stream *s);
 void outr_stream_reset(outr_stream *s);
 

@@ -8,7 +8,7 @@ typedef struct entry {
 
 struct outr_metadata {
     /* A lock: pairs are set a few times in a sidecar's life and read by whoever asks, on any loop.
-     * */
+     */
     pthread_mutex_t lock;
     entry *entries;
     size_t count, cap;

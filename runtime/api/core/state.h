@@ -21,7 +21,7 @@ outr_code outr_core_state_key(const outr_core_state *core, const outr_component 
                               outr_details *details);
 
 /* Runs against the store and counts it (dapr_component_state_*). operation is the metric's label.
- * */
+ */
 typedef struct outr_core_state_call {
     const outr_component *store;
     const char *operation;

@@ -84,7 +84,7 @@ static const struct {
 };
 
 /* Dapr's shortening: /v1.0/state/store/key -> /v1.0/state/store. scratch holds the result if built.
- * */
+ */
 static outr_str shorten(outr_str path, char scratch[PATH_MAX_LABEL])
 {
     outr_str parts[6];

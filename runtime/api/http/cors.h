@@ -6,7 +6,7 @@
 #include "http/message.h"
 
 /* Adds what the answer needs to out. True: this was a preflight, answered with these headers alone.
- * */
+ */
 bool outr_cors_apply(const outr_settings *settings, const outr_http_request *req,
                      outr_headers *out);
 

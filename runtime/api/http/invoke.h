@@ -1,5 +1,5 @@
 /* invoke - service invocation over HTTP: the target in the path, in dapr-app-id, or in basic auth.
- * */
+ */
 #ifndef OUTR_API_HTTP_INVOKE_H
 #define OUTR_API_HTTP_INVOKE_H
 

@@ -214,7 +214,7 @@ static bool is_same(const outr_subscription_spec *a, const outr_subscription_spe
 }
 
 /* The first declarative wins among declaratives, a programmatic one over them, the last of those.
- * */
+ */
 static void add_spec(set *s, const outr_subscription_spec *spec, int type)
 {
     for (size_t i = 0; i < s->count; i++) {

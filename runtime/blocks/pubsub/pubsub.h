@@ -32,7 +32,7 @@ void outr_pubsub_stop(outr_pubsub *pubsub, outr_op *op);
 void outr_pubsub_free(outr_pubsub *pubsub);
 
 /* Calls fn for each active subscription, for metadata; main thread's data is copied under a lock.
- * */
+ */
 typedef struct outr_subscription_info {
     outr_str pubsub, topic, dead_letter_topic;
     outr_kvs metadata;
