@@ -59,6 +59,11 @@ outr_code outr_url_parse(outr_url *out, outr_str text, outr_err *err)
     if (url.host.n == 0)
         return outr_fail(err, OUTR_INVALID_ARGUMENT, "\"" OUTR_FMT "\" names no host",
                          OUTR_ARG(text));
+    for (size_t i = 0; i < url.host.n; i++) {
+        if ((unsigned char)url.host.p[i] <= ' ' || url.host.p[i] == 0x7f)
+            return outr_fail(err, OUTR_INVALID_ARGUMENT, "\"" OUTR_FMT "\" has a host that is none",
+                             OUTR_ARG(text));
+    }
     outr_str_cut(rest, '#', &rest);
     url.query = outr_str_cut(rest, '?', &url.path);
     *out = url;
