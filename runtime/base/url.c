@@ -1,5 +1,7 @@
 #include "base/url.h"
 
+#include <ctype.h>
+
 static bool parse_port(outr_str text, uint16_t *port)
 {
     uint64_t value;
@@ -21,7 +23,12 @@ outr_code outr_hostport_parse(outr_str text, outr_str *host, uint16_t *port, out
         rest = outr_str_skip(rest, 1);
     } else {
         rest = outr_str_cut(text, ':', host);
-        if (rest.p && outr_str_find(rest, ':') >= 0) { /* a bare IPv6 address */
+        if (rest.p && outr_str_find(rest, ':') >= 0) { /* a bare IPv6 address, or nothing */
+            for (size_t i = 0; i < text.n; i++) {
+                if (!isxdigit((unsigned char)text.p[i]) && !strchr(":.", text.p[i]))
+                    return outr_fail(err, OUTR_INVALID_ARGUMENT, "\"" OUTR_FMT "\" is not host:port",
+                                     OUTR_ARG(text));
+            }
             *host = text;
             return OUTR_OK;
         }

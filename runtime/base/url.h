@@ -17,7 +17,7 @@ typedef struct outr_url {
 } outr_url;
 
 outr_code outr_url_parse(outr_url *out, outr_str text, outr_err *err); /* parts borrow from text */
-/* "host:port", "[v6]:port", ":port", "host"; port 0 when none. */
+/* "host:port", "[v6]:port", ":port", "host", a bare v6; port 0 when none. */
 outr_code outr_hostport_parse(outr_str text, outr_str *host, uint16_t *port, outr_err *err);
 /* Go's path.Clean for a rooted path: "//", ".", ".." resolved, a trailing slash kept. Copies only
  * when something changes. */
