@@ -26,7 +26,8 @@ outr_code outr_hostport_parse(outr_str text, outr_str *host, uint16_t *port, out
         if (rest.p && outr_str_find(rest, ':') >= 0) { /* a bare IPv6 address, or nothing */
             for (size_t i = 0; i < text.n; i++) {
                 if (!isxdigit((unsigned char)text.p[i]) && !strchr(":.", text.p[i]))
-                    return outr_fail(err, OUTR_INVALID_ARGUMENT, "\"" OUTR_FMT "\" is not host:port",
+                    return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                                     "\"" OUTR_FMT "\" is not host:port",
                                      OUTR_ARG(text));
             }
             *host = text;
