@@ -22,6 +22,7 @@ struct outr_arena {
     char *at, *end;   /* free part of the newest block */
     size_t used, max; /* bytes handed out or lost to block ends */
     block *blocks;    /* newest first, without the first one */
+    block *spare;     /* one kept over a reset: the next request is likely as large as the last */
     deferral *deferrals;
     _Alignas(ALIGN) char first[];
 };
@@ -45,7 +46,10 @@ void outr_arena_reset(outr_arena *arena)
     while (arena->blocks) {
         block *b = arena->blocks;
         arena->blocks = b->next;
-        free(b);
+        if (!arena->spare && b->cap == BLOCK)
+            arena->spare = b;
+        else
+            free(b);
     }
     arena->at = arena->first;
     arena->end = arena->first + FIRST_BLOCK;
@@ -57,14 +61,17 @@ void outr_arena_free(outr_arena *arena)
     if (!arena)
         return;
     outr_arena_reset(arena);
+    free(arena->spare);
     free(arena);
 }
 
 static char *grow(outr_arena *arena, size_t n)
 {
     size_t cap = OUTR_MAX(n, (size_t)BLOCK);
-    block *b = malloc(sizeof *b + cap);
-    if (!b)
+    block *b = cap == BLOCK ? arena->spare : NULL;
+    if (b)
+        arena->spare = NULL;
+    else if (!(b = malloc(sizeof *b + cap)))
         return NULL;
     b->cap = cap;
     b->next = arena->blocks;

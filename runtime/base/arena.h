@@ -1,7 +1,8 @@
 /* arena - memory that lives as long as one request.
  *
  * A bump allocator over blocks with a cap on the sum; everything goes at once. Belongs to one
- * thread. First block is small (2 KiB) and kept over outr_arena_reset. */
+ * thread. The first block is small (2 KiB) and kept over outr_arena_reset, with one of the others
+ * (8 KiB). */
 #ifndef OUTR_BASE_ARENA_H
 #define OUTR_BASE_ARENA_H
 
