@@ -1,5 +1,6 @@
 #include "base/json.h"
 
+#include <float.h>
 #include <math.h>
 
 /* ---- reading --------------------------------------------------------------------------------- */
@@ -420,10 +421,25 @@ static void write_double(outr_buf *out, double value)
     outr_buf_z(out, text);
 }
 
+/* Plain notation of at most 15 digits reads back as no other such text does (DBL_DIG), so without a
+ * zero at its end it is the shortest already. Nearly every number is like that. */
+static bool is_shortest(outr_str text)
+{
+    outr_str digits = text.p[0] == '-' ? outr_str_skip(text, 1) : text;
+    bool has_point = memchr(digits.p, '.', digits.n) != NULL;
+    if (digits.n > (size_t)DBL_DIG + has_point || outr_str_starts(digits, OUTR_STR("0.00000")))
+        return false;
+    for (size_t i = 0; i < digits.n; i++)
+        if (digits.p[i] != '.' && (digits.p[i] < '0' || digits.p[i] > '9'))
+            return false;
+    return !has_point || digits.p[digits.n - 1] != '0';
+}
+
 static void write_number(outr_buf *out, const outr_json *value, unsigned style)
 {
     double number;
-    if ((style & OUTR_JSON_FLOAT64) && outr_str_to_double(value->text, &number) && isfinite(number))
+    if ((style & OUTR_JSON_FLOAT64) && !is_shortest(value->text) &&
+        outr_str_to_double(value->text, &number) && isfinite(number))
         write_double(out, number);
     else
         outr_buf_str(out, value->text);
