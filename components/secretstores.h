@@ -34,4 +34,20 @@ struct outr_secret_store {
     const outr_secret_backend *backend;
 };
 
+/* One value of one secret, for who does not know the stores (HTTPEndpoints of the mesh). */
+typedef struct outr_secret_value {
+    outr_arena *arena;
+    outr_str store, name, key; /* a secret with one value only: whatever key says */
+    outr_str value;            /* out, on arena */
+    /* machinery */
+    outr_secret_get get;
+    void *pin;
+    outr_op inner;
+    outr_op *op;
+} outr_secret_value;
+typedef void outr_secret_read_fn(void *ctx, outr_secret_value *req, outr_op *op);
+
+/* The value that key names. NOT_FOUND. */
+outr_code outr_secret_pick(outr_str *out, const outr_secret_get *get, outr_str key, outr_err *err);
+
 #endif

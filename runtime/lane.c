@@ -118,6 +118,8 @@ void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub 
         .host = parts->host_address,
         .host_name = parts->host_name,
         .internal_port = parts->internal_port,
+        .read_secret = outr_host_read_secret,
+        .secrets = parts->host,
     };
     lane->mesh = outr_mesh_new(&mesh);
     lane->api = (outr_api){

@@ -468,19 +468,15 @@ static void on_secret(outr_op *op)
     opening *o = OUTR_CONTAINER(op, opening, op);
     const outr_setting *setting = &o->spec->metadata[o->at];
     outr_err err = op->err;
-    outr_kvs values = o->secret.count ? o->secret.secrets[0].values : (outr_kvs){0};
-    const outr_kv *kv = outr_kvs_find_exact(values, setting->secret_key);
-    if (!err.code && !kv && values.count == 1)
-        kv = &values.items[0];
-    if (!err.code && !kv)
-        outr_fail(&err, OUTR_NOT_FOUND, "secret " OUTR_FMT " has no key " OUTR_FMT,
-                  OUTR_ARG(setting->secret_name), OUTR_ARG(setting->secret_key));
+    outr_str value = OUTR_STR_NONE;
+    if (!err.code)
+        outr_secret_pick(&value, &o->secret, setting->secret_key, &err);
     if (err.code) {
         outr_wrap(&err, "metadata " OUTR_FMT, OUTR_ARG(setting->name));
         end_opening(o, &err, "init");
         return;
     }
-    o->metadata[o->at].value = outr_arena_str(o->arena, kv->value);
+    o->metadata[o->at].value = outr_arena_str(o->arena, value);
     o->at++;
     read_secrets(o);
 }

@@ -48,6 +48,8 @@ void outr_host_on_change(outr_host *host, void (*changed)(void *ctx), void *ctx)
 /* Any loop: the view of this loop, pinned until outr_view_unpin on the same loop. */
 outr_view *outr_host_pin(outr_host *host, const outr_loop *loop);
 void outr_view_unpin(outr_view *view);
+/* Reads one value of a secret; ctx: the host. Any loop, op's. */
+outr_secret_read_fn outr_host_read_secret;
 /* NULL: no such component of that kind. */
 const outr_component *outr_view_find(const outr_view *view, int kind, outr_str name);
 size_t outr_view_count(const outr_view *view, int kind);

@@ -115,13 +115,13 @@ void outr__headers_to_app(outr_headers *out, const outr_headers *in, bool is_of_
     add_trace(out, in, trace, is_traced, true);
 }
 
-void outr__headers_to_outside(outr_headers *out, const outr_headers *in, const outr__target *target,
-                              const outr_trace *trace, bool is_traced)
+void outr__headers_to_outside(outr_headers *out, const outr_headers *in,
+                              const outr_endpoint_spec *endpoint, const outr_trace *trace,
+                              bool is_traced)
 {
     copy_request(out, in);
-    for (size_t i = 0; target->endpoint && i < target->endpoint->header_count; i++)
-        outr_headers_set(out, target->endpoint->headers[i].name,
-                         target->endpoint->headers[i].value);
+    for (size_t i = 0; endpoint && i < endpoint->header_count; i++)
+        outr_headers_set(out, endpoint->headers[i].name, endpoint->headers[i].value);
     add_trace(out, in, trace, is_traced, true);
 }
 

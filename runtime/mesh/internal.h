@@ -37,8 +37,9 @@ void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_
 void outr__headers_to_app(outr_headers *out, const outr_headers *in, bool is_of_peer,
                           const outr_trace *trace, bool is_traced);
 /* To a URL or HTTPEndpoint. */
-void outr__headers_to_outside(outr_headers *out, const outr_headers *in, const outr__target *target,
-                              const outr_trace *trace, bool is_traced);
+void outr__headers_to_outside(outr_headers *out, const outr_headers *in,
+                              const outr_endpoint_spec *endpoint, const outr_trace *trace,
+                              bool is_traced);
 /* Of an answer, in either direction. */
 void outr__headers_of_answer(outr_headers *out, const outr_headers *in);
 
@@ -103,16 +104,21 @@ outr_str outr__authority(outr_arena *arena, const outr_url *url);
 typedef struct outr__outside outr__outside;
 typedef struct outr__reach {
     const outr__target *target;
-    outr_url url;         /* out */
-    outr_http_pool *pool; /* out */
+    outr_url url;                       /* out */
+    outr_http_pool *pool;               /* out */
+    const outr_endpoint_spec *endpoint; /* out: target's with its secrets; while the pool is used */
     outr_op *op;
     outr_lookup lookup;
     outr_op inner;
     outr__outside *outside;
     outr_str key;
+    struct origin *fresh; /* in the making: its endpoint's secrets are being read */
+    size_t at;            /* which of them */
+    outr_secret_value secret;
 } outr__reach;
 outr__outside *outr__outside_new(const outr_mesh_options *o);
 void outr__outside_free(outr__outside *outside);
+void outr__outside_update(outr__outside *outside); /* endpoints have changed */
 void outr__reach_start(outr__outside *outside, outr__reach *reach, outr_arena *arena, outr_op *op);
 
 /* ---- the mesh itself ------------------------------------------------------------------------- */

@@ -26,6 +26,7 @@ typedef struct call {
     outr_app_call app_call; /* LOCAL */
     outr_http_call http;    /* peer, outside */
     outr__pick pick;
+    outr_snapshot *snapshot; /* holds target.endpoint over a reload */
     outr__reach reach;
     outr__relay relay;
     outr__limiter limiter;
@@ -69,6 +70,7 @@ static void end_call(call *c, const outr_err *err)
 {
     outr_invoke *invoke = c->invoke;
     outr_link_remove(&c->link);
+    outr_snapshot_unref(c->snapshot);
     if (err && !c->relay.has_head)
         invoke->on_failed(invoke, err);
     else
@@ -210,6 +212,8 @@ static int step_target(outr_steps *steps)
     prepare_body(c);
     const outr_str labels[] = {c->target.app_id,
                                in->content_length < 0 ? OUTR_STR("streaming") : OUTR_STR("unary")};
+    if (c->target.endpoint)
+        c->snapshot = outr_snapshot_ref(c->mesh->snapshot);
     if (c->target.kind != OUTR__APP)
         return CALL_REACH;
     outr_metric_count(outr_loop_metrics(c->mesh->o.loop), &req_sent, labels, 1);
@@ -314,8 +318,8 @@ static int step_reach(outr_steps *steps)
         base.n--;
     c->req.authority = outr__authority(c->x->arena, &c->reach.url);
     c->req.target = outr_arena_join(c->x->arena, base, c->target_text, OUTR_STR_NONE);
-    outr__headers_to_outside(&c->req.headers, &c->x->req.headers, &c->target, &c->invoke->trace,
-                             is_traced(c));
+    outr__headers_to_outside(&c->req.headers, &c->x->req.headers, c->reach.endpoint,
+                             &c->invoke->trace, is_traced(c));
     fill_http(c, &c->http);
     c->steps.state = CALL_SEND;
     outr_http_call_start(c->reach.pool, &c->http, step_op(c));

@@ -46,6 +46,7 @@ void outr_mesh_free(outr_mesh *mesh)
 void outr_mesh_update(outr_mesh *mesh, const outr_snapshot *snapshot)
 {
     use_snapshot(mesh, snapshot);
+    outr__outside_update(mesh->outside);
 }
 
 /* ---- the resolver ---------------------------------------------------------------------------- */

@@ -8,6 +8,7 @@
 
 #include "app/channel.h"
 #include "components/nameresolution.h"
+#include "components/secretstores.h"
 #include "config/snapshot.h"
 #include "http/server.h"
 #include "observe/trace.h"
@@ -23,7 +24,9 @@ typedef struct outr_mesh_options {
     outr_app *app; /* this loop's; local calls go straight to it */
     outr_str host; /* our address, for X-Forwarded-For and Forwarded */
     outr_str host_name;
-    uint16_t internal_port; /* bound */
+    uint16_t internal_port;           /* bound */
+    outr_secret_read_fn *read_secret; /* of HTTPEndpoints */
+    void *secrets;                    /* its ctx */
 } outr_mesh_options;
 
 outr_mesh *outr_mesh_new(const outr_mesh_options *options);

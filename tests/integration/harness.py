@@ -276,6 +276,7 @@ class App:
             self.hold = Port(host)
             self.port = self.hold.number
         self.accepted = 0
+        self.tls = None  # an ssl.SSLContext: serve https
 
     def up(self):
         self.listener = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
@@ -321,6 +322,12 @@ class App:
     def serve(self, connection):
         try:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.tls:
+                with self.lock:
+                    self.connections.discard(connection)
+                    connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+                    self.connections.add(connection)
+                connection.do_handshake()
             reader = Reader(connection)
             while self.one(connection, reader):
                 pass

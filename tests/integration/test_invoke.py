@@ -5,6 +5,8 @@ import json
 import os
 import random
 import socket
+import ssl
+import subprocess
 import threading
 import time
 
@@ -567,3 +569,89 @@ class Failures(Case):
             thread.join()
         self.assertEqual(wrong, [])
         self.assertEqual((a.invoke("callee", "x").status, stable.health()), (200, 204))
+
+
+def authority(folder):
+    """A certificate authority of its own: ca.pem, and server.pem and client.pem with keys."""
+    def openssl(*words):
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "30", "-subj", "/CN=authority")
+    for name in ("server", "client"):
+        with open(os.path.join(folder, "names"), "w") as file:
+            file.write("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        openssl("req", *key, "-keyout", name + ".key", "-out", name + ".csr", "-subj", "/CN=" + name)
+        openssl("x509", "-req", "-in", name + ".csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+                "-days", "30", "-extfile", "names", "-out", name + ".pem")
+    return {name: open(os.path.join(folder, name)).read() for name in ("ca.pem", "client.pem", "client.key")}
+
+
+class Endpoints(Case):
+    """HTTPEndpoint resources: headers and certificates, also from a secret store, also loaded anew."""
+
+    SECRETS = """
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: vault}
+spec:
+  type: secretstores.local.file
+  version: v1
+  metadata: [{name: secretsFile, value: %s}]
+"""
+    ENDPOINT = """
+apiVersion: dapr.io/v1alpha1
+kind: HTTPEndpoint
+metadata: {name: outside}
+spec:
+  baseUrl: %s://127.0.0.1:%d/base
+  headers:
+  - {name: X-Plain, value: "1"}
+  - {name: X-Key, secretKeyRef: {name: %s}}
+%sauth: {secretStore: %s}
+"""
+
+    def secrets(self, values):
+        path = os.path.join(self.dir, "secrets.json")
+        with open(path, "w") as file:
+            json.dump(values, file)
+        return self.SECRETS % path
+
+    def test_headers_from_a_secret_store_and_after_a_reload(self):
+        app = self.app()
+        vault = self.secrets({"one": "first", "two": "second"})
+        a = self.sidecar("caller", resources={"v.yaml": vault, "e.yaml": self.ENDPOINT % ("http", app.port, "one", "", "vault")})
+        self.assertEqual(a.invoke("outside", "x").status, 200)
+        a.write("e.yaml", self.ENDPOINT % ("http", app.port, "two", "", "vault"))
+        wait_for("the new header", lambda: a.invoke("outside", "y").status == 200
+                 and app.seen("/base/y")[-1].header("X-Key") == "second")
+        first = app.seen("/base/x")[0]
+        self.assertEqual((first.header("X-Plain"), first.header("X-Key")), ("1", "first"))
+
+    def test_without_its_secret_nothing_is_called(self):
+        app = self.app()
+        vault = self.secrets({"one": "first"})
+        a = self.sidecar("caller", resources={"v.yaml": vault, "e.yaml": self.ENDPOINT % ("http", app.port, "gone", "", "vault")})
+        b = self.sidecar("other", resources={"e.yaml": self.ENDPOINT % ("http", app.port, "one", "", "nowhere")})
+        for sidecar, what in ((a, "gone"), (b, "nowhere")):
+            answer = sidecar.invoke("outside", "x")
+            self.assertEqual((answer.status, answer.json["errorCode"]), (500, "ERR_DIRECT_INVOKE"))
+            self.assertIn("HTTPEndpoint outside", answer.json["message"])
+            self.assertIn(what, answer.json["message"])
+        self.assertEqual(app.seen(), [])
+
+    @tag("debug")
+    def test_a_server_that_asks_for_a_certificate(self):
+        pem = authority(self.dir)
+        app = self.app()
+        app.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        app.tls.load_cert_chain(os.path.join(self.dir, "server.pem"), os.path.join(self.dir, "server.key"))
+        app.tls.load_verify_locations(os.path.join(self.dir, "ca.pem"))
+        app.tls.verify_mode = ssl.CERT_REQUIRED
+        vault = self.secrets({"one": "first", "ca": pem["ca.pem"], "cert": pem["client.pem"], "key": pem["client.key"]})
+        tls = "  clientTLS:\n" + "".join("    %s: {secretKeyRef: {name: %s}}\n" % pair for pair in (
+            ("rootCA", "ca"), ("certificate", "cert"), ("privateKey", "key")))
+        a = self.sidecar("caller", resources={"v.yaml": vault, "e.yaml": self.ENDPOINT % ("https", app.port, "one", tls, "vault")})
+        self.assertEqual(a.invoke("outside", "x").status, 200)
+        self.assertEqual(app.seen("/base/x")[0].header("X-Key"), "first")
+        a.write("e.yaml", self.ENDPOINT % ("https", app.port, "one", "", "vault"))  # trusts nobody it knows
+        wait_for("a refusal", lambda: a.invoke("outside", "x").status == 500)

@@ -111,7 +111,7 @@ static void nobody_outside_says_who_calls(void **state)
             to_app(&b, false, false);
         } else {
             outr__target t = {.kind = OUTR__URL};
-            outr__headers_to_outside(&b.out, &b.in, &t, &b.trace, false);
+            outr__headers_to_outside(&b.out, &b.in, t.endpoint, &b.trace, false);
         }
         for (size_t i = 0; i < OUTR_LEN(names); i++)
             assert_value(&b, names[i], NULL);
@@ -238,7 +238,7 @@ static void an_endpoint_sets_its_headers_over_the_clients(void **state)
     (void)state;
     open_bench(&b);
     give(&b, "x-key", "the client's");
-    outr__headers_to_outside(&b.out, &b.in, &t, &b.trace, false);
+    outr__headers_to_outside(&b.out, &b.in, t.endpoint, &b.trace, false);
     assert_int_equal(count(&b, "x-key"), 1);
     assert_value(&b, "x-key", "ours");
     assert_value(&b, "x-new", "1");
