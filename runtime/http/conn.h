@@ -149,6 +149,7 @@ struct outr__client {
     uint64_t idle_since_ns;
     bool is_used; /* has carried a call before */
     bool is_retired;
+    bool is_unmet; /* HTTP/2: how many streams the peer allows is not known yet */
 };
 
 /* One call's place in the pool. */
@@ -165,9 +166,8 @@ typedef struct outr__call {
 const outr_http_pool_options *outr__pool_options(const outr_http_pool *pool);
 void outr__pool_changed(outr__client *client); /* active, capacity or is_retired changed */
 void outr__pool_met(outr__client *client, uint32_t peer_setting,
-                    uint32_t max_streams);               /* SETTINGS */
-uint32_t outr__pool_streams(const outr_http_pool *pool); /* that a new connection is trusted with */
-void outr__pool_gone(outr__client *client);              /* out of the pool; about to be freed */
+                    uint32_t max_streams);  /* SETTINGS */
+void outr__pool_gone(outr__client *client); /* out of the pool; about to be freed */
 /* Ends the call's op (err NULL: success), whose done runs in a turn of its own: until then the
  * call's
  * memory stays. The connection has forgotten the call before. */

@@ -10,6 +10,7 @@ typedef struct h2_client {
     outr_list calls;
     outr_deferred flusher, reaper;
     outr__deadline deadline; /* of a peer that reads nothing */
+    outr_timer greeting;     /* until its SETTINGS are here */
     outr__stall stall;
     outr_timer pinger;   /* keepalive: asks, then waits half an interval for the answer */
     uint32_t pull_count; /* times frames were taken from the session */
@@ -53,6 +54,7 @@ static void free_if_over(h2_client *c)
     outr_loop_undefer(&c->flusher);
     outr_loop_undefer(&c->reaper);
     outr_timer_stop(c->loop, &c->pinger);
+    outr_timer_stop(c->loop, &c->greeting);
     outr_timer_stop(c->loop, &c->deadline.timer);
     outr__h2_done(&c->h2);
     outr__pool_gone(&c->base);
@@ -199,9 +201,11 @@ static void on_goaway(outr__h2 *h2, int32_t last_stream_id OUTR_UNUSED)
 
 static void on_settings(outr__h2 *h2)
 {
+    h2_client *c = of_h2(h2);
     uint32_t max =
         nghttp2_session_get_remote_settings(h2->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
-    outr__pool_met(&of_h2(h2)->base, h2->peer_setting, OUTR_MIN(max, 1u << 20));
+    outr_timer_stop(c->loop, &c->greeting);
+    outr__pool_met(&c->base, h2->peer_setting, OUTR_MIN(max, 1u << 20));
 }
 
 static void on_pong(outr__h2 *h2 OUTR_UNUSED) {} /* any byte will do, see on_ping_time */
@@ -410,6 +414,16 @@ static void on_deadline(outr_timer *timer)
         outr_loop_flush(c->loop, &c->flusher);
 }
 
+static void on_no_greeting(outr_timer *timer)
+{
+    h2_client *c = OUTR_CONTAINER(timer, h2_client, greeting);
+    outr_err err;
+    if (!c->stream)
+        return;
+    outr_fail(&err, OUTR_UNAVAILABLE, "the peer does not speak HTTP/2: no SETTINGS from it");
+    lose(c, &err);
+}
+
 static void on_ping_time(outr_timer *timer)
 {
     h2_client *c = OUTR_CONTAINER(timer, h2_client, pinger);
@@ -443,13 +457,13 @@ outr__client *outr__h2_connect(outr_http_pool *pool, outr_stream *own_stream)
     };
     h2_client *c = outr_alloc(sizeof *c);
     outr_err err;
-    c->base =
-        (outr__client){.ops = &client_ops, .pool = pool, .capacity = outr__pool_streams(pool)};
+    c->base = (outr__client){.ops = &client_ops, .pool = pool, .capacity = 1, .is_unmet = true};
     c->loop = own_stream->loop;
     c->stream = own_stream;
     c->flusher.run = on_flush;
     c->reaper.run = on_reap;
     c->pinger.fire = on_ping_time;
+    c->greeting.fire = on_no_greeting;
     c->deadline.timer.fire = on_deadline;
     outr_list_init(&c->calls);
     own_stream->owner = c;
@@ -461,6 +475,7 @@ outr__client *outr__h2_connect(outr_http_pool *pool, outr_stream *own_stream)
     }
     outr_stream_read_start(own_stream);
     outr_loop_flush(c->loop, &c->flusher);
+    outr_timer_start(c->loop, &c->greeting, outr_loop_now(c->loop) + po->connect_timeout_ns);
     if (po->ping_interval_ns)
         outr_timer_start(c->loop, &c->pinger, outr_loop_now(c->loop) + po->ping_interval_ns);
     return &c->base;

@@ -7,7 +7,7 @@
 #define SPARE_CONNECTIONS                                                                          \
     64 /* idle ones kept so long; those that a burst left beyond them go soon */
 #define SPARE_IDLE      (5 * OUTR_SEC)
-#define STREAMS_GUESSED 100 /* before SETTINGS are known: RFC 9113 section 6.5.2 asks for so many */
+#define STREAMS_GUESSED 100 /* of a peer not met yet: RFC 9113 section 6.5.2 asks for so many */
 
 struct outr_http_pool {
     outr_http_pool_options options;
@@ -16,6 +16,7 @@ struct outr_http_pool {
     outr_list waiting; /* calls without a connection, in order */
     outr_list openings;
     size_t client_count, waiting_count, opening_count, in_flight;
+    size_t unmet_count; /* HTTP/2 connections whose SETTINGS have not come: one call each so far */
     uint32_t peer_setting, peer_streams; /* from the newest SETTINGS; streams: a guess before */
     bool knows_peer;
     outr_timer sweeper; /* closes connections that idle too long */
@@ -154,6 +155,12 @@ static size_t calls_per_opening(const outr_http_pool *pool)
     return pool->options.version == OUTR_HTTP_2 ? pool->peer_streams : 1;
 }
 
+/* How many waiting calls have connections on the way. */
+static size_t covered(const outr_http_pool *pool)
+{
+    return (pool->opening_count + pool->unmet_count) * calls_per_opening(pool);
+}
+
 static void add_client(outr_http_pool *pool, outr_stream *stream)
 {
     bool is_h2 =
@@ -161,6 +168,7 @@ static void add_client(outr_http_pool *pool, outr_stream *stream)
     outr__client *client = (is_h2 ? outr__h2_connect : outr__h1_connect)(pool, stream);
     client->idle_since_ns = outr_loop_now(pool->options.loop);
     pool->client_count++;
+    pool->unmet_count += client->is_unmet;
     place(client);
 }
 
@@ -186,8 +194,8 @@ static void on_opened(outr_op *op)
         add_client(pool, stream);
     } else {
         /* Those it was made for; a fresh attempt for them would only be the same again. */
-        size_t covered = pool->opening_count * calls_per_opening(pool);
-        size_t count = pool->waiting_count > covered ? pool->waiting_count - covered : 0;
+        size_t others = covered(pool);
+        size_t count = pool->waiting_count > others ? pool->waiting_count - others : 0;
         err.code = OUTR_UNAVAILABLE;
         err.retriable = true;
         fail_waiting(pool, OUTR_MIN(count, calls_per_opening(pool)), &err);
@@ -232,11 +240,10 @@ static void fill(outr_http_pool *pool)
     while (!outr_list_is_empty(&pool->waiting) && !outr_list_is_empty(&pool->ready))
         give(OUTR_LIST_ITEM(pool->ready.next, outr__client, link),
              OUTR_LIST_ITEM(pool->waiting.next, outr__call, link));
-    while (!pool->is_freed && pool->waiting_count > pool->opening_count * calls_per_opening(pool) &&
+    while (!pool->is_freed && pool->waiting_count > covered(pool) &&
            pool->client_count + pool->opening_count < pool->options.max_connections)
         open_one(pool);
-    while (pool->waiting_count >
-           pool->options.max_pending + pool->opening_count * calls_per_opening(pool)) {
+    while (pool->waiting_count > pool->options.max_pending + covered(pool)) {
         outr_err err;
         outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "more than %zu calls wait for a connection",
                   pool->options.max_pending);
@@ -293,13 +300,10 @@ void outr__pool_met(outr__client *client, uint32_t peer_setting, uint32_t max_st
     pool->knows_peer = true;
     pool->peer_setting = peer_setting;
     pool->peer_streams = OUTR_MAX(max_streams, 1u);
+    pool->unmet_count -= client->is_unmet;
+    client->is_unmet = false;
     client->capacity = max_streams;
     outr__pool_changed(client);
-}
-
-uint32_t outr__pool_streams(const outr_http_pool *pool)
-{
-    return pool->peer_streams;
 }
 
 void outr__pool_gone(outr__client *client)
@@ -307,6 +311,7 @@ void outr__pool_gone(outr__client *client)
     outr_http_pool *pool = client->pool;
     outr_link_remove(&client->link);
     pool->client_count--;
+    pool->unmet_count -= client->is_unmet;
     if (pool->waiting_count > 0 && !pool->is_freed)
         outr_loop_defer(pool->options.loop, &pool->filler);
     free_if_over(pool);

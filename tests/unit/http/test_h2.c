@@ -279,6 +279,50 @@ static void pitfall_14_past_the_stream_limit_another_connection_opens(void **sta
     close_site(st);
 }
 
+static void pitfall_14_a_peer_that_allows_little_is_not_overrun_before_it_says_so(void **state)
+{
+    const outr_http_server_options o = {.limits = {.max_streams = 2}};
+    site *st = open_site(&o);
+    web_call calls[7];
+    (void)state;
+    st->mode = HOLD;
+    for (int i = 0; i < 7; i++) {
+        web_call_init(&calls[i], st->w.loop, "POST", "/");
+        web_call_bytes(&calls[i], "hello", 5); /* begun, it could not be sent again */
+        web_call_start(&calls[i], st->pool);
+    }
+    run(st);
+    assert_int_equal(st->held_count, 7);
+    assert_int_equal(st->w.connect_count, 4);
+    while (st->held_count)
+        web_answer(pop(st), 200, "x");
+    run(st);
+    for (int i = 0; i < 7; i++) {
+        assert_int_equal(calls[i].err.code, OUTR_OK);
+        web_call_done(&calls[i]);
+    }
+    close_site(st);
+}
+
+static void a_peer_that_never_greets_is_given_up(void **state)
+{
+    site *st = open_site(NULL);
+    (void)state;
+    st->w.on_accept = NULL;
+    CALL(c, st);
+    CALL(d, st);
+    web_call_start(&c, st->pool);
+    web_call_start(&d, st->pool);
+    run(st);
+    wire_sleep(&st->w, 30 * OUTR_SEC);
+    assert_int_equal(c.err.code, OUTR_UNAVAILABLE);
+    assert_int_equal(d.err.code, OUTR_UNAVAILABLE);
+    assert_int_equal(outr_http_pool_in_flight(st->pool), 0);
+    web_call_done(&c);
+    web_call_done(&d);
+    close_site(st);
+}
+
 static void cancelling_resets_the_stream_and_spares_the_others(void **state)
 {
     (void)state;
@@ -880,6 +924,8 @@ int main(void)
         cmocka_unit_test(a_full_sink_closes_the_window_of_its_stream_only),
         cmocka_unit_test(head_204_and_interim),
         cmocka_unit_test(pitfall_14_past_the_stream_limit_another_connection_opens),
+        cmocka_unit_test(pitfall_14_a_peer_that_allows_little_is_not_overrun_before_it_says_so),
+        cmocka_unit_test(a_peer_that_never_greets_is_given_up),
         cmocka_unit_test(cancelling_resets_the_stream_and_spares_the_others),
         cmocka_unit_test(cancelling_before_anything_is_written),
         cmocka_unit_test(pitfall_39_a_broken_response_is_told_as_broken),
