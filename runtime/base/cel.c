@@ -4,7 +4,14 @@
 #include <regex.h>
 
 #define DEPTH_MAX 64
+#define CHAIN_MAX                                                                                  \
+    500 /* a + b + c ..., a.b.c...: what hangs on one another is evaluated by recursion */
 #define STEPS_MAX 100000
+/* POSIX patterns are compiled to what they repeat, so that few bytes can ask for any memory. */
+#define PATTERN_MAX    1024
+#define REPEATS_MAX    1000 /* product of all {m,n} in a pattern, as in RE2 */
+#define GROUPS_MAX     32
+#define MATCH_TEXT_MAX 65536
 
 typedef enum node_kind {
     LITERAL,
@@ -21,6 +28,7 @@ typedef enum node_kind {
 
 typedef struct node {
     node_kind kind;
+    unsigned chain;         /* nodes hanging on one another below this one, itself among them */
     outr_str text;          /* name, member, function or operator */
     struct node *a, *b, *c; /* operands; CALL and LIST: a is the first argument */
     struct node *next;      /* sibling argument */
@@ -98,27 +106,36 @@ static node *new_node(parser *p, node_kind kind, outr_str text, node *a, node *b
     if (!n)
         return fail(p, "expression is too large");
     *n = (node){.kind = kind, .text = text, .a = a, .b = b};
-    return n;
+    n->chain = 1 + OUTR_MAX(a ? a->chain : 0, b ? b->chain : 0);
+    return n->chain <= CHAIN_MAX ? n : fail(p, "expression is too long");
 }
 
 static node *literal(parser *p, value v)
 {
     node *n = new_node(p, LITERAL, OUTR_STR_NONE, NULL, NULL);
-    if (n) {
-        n->literal = outr_arena_alloc(p->arena, sizeof v);
-        *n->literal = v;
-    }
+    if (!n)
+        return NULL;
+    n->literal = outr_arena_try(p->arena, sizeof v);
+    if (!n->literal)
+        return fail(p, "expression is too large");
+    *n->literal = v;
     return n;
 }
 
 static node *parse_string(parser *p, bool is_raw)
 {
     char quote = p->text.p[p->at++];
-    char *out = outr_arena_alloc(p->arena, p->text.n - p->at + 1);
-    size_t n = 0;
-    while (p->at < p->text.n && p->text.p[p->at] != quote) {
+    size_t n = 0, end = p->at;
+    while (end < p->text.n && p->text.p[end] != quote)
+        end += p->text.p[end] == '\\' && !is_raw ? 2 : 1;
+    if (end >= p->text.n)
+        return fail(p, "string without end");
+    char *out = outr_arena_try(p->arena, end - p->at + 1);
+    if (!out)
+        return fail(p, "expression is too large");
+    while (p->at < end) {
         char c = p->text.p[p->at++];
-        if (c == '\\' && !is_raw && p->at < p->text.n) {
+        if (c == '\\' && !is_raw) {
             static const char from[] = "nrtbf\\\"'", to[] = "\n\r\t\b\f\\\"'";
             c = p->text.p[p->at++];
             const char *found = c ? strchr(from, c) : NULL;
@@ -128,8 +145,6 @@ static node *parse_string(parser *p, bool is_raw)
         }
         out[n++] = c;
     }
-    if (p->at == p->text.n)
-        return fail(p, "string without end");
     p->at++;
     return literal(p, (value){.kind = STRING, .text = outr_str_of(out, n)});
 }
@@ -329,8 +344,13 @@ outr_code outr_cel_compile(outr_cel **out, outr_arena *arena, outr_str text, out
         root = fail(&p, "unexpected text");
     if (!root)
         return OUTR_INVALID_ARGUMENT;
-    *out = outr_arena_alloc(arena, sizeof **out);
-    (*out)->root = root;
+    outr_cel *cel = outr_arena_try(arena, sizeof *cel);
+    if (!cel) {
+        fail(&p, "expression is too large");
+        return OUTR_INVALID_ARGUMENT;
+    }
+    cel->root = root;
+    *out = cel;
     return OUTR_OK;
 }
 
@@ -354,6 +374,15 @@ static value none(machine *m, const char *what, outr_str subject)
 {
     outr_fail(m->err, OUTR_INVALID_ARGUMENT, "CEL: %s" OUTR_FMT, what, OUTR_ARG(subject));
     return (value){.kind = NONE};
+}
+
+/* Memory of an evaluation, whose size the tested value chooses. NULL: an error was noted. */
+static void *reserve(machine *m, size_t n)
+{
+    void *p = outr_arena_try(m->arena, n);
+    if (!p)
+        none(m, "values are too large", OUTR_STR_NONE);
+    return p;
 }
 
 static value of_bool(bool b)
@@ -454,12 +483,23 @@ static value eval_index(machine *m, const value *of, const value *index)
     return none(m, "index out of range", OUTR_STR_NONE);
 }
 
+static value concatenate(machine *m, outr_str a, outr_str b)
+{
+    char *text = reserve(m, a.n + b.n + 1);
+    if (!text)
+        return (value){.kind = NONE};
+    if (a.n)
+        memcpy(text, a.p, a.n);
+    if (b.n)
+        memcpy(text + a.n, b.p, b.n);
+    return (value){.kind = STRING, .text = outr_str_of(text, a.n + b.n)};
+}
+
 static value arithmetic(machine *m, char op, const value *a, const value *b)
 {
     double x, y;
     if (op == '+' && a->kind == STRING && b->kind == STRING)
-        return (value){.kind = STRING,
-                       .text = outr_arena_join(m->arena, a->text, b->text, OUTR_STR_NONE)};
+        return concatenate(m, a->text, b->text);
     if (!as_number(a, &x) || !as_number(b, &y))
         return none(m, "operands are no numbers", OUTR_STR_NONE);
     bool is_int = a->kind == INT && b->kind == INT;
@@ -552,7 +592,9 @@ static value eval_macro(machine *m, const node *n, const binding *scope)
         const binding inner = {n->a->text, item, scope};
         value r = eval(m, test, &inner);
         if (is_map || (is_filter && r.kind == BOOL && r.boolean)) {
-            value *copy = outr_arena_alloc(m->arena, sizeof *copy);
+            value *copy = reserve(m, sizeof *copy);
+            if (!copy)
+                return (value){.kind = NONE};
             *copy = is_map ? r : item;
             copy->next = NULL;
             if (tail)
@@ -576,13 +618,49 @@ static value eval_macro(machine *m, const node *n, const binding *scope)
     return of_bool(is_all || (outr_str_is(n->text, "exists_one") && matches == 1));
 }
 
+/* The largest number of the braces opening at text. */
+static uint64_t repeats(outr_str text)
+{
+    uint64_t most = 1, n = 0;
+    for (size_t i = 1; i < text.n && text.p[i] != '}'; i++) {
+        n = text.p[i] >= '0' && text.p[i] <= '9' ? n * 10 + (uint64_t)(text.p[i] - '0') : 0;
+        n = OUTR_MIN(n, (uint64_t)REPEATS_MAX + 1);
+        most = OUTR_MAX(most, n);
+    }
+    return most;
+}
+
+static bool is_harmless(outr_str pattern)
+{
+    uint64_t product = 1;
+    size_t groups = 0;
+    for (size_t i = 0; i < pattern.n; i++) {
+        if (pattern.p[i] == '{')
+            product *= repeats(outr_str_skip(pattern, i));
+        groups += pattern.p[i] == '(';
+        if (product > REPEATS_MAX)
+            return false;
+    }
+    return pattern.n <= PATTERN_MAX && groups <= GROUPS_MAX;
+}
+
+/* A copy with NUL behind; NULL when it does not fit or has a NUL of its own. */
+static const char *as_z(machine *m, outr_str s)
+{
+    char *copy = s.n && memchr(s.p, 0, s.n) ? NULL : reserve(m, s.n + 1);
+    if (copy && s.n)
+        memcpy(copy, s.p, s.n);
+    return copy;
+}
+
 static bool matches(machine *m, outr_str text, outr_str pattern, bool *out)
 {
     regex_t regex;
-    if (text.n > 65536 ||
-        regcomp(&regex, outr_arena_strz(m->arena, pattern), REG_EXTENDED | REG_NOSUB))
+    const char *text_z = text.n <= MATCH_TEXT_MAX ? as_z(m, text) : NULL,
+               *pattern_z = is_harmless(pattern) ? as_z(m, pattern) : NULL;
+    if (!text_z || !pattern_z || regcomp(&regex, pattern_z, REG_EXTENDED | REG_NOSUB))
         return false;
-    *out = regexec(&regex, outr_arena_strz(m->arena, text), 0, NULL, 0) == 0;
+    *out = regexec(&regex, text_z, 0, NULL, 0) == 0;
     regfree(&regex);
     return true;
 }
@@ -600,13 +678,29 @@ static value string_call(machine *m, outr_str name, const value *on, const value
         return of_bool(outr_str_search(on->text, arg->text) >= 0);
     if (outr_str_is(name, "matches"))
         return matches(m, on->text, arg->text, &yes) ? of_bool(yes)
-                                                     : none(m, "bad pattern", OUTR_STR_NONE);
+                                                     : none(m, "bad pattern or text for ", name);
     return none(m, "unknown function ", name);
+}
+
+static value as_string(machine *m, const value *v)
+{
+    char text[40];
+    double number;
+    if (v->kind == STRING)
+        return *v;
+    if (v->kind == BOOL)
+        return (value){.kind = STRING, .text = outr_str_from(v->boolean ? "true" : "false")};
+    if (!as_number(v, &number))
+        return none(m, "no text of this kind of value", OUTR_STR_NONE);
+    if (v->kind == INT)
+        snprintf(text, sizeof text, "%lld", (long long)v->integer);
+    else
+        snprintf(text, sizeof text, "%.17g", number);
+    return concatenate(m, outr_str_from(text), OUTR_STR_NONE);
 }
 
 static value convert(machine *m, outr_str name, const value *v)
 {
-    value out = {0};
     double number;
     bool is_number =
         as_number(v, &number) || (v->kind == STRING && outr_str_to_double(v->text, &number));
@@ -619,14 +713,8 @@ static value convert(machine *m, outr_str name, const value *v)
         return (value){.kind = INT, .integer = (int64_t)number};
     if (outr_str_is(name, "double") && is_number)
         return (value){.kind = DOUBLE, .number = number};
-    if (outr_str_is(name, "string")) {
-        out.kind = STRING;
-        out.text = v->kind == STRING ? v->text
-                   : v->kind == BOOL ? outr_str_from(v->boolean ? "true" : "false")
-                   : v->kind == INT  ? outr_arena_printf(m->arena, "%lld", (long long)v->integer)
-                                     : outr_arena_printf(m->arena, "%.17g", v->number);
-        return out;
-    }
+    if (outr_str_is(name, "string"))
+        return as_string(m, v);
     if (outr_str_is(name, "bool") && v->kind == BOOL)
         return *v;
     return none(m, "unknown function or argument: ", name);
@@ -679,7 +767,9 @@ static value eval_list(machine *m, const node *n, const binding *scope)
 {
     value out = {.kind = VALUES}, *tail = NULL;
     for (const node *e = n->a; e; e = e->next) {
-        value *v = outr_arena_alloc(m->arena, sizeof *v);
+        value *v = reserve(m, sizeof *v);
+        if (!v)
+            return (value){.kind = NONE};
         *v = eval(m, e, scope);
         v->next = NULL;
         if (v->kind == NONE)

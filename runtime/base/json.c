@@ -266,7 +266,8 @@ static outr_code read_value(reader *r, outr_json *value)
 
 outr_code outr_json_parse(outr_json **out, outr_arena *arena, outr_str text, outr_err *err)
 {
-    reader r = {arena, text.p, text.p, text.p + text.n, 0, err};
+    const char *start = text.p ? text.p : "";
+    reader r = {arena, start, start, start + text.n, 0, err};
     outr_json *root = outr_arena_try(arena, sizeof *root);
     if (!root)
         return too_big(&r);
@@ -412,7 +413,17 @@ static void write_double(outr_buf *out, double value)
         int64_t exponent = 0;
         outr_str_to_i64(outr_str_from(e + 1), -400, 400, &exponent);
         int decimals = precision - (int)exponent;
-        outr_buf_printf(out, "%.*f", OUTR_MAX(decimals, 0), value);
+        if (decimals >= 0) {
+            outr_buf_printf(out, "%.*f", decimals, value);
+            return;
+        }
+        /* A whole number: zeros follow the shortest digits, not the digits of its value. */
+        for (const char *p = text; p < e; p++) {
+            if (*p != '.')
+                outr_buf_char(out, *p);
+        }
+        for (; decimals < 0; decimals++)
+            outr_buf_char(out, '0');
         return;
     }
     char *e = strchr(text, 'e');

@@ -25,10 +25,9 @@ outr_code outr_hostport_parse(outr_str text, outr_str *host, uint16_t *port, out
         rest = outr_str_cut(text, ':', host);
         if (rest.p && outr_str_find(rest, ':') >= 0) { /* a bare IPv6 address, or nothing */
             for (size_t i = 0; i < text.n; i++) {
-                if (!isxdigit((unsigned char)text.p[i]) && !strchr(":.", text.p[i]))
+                if (!isxdigit((unsigned char)text.p[i]) && !memchr(":.", text.p[i], 2))
                     return outr_fail(err, OUTR_INVALID_ARGUMENT,
-                                     "\"" OUTR_FMT "\" is not host:port",
-                                     OUTR_ARG(text));
+                                     "\"" OUTR_FMT "\" is not host:port", OUTR_ARG(text));
             }
             *host = text;
             return OUTR_OK;
@@ -40,11 +39,21 @@ outr_code outr_hostport_parse(outr_str text, outr_str *host, uint16_t *port, out
     return OUTR_OK;
 }
 
+/* RFC 3986 section 3.1. */
+static bool is_scheme(outr_str s)
+{
+    for (size_t i = 0; i < s.n; i++) {
+        if (!isalpha((unsigned char)s.p[i]) && (i == 0 || !memchr("0123456789+-.", s.p[i], 13)))
+            return false;
+    }
+    return s.n > 0;
+}
+
 outr_code outr_url_parse(outr_url *out, outr_str text, outr_err *err)
 {
     outr_url url = {0};
     ptrdiff_t colon = outr_str_search(text, OUTR_STR("://"));
-    if (colon <= 0)
+    if (colon <= 0 || !is_scheme(outr_str_head(text, (size_t)colon)))
         return outr_fail(err, OUTR_INVALID_ARGUMENT, "\"" OUTR_FMT "\" is not an absolute URL",
                          OUTR_ARG(text));
     url.scheme = outr_str_head(text, (size_t)colon);

@@ -60,11 +60,12 @@ static void remember(loader *l, const yaml_char_t *name, const outr_yaml *node)
     l->anchors = a;
 }
 
-/* An alias is a copy, so that every node has one parent; the node limit bounds the expansion. */
+/* An alias is a copy, so that every node has one parent; the limits of nodes and depth bound the
+ * expansion. */
 static outr_yaml *copy_node(loader *l, const outr_yaml *from, yaml_mark_t mark)
 {
     outr_yaml *node = new_node(l, from->kind, mark), **tail;
-    if (!node)
+    if (!node || (from->kind != OUTR_YAML_SCALAR && ++l->depth > DEPTH_MAX))
         return NULL;
     *node = *from;
     node->next = node->child = NULL;
@@ -75,6 +76,7 @@ static outr_yaml *copy_node(loader *l, const outr_yaml *from, yaml_mark_t mark)
             return NULL;
         tail = &(*tail)->next;
     }
+    l->depth -= from->kind != OUTR_YAML_SCALAR;
     return node;
 }
 
@@ -257,20 +259,35 @@ bool outr_yaml_is_null(const outr_yaml *node)
     return node->text.n == 0 || outr_str_is(node->text, "~") || outr_str_iis(node->text, "null");
 }
 
+static size_t digits(outr_str text, size_t at)
+{
+    size_t from = at;
+    while (at < text.n && text.p[at] >= '0' && text.p[at] <= '9')
+        at++;
+    return at - from;
+}
+
+/* RFC 8259 section 6; YAML knows more forms. */
 static bool is_json_number(outr_str text)
 {
+    size_t at = text.n > 0 && text.p[0] == '-', n = digits(text, at);
     double value;
-    if (text.n == 0 || !outr_str_to_double(text, &value))
+    if (n == 0 || (n > 1 && text.p[at] == '0') || !outr_str_to_double(text, &value))
         return false;
-    for (size_t i = 0; i < text.n; i++) {
-        if (!strchr("0123456789+-.eE", text.p[i]))
-            return false; /* hex, inf, nan */
+    at += n;
+    if (at < text.n && text.p[at] == '.') {
+        if ((n = digits(text, ++at)) == 0)
+            return false;
+        at += n;
     }
-    bool has_zero =
-        text.n > 1 && text.p[text.p[0] == '-'] == '0' && text.n > 1u + (text.p[0] == '-');
-    char after = has_zero ? text.p[1 + (text.p[0] == '-')] : '.';
-    return text.p[0] != '+' && text.p[0] != '.' && (after == '.' || after == 'e' || after == 'E') &&
-           text.p[text.n - 1] != '.';
+    if (at < text.n && (text.p[at] | 0x20) == 'e') {
+        at++;
+        at += at < text.n && (text.p[at] == '+' || text.p[at] == '-');
+        if ((n = digits(text, at)) == 0)
+            return false;
+        at += n;
+    }
+    return at == text.n;
 }
 
 static void scalar_to_json(outr_buf *out, const outr_yaml *node)

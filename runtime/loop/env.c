@@ -9,9 +9,8 @@ outr_code outr_addr_from_ip(outr_addr *out, outr_str ip, uint16_t port, outr_err
 {
     char text[INET6_ADDRSTRLEN + 1];
     outr_addr addr = {.port = port};
-    if (ip.n < sizeof text) {
-        if (ip.n)
-            memcpy(text, ip.p, ip.n);
+    if (ip.n > 0 && ip.n < sizeof text && !memchr(ip.p, 0, ip.n)) {
+        memcpy(text, ip.p, ip.n);
         text[ip.n] = 0;
         if (inet_pton(AF_INET, text, addr.ip) == 1)
             addr.kind = OUTR_ADDR_IP4;
@@ -32,10 +31,10 @@ outr_code outr_addr_parse(outr_addr *out, outr_str text, outr_err *err)
     if (outr_str_starts(text, OUTR_STR("unix:"))) {
         outr_str path = outr_str_skip(text, 5);
         outr_addr addr = {.kind = OUTR_ADDR_UNIX};
-        if (path.n == 0 || path.n >= sizeof addr.path)
+        if (path.n == 0 || path.n >= sizeof addr.path || memchr(path.p, 0, path.n))
             return outr_fail(err, OUTR_INVALID_ARGUMENT,
-                             "\"" OUTR_FMT "\": a socket path has 1 to %zu bytes", OUTR_ARG(text),
-                             sizeof addr.path - 1);
+                             "\"" OUTR_FMT "\": a socket path has 1 to %zu bytes, no NUL",
+                             OUTR_ARG(text), sizeof addr.path - 1);
         memcpy(addr.path, path.p, path.n);
         *out = addr;
         return OUTR_OK;

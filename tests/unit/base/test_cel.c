@@ -135,6 +135,62 @@ static void depth_has_an_end(void **state)
     assert_int_equal(test(text), -1);
 }
 
+/* What hangs on one another is evaluated by recursion, brackets or not. */
+static void chains_have_an_end(void **state)
+{
+    static const char *const links[] = {"+1", ".a", "[0]", "||true", ".size()"};
+    (void)state;
+    for (size_t i = 0; i < OUTR_LEN(links); i++) {
+        OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(OUTR_MIB);
+        outr_buf_z(&out, i == 3 ? "true" : "event");
+        for (size_t n = 0; n < 50000; n++)
+            outr_buf_z(&out, links[i]);
+        outr_buf_char(&out, 0);
+        assert_int_equal(test(out.p), -1);
+    }
+    assert_int_equal(test("1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1 == 24"), 1);
+}
+
+/* Many small texts in one expression, and one that doubles with each item of a list. */
+static void memory_has_an_end(void **state)
+{
+    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(OUTR_MIB);
+    (void)state;
+    outr_buf_z(&out, "'' in [''");
+    for (size_t n = 0; n < 5000; n++)
+        outr_buf_z(&out, ", 'a'");
+    outr_buf_z(&out, "]");
+    outr_buf_char(&out, 0);
+    assert_int_equal(test(out.p), 1);
+    out.n = 0;
+    outr_buf_z(&out, "size([1,2,3,4,5,6,7,8].map(a, [1,2,3,4,5,6,7,8].map(b, '");
+    for (size_t n = 0; n < 10000; n++)
+        outr_buf_z(&out, "0123456789");
+    outr_buf_z(&out, "' + 'x')) + 0) == 8");
+    outr_buf_char(&out, 0);
+    assert_int_equal(test(out.p), -2);
+    assert_true(outr_arena_used(arena) <= 4 * OUTR_MIB);
+}
+
+static void patterns_that_ask_for_the_moon_are_refused(void **state)
+{
+    static const char *const texts[] = {"'a'.matches('(((a{1,200}){1,200}){1,200}){1,200}')",
+                                        "'a'.matches('a{30000}')",
+                                        "'a'.matches('(((((((((((((((((((((((((((((((((((a')",
+                                        "'a'.matches('(')", "'a'.matches(\"[\")"};
+    (void)state;
+    assert_all(texts, OUTR_LEN(texts), -2);
+    assert_int_equal(test("'aaa'.matches('^(a{1,3}){1,2}$')"), 1);
+}
+
+static void what_has_no_text_is_no_string(void **state)
+{
+    (void)state;
+    assert_int_equal(test("string(null) == ''"), -2);
+    assert_int_equal(test("string(event.tags) == ''"), -2);
+    assert_int_equal(test("string(5) + string(true) + string(1.5) == '5true1.5'"), 1);
+}
+
 #define WITH_ARENA(f) cmocka_unit_test_setup_teardown(f, open_arena, close_arena)
 
 int main(void)
@@ -145,6 +201,10 @@ int main(void)
         WITH_ARENA(what_does_not_compile),
         WITH_ARENA(what_cannot_be_evaluated),
         WITH_ARENA(depth_has_an_end),
+        WITH_ARENA(chains_have_an_end),
+        WITH_ARENA(memory_has_an_end),
+        WITH_ARENA(patterns_that_ask_for_the_moon_are_refused),
+        WITH_ARENA(what_has_no_text_is_no_string),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -76,6 +76,10 @@ static void as_float64_they_are_written_as_go_does(void **state)
     assert_written("[1.0,100,1e2,0.000001,0.0000001,1e20,1e21,123456789,-0.5,1.5e300]",
                    OUTR_JSON_FLOAT64,
                    "[1,100,100,0.000001,1e-7,100000000000000000000,1e+21,123456789,-0.5,1.5e+300]");
+    /* Beyond 2^53 zeros follow the shortest digits, whatever the digits of the value are. */
+    assert_written("[123456789012345678901,9007199254740993.0,-123456789012345678]",
+                   OUTR_JSON_FLOAT64,
+                   "[123456789012345680000,9007199254740992,-123456789012345680]");
     assert_written(
         "[19.99,-0.10,0.00,-0,999999999999999,9999999999999999,0.00000123,1.2345678901234567]",
         OUTR_JSON_FLOAT64,

@@ -34,7 +34,10 @@ static void what_is_no_url_is_refused(void **state)
                                       "http://h:65536",
                                       "http://[::1",
                                       "http://h:-1",
-                                      "http://a b/"};
+                                      "http://a b/",
+                                      "ht tp://h/",
+                                      "/a?b=http://h/",
+                                      "1a://h"};
     outr_url u;
     outr_err err;
     (void)state;
@@ -51,7 +54,10 @@ static void host_and_port(void **state)
         uint16_t port;
     } good[] = {{"h:80", "h", 80}, {"[::1]:80", "::1", 80}, {":80", "", 80}, {"h", "h", 0}};
     static const char *const bad[] = {"h:65536", "h:x", "[::1", "h:1:2"};
+    outr_str none;
+    uint16_t zero;
     (void)state;
+    assert_int_not_equal(outr_hostport_parse(OUTR_STR("::\0001"), &none, &zero, NULL), OUTR_OK);
     for (size_t i = 0; i < OUTR_LEN(good); i++) {
         outr_str host;
         uint16_t port;

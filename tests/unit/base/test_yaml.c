@@ -93,6 +93,29 @@ static void depth_has_an_end(void **state)
     memset(text, '[', 20000);
     text[20000] = 0;
     assert_null(parse(text));
+    /* Nor do aliases of aliases go deeper. */
+    assert_null(parse("a: &a [[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]\n"
+                      "b: &b [[[[[[[[[[[[[[[[[[[[[[*a]]]]]]]]]]]]]]]]]]]]]]\n"
+                      "c: [[[[[[[[[[[[[[[[[[[[[[[*b]]]]]]]]]]]]]]]]]]]]]]]\n"));
+    assert_non_null(strstr(err.text, "f.yaml:3:"));
+    assert_non_null(parse("a: &a [[[[[1]]]]]\nb: &b [*a]\nc: [*a, *b, *b]\n"));
+}
+
+/* What JSON has no form for stays text. */
+static void numbers_of_yaml_only_are_texts_in_json(void **state)
+{
+    static const char *const texts[] = {".5",  "-.5", "1.",    "1.e5", "+1", "0x1f", "0o17",
+                                        "012", "1_0", "-.inf", ".nan", "1e", "1e+",  "1.5.1"};
+    (void)state;
+    for (size_t i = 0; i < OUTR_LEN(texts); i++) {
+        OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(OUTR_KIB), expected = OUTR_BUF_MAX(OUTR_KIB);
+        outr_yaml_doc *d = parse(texts[i]);
+        assert_non_null(d);
+        outr_yaml_to_json(&out, d->root);
+        outr_buf_printf(&expected, "\"%s\"", texts[i]);
+        if (!outr_str_eq(outr_buf_view(&out), outr_buf_view(&expected)))
+            fail_msg("%s became " OUTR_FMT, texts[i], OUTR_ARG(outr_buf_view(&out)));
+    }
 }
 
 static void plain_scalars_are_typed_as_json(void **state)
@@ -120,6 +143,7 @@ int main(void)
         WITH_ARENA(aliases_stand_for_their_anchor_within_the_limit),
         WITH_ARENA(depth_has_an_end),
         WITH_ARENA(plain_scalars_are_typed_as_json),
+        WITH_ARENA(numbers_of_yaml_only_are_texts_in_json),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
