@@ -7,6 +7,30 @@ static void on_deadline(outr_timer *timer)
     outr_op_cancel(OUTR_CONTAINER(timer, outr_op, timer), OUTR_DEADLINE_EXCEEDED);
 }
 
+static void on_late(outr_timer *timer)
+{
+    outr_op *op = OUTR_CONTAINER(timer, outr_op, timer);
+    outr_op_cancel(op, op->parent ? op->parent->err.code : OUTR_CANCELLED);
+}
+
+/* While the parent works, its timer covers a deadline inherited from it. */
+static void watch_deadline(outr_op *op)
+{
+    const outr_op *parent = op->parent;
+    if (op->state != BEGUN || outr_timer_is_on(&op->timer))
+        return;
+    if (parent && parent->state == BEGUN && outr_op_is_cancelled(parent)) {
+        op->timer.fire = on_late; /* not in this turn: whoever tries for ever lets others go on */
+        outr_timer_start(op->loop, &op->timer, outr_loop_now(op->loop) + 1);
+        return;
+    }
+    bool is_covered = parent && parent->state == BEGUN && parent->deadline_ns == op->deadline_ns;
+    if (op->deadline_ns && !is_covered) {
+        op->timer.fire = on_deadline;
+        outr_timer_start(op->loop, &op->timer, op->deadline_ns);
+    }
+}
+
 void outr_op_init(outr_op *op, outr_loop *loop, outr_op *parent, uint64_t deadline_ns,
                   outr_op_fn *done)
 {
@@ -22,13 +46,9 @@ void outr_op_begin(outr_op *op, void *impl, outr_op_fn *on_cancel)
     op->state = BEGUN;
     op->impl = impl;
     op->on_cancel = on_cancel;
-    if (op->parent)
+    if (op->parent && op->parent->state != DONE)
         outr_list_push(&op->parent->children, &op->sibling);
-    /* The parent's own timer covers a deadline inherited from it. */
-    if (op->deadline_ns && (!op->parent || op->parent->deadline_ns != op->deadline_ns)) {
-        op->timer.fire = on_deadline;
-        outr_timer_start(op->loop, &op->timer, op->deadline_ns);
-    }
+    watch_deadline(op);
 }
 
 static void end(outr_op *op)
@@ -37,9 +57,13 @@ static void end(outr_op *op)
     outr_link_remove(&op->sibling);
     /* Children are the implementer's to end before itself; what is left is on its own from here. */
     OUTR_LIST_EACH(link, &op->children) {
+        outr_op *child = OUTR_LIST_ITEM(link, outr_op, sibling);
         outr_link_remove(link);
-        OUTR_LIST_ITEM(link, outr_op, sibling)->parent = NULL;
+        child->parent = NULL;
+        watch_deadline(child);
     }
+    if (op->is_over)
+        *op->is_over = true;
     op->state = DONE;
     op->done(op); /* op may be gone */
 }
@@ -77,6 +101,28 @@ void outr_op_fail_soon(outr_op *op, const outr_err *err)
     outr_op_finish_soon(op);
 }
 
+static outr_op *first_not_cancelled(const outr_op *op)
+{
+    for (outr_link *link = op->children.next; link != &op->children; link = link->next) {
+        outr_op *child = OUTR_LIST_ITEM(link, outr_op, sibling);
+        if (child->state == BEGUN && child->err.code == OUTR_OK && child->timer.fire != on_late)
+            return child;
+    }
+    return NULL;
+}
+
+/* A child's end may end its siblings and this op: nothing is kept from one to the next. */
+static void cancel_children(outr_op *op, outr_code code)
+{
+    outr_op *child;
+    bool is_over = false;
+    op->is_over = &is_over;
+    while (!is_over && (child = first_not_cancelled(op)))
+        outr_op_cancel(child, code);
+    if (!is_over)
+        op->is_over = NULL;
+}
+
 void outr_op_cancel(outr_op *op, outr_code code)
 {
     if (op->state != BEGUN || op->err.code != OUTR_OK)
@@ -86,8 +132,7 @@ void outr_op_cancel(outr_op *op, outr_code code)
         op->on_cancel(op); /* ends its children itself; op may be gone */
         return;
     }
-    OUTR_LIST_EACH(link, &op->children)
-        outr_op_cancel(OUTR_LIST_ITEM(link, outr_op, sibling), code);
+    cancel_children(op, code);
 }
 
 bool outr_op_is_pending(const outr_op *op)

@@ -5,7 +5,9 @@
  * never before start has returned. After done the op may be freed or initialised again.
  *
  * Cancel (by hand, by the deadline, or because the parent was cancelled) calls the implementer's
- * cancel hook, which must lead to outr_op_finish, at once or later. */
+ * cancel hook, which must lead to outr_op_finish, at once or later. Without a hook it goes on to the
+ * children; with one, ending them is the hook's part. A child that begins when its parent has been
+ * cancelled is cancelled soon; one that outlives its parent keeps its deadline. */
 #ifndef OUTR_LOOP_OP_H
 #define OUTR_LOOP_OP_H
 
@@ -27,6 +29,7 @@ struct outr_op {
     outr_link sibling;
     outr_timer timer;
     outr_deferred finisher;
+    bool *is_over; /* of whoever cancels the children just now: this op has ended meanwhile */
     uint8_t state; /* idle, begun, cancelling, finishing, done */
 };
 
