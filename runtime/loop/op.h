@@ -5,9 +5,9 @@
  * never before start has returned. After done the op may be freed or initialised again.
  *
  * Cancel (by hand, by the deadline, or because the parent was cancelled) calls the implementer's
- * cancel hook, which must lead to outr_op_finish, at once or later. Without a hook it goes on to the
- * children; with one, ending them is the hook's part. A child that begins when its parent has been
- * cancelled is cancelled soon; one that outlives its parent keeps its deadline. */
+ * cancel hook, which must lead to outr_op_finish, at once or later. Without a hook it goes on to
+ * the children; with one, ending them is the hook's part. A child that begins when its parent has
+ * been cancelled is cancelled soon; one that outlives its parent keeps its deadline. */
 #ifndef OUTR_LOOP_OP_H
 #define OUTR_LOOP_OP_H
 

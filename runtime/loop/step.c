@@ -20,9 +20,12 @@ void outr_steps_run(outr_steps *steps)
         return;
     steps->is_running = true;
     for (;;) {
+        steps->has_moved = false;
         int from = steps->state, next = steps->table[from].run(steps);
         if (next == OUTR_END)
             return; /* steps may be gone */
+        if (next == OUTR_WAIT && steps->has_moved)
+            continue;
         if (next == OUTR_WAIT)
             break;
         if (steps->state == from)
@@ -38,5 +41,6 @@ void outr_steps_go(outr_steps *steps, int state)
 {
     check_move(steps, state);
     steps->state = state;
+    steps->has_moved = true;
     outr_steps_run(steps);
 }

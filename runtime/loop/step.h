@@ -22,8 +22,8 @@ typedef struct outr_step {
 struct outr_steps {
     const outr_step *table;
     int state;
-    bool is_running;
-    const outr_log *log; /* traced at debug level when set */
+    bool is_running, has_moved; /* moved: by outr_steps_go from within a step */
+    const outr_log *log;        /* traced at debug level when set */
 };
 
 void outr_steps_init(outr_steps *steps, const outr_step *table, int first, const outr_log *log);

@@ -69,13 +69,14 @@ static void report(outr_worker *worker, outr_work **items, size_t n)
     for (size_t i = 0; i < n; i++) {
         if (!items[i]->op) {
             items[i]->message.run = on_work_done; /* marks a call as done */
+            items[i] = NULL;                      /* its caller's again as soon as the lock is */
             has_call = true;
         }
     }
     worker->pending -= n;
     pthread_mutex_unlock(&worker->lock);
     for (size_t i = 0; i < n; i++) {
-        if (items[i]->op) {
+        if (items[i]) {
             items[i]->message.run = on_work_done;
             outr_loop_post(items[i]->op->loop, &items[i]->message);
         }
