@@ -30,6 +30,7 @@ static void on_push(outr_deferred *deferred)
         if (!goes_on || !m->base.sink)
             return; /* resume ends it */
     }
+    outr_loop_undefer(&m->pusher); /* a resume from within data: the source may be gone after end */
     m->base.sink = NULL;
     sink->source = NULL;
     sink->ops->end(sink, NULL);
