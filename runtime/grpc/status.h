@@ -1,14 +1,36 @@
-/* status - gRPC status as HTTP/2 carries it (grpc/grpc doc/PROTOCOL-HTTP2.md). */
+/* status - how a gRPC call ends, as HTTP/2 carries it (grpc/grpc doc/PROTOCOL-HTTP2.md). */
 #ifndef OUTR_GRPC_STATUS_H
 #define OUTR_GRPC_STATUS_H
 
 #include "http/server.h"
 
+typedef struct outr_grpc_status {
+    outr_code code;   /* as sent, also beyond the known ones */
+    outr_str message; /* UTF-8 */
+    outr_str details; /* a google.rpc.Status, serialised; NONE: no more to say */
+} outr_grpc_status;
+
 /* Whether a request is a gRPC call: POST with content-type application/grpc[+...]. */
 bool outr_grpc_is_call(const outr_http_request *req);
 /* grpc-message: percent-encodes what is not printable ASCII. On arena. */
 outr_str outr_grpc_message(outr_arena *arena, outr_str text);
+
+/* grpc-status, grpc-message and grpc-status-details-bin, appended. */
+void outr_grpc_status_write(outr_headers *out, const outr_grpc_status *status);
+/* From trailers (or the head of a trailers-only answer), on their arena. Without grpc-status: what
+ * http_status maps to (grpc/grpc doc/http-grpc-status-mapping.md), UNKNOWN for 200. */
+void outr_grpc_status_read(outr_grpc_status *out, const outr_headers *trailers, int http_status);
+
+/* grpc-timeout: at most 8 digits and a unit. False: malformed. No header: *out_ns is 0. */
+bool outr_grpc_timeout_read(uint64_t *out_ns, const outr_headers *headers);
+outr_str outr_grpc_timeout_write(outr_arena *arena, uint64_t left_ns);
+
+/* Binary metadata ("-bin"): base64 without padding on the wire. False: malformed. */
+bool outr_grpc_is_bin(outr_str name);
+outr_str outr_grpc_bin_write(outr_arena *arena, outr_str bytes);
+
 /* A trailers-only answer (the head carries the status and ends the stream), then releases x. */
 void outr_grpc_refuse(outr_exchange *x, outr_code code, outr_str text);
+void outr_grpc_refuse_status(outr_exchange *x, const outr_grpc_status *status);
 
 #endif

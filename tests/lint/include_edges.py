@@ -9,7 +9,7 @@ COMPONENT_LAYERS = LAYERS[:LAYERS.index("config")]
 FENCES = {
     r"yaml\.h": ("runtime/base/yaml.c",),
     r"nghttp2/.*": ("runtime/http/",),
-    r"llhttp\.h": ("runtime/http/",),
+    r"zlib\.h": ("runtime/grpc/reader.c",),
     r"openssl/.*": ("runtime/tls/",),
     r"uv\.h": ("runtime/loop/", "runtime/net/", "runtime/config/reload.c", "runtime/cli/"),
     r"sqlite3\.h": ("components/common/sqlite.h", "components/common/sqlite.c"),
