@@ -1,7 +1,7 @@
 /* reader - a body cut into gRPC messages (PROTOCOL-HTTP2, "Length-Prefixed-Message").
  *
- * A message that lies in one piece is handed on where it lies; else it is gathered, up to max_bytes.
- * gzip is unpacked, under the same limit. */
+ * A message that lies in one piece is handed on where it lies; else it is gathered, up to
+ * max_bytes. gzip is unpacked, under the same limit. */
 #ifndef OUTR_GRPC_READER_H
 #define OUTR_GRPC_READER_H
 
@@ -17,9 +17,9 @@ struct outr_grpc_reader {
     /* A whole message, borrowed for the call. False: no more of them until resume, which comes from
      * an event of its own. */
     bool (*on_message)(outr_grpc_reader *reader, outr_str message);
-    /* Once, unless cancelled before. err: NULL at a clean end, else RESOURCE_EXHAUSTED (message over
-     * the limit), INTERNAL (not framed as said), UNIMPLEMENTED (encoding), or what broke the body.
-     * trailers: borrowed for the call, may be NULL. */
+    /* Once, unless cancelled before. err: NULL at a clean end, else RESOURCE_EXHAUSTED (message
+     * over the limit), INTERNAL (not framed as said), UNIMPLEMENTED (encoding), or what broke the
+     * body. trailers: borrowed for the call, may be NULL. */
     void (*on_end)(outr_grpc_reader *reader, const outr_headers *trailers, const outr_err *err);
     void *user;
     /* machinery */

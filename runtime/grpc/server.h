@@ -1,12 +1,13 @@
 /* server - one gRPC call on the serving side: messages in, messages out, a status.
  *
- * The way of a call: http/server -> the port's handler -> outr_grpc_serve (method known) -> body cut
- * into messages (grpc/reader.h) -> method->run -> outr_grpc_reply or outr_grpc_fail, which release
- * the exchange. A method that takes or gives a stream sets on_message, on_half_close and on_writable
- * in run and uses outr_grpc_send and outr_grpc_end.
+ * The way of a call: http/server -> the port's handler -> outr_grpc_serve (method known) -> body
+ * cut into messages (grpc/reader.h) -> method->run -> outr_grpc_reply or outr_grpc_fail, which
+ * release the exchange. A method that takes or gives a stream sets on_message, on_half_close and
+ * on_writable in run and uses outr_grpc_send and outr_grpc_end.
  *
- * Every call ends exactly once: by reply, fail or end. After the client has gone or the deadline has
- * passed, the handler's operation is cancelled and whatever it then says is dropped or replaced. */
+ * Every call ends exactly once: by reply, fail or end. After the client has gone or the deadline
+ * has passed, the handler's operation is cancelled and whatever it then says is dropped or
+ * replaced. */
 #ifndef OUTR_GRPC_SERVER_H
 #define OUTR_GRPC_SERVER_H
 
