@@ -42,7 +42,8 @@ bool outr_health_is_outbound_ready(const outr_health *health)
 void outr_health_missing(const outr_health *health, outr_buf *out)
 {
     uint32_t ready = ready_bits(health);
-    const char *gap = "[";
+    const char *gap = "";
+    outr_buf_char(out, '[');
     for (int i = 0; i < OUTR_HEALTH_OUTBOUND; i++) {
         if (ready & bit((outr_health_target)i))
             continue;

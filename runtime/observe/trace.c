@@ -62,7 +62,8 @@ static bool is_state_key(outr_str key)
     return true;
 }
 
-/* W3C Trace Context section 3.3.1: list members key=value, printable, no comma or equals sign. */
+/* W3C Trace Context section 3.3.1: list members key=value, printable, no comma or equals sign, a
+ * value never empty. */
 static bool is_state(outr_str state)
 {
     size_t members = 0;
@@ -75,7 +76,8 @@ static bool is_state(outr_str state)
         if (member.n == 0)
             continue;
         outr_str value = outr_str_cut(member, '=', &key);
-        if (!value.p || value.n > 256 || !is_state_key(key) || ++members > TRACESTATE_MEMBERS_MAX)
+        if (value.n == 0 || value.n > 256 || !is_state_key(key) ||
+            ++members > TRACESTATE_MEMBERS_MAX)
             return false;
         for (size_t i = 0; i < value.n; i++) {
             if (value.p[i] < 0x20 || value.p[i] > 0x7e || value.p[i] == '=')
