@@ -21,6 +21,7 @@ typedef struct store {
     config c;
     outr_secret *secrets;
     size_t count;
+    bool is_full; /* names joined over all levels did not fit the arena */
 } store;
 
 static const outr_bind_row file_rows[] = {
@@ -56,7 +57,7 @@ static outr_code create(outr_secret_store **out, const outr_secret_backend *back
     st->arena = arena;
     st->base.backend = backend;
     st->c.file = outr_arena_str(arena, st->c.file);
-    st->c.separator = outr_arena_str(arena, st->c.separator);
+    st->c.separator = st->c.separator.n ? outr_arena_str(arena, st->c.separator) : OUTR_STR(":");
     st->c.prefix = outr_arena_str(arena, st->c.prefix);
     *out = &st->base;
     return OUTR_OK;
@@ -74,7 +75,8 @@ static void finish(outr_op *op, const outr_err *err)
 static void close_store(outr_secret_store *base, outr_op *op)
 {
     store *st = of(base);
-    explicit_bzero(st->secrets, st->count * sizeof *st->secrets);
+    if (st->secrets)
+        explicit_bzero(st->secrets, st->count * sizeof *st->secrets);
     outr_arena_free(st->arena);
     finish(op, NULL);
 }
@@ -104,8 +106,19 @@ static outr_str scalar_text(store *st, const outr_json *value)
 
 static outr_str join(store *st, outr_str path, outr_str key)
 {
-    return path.n ? outr_arena_join(st->arena, path, st->c.separator, key)
-                  : outr_arena_str(st->arena, key);
+    if (path.n == 0)
+        return outr_arena_str(st->arena, key);
+    size_t n = path.n + st->c.separator.n + key.n;
+    char *text = st->is_full ? NULL : outr_arena_try(st->arena, n + 1);
+    if (!text) {
+        st->is_full = true;
+        return OUTR_STR("");
+    }
+    memcpy(text, path.p, path.n);
+    memcpy(text + path.n, st->c.separator.p, st->c.separator.n);
+    if (key.n)
+        memcpy(text + path.n + st->c.separator.n, key.p, key.n);
+    return outr_str_of(text, n);
 }
 
 static size_t count_leaves(const outr_json *node)
@@ -196,6 +209,9 @@ static void open_file(outr_secret_store *base, outr_op *op)
                       st->c.file.p);
         else
             take_file(st, root);
+        if (st->is_full)
+            outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "secretsFile %s: nested names are too long",
+                      st->c.file.p);
     }
     finish(op, &err);
 }
@@ -210,7 +226,7 @@ static void get_from_file(outr_secret_store *base, outr_secret_get *req, outr_op
         finish(op, NULL);
         return;
     }
-    for (size_t i = 0; i < st->count; i++) {
+    for (size_t i = st->count; i-- > 0;) { /* of a name given twice the last counts, as in Go */
         if (outr_str_eq(st->secrets[i].name, req->name)) {
             req->secrets = &st->secrets[i];
             req->count = 1;
