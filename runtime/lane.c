@@ -1,6 +1,6 @@
 #include "lane.h"
 
-#include "api/grpc/services.h"
+#include "api/grpc/grpc_api.h"
 #include "observe/exposition.h"
 
 /* a request, beside what its body may take once it is parsed */
@@ -138,6 +138,7 @@ void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub 
         .shutdown_ctx = parts->ctx,
     };
     outr_api_open(&lane->api);
+    outr_grpc_api_open(&lane->api);
     lane->has_api = true;
     for (int port = 0; port < OUTR_PORT_COUNT; port++) {
         if (lane->ports[port].listener_count > 0)
@@ -193,6 +194,8 @@ void outr_lane_update(outr_lane *lane, const outr_snapshot *snapshot)
 {
     outr_mesh_update(lane->mesh, snapshot);
     outr_api_update(&lane->api, snapshot);
+    outr_grpc_api_done(&lane->api);
+    outr_grpc_api_open(&lane->api);
 }
 
 void outr_lane_close(outr_lane *lane)
@@ -205,6 +208,7 @@ void outr_lane_close(outr_lane *lane)
     }
     if (lane->has_api)
         outr_api_done(&lane->api);
+    outr_grpc_api_done(&lane->api);
     if (lane->mesh)
         outr_mesh_free(lane->mesh);
     if (lane->app)

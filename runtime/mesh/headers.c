@@ -125,6 +125,26 @@ void outr__headers_to_outside(outr_headers *out, const outr_headers *in,
     add_trace(out, in, trace, is_traced, true);
 }
 
+void outr__headers_of_proxied(outr_headers *out, const outr_headers *in, const outr_mesh *mesh,
+                              const outr__target *target, bool is_of_peer, const outr_trace *trace)
+{
+    for (size_t i = 0; i < in->count; i++) {
+        const outr_header *h = &in->items[i];
+        bool says_who =
+            is_internal(h->name) && !(is_of_peer && !outr_str_iis(h->name, "dapr-app-id"));
+        if (says_who || outr_header_is_hop_by_hop(in, h->name) || is_trace(h->name) ||
+            outr_str_iis(h->name, "dapr-api-token"))
+            continue;
+        outr_headers_add(out, h->name, h->value);
+    }
+    outr_headers_add(out, OUTR_STR("te"), OUTR_STR("trailers"));
+    if (target) {
+        outr_headers_add(out, OUTR_STR("dapr-caller-app-id"), mesh->o.settings->app_id);
+        outr_headers_add(out, OUTR_STR("dapr-callee-app-id"), target->app_id);
+    }
+    add_trace(out, in, trace, mesh->trace.is_on, false);
+}
+
 void outr__headers_of_answer(outr_headers *out, const outr_headers *in)
 {
     for (size_t i = 0; i < in->count; i++) {

@@ -40,6 +40,10 @@ void outr__headers_to_app(outr_headers *out, const outr_headers *in, bool is_of_
 void outr__headers_to_outside(outr_headers *out, const outr_headers *in,
                               const outr_endpoint_spec *endpoint, const outr_trace *trace,
                               bool is_traced);
+/* Of a gRPC call that is passed on; target NULL: to the app itself. A peer's word for who calls is
+ * believed, a client's is not. */
+void outr__headers_of_proxied(outr_headers *out, const outr_headers *in, const outr_mesh *mesh,
+                              const outr__target *target, bool is_of_peer, const outr_trace *trace);
 /* Of an answer, in either direction. */
 void outr__headers_of_answer(outr_headers *out, const outr_headers *in);
 
@@ -50,6 +54,7 @@ typedef struct outr__relay {
     outr_http_call *call;
     /* an answer without Content-Type gets one from its first bytes */
     bool guesses_type;
+    bool is_proxied; /* headers pass as they are */
     /* before it goes out; may be NULL */
     void (*on_head)(struct outr__relay *relay, outr_http_response *head);
     bool has_head; /* the head has gone out */

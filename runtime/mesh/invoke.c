@@ -144,10 +144,11 @@ static void on_response(outr_http_call *http)
 {
     call *c = http->user;
     count_answer(c, http->head.status);
-    if (http == &c->http && take_peer_error(c, http))
+    if (http == &c->http && !c->invoke->is_proxied && take_peer_error(c, http))
         return;
     c->relay.x = c->x;
-    c->relay.guesses_type = true;
+    c->relay.guesses_type = !c->invoke->is_proxied;
+    c->relay.is_proxied = c->invoke->is_proxied;
     c->relay.on_head = on_relay_head;
     outr__relay_answer(&c->relay, http);
 }
@@ -187,29 +188,50 @@ static void prepare_body(call *c)
     }
 }
 
+/* Verb, path, headers and body of what is to be sent. */
+static outr_code prepare_request(call *c, outr_err *err)
+{
+    const outr_invoke *invoke = c->invoke;
+    const outr_http_request *in = &c->x->req;
+    int64_t max = c->mesh->o.settings->max_body_bytes;
+    c->req = (outr_http_request){
+        .scheme = OUTR_STR("http"), .content_length = in->content_length, .upgrade = in->upgrade};
+    outr_headers_init(&c->req.headers, c->x->arena);
+    if (invoke->is_proxied) {
+        c->verb = in->method;
+        c->req.target = invoke->method;
+        c->body = c->x->body;
+    } else {
+        outr_code rc = outr__verb(&c->verb, in->method, err);
+        rc = rc ? rc
+                : outr__method_target(&c->req.target, c->x->arena, invoke->method, invoke->query,
+                                      err);
+        if (!rc && max > 0 && in->content_length > max)
+            rc = outr_fail(err, OUTR_RESOURCE_EXHAUSTED, "stream too large");
+        if (rc)
+            return rc;
+        prepare_body(c);
+    }
+    c->req.method = c->verb;
+    c->target_text = c->req.target;
+    return OUTR_OK;
+}
+
 static int step_target(outr_steps *steps)
 {
     call *c = of(steps);
     outr_invoke *invoke = c->invoke;
     const outr_http_request *in = &c->x->req;
-    int64_t max = c->mesh->o.settings->max_body_bytes;
     outr_err err;
     if (outr__target_parse(&c->target, invoke->target, c->mesh->snapshot, c->mesh->o.settings,
-                           &err))
+                           &err) ||
+        prepare_request(c, &err))
         return fail(c, &err);
-    c->req = (outr_http_request){
-        .scheme = OUTR_STR("http"), .content_length = in->content_length, .upgrade = in->upgrade};
-    if (outr__verb(&c->verb, in->method, &err) ||
-        outr__method_target(&c->req.target, c->x->arena, invoke->method, invoke->query, &err))
-        return fail(c, &err);
-    if (max > 0 && in->content_length > max) {
-        outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "stream too large");
+    if (invoke->is_proxied && c->target.kind != OUTR__APP) {
+        outr_fail(&err, OUTR_INVALID_ARGUMENT, "a gRPC call goes to an app id, not to " OUTR_FMT,
+                  OUTR_ARG(invoke->target));
         return fail(c, &err);
     }
-    c->req.method = c->verb;
-    c->target_text = c->req.target;
-    outr_headers_init(&c->req.headers, c->x->arena);
-    prepare_body(c);
     const outr_str labels[] = {c->target.app_id,
                                in->content_length < 0 ? OUTR_STR("streaming") : OUTR_STR("unary")};
     if (c->target.endpoint)
@@ -245,8 +267,18 @@ static int step_local(outr_steps *steps)
         outr_fail(&err, OUTR_INTERNAL, "app is not in a healthy state");
         return fail(c, &err);
     }
-    outr__headers_to_app(&c->req.headers, &c->x->req.headers, false, &c->invoke->trace,
-                         is_traced(c));
+    if (c->invoke->is_proxied && c->mesh->o.settings->app_protocol < OUTR_APP_H2C) {
+        outr_fail(&err, OUTR_UNAVAILABLE,
+                  "the app does not speak gRPC: --app-protocol is " OUTR_FMT,
+                  OUTR_ARG(c->mesh->o.settings->app_protocol_name));
+        return fail(c, &err);
+    }
+    if (c->invoke->is_proxied)
+        outr__headers_of_proxied(&c->req.headers, &c->x->req.headers, c->mesh, NULL, false,
+                                 &c->invoke->trace);
+    else
+        outr__headers_to_app(&c->req.headers, &c->x->req.headers, false, &c->invoke->trace,
+                             is_traced(c));
     fill_http(c, &c->app_call.http);
     c->steps.state = CALL_SEND;
     outr_app_call_start(c->mesh->o.app, &c->app_call, step_op(c));
@@ -280,7 +312,10 @@ static int step_pick(outr_steps *steps)
         return fail_cancelled(c);
     if (c->pick.peer) { /* the pick of this step is done */
         c->req.authority = c->target.app_id;
-        if (c->req.headers.count == 0)
+        if (c->req.headers.count == 0 && c->invoke->is_proxied)
+            outr__headers_of_proxied(&c->req.headers, &c->x->req.headers, c->mesh, &c->target,
+                                     false, &c->invoke->trace);
+        else if (c->req.headers.count == 0)
             outr__headers_to_peer(&c->req.headers, c->mesh, c->x, &c->target, &c->invoke->trace,
                                   is_traced(c));
         fill_http(c, &c->http);

@@ -56,6 +56,9 @@ typedef struct outr_invoke {
                                      contract/invocation.md section 1 says */
     outr_str query;   /* without "?", as sent */
     outr_trace trace; /* span of this hop */
+    /* A gRPC call of any service: method is its path with the slash, frames and headers pass as
+     * they are, nothing of it is judged, limited or guessed. */
+    bool is_proxied;
     /* Called instead of any response when the call failed before an answer's head was sent: the
      * caller of invoke writes the error (it still owns the exchange then). */
     void (*on_failed)(struct outr_invoke *invoke, const outr_err *err);

@@ -128,8 +128,12 @@ void outr__relay_answer(outr__relay *r, outr_http_call *call)
     r->call = call;
     r->head = (outr_http_response){.status = call->head.status,
                                    .content_length = call->head.content_length};
-    outr_headers_init(&r->head.headers, x->arena);
-    outr__headers_of_answer(&r->head.headers, &call->head.headers);
+    if (r->is_proxied) {
+        r->head.headers = call->head.headers;
+    } else {
+        outr_headers_init(&r->head.headers, x->arena);
+        outr__headers_of_answer(&r->head.headers, &call->head.headers);
+    }
     bool has_type = outr_headers_has(&r->head.headers, "content-type");
     bool may_guess = r->guesses_type && !has_type && call->head.status != 101 &&
                      outr_http_has_body(OUTR_STR("GET"), call->head.status);

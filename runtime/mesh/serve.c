@@ -13,6 +13,7 @@ typedef struct served {
     outr__relay relay;
     outr_str caller;
     unsigned tries;
+    bool is_proxied;
 } served;
 
 static const outr_metric_desc req_recv = {"dapr_runtime_service_invocation_req_recv_total",
@@ -26,10 +27,21 @@ static const outr_metric_desc res_sent = {"dapr_runtime_service_invocation_res_s
                                           0,
                                           {"dst_app_id", "status"}};
 
+/* A gRPC call, where an invocation between Outriggers has no "te" even when its body is of that
+ * type. */
+static bool is_proxied(const outr_http_request *req)
+{
+    return outr_grpc_is_call(req) && outr_headers_has_token(&req->headers, "te", "trailers");
+}
+
 /* An error of this sidecar, in a form no app can be mistaken for: the caller strips the header from
  * what apps answer. */
 static void refuse(outr_exchange *x, outr_code code, const char *text)
 {
+    if (is_proxied(&x->req)) {
+        outr_grpc_refuse(x, code, outr_str_from(text));
+        return;
+    }
     outr_http_response head = {.status = 500};
     outr_headers_init(&head.headers, x->arena);
     outr_headers_add(&head.headers, OUTR_STR(OUTR__ERROR_HEADER),
@@ -55,6 +67,7 @@ static void on_response(outr_http_call *http)
 {
     served *s = http->user;
     s->relay.x = s->x;
+    s->relay.is_proxied = s->is_proxied;
     s->relay.on_head = on_relay_head;
     outr__relay_answer(&s->relay, http);
 }
@@ -83,6 +96,10 @@ static void on_done(outr_op *op)
     outr_link_remove(&s->link);
     if (op->err.code == OUTR_OK || s->relay.has_head) {
         outr_http_done(x);
+        return;
+    }
+    if (s->is_proxied) {
+        refuse(x, op->err.code, op->err.text);
         return;
     }
     char text[OUTR_ERR_TEXT_MAX + 32];
@@ -118,12 +135,28 @@ static bool is_clean_target(outr_arena *arena, outr_str target)
            outr_str_eq(outr_path_clean(arena, path), path);
 }
 
-static bool admit(outr_mesh *mesh, outr_exchange *x)
+#define INTERNALS "/dapr.proto.internals.v1.ServiceInvocation/"
+
+/* Whom the call is for; "dapr-app-id" from a daprd that passes a proxied call on. */
+static outr_str callee_of(const outr_exchange *x)
 {
     outr_str callee = outr_headers_get(&x->req.headers, "dapr-callee-app-id");
-    if (outr_grpc_is_call(&x->req) && !callee.p) {
+    return callee.p ? callee : outr_headers_get(&x->req.headers, "dapr-app-id");
+}
+
+static bool admit(outr_mesh *mesh, outr_exchange *x)
+{
+    outr_str callee = callee_of(x);
+    bool is_grpc = is_proxied(&x->req);
+    if (is_grpc && outr_str_starts(x->req.target, OUTR_STR(INTERNALS))) {
         outr_grpc_refuse(x, OUTR_UNIMPLEMENTED,
                          OUTR_STR("calls of a daprd peer are not in this version"));
+        return false;
+    }
+    if (is_grpc && !callee.p) {
+        refuse(x, OUTR_UNKNOWN,
+               "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not "
+               "found");
         return false;
     }
     if (!outr_str_eq(callee, mesh->o.settings->app_id)) {
@@ -131,11 +164,15 @@ static bool admit(outr_mesh *mesh, outr_exchange *x)
         return false;
     }
     if (!outr_app_is_configured(mesh->o.app)) {
-        refuse(x, OUTR_INTERNAL, "app channel is not initialized");
+        refuse(x, is_grpc ? OUTR_UNAVAILABLE : OUTR_INTERNAL, "app channel is not initialized");
         return false;
     }
     if (outr_app_is_up(mesh->o.app) && !outr_app_is_healthy(mesh->o.app)) {
         refuse(x, OUTR_INTERNAL, "app is not in a healthy state");
+        return false;
+    }
+    if (is_grpc && mesh->o.settings->app_protocol < OUTR_APP_H2C) {
+        refuse(x, OUTR_UNAVAILABLE, "the app does not speak gRPC: --app-protocol is http");
         return false;
     }
     if (!is_clean_target(x->arena, x->req.target)) {
@@ -166,8 +203,12 @@ static void on_request(void *ctx, outr_exchange *x)
                                  .target = x->req.target,
                                  .content_length = x->req.content_length,
                                  .upgrade = x->req.upgrade};
+    s->is_proxied = is_proxied(&x->req);
     outr_headers_init(&s->req.headers, x->arena);
-    outr__headers_to_app(&s->req.headers, &x->req.headers, true, &span, mesh->trace.is_on);
+    if (s->is_proxied)
+        outr__headers_of_proxied(&s->req.headers, &x->req.headers, mesh, NULL, true, &span);
+    else
+        outr__headers_to_app(&s->req.headers, &x->req.headers, true, &span, mesh->trace.is_on);
     outr_list_push(&mesh->calls, &s->link);
     start(s);
 }

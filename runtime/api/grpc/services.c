@@ -1,39 +1,158 @@
-#include "api/grpc/services.h"
+#include "api/grpc/grpc_api.h"
+#include "api/rules.h"
+#include "base/map.h"
 
-#include "grpc/status.h"
+#define TOKEN_HEADER "dapr-api-token"
 
-/* "/package.Service/Method" -> its two names; false for anything else. */
-static bool split(outr_str path, outr_str *service, outr_str *method)
+static const outr_grpc_method *const tables[] = {outr_rpcs_absent};
+
+static const outr_grpc_method closed = {.path = "closed by spec.api"};
+
+void outr_grpc_api_open(outr_api *api)
 {
-    if (path.n < 2 || path.p[0] != '/')
-        return false;
-    *method = outr_str_cut(outr_str_skip(path, 1), '/', service);
-    return service->n > 0 && method->n > 0;
-}
-
-static void on_request(void *ctx OUTR_UNUSED, outr_exchange *x)
-{
-    outr_str service, method;
-    if (!outr_grpc_is_call(&x->req)) {
-        outr_http_response head = {.status = 415, .content_length = 0};
-        outr_headers_init(&head.headers, x->arena);
-        outr_http_reply(x, &head, OUTR_STR_NONE);
-        outr_http_done(x);
-    } else if (!split(x->req.target, &service, &method)) {
-        outr_grpc_refuse(x, OUTR_UNIMPLEMENTED,
-                         outr_arena_printf(x->arena, "malformed method name: \"" OUTR_FMT "\"",
-                                           OUTR_ARG(x->req.target)));
-    } else if (outr_str_starts(service, OUTR_STR("dapr.proto.runtime.v1."))) {
-        outr_grpc_refuse(x, OUTR_UNIMPLEMENTED,
-                         outr_arena_printf(x->arena,
-                                           "unknown method " OUTR_FMT " for service " OUTR_FMT,
-                                           OUTR_ARG(method), OUTR_ARG(service)));
-    } else {
-        /* Any other method is a proxied call (contract/invocation.md section 7). */
-        outr_grpc_refuse(
-            x, OUTR_UNKNOWN,
-            OUTR_STR("cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata"));
+    const outr_configuration *c = &api->snapshot->configuration;
+    api->grpc_methods = outr_map_new();
+    for (size_t t = 0; t < OUTR_LEN(tables); t++) {
+        for (const outr_grpc_method *m = tables[t]; m->path; m++) {
+            bool is_open = !m->group || outr_api_is_open(c, "grpc", m->group, m->version);
+            outr_map_put(api->grpc_methods, outr_str_from(m->path),
+                         (void *)(uintptr_t)(is_open ? m : &closed));
+        }
     }
 }
 
-const outr_http_handler outr_grpc_api_handler = {.on_request = on_request};
+void outr_grpc_api_done(outr_api *api)
+{
+    outr_map_free(api->grpc_methods);
+    api->grpc_methods = NULL;
+}
+
+/* ---- one call -------------------------------------------------------------------------------- */
+
+static void refuse_type(outr_exchange *x)
+{
+    outr_http_response head = {.status = 415, .content_length = 0};
+    outr_headers_init(&head.headers, x->arena);
+    outr_http_reply(x, &head, OUTR_STR_NONE);
+    outr_http_done(x);
+}
+
+/* False after it has answered. */
+static bool check_token(outr_api *api, outr_exchange *x)
+{
+    outr_str token = api->settings->api_token;
+    outr_str given = outr_headers_get(&x->req.headers, TOKEN_HEADER);
+    if (token.n == 0)
+        return true;
+    bool is_right = outr_api_token_is_right(given, token);
+    outr_headers_remove(&x->req.headers, TOKEN_HEADER); /* it never crosses a hop */
+    if (is_right)
+        return true;
+    outr_grpc_status status =
+        outr_rpc_http_status(x->arena, OUTR_UNAUTHENTICATED, "Unauthorized", 401,
+                             given.p ? OUTR_STR("authentication error: api token mismatch")
+                                     : OUTR_STR("missing api token in request metadata"));
+    outr_grpc_refuse_status(x, &status);
+    return false;
+}
+
+static void unpin(void *view)
+{
+    outr_view_unpin(view);
+}
+
+static void serve(outr_api *api, outr_exchange *x, const outr_grpc_method *method)
+{
+    outr_rpc *rpc = outr_arena_alloc(x->arena, sizeof *rpc);
+    int64_t max = api->settings->max_body_bytes;
+    outr_trace parent;
+    rpc->api = api;
+    rpc->view = outr_host_pin(api->host, api->loop);
+    outr_arena_defer(x->arena, unpin, rpc->view);
+    outr_trace_read(&parent, &x->req.headers);
+    outr_trace_start(&rpc->trace, &parent, &api->trace, outr_loop_rand(api->loop));
+    const outr_grpc_serve_options options = {
+        .method = method, .ctx = rpc, .max_bytes = max > 0 ? (size_t)max : UINT32_MAX};
+    outr_grpc_serve(x, &options);
+}
+
+static void on_request(void *ctx, outr_exchange *x)
+{
+    outr_api *api = ctx;
+    const outr_grpc_method *method;
+    if (!outr_grpc_is_call(&x->req)) {
+        refuse_type(x);
+        return;
+    }
+    if (!check_token(api, x))
+        return;
+    method = outr_map_get(api->grpc_methods, x->req.target);
+    if (method == &closed) {
+        outr_grpc_status status =
+            outr_rpc_http_status(x->arena, OUTR_UNIMPLEMENTED, "Not Implemented", 501,
+                                 OUTR_STR("requested endpoint is not available"));
+        outr_grpc_refuse_status(x, &status);
+    } else if (method) {
+        serve(api, x, method);
+    } else {
+        outr_rpc_proxy(api, x);
+    }
+}
+
+static const outr_metric_desc completed = {"dapr_grpc_io_server_completed_rpcs",
+                                           "calls of the gRPC API",
+                                           OUTR_COUNTER,
+                                           0,
+                                           {"grpc_server_method", "grpc_server_status"}};
+static const outr_metric_desc latency = {"dapr_grpc_io_server_server_latency",
+                                         "time from request head to end of answer, ms",
+                                         OUTR_HISTOGRAM,
+                                         OUTR_BUCKETS_LATENCY_MS,
+                                         {"grpc_server_method", "grpc_server_status"}};
+static const outr_metric_desc received = {"dapr_grpc_io_server_received_bytes_per_rpc",
+                                          "size of request bodies",
+                                          OUTR_HISTOGRAM,
+                                          OUTR_BUCKETS_BYTES,
+                                          {"grpc_server_method"}};
+static const outr_metric_desc sent = {"dapr_grpc_io_server_sent_bytes_per_rpc",
+                                      "size of answer bodies",
+                                      OUTR_HISTOGRAM,
+                                      OUTR_BUCKETS_BYTES,
+                                      {"grpc_server_method"}};
+
+/* Proxied calls are not counted here: their methods are the clients' to choose. */
+static void on_finished(void *ctx, outr_exchange *x, bool is_broken OUTR_UNUSED)
+{
+    outr_api *api = ctx;
+    const outr_grpc_call *call = x->user;
+    if (!call || !api->metrics)
+        return;
+    static const char *const names[] = {"OK",
+                                        "CANCELLED",
+                                        "UNKNOWN",
+                                        "INVALID_ARGUMENT",
+                                        "DEADLINE_EXCEEDED",
+                                        "NOT_FOUND",
+                                        "ALREADY_EXISTS",
+                                        "PERMISSION_DENIED",
+                                        "RESOURCE_EXHAUSTED",
+                                        "FAILED_PRECONDITION",
+                                        "ABORTED",
+                                        "OUT_OF_RANGE",
+                                        "UNIMPLEMENTED",
+                                        "INTERNAL",
+                                        "UNAVAILABLE",
+                                        "DATA_LOSS",
+                                        "UNAUTHENTICATED"};
+    const outr_str labels[] = {
+        outr_str_from(call->method->path),
+        outr_str_from(names[(unsigned)call->code < OUTR_LEN(names) ? call->code : OUTR_UNKNOWN])};
+    outr_metric_count(api->metrics, &completed, labels, 1);
+    outr_metric_count(api->metrics, &latency, labels,
+                      (double)(outr_loop_now(x->loop) - x->started_ns) / (double)OUTR_MS);
+    outr_metric_count(api->metrics, &received, labels, (double)x->received_bytes);
+    outr_metric_count(api->metrics, &sent, labels, (double)x->sent_bytes);
+}
+
+const outr_http_handler outr_grpc_api_handler = {.on_request = on_request,
+                                                 .on_finished = on_finished};

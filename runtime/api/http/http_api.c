@@ -3,62 +3,9 @@
 #include "api/http/api_metrics.h"
 #include "api/http/cors.h"
 #include "api/http/invoke.h"
+#include "api/rules.h"
 #include "base/encode.h"
 #include "base/url.h"
-
-/* ---- which routes are open: spec.api --------------------------------------------------------- */
-
-/* "v1.0-alpha1" and "v1alpha1" are the same version; so are "v1.0" and "v1". */
-static bool same_version(outr_str a, outr_str b)
-{
-    size_t i = 0, j = 0;
-    for (;;) {
-        if (outr_str_starts(outr_str_skip(a, i), OUTR_STR(".0")))
-            i += 2;
-        if (outr_str_starts(outr_str_skip(b, j), OUTR_STR(".0")))
-            j += 2;
-        if (i < a.n && a.p[i] == '-')
-            i++;
-        if (j < b.n && b.p[j] == '-')
-            j++;
-        if (i >= a.n || j >= b.n)
-            return i >= a.n && j >= b.n;
-        if (a.p[i++] != b.p[j++])
-            return false;
-    }
-}
-
-static bool rule_matches(const outr_api_rule *rule, const outr_api_route *route)
-{
-    outr_str head, rest = outr_str_cut(rule->name, '/', &head);
-    outr_str name = rest.p ? rest : rule->name; /* the older form "v1.0/state" */
-    outr_str version = rest.p ? head : rule->version;
-    return outr_str_iis(name, route->group) && same_version(version, outr_str_from(route->version));
-}
-
-static bool is_http(const outr_api_rule *rule)
-{
-    return rule->protocol.n == 0 || outr_str_iis(rule->protocol, "http");
-}
-
-static bool is_open(const outr_configuration *c, const outr_api_route *route)
-{
-    bool has_allowed = false;
-    if (route->flags & OUTR_ROUTE_ALWAYS)
-        return true;
-    for (size_t i = 0; i < c->api_denied_count; i++) {
-        if (is_http(&c->api_denied[i]) && rule_matches(&c->api_denied[i], route))
-            return false;
-    }
-    for (size_t i = 0; i < c->api_allowed_count; i++) {
-        if (!is_http(&c->api_allowed[i]))
-            continue;
-        if (rule_matches(&c->api_allowed[i], route))
-            return true;
-        has_allowed = true;
-    }
-    return !has_allowed;
-}
 
 /* ---- life of the API ------------------------------------------------------------------------- */
 
@@ -74,7 +21,9 @@ static void build_routers(outr_api *api)
     api->is_invoke_open = false;
     for (size_t t = 0; t < OUTR_LEN(tables); t++) {
         for (const outr_api_route *route = tables[t]; route->pattern; route++) {
-            if (!is_open(&api->snapshot->configuration, route))
+            if (!(route->flags & OUTR_ROUTE_ALWAYS) &&
+                !outr_api_is_open(&api->snapshot->configuration, "http", route->group,
+                                  route->version))
                 continue;
             outr_router_add(api->router, route->methods, route->pattern, route);
             if (route->flags & OUTR_ROUTE_PUBLIC)
@@ -190,22 +139,13 @@ static bool find_route(outr_api_request *r, const outr_router *router)
     return true;
 }
 
-/* Takes as long for a wrong token as for a right one. */
-static bool is_token(outr_str given, outr_str token)
-{
-    unsigned char differs = given.n != token.n;
-    for (size_t i = 0; i < given.n; i++)
-        differs |= (unsigned char)(given.p[i] ^ token.p[token.n ? i % token.n : 0]);
-    return !differs;
-}
-
 static bool check_token(outr_api_request *r)
 {
     outr_headers *headers = &r->x->req.headers;
     outr_str token = r->api->settings->api_token;
     if (token.n == 0)
         return true;
-    bool is_right = is_token(outr_headers_get(headers, "dapr-api-token"), token);
+    bool is_right = outr_api_token_is_right(outr_headers_get(headers, "dapr-api-token"), token);
     outr_headers_remove(headers, "dapr-api-token"); /* it never crosses a hop */
     return is_right || (r->route && (r->route->flags & OUTR_ROUTE_NO_TOKEN));
 }

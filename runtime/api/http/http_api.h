@@ -7,6 +7,7 @@
 #ifndef OUTR_API_HTTP_HTTP_API_H
 #define OUTR_API_HTTP_HTTP_API_H
 
+#include "api/api.h"
 #include "api/core/details.h"
 #include "blocks/host.h"
 #include "config/snapshot.h"
@@ -16,9 +17,7 @@
 #include "observe/health.h"
 #include "observe/trace.h"
 
-typedef struct outr_api outr_api;
 typedef struct outr_api_request outr_api_request;
-struct outr_pubsub; /* blocks/pubsub */
 
 enum {
     OUTR_ROUTE_BODY = 1,      /* gather the body (up to max-body-size) before run */
@@ -60,27 +59,6 @@ struct outr_api_request {
     outr_gather gather;
     outr_headers extra; /* CORS and baggage headers of the answer */
     bool is_bare;       /* the answer carries no trace headers */
-};
-
-/* One per loop; everything in it is borrowed and outlives it unless said otherwise. */
-struct outr_api {
-    outr_loop *loop;
-    const outr_log *log;
-    const outr_settings *settings;
-    const outr_snapshot *snapshot; /* referenced; swapped by outr_api_update */
-    outr_trace_config trace;
-    outr_health *health;
-    outr_host *host;
-    outr_app *app;
-    outr_mesh *mesh;
-    struct outr_pubsub *pubsub;
-    struct outr_metadata *metadata; /* api/core/metadata.h: shared key/values */
-    outr_router *router, *public_router;
-    bool is_invoke_open; /* spec.api leaves the invoke group open */
-    outr_metric_shard *metrics;
-    struct outr_api_metrics *http_metrics;       /* made by outr_api_open */
-    void (*shutdown)(void *ctx, bool is_forced); /* POST /v1.0/shutdown; called on this loop */
-    void *shutdown_ctx;
 };
 
 /* Fills router and public_router from the tables, honouring spec.api lists. Call after the fields

@@ -1,0 +1,45 @@
+#include "api/grpc/grpc_api.h"
+
+/* Any method that is not ours goes to the app that the metadata names, as raw frames
+ * (contract/invocation.md section 7). */
+
+static void on_failed(outr_invoke *invoke, const outr_err *err)
+{
+    /* Dapr says UNKNOWN of a name it cannot make sense of. */
+    bool is_name = err->code == OUTR_NOT_FOUND || err->code == OUTR_INVALID_ARGUMENT;
+    invoke->x->on_gone = NULL;
+    outr_grpc_refuse(invoke->x, is_name ? OUTR_UNKNOWN : err->code, outr_str_from(err->text));
+}
+
+static void on_done(outr_invoke *invoke, const outr_err *err OUTR_UNUSED)
+{
+    outr_http_done(invoke->x);
+}
+
+void outr_rpc_proxy(outr_api *api, outr_exchange *x)
+{
+    const outr_headers *headers = &x->req.headers;
+    outr_str target = outr_headers_get(headers, "dapr-callee-app-id");
+    outr_trace parent;
+    if (!target.p)
+        target = outr_headers_get(headers, "dapr-app-id");
+    if (!target.p) {
+        bool is_daprs = outr_str_starts(x->req.target, OUTR_STR("/dapr.proto.runtime.v1."));
+        outr_grpc_refuse(x, OUTR_UNKNOWN,
+                         is_daprs ? OUTR_STR("failed to proxy request: required metadata "
+                                             "dapr-callee-app-id or dapr-app-id not found")
+                                  : OUTR_STR("cannot proxy request: missing dapr-callee-app-id or "
+                                             "dapr-app-id metadata"));
+        return;
+    }
+    outr_invoke *invoke = outr_arena_alloc(x->arena, sizeof *invoke);
+    *invoke = (outr_invoke){.x = x,
+                            .target = target,
+                            .method = x->req.target,
+                            .is_proxied = true,
+                            .on_failed = on_failed,
+                            .on_done = on_done};
+    outr_trace_read(&parent, headers);
+    outr_trace_start(&invoke->trace, &parent, &api->trace, outr_loop_rand(api->loop));
+    outr_mesh_invoke(api->mesh, invoke);
+}
