@@ -159,6 +159,7 @@ typedef struct tls_stream {
     outr_tls_handshake *request; /* while shaking hands */
     outr_op *op;
     bool wants_read, wants_shutdown, is_open, saw_eof, told_eof, is_failed;
+    bool has_bad_name;
 } tls_stream;
 
 static tls_stream *of(outr_stream *s)
@@ -193,6 +194,7 @@ static void read_plain(tls_stream *t)
 {
     while (t->wants_read && !t->base.is_closing && !t->is_failed) {
         outr_chunk *chunk = outr_chunk_new(PLAIN_PIECE);
+        ERR_clear_error(); /* kept per thread: what another connection left is not our failure */
         int n = SSL_read(t->ssl, chunk->bytes, (int)chunk->cap);
         if (n > 0) {
             t->base.events->on_data(&t->base, chunk, chunk->bytes, (size_t)n);
@@ -331,6 +333,7 @@ static void end_handshake(tls_stream *t, const outr_err *err)
 
 static void step_handshake(tls_stream *t)
 {
+    ERR_clear_error();
     int rc = SSL_do_handshake(t->ssl);
     flush_out(t);
     if (rc == 1) {
@@ -416,29 +419,36 @@ static void on_cancel(outr_op *op)
     outr_op_finish(op);
 }
 
-static void expect_name(tls_stream *t, outr_str name)
+/* False for what is no host name: nobody's certificate may be taken for it. */
+static bool expect_name(tls_stream *t, outr_str name)
 {
     char host[256];
     outr_addr addr;
-    if (name.n == 0 || name.n >= sizeof host)
-        return;
+    if (name.n == 0)
+        return true;
+    if (name.n >= sizeof host || memchr(name.p, 0, name.n))
+        return false;
     memcpy(host, name.p, name.n);
     host[name.n] = 0;
     bool is_ip = outr_addr_from_ip(&addr, name, 0, NULL) == OUTR_OK;
-    if (!is_ip)
-        SSL_set_tlsext_host_name(t->ssl, host); /* RFC 6066: no literal addresses */
+    if (!is_ip && SSL_set_tlsext_host_name(t->ssl, host) != 1) /* RFC 6066: no literal addresses */
+        return false;
     if (!t->tls->verify_peer)
-        return;
-    if (is_ip)
-        X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(t->ssl), host);
-    else
-        SSL_set1_host(t->ssl, host);
+        return true;
+    return is_ip ? X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(t->ssl), host) == 1
+                 : SSL_set1_host(t->ssl, host) == 1;
 }
 
 static void on_begin(outr_deferred *deferred)
 {
     tls_stream *t = OUTR_CONTAINER(deferred, tls_stream, reader);
     t->reader.run = on_reader;
+    if (t->has_bad_name) {
+        outr_err err;
+        outr_fail(&err, OUTR_INVALID_ARGUMENT, "TLS handshake: the server's name is no host name");
+        end_handshake(t, &err);
+        return;
+    }
     outr_stream_read_start(t->below);
     step_handshake(t);
 }
@@ -466,7 +476,7 @@ void outr_tls_handshake_start(outr_tls_handshake *req, outr_op *op)
         SSL_set_accept_state(t->ssl);
     else
         SSL_set_connect_state(t->ssl);
-    expect_name(t, req->server_name);
+    t->has_bad_name = !expect_name(t, req->server_name);
     below->owner = t;
     below->events = &below_events;
     req->stream = NULL;
