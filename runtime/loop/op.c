@@ -10,7 +10,9 @@ static void on_deadline(outr_timer *timer)
 static void on_late(outr_timer *timer)
 {
     outr_op *op = OUTR_CONTAINER(timer, outr_op, timer);
-    outr_op_cancel(op, op->parent ? op->parent->err.code : OUTR_CANCELLED);
+    bool is_past = op->deadline_ns && op->deadline_ns <= outr_loop_now(op->loop);
+    outr_code code = is_past ? OUTR_DEADLINE_EXCEEDED : OUTR_CANCELLED;
+    outr_op_cancel(op, op->parent ? op->parent->err.code : code);
 }
 
 /* While the parent works, its timer covers a deadline inherited from it. */
