@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "api/core/metadata.h"
@@ -12,10 +11,8 @@
 #include "loop/signal.h"
 #include "loop/step.h"
 #include "net/env_real.h"
+#include "ports.h"
 #include "trim.h"
-
-#define BIND_PATIENCE_MS 5000 /* a port may be held a moment longer by whom we replace */
-#define BIND_PAUSE_MS    100
 
 /* One thing that every lane does, reported back to the main loop. */
 typedef struct round {
@@ -167,8 +164,7 @@ static int step_resolver(outr_steps *steps)
                  .internal_port = rt->lanes[0].ports[OUTR_PORT_INTERNAL].listeners[0]->addr.port},
     };
     outr_mesh_resolver_open_start(&rt->resolver_open, step_op(rt, 0));
-    steps->state = START_LANES; /* goes on there, whatever came of it */
-    return OUTR_WAIT;
+    return outr_steps_wait(steps, START_LANES); /* goes on there, whatever came of it */
 }
 
 static outr_code build_lanes(runtime *rt, outr_err *err)
@@ -231,8 +227,7 @@ static int step_lanes(outr_steps *steps)
         rt->running++;
     }
     outr_host_open(rt->host, rt->snapshot, step_op(rt, 0));
-    steps->state = START_COMPONENTS;
-    return OUTR_WAIT;
+    return outr_steps_wait(steps, START_COMPONENTS);
 }
 
 static void accept_on_lane(runtime *rt OUTR_UNUSED, outr_lane *lane, round *r)
@@ -247,8 +242,7 @@ static int step_components(outr_steps *steps)
     if (rt->op.err.code)
         return fail_start(rt, "components failed to start", &rt->op.err);
     start_round(rt, &rt->round, accept_on_lane, step_op(rt, 0));
-    steps->state = START_ACCEPT;
-    return OUTR_WAIT;
+    return outr_steps_wait(steps, START_ACCEPT);
 }
 
 static void on_config_answer(outr_op *op)
@@ -487,12 +481,6 @@ static void start_deadline(runtime *rt)
                          outr_loop_now(loop) + rt->settings->graceful_shutdown_ns);
 }
 
-static int wait_in(outr_steps *steps, int next)
-{
-    steps->state = next;
-    return OUTR_WAIT;
-}
-
 /* First events stop, then --dapr-block-shutdown-duration leaves the APIs up for the app. */
 static int step_block(outr_steps *steps)
 {
@@ -500,7 +488,7 @@ static int step_block(outr_steps *steps)
     if (!rt->pubsub)
         return STOP_INBOUND;
     outr_pubsub_stop(rt->pubsub, step_op(rt, 0));
-    return wait_in(steps, STOP_EVENTS);
+    return outr_steps_wait(steps, STOP_EVENTS);
 }
 
 static int step_events(outr_steps *steps)
@@ -514,7 +502,7 @@ static int step_events(outr_steps *steps)
     OUTR_LOG(&rt->log, INFO, "blocking shutdown", OUTR_I("ms", block_ns / OUTR_MS));
     rt->is_blocking = true;
     outr_sleep_start(outr_loop_now(loop) + block_ns, step_op(rt, 0));
-    return wait_in(steps, STOP_INBOUND);
+    return outr_steps_wait(steps, STOP_INBOUND);
 }
 
 static void on_port_drained(void *ctx)
@@ -538,7 +526,7 @@ static int step_inbound(outr_steps *steps)
     start_deadline(rt);
     outr_health_set(&rt->health, OUTR_HEALTH_RUNTIME, false);
     start_round(rt, &rt->round, drain_inbound, step_op(rt, 0));
-    return wait_in(steps, STOP_API);
+    return outr_steps_wait(steps, STOP_API);
 }
 
 static void drain_api(runtime *rt OUTR_UNUSED, outr_lane *lane, round *r)
@@ -555,7 +543,7 @@ static int step_api(outr_steps *steps)
 {
     runtime *rt = of_stopping(steps);
     start_round(rt, &rt->round, drain_api, step_op(rt, 0));
-    return wait_in(steps, STOP_RESOLVER);
+    return outr_steps_wait(steps, STOP_RESOLVER);
 }
 
 static int step_leave(outr_steps *steps)
@@ -564,7 +552,7 @@ static int step_leave(outr_steps *steps)
     if (!rt->resolver)
         return STOP_COMPONENTS;
     rt->resolver->backend->close(rt->resolver, step_op(rt, 0));
-    return wait_in(steps, STOP_COMPONENTS);
+    return outr_steps_wait(steps, STOP_COMPONENTS);
 }
 
 static int step_close_components(outr_steps *steps)
@@ -573,7 +561,7 @@ static int step_close_components(outr_steps *steps)
     if (rt->running < rt->lane_count) /* components open only when every loop runs */
         return STOP_LANES;
     outr_host_close(rt->host, step_op(rt, 0));
-    return wait_in(steps, STOP_LANES);
+    return outr_steps_wait(steps, STOP_LANES);
 }
 
 static void close_lane(outr_message *message, outr_loop *loop OUTR_UNUSED)
@@ -654,97 +642,6 @@ static void on_shutdown_asked(void *ctx, bool is_forced)
     }
     if (__atomic_exchange_n(&rt->shutdown_posted, 1, __ATOMIC_ACQ_REL) == 0)
         outr_loop_post(rt->lanes[0].loop, &rt->shutdown_message);
-}
-
-/* ---- ports ----------------------------------------------------------------------------------- */
-
-static const char *const port_names[OUTR_PORT_COUNT] = {"HTTP API", "gRPC API", "internal gRPC",
-                                                        "public", "metrics"};
-
-static void pause_ms(unsigned ms)
-{
-    struct timespec time = {ms / 1000, (long)(ms % 1000) * 1000000};
-    nanosleep(&time, NULL); /* before any loop runs */
-}
-
-/* Go's ":port" and "localhost" beside addresses; empty text: all interfaces. */
-static outr_code listen_address(outr_addr *out, outr_str host, uint16_t port, outr_err *err)
-{
-    if (outr_str_is(host, "localhost"))
-        host = OUTR_STR("127.0.0.1");
-    if (host.n > 2 && host.p[0] == '[' && host.p[host.n - 1] == ']')
-        host = outr_str_of(host.p + 1, host.n - 2);
-    return outr_addr_from_ip(out, host.n ? host : OUTR_STR("::"), port, err);
-}
-
-/* Binds one address on every lane. The first socket says whether the port is free (a shared one
- * would join whoever has it) and, for port 0, which one it is. */
-static outr_code bind_address(runtime *rt, outr_port port, outr_str host, uint16_t number,
-                              outr_err *err)
-{
-    outr_addr addr;
-    unsigned lanes = port == OUTR_PORT_METRICS ? 1 : rt->lane_count;
-    outr_code rc = listen_address(&addr, host, number, err);
-    if (rc)
-        return outr_wrap(err, "%s port", port_names[port]);
-    for (unsigned waited_ms = 0;; waited_ms += BIND_PAUSE_MS) {
-        rc = outr_lane_listen(&rt->lanes[0], port, &addr, lanes > 1, err);
-        if (rc && host.n == 0 && addr.kind == OUTR_ADDR_IP6 && rc != OUTR_ALREADY_EXISTS) {
-            listen_address(&addr, OUTR_STR("0.0.0.0"), number, err); /* a machine without IPv6 */
-            rc = outr_lane_listen(&rt->lanes[0], port, &addr, lanes > 1, err);
-        }
-        if (rc != OUTR_ALREADY_EXISTS || waited_ms >= BIND_PATIENCE_MS)
-            break;
-        if (waited_ms == 0)
-            OUTR_LOG(&rt->log, WARN, "port is in use, waiting for it",
-                     OUTR_Z("port", port_names[port]), OUTR_ERR(err));
-        pause_ms(BIND_PAUSE_MS);
-    }
-    if (rc)
-        return outr_wrap(err, "%s port", port_names[port]);
-    const outr_port_server *first = &rt->lanes[0].ports[port];
-    addr.port = first->listeners[first->listener_count - 1]->addr.port;
-    for (unsigned i = 1; i < lanes && !rc; i++)
-        rc = outr_lane_listen(&rt->lanes[i], port, &addr, true, err);
-    return rc ? outr_wrap(err, "%s port", port_names[port]) : OUTR_OK;
-}
-
-static outr_code bind_api(runtime *rt, outr_port port, uint16_t number, const char *suffix,
-                          outr_err *err)
-{
-    const outr_settings *s = rt->settings;
-    if (s->unix_socket_dir.n > 0) {
-        outr_addr addr = {.kind = OUTR_ADDR_UNIX};
-        int n = snprintf(addr.path, sizeof addr.path, OUTR_FMT "/dapr-" OUTR_FMT "-%s.socket",
-                         OUTR_ARG(s->unix_socket_dir), OUTR_ARG(s->app_id), suffix);
-        if ((size_t)n >= sizeof addr.path)
-            return outr_fail(err, OUTR_INVALID_ARGUMENT,
-                             "--unix-domain-socket: the path is longer than %zu bytes",
-                             sizeof addr.path - 1);
-        return outr_lane_listen(&rt->lanes[0], port, &addr, false, err);
-    }
-    outr_code rc = OUTR_OK;
-    if (s->listen_addresses.count == 0)
-        rc = bind_address(rt, port, OUTR_STR_NONE, number, err);
-    for (size_t i = 0; i < s->listen_addresses.count && !rc; i++)
-        rc = bind_address(rt, port, s->listen_addresses.items[i], number, err);
-    return rc;
-}
-
-static outr_code bind_ports(runtime *rt, outr_err *err)
-{
-    const outr_settings *s = rt->settings;
-    outr_code rc = bind_api(rt, OUTR_PORT_HTTP, s->http_port, "http", err);
-    if (!rc)
-        rc = bind_api(rt, OUTR_PORT_GRPC, s->grpc_port, "grpc", err);
-    if (!rc)
-        rc =
-            bind_address(rt, OUTR_PORT_INTERNAL, s->internal_listen_address, s->internal_port, err);
-    if (!rc && s->public_port)
-        rc = bind_address(rt, OUTR_PORT_PUBLIC, s->public_listen_address, s->public_port, err);
-    if (!rc && rt->metrics)
-        rc = bind_address(rt, OUTR_PORT_METRICS, s->metrics_listen_address, s->metrics_port, err);
-    return rc;
 }
 
 /* ---- one life -------------------------------------------------------------------------------- */
@@ -832,7 +729,8 @@ static outr_code prepare(runtime *rt, outr_err *err)
         rc = outr_lane_open(&rt->lanes[i], i, env, rt->metrics, &rt->log, err);
         rt->loops[i] = rt->lanes[i].loop;
     }
-    return rc ? rc : bind_ports(rt, err);
+    return rc ? rc
+              : outr_ports_bind(rt->lanes, rt->lane_count, s, rt->metrics != NULL, &rt->log, err);
 }
 
 static void run_loops(runtime *rt)

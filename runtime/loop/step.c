@@ -44,3 +44,10 @@ void outr_steps_go(outr_steps *steps, int state)
     steps->has_moved = true;
     outr_steps_run(steps);
 }
+
+int outr_steps_wait(outr_steps *steps, int next)
+{
+    check_move(steps, next);
+    steps->state = next;
+    return OUTR_WAIT;
+}

@@ -28,6 +28,9 @@ struct outr_steps {
 
 void outr_steps_init(outr_steps *steps, const outr_step *table, int first, const outr_log *log);
 void outr_steps_run(outr_steps *steps); /* until WAIT or END */
+/* At the end of a step that has started its op: the op's outcome is next's to look at. Returns
+ * OUTR_WAIT. */
+int outr_steps_wait(outr_steps *steps, int next);
 void outr_steps_go(outr_steps *steps,
                    int state); /* from outside (an event): checks the move, runs */
 
