@@ -7,15 +7,17 @@
 #include "base/str.h"
 
 typedef struct outr_details {
-    bool is_rich; /* HTTP body carries details[]; the order printed is Help, BadRequest,
-                                     ResourceInfo, ErrorInfo as each is present */
-    /* false: metadata is printed as null, true: as an object, also when empty */
+    /* HTTP: the body carries details[]; gRPC has them whenever the reason has a text for ErrorInfo.
+     * The order is Help, BadRequest, ResourceInfo, ErrorInfo as each is present. */
+    bool is_rich;
+    /* HTTP: false: metadata is printed as null, true: as an object, also when empty */
     bool has_metadata;
     outr_kv metadata[4];
     size_t metadata_count;
     bool has_resource;
     outr_str resource_type, resource_name, resource_owner, resource_description;
-    outr_str field, field_description; /* BadRequest when field.p is set */
+    outr_str field,
+        field_description; /* BadRequest when field.p is set; an empty name is left out */
     outr_str help_url, help_description;
 } outr_details;
 

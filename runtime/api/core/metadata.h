@@ -1,12 +1,11 @@
-/* metadata - the extended key/value pairs of the metadata API: set by PUT /v1.0/metadata/{key},
- * shared
- * by all loops, lost at exit as in Dapr. */
+/* metadata - the metadata API: what the sidecar tells of itself, and the extended key/value pairs
+ * that clients set (shared by all loops, lost at exit as in Dapr). Source: contract/
+ * http-routes.csv, grpc-messages.csv (GetMetadataResponse). */
 #ifndef OUTR_API_CORE_METADATA_H
 #define OUTR_API_CORE_METADATA_H
 
-#include "base/arena.h"
-#include "base/err.h"
-#include "base/map.h"
+#include "api/core/core.h"
+#include "blocks/pubsub/pubsub.h"
 
 /* What a client may make it grow to. */
 #define OUTR_METADATA_KEYS_MAX 1024
@@ -19,5 +18,39 @@ void outr_metadata_free(outr_metadata *metadata);
 outr_code outr_metadata_set(outr_metadata *metadata, outr_str key, outr_str value, outr_err *err);
 /* All pairs in order of their first set, copied to arena. Any thread. */
 outr_kvs outr_metadata_all(outr_metadata *metadata, outr_arena *arena);
+
+/* The picture of one moment; texts on the arena, or as long as the view and the snapshot. */
+typedef struct outr_core_metadata {
+    outr_str id, runtime_version;
+    outr_str *features; /* spec.features that are on, built-in ones first */
+    size_t feature_count;
+    const outr_component **components; /* name, type, version: spec; capabilities */
+    size_t component_count;
+    outr_kvs extended; /* daprRuntimeVersion, then the clients' */
+    outr_subscription_info *subscriptions;
+    size_t subscription_count;
+    outr_str *endpoints; /* names of HTTPEndpoints */
+    size_t endpoint_count;
+    struct {
+        uint16_t port; /* 0: no app */
+        outr_str protocol, channel_address;
+        int64_t max_concurrency; /* 0: no limit */
+        bool has_health;
+        outr_str health_path, health_interval, health_timeout; /* durations as Go prints them */
+        int64_t health_threshold;
+    } app;
+    /* Without a placement service this never changes: DISABLED, not ready. */
+    struct {
+        outr_str status; /* name in ActorRuntime.ActorRuntimeStatus */
+        bool is_host_ready;
+        outr_str placement;
+    } actors;
+    /* Not there: scheduler, MCP servers, access policies. gRPC has an empty `workflows`, HTTP none.
+     */
+} outr_core_metadata;
+
+void outr_core_metadata_read(const outr_core *core, outr_core_metadata *out);
+/* "DECLARATIVE", "PROGRAMMATIC", "STREAMING" */
+const char *outr_core_subscription_type(const outr_subscription_info *info);
 
 #endif
