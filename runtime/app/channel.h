@@ -63,6 +63,14 @@ typedef struct outr_app_call {
 } outr_app_call;
 void outr_app_call_start(outr_app *app, outr_app_call *call, outr_op *op);
 
+/* The same for an invocation, whatever the app speaks (app/invocation.h). An app over HTTP gets the
+ * call as it is. An app over gRPC gets it as AppCallback/OnInvoke - the body gathered, up to
+ * max_body_bytes, beyond which the op fails with RESOURCE_EXHAUSTED - and its answer appears as an
+ * HTTP response: the status that the gRPC code maps to, the data as body or, without success, the
+ * status as protobuf JSON, and the headers of invocation.h. A call to a gRPC app that is made with
+ * outr_app_call_start is sent as it is, over HTTP/2: proxied calls. */
+void outr_app_invoke_start(outr_app *app, outr_app_call *call, outr_op *op);
+
 /* A small call with bodies in memory: subscriptions, deliveries, probes. The answer's body is cut
  * off with RESOURCE_EXHAUSTED over max_body. */
 typedef struct outr_app_fetch {
