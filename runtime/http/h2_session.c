@@ -626,6 +626,9 @@ outr_code outr__h2_init(outr__h2 *h2, const outr__h2_options *o, outr_err *err)
     int rc = cb ? nghttp2_option_new(&option) : NGHTTP2_ERR_NOMEM;
     if (!rc) {
         nghttp2_option_set_no_auto_window_update(option, 1);
+        /* Else a server keeps as many ended streams as it admits at once, for priorities that
+         * RFC 9113 has dropped. */
+        nghttp2_option_set_no_closed_streams(option, 1);
         nghttp2_option_set_max_send_header_block_length(option, 2 * OUTR_MIB);
         nghttp2_option_set_max_outbound_ack(option, 1000);
         nghttp2_option_set_max_settings(option, 32);

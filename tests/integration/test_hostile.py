@@ -160,7 +160,7 @@ class Hostile(Case):
             return statuses
         for _ in range(3):
             self.assertEqual(burst(), {200})
-        limit = 6 * 1024
+        limit = 4 * 1024
         wait_for("memory to come back", lambda: a.rss_kib("RssAnon") - before[0] < limit and b.rss_kib("RssAnon") - before[1] < limit, 30)
 
     def test_33_nul_in_names_and_keys(self):
