@@ -1,6 +1,6 @@
 #include "grpc/client.h"
 
-#define ANSWER_MAX (4 * OUTR_MIB)
+#include "grpc/call.h"
 
 static bool on_message(outr_grpc_reader *reader, outr_str message)
 {
@@ -17,9 +17,7 @@ static void on_end(outr_grpc_reader *reader, const outr_headers *trailers, const
     outr_grpc_unary *u = reader->user;
     if (err)
         u->broken = *err;
-    for (size_t i = 0; trailers && i < trailers->count; i++)
-        outr_headers_add(&u->trailers, outr_arena_str(u->arena, trailers->items[i].name),
-                         outr_arena_str(u->arena, trailers->items[i].value));
+    outr__grpc_keep_trailers(&u->trailers, trailers);
 }
 
 static void on_response(outr_http_call *http)
@@ -31,7 +29,7 @@ static void on_response(outr_http_call *http)
         return;
     }
     u->reader = (outr_grpc_reader){
-        .max_bytes = u->max_bytes ? u->max_bytes : ANSWER_MAX,
+        .max_bytes = u->max_bytes ? u->max_bytes : OUTR__GRPC_ANSWER_MAX,
         .encoding = outr_headers_get(&http->head.headers, "grpc-encoding"),
         .on_message = on_message,
         .on_end = on_end,
@@ -52,22 +50,15 @@ static outr_str frame_on_arena(outr_arena *arena, const void *message)
 void outr_grpc_unary_prepare(outr_grpc_unary *u, outr_http_call *http, const char *path,
                              const void *message)
 {
-    uint64_t now = outr_loop_now(u->loop);
     outr_headers headers;
-    outr_headers_init(&headers, u->arena);
-    outr_headers_add(&headers, OUTR_STR("content-type"), OUTR_STR("application/grpc"));
-    outr_headers_add(&headers, OUTR_STR("te"), OUTR_STR("trailers"));
-    if (u->deadline_ns)
-        outr_headers_add(
-            &headers, OUTR_STR("grpc-timeout"),
-            outr_grpc_timeout_write(u->arena, u->deadline_ns > now ? u->deadline_ns - now : 1));
-    for (size_t i = 0; i < u->metadata.count; i++)
-        outr_headers_add(&headers, u->metadata.items[i].name, u->metadata.items[i].value);
+    outr__grpc_request_headers(&headers, u->arena, outr_loop_now(u->loop), u->deadline_ns,
+                               &u->metadata);
     outr_headers_init(&u->trailers, u->arena);
     u->frame = frame_on_arena(u->arena, message);
     outr_memory_source_init(&u->source, u->loop, u->frame);
     u->req = (outr_http_request){.method = OUTR_STR("POST"),
                                  .scheme = OUTR_STR("http"),
+                                 .authority = OUTR_STR("localhost"),
                                  .target = outr_str_from(path),
                                  .headers = headers,
                                  .content_length = -1};
@@ -85,20 +76,8 @@ outr_code outr_grpc_unary_result(outr_grpc_unary *u, void *out_reply,
                                  const ProtobufCMessageDescriptor *type, const outr_err *http_err,
                                  outr_err *err)
 {
-    bool is_answered = u->http->progress == OUTR_CALL_ANSWERED;
-    const outr_headers *said = outr_headers_has(&u->trailers, "grpc-status")
-                                   ? &u->trailers
-                                   : &u->answer_headers; /* trailers-only */
     outr_grpc_reader_cancel(&u->reader);
-    if (is_answered && (!http_err->code || outr_headers_has(said, "grpc-status")))
-        outr_grpc_status_read(&u->status, said, u->http->head.status);
-    else
-        u->status =
-            (outr_grpc_status){.code = http_err->code,
-                               .message = outr_arena_str(u->arena, outr_str_from(http_err->text))};
-    if (u->broken.code && u->status.code == OUTR_OK)
-        u->status =
-            (outr_grpc_status){.code = u->broken.code, .message = outr_str_from(u->broken.text)};
+    outr__grpc_outcome(&u->status, u->http, &u->trailers, &u->broken, http_err);
     if (u->status.code)
         return outr_fail(err, u->status.code, OUTR_FMT, OUTR_ARG(u->status.message));
     if (!u->reply.p)

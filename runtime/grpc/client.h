@@ -36,7 +36,8 @@ typedef struct outr_grpc_unary {
     outr_err broken;
 } outr_grpc_unary;
 
-/* message is packed before this returns. Fills http (user, req, body, on_response, arena). */
+/* message is packed before this returns. Fills http (user, req, body, on_response, arena). The
+ * authority is localhost unless u->req says otherwise before the start. */
 void outr_grpc_unary_prepare(outr_grpc_unary *u, outr_http_call *http, const char *path,
                              const void *message);
 /* After the HTTP call: OK with the decoded reply, or the call's status as code, text and u->status.
