@@ -2,6 +2,7 @@
 #ifndef OUTR_COMPONENTS_REGISTRY_H
 #define OUTR_COMPONENTS_REGISTRY_H
 
+#include "components/bindings.h"
 #include "components/nameresolution.h"
 #include "components/pubsub.h"
 #include "components/secretstores.h"
@@ -12,6 +13,7 @@
 const outr_state_backend *outr_registry_state(outr_str type, outr_str version);
 const outr_pubsub_backend *outr_registry_pubsub(outr_str type, outr_str version);
 const outr_secret_backend *outr_registry_secret(outr_str type, outr_str version);
+const outr_binding_backend *outr_registry_binding(outr_str type, outr_str version);
 const outr_resolver_backend *outr_registry_resolver(outr_str type, outr_str version);
 
 #endif

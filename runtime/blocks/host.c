@@ -121,6 +121,9 @@ static void on_gone(outr_message *message, outr_loop *loop)
     case OUTR_KIND_SECRETS:
         i->pub.secrets->backend->close(i->pub.secrets, &i->op);
         break;
+    case OUTR_KIND_BINDINGS:
+        i->pub.binding->backend->close(i->pub.binding, &i->op);
+        break;
     case OUTR_KIND_OTHER:
         break;
     }
@@ -324,6 +327,38 @@ static void fill_state(outr_component *c)
     }
 }
 
+/* Without `direction` a binding has all its directions, else those of the comma list. */
+static bool is_of_direction(outr_kvs metadata, const char *direction)
+{
+    const outr_kv *given = outr_kvs_find(metadata, "direction");
+    outr_str rest = given ? given->value : OUTR_STR_NONE, one;
+    while (rest.p) {
+        rest = outr_str_cut(rest, ',', &one);
+        if (outr_str_iis(outr_str_trim(one), direction))
+            return true;
+    }
+    return !given;
+}
+
+static void fill_binding(outr_component *c)
+{
+    static const struct {
+        unsigned bit;
+        const char *direction, *name;
+    } sides[] = {
+        {OUTR_BINDING_INPUT, "input", "INPUT_BINDING"},
+        {OUTR_BINDING_OUTPUT, "output", "OUTPUT_BINDING"},
+    };
+    unsigned able = c->binding->backend->directions(c->binding);
+    size_t n = 0;
+    for (size_t i = 0; i < OUTR_LEN(sides); i++) {
+        if (!(able & sides[i].bit) || !is_of_direction(c->metadata, sides[i].direction))
+            continue;
+        c->directions |= sides[i].bit;
+        c->capabilities[n++] = sides[i].name;
+    }
+}
+
 static void on_open(outr_op *op)
 {
     opening *o = OUTR_CONTAINER(op, opening, op);
@@ -338,6 +373,8 @@ static void on_open(outr_op *op)
     }
     if (c->kind == OUTR_KIND_STATE)
         fill_state(c);
+    if (c->kind == OUTR_KIND_BINDINGS)
+        fill_binding(c);
     if (c->kind == OUTR_KIND_SECRETS &&
         (c->secrets->backend->features(c->secrets) & OUTR_SECRET_MULTIPLE))
         c->capabilities[0] = "MULTIPLE_KEY_VALUES_PER_SECRET";
@@ -382,6 +419,7 @@ static outr_code create(opening *o, outr_err *err)
                                              "protectedTopics",
                                              "maxConcurrency",
                                              NULL};
+    static const char *const for_bindings[] = {"direction", "route", NULL};
     outr_host *host = o->job->host;
     const outr_component_spec *s = o->spec;
     outr_component *c = &o->instance->pub;
@@ -399,6 +437,7 @@ static outr_code create(opening *o, outr_err *err)
     const outr_state_backend *state = outr_registry_state(s->type, s->version);
     const outr_pubsub_backend *pubsub = outr_registry_pubsub(s->type, s->version);
     const outr_secret_backend *secrets = outr_registry_secret(s->type, s->version);
+    const outr_binding_backend *binding = outr_registry_binding(s->type, s->version);
     if (state) {
         c->kind = OUTR_KIND_STATE;
         warn_unknown(o, &state->base, c->metadata, for_state);
@@ -414,6 +453,11 @@ static outr_code create(opening *o, outr_err *err)
         c->kind = OUTR_KIND_SECRETS;
         warn_unknown(o, &secrets->base, c->metadata, nothing);
         return secrets->create(&c->secrets, &init, err);
+    }
+    if (binding) {
+        c->kind = OUTR_KIND_BINDINGS;
+        warn_unknown(o, &binding->base, c->metadata, for_bindings);
+        return binding->create(&c->binding, &init, err);
     }
     return outr_fail(err, OUTR_UNIMPLEMENTED,
                      "couldn't find a component of type " OUTR_FMT "/" OUTR_FMT, OUTR_ARG(s->type),
@@ -457,6 +501,8 @@ static void create_and_open(opening *o)
         c->state->backend->open(c->state, &o->op);
     else if (c->kind == OUTR_KIND_PUBSUB)
         c->broker->backend->open(c->broker, &o->op);
+    else if (c->kind == OUTR_KIND_BINDINGS)
+        c->binding->backend->open(c->binding, &o->op);
     else
         c->secrets->backend->open(c->secrets, &o->op);
 }

@@ -17,12 +17,20 @@ typedef struct outr_view outr_view;
 
 typedef struct outr_instance_of {    /* one open component */
     const outr_component_spec *spec; /* lives as long as the view */
-    enum { OUTR_KIND_STATE, OUTR_KIND_PUBSUB, OUTR_KIND_SECRETS, OUTR_KIND_OTHER } kind;
+    enum {
+        OUTR_KIND_STATE,
+        OUTR_KIND_PUBSUB,
+        OUTR_KIND_SECRETS,
+        OUTR_KIND_BINDINGS,
+        OUTR_KIND_OTHER
+    } kind;
     union {
         outr_state_store *state;
         outr_broker *broker;
         outr_secret_store *secrets;
+        outr_binding *binding;
     };
+    unsigned directions; /* bindings: OUTR_BINDING_*, as far as metadata `direction` leaves them */
     outr_kvs metadata;           /* as given to it, secrets included: never log */
     const char *capabilities[8]; /* NULL-terminated, for metadata */
 } outr_component;

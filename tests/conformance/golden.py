@@ -21,14 +21,14 @@ GOLDEN = os.path.join(os.path.dirname(TOP), "shared", "golden")
 
 GROUPS = ("invoke", "limits", "tracing", "http-surface", "metadata", "health", "start-stop", "secrets", "cors",
           "state", "scopes", "metrics", "reload", "grpc-surface", "no-control-plane", "proxy", "token", "api-list",
-          "invoke-grpc", "pubsub-grpc")
+          "invoke-grpc", "pubsub-grpc", "bindings")
 # Methods of the Dapr service that are not built yet.
 ABSENT_RPCS = ("InvokeService", "SubscribeTopicEventsAlpha1", "GetState", "GetBulkState", "SaveState", "QueryStateAlpha1", "DeleteState",
                "DeleteBulkState", "ExecuteStateTransaction", "PublishEvent", "BulkPublishEvent", "GetSecret", "GetBulkSecret",
                "GetMetadata", "SetMetadata")
 HAS_GRPC_APPS = False
 SUPPORTED = ("state.in-memory", "state.sqlite", "pubsub.in-memory", "pubsub.sqlite", "secretstores.local.env",
-             "secretstores.local.file", "nameresolution.")
+             "secretstores.local.file", "nameresolution.", "bindings.localstorage")
 # First segment of a route after its version -> the kind of component behind it.
 BLOCKS = {"state": "state", "publish": "pubsub", "secrets": "secretstores", "configuration": "configuration",
           "lock": "lock", "unlock": "lock", "crypto": "crypto", "subtlecrypto": "crypto", "conversation": "conversation",

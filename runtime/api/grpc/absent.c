@@ -1,5 +1,4 @@
 #include <dapr/proto/runtime/v1/ai.pb-c.h>
-#include <dapr/proto/runtime/v1/binding.pb-c.h>
 #include <dapr/proto/runtime/v1/jobs.pb-c.h>
 #include <dapr/proto/runtime/v1/lock.pb-c.h>
 #include <google/protobuf/empty.pb-c.h>
@@ -27,13 +26,6 @@ static void fail(outr_grpc_call *call, outr_reason reason, const char *fmt, ...)
 static void actors(outr_grpc_call *call)
 {
     fail(call, OUTR_REASON_ACTOR_NO_PLACEMENT, "placement service is not configured");
-}
-
-static void binding(outr_grpc_call *call)
-{
-    const Dapr__Proto__Runtime__V1__InvokeBindingRequest *req = call->request;
-    fail(call, OUTR_REASON_INVOKE_OUTPUT_BINDING,
-         "error invoking output binding %s: couldn't find output binding %s", req->name, req->name);
 }
 
 static void configuration(outr_grpc_call *call)
@@ -166,8 +158,6 @@ static void delete_job(outr_grpc_call *call)
         EMPTY("DeleteJobsByPrefix" suffix, delete_job, "jobs", version)
 
 const outr_grpc_method outr_rpcs_absent[] = {
-    ROW("InvokeBinding", dapr__proto__runtime__v1__invoke_binding_request, binding, "bindings",
-        "v1"),
     EMPTY("RegisterActorTimer", actors, "actors", "v1"),
     EMPTY("UnregisterActorTimer", actors, "actors", "v1"),
     EMPTY("RegisterActorReminder", actors, "actors", "v1"),

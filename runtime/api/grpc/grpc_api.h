@@ -17,7 +17,7 @@ void outr_grpc_api_open(outr_api *api);
 void outr_grpc_api_done(outr_api *api);
 
 /* Method tables, each in its own file, terminated by a row without path. */
-extern const outr_grpc_method outr_rpcs_absent[];
+extern const outr_grpc_method outr_rpcs_absent[], outr_rpcs_bindings[];
 
 /* What a handler works with: call->ctx. On the call's arena. */
 typedef struct outr_rpc {

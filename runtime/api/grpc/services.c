@@ -4,7 +4,7 @@
 
 #define TOKEN_HEADER "dapr-api-token"
 
-static const outr_grpc_method *const tables[] = {outr_rpcs_absent};
+static const outr_grpc_method *const tables[] = {outr_rpcs_absent, outr_rpcs_bindings};
 
 static const outr_grpc_method closed = {.path = "closed by spec.api"};
 

@@ -31,17 +31,6 @@ static void actors(outr_api_request *r)
     fail(r, OUTR_REASON_ACTOR_NO_PLACEMENT, OUTR_STR("placement service is not configured"));
 }
 
-static void binding(outr_api_request *r)
-{
-    outr_json *body;
-    if (read_json(r, &body))
-        fail(r, OUTR_REASON_INVOKE_OUTPUT_BINDING,
-             outr_arena_printf(r->x->arena,
-                               "error invoking output binding " OUTR_FMT
-                               ": couldn't find output binding " OUTR_FMT,
-                               OUTR_ARG(r->params[0]), OUTR_ARG(r->params[0])));
-}
-
 static void configuration(outr_api_request *r)
 {
     fail(r, OUTR_REASON_CONFIGURATION_STORE_NOT_CONFIGURED,
@@ -199,7 +188,6 @@ const outr_api_route outr_routes_absent[] = {
      actors, NULL},
     {"POST|PUT|DELETE", "/v1.0/actors/{type}/{id}/timers/{name}", 0, "actors", "v1", NULL, actors,
      NULL},
-    {"POST|PUT", "/v1.0/bindings/{name}", BODY, "bindings", "v1", NULL, binding, NULL},
     CONFIGURATION("/v1.0", "v1"),
     CONFIGURATION("/v1.0-alpha1", "v1alpha1"),
     {"PUT", "/v1.0-alpha1/crypto/{name}/encrypt", 0, "crypto", "v1alpha1", NULL, crypto, NULL},

@@ -42,7 +42,8 @@ typedef struct outr_api_route {
 
 /* Route tables, each in its own file, terminated by a row with pattern NULL. */
 extern const outr_api_route outr_routes_state[], outr_routes_secrets[], outr_routes_publish[],
-    outr_routes_invoke[], outr_routes_system[], outr_routes_absent[];
+    outr_routes_invoke[], outr_routes_system[], outr_routes_absent[],
+    outr_routes_bindings[];
 
 struct outr_api_request {
     outr_exchange *x;
