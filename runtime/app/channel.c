@@ -1,9 +1,7 @@
-#include "app/channel.h"
+#include "app/internal.h"
 
-#define PORT_WAIT_NS    (100 * OUTR_MS)
 #define LOOK_AGAIN_NS   OUTR_SEC /* after the app's name was not found, or nobody answered there */
 #define LOOK_UP_NS      (10 * OUTR_SEC)
-#define ANSWER_MAX      (4 * OUTR_MIB)
 #define APP_CONNECTIONS 4096
 
 static const outr_metric_desc client_count = {"dapr_http_client_completed_count",
@@ -21,58 +19,6 @@ static const outr_metric_desc client_sent = {"dapr_http_client_sent_bytes",
                                              OUTR_HISTOGRAM,
                                              OUTR_BUCKETS_BYTES,
                                              {"method", "path", "status"}};
-static const outr_metric_desc probe_count = {"dapr_http_healthprobes_completed_count",
-                                             "health probes of the app",
-                                             OUTR_COUNTER,
-                                             0,
-                                             {"status"}};
-
-/* One loop's place in what all loops share. */
-typedef struct shared_loop {
-    outr_app *app;
-    outr_message wake, notice;
-    uint32_t waiting;      /* atomic: calls that wait for a slot */
-    uint8_t wake_posted;   /* atomic */
-    uint8_t notice_posted; /* atomic */
-} shared_loop;
-
-struct outr_app_state {
-    const outr_settings *settings;
-    int64_t limit;             /* 0: none */
-    int64_t in_flight;         /* atomic */
-    uint8_t is_up, is_healthy; /* atomic */
-    size_t loop_count;
-    shared_loop loops[];
-};
-
-struct outr_app {
-    outr_loop *loop;
-    const outr_settings *settings;
-    outr_app_state *state;
-    shared_loop *shared;
-    outr_http_pool *pool;   /* NULL: no app channel, or its name is not known yet */
-    outr_http_pool *former; /* of the address before, for the calls that are still on it */
-    outr_tls *tls;
-    outr_str authority;
-    char authority_text[300];
-    outr_list waiting, watchers;
-    outr_deferred greeter; /* tells new watchers the present state */
-    /* --app-channel-address is a name */
-    outr_lookup lookup;
-    outr_op lookup_op;
-    outr_timer lookup_timer;
-    size_t lookups; /* how often its addresses were asked for: each in turn */
-    bool is_named;
-    /* main loop: waiting for the port, probing */
-    outr_timer timer;
-    outr_op op;
-    outr_connect connect;
-    outr_app_fetch probe;
-    outr_arena *probe_arena;
-    int64_t failures;
-    bool is_stopped, is_freed;
-};
-
 /* ---- shared state ---------------------------------------------------------------------------- */
 
 outr_app_state *outr_app_state_new(const outr_settings *settings, size_t loop_count)
@@ -92,6 +38,11 @@ void outr_app_state_free(outr_app_state *state)
 bool outr_app_is_configured(const outr_app *app)
 {
     return app->settings->app_port != 0;
+}
+
+bool outr_app_speaks_grpc(const outr_app *app)
+{
+    return outr__app_is_grpc(app);
 }
 
 bool outr_app_is_up(const outr_app *app)
@@ -115,7 +66,7 @@ static void tell_watchers(outr_app *app)
 
 static void on_notice(outr_message *message, outr_loop *loop OUTR_UNUSED)
 {
-    shared_loop *l = OUTR_CONTAINER(message, shared_loop, notice);
+    outr__shared_loop *l = OUTR_CONTAINER(message, outr__shared_loop, notice);
     __atomic_store_n(&l->notice_posted, 0, __ATOMIC_RELEASE);
     if (l->app)
         tell_watchers(l->app);
@@ -125,11 +76,19 @@ static void on_notice(outr_message *message, outr_loop *loop OUTR_UNUSED)
 static void announce(outr_app *app)
 {
     for (size_t i = 0; i < app->state->loop_count; i++) {
-        shared_loop *l = &app->state->loops[i];
+        outr__shared_loop *l = &app->state->loops[i];
         l->notice.run = on_notice;
         if (l->app && __atomic_exchange_n(&l->notice_posted, 1, __ATOMIC_ACQ_REL) == 0)
             outr_loop_post(l->app->loop, &l->notice);
     }
+}
+
+void outr__app_set_state(outr_app *app, bool is_up, bool is_healthy)
+{
+    bool was_up = __atomic_exchange_n(&app->state->is_up, is_up, __ATOMIC_ACQ_REL);
+    bool was_healthy = __atomic_exchange_n(&app->state->is_healthy, is_healthy, __ATOMIC_ACQ_REL);
+    if (was_up != is_up || was_healthy != is_healthy)
+        announce(app);
 }
 
 static void on_greet(outr_deferred *deferred)
@@ -177,7 +136,7 @@ static void serve_waiting(outr_app *app)
 
 static void on_wake(outr_message *message, outr_loop *loop OUTR_UNUSED)
 {
-    shared_loop *l = OUTR_CONTAINER(message, shared_loop, wake);
+    outr__shared_loop *l = OUTR_CONTAINER(message, outr__shared_loop, wake);
     __atomic_store_n(&l->wake_posted, 0, __ATOMIC_RELEASE);
     if (l->app)
         serve_waiting(l->app);
@@ -190,7 +149,7 @@ static void give_slot_back(outr_app *app)
         return;
     __atomic_fetch_sub(&state->in_flight, 1, __ATOMIC_ACQ_REL);
     for (size_t i = 0; i < state->loop_count; i++) {
-        shared_loop *l = &state->loops[i];
+        outr__shared_loop *l = &state->loops[i];
         l->wake.run = on_wake;
         if (__atomic_load_n(&l->waiting, __ATOMIC_ACQUIRE) > 0 &&
             __atomic_exchange_n(&l->wake_posted, 1, __ATOMIC_ACQ_REL) == 0)
@@ -217,19 +176,17 @@ static void count_call(outr_app *app, const outr_app_call *call)
                       (double)OUTR_MAX(call->request.content_length, 0));
 }
 
-static void look_again(outr_app *app);
-
 static void on_call_done(outr_op *inner)
 {
     outr_app_call *call = OUTR_CONTAINER(inner, outr_app_call, inner);
     outr_app *app = call->app;
     outr_op *op = call->op;
     bool had_slot = call->has_slot;
-    if (!call->skip_limit && call->http.progress == OUTR_CALL_ANSWERED)
+    if (!call->skip_limit && call->http.progress == OUTR_CALL_ANSWERED && !outr__app_is_grpc(app))
         count_call(app, call);
     call->has_slot = false;
     if (inner->err.code == OUTR_UNAVAILABLE && call->http.progress == OUTR_CALL_NOT_SENT)
-        look_again(app);
+        outr__app_look_again(app);
     if (inner->err.code) {
         outr_err err = inner->err;
         outr_op_fail(op, &err);
@@ -276,9 +233,6 @@ void outr_app_call_start(outr_app *app, outr_app_call *call, outr_op *op)
     if (!app->pool) {
         if (!outr_app_is_configured(app))
             outr_fail(&err, OUTR_FAILED_PRECONDITION, "app channel is not initialized");
-        else if (app->settings->app_protocol >= OUTR_APP_GRPC)
-            outr_fail(&err, OUTR_UNIMPLEMENTED, "app protocol " OUTR_FMT " is not in this version",
-                      OUTR_ARG(app->settings->app_protocol_name));
         else
             outr_fail(&err, OUTR_UNAVAILABLE, "the app's address is not known yet");
         outr_op_fail_soon(op, &err);
@@ -294,215 +248,18 @@ void outr_app_call_start(outr_app *app, outr_app_call *call, outr_op *op)
     send_call(app, call);
 }
 
-/* ---- small calls ----------------------------------------------------------------------------- */
-
-static void fetch_over(outr_app_fetch *f)
-{
-    if (outr_op_is_pending(&f->inner) || f->is_gathering)
-        return;
-    outr_op *op = f->op;
-    if (f->inner.err.code) {
-        outr_err err = f->inner.err;
-        outr_op_fail(op, &err);
-    } else {
-        outr_op_finish(op);
-    }
-}
-
-static void on_fetch_body(outr_gather *gather, const outr_err *err)
-{
-    outr_app_fetch *f = gather->ctx;
-    f->is_gathering = false;
-    if (!err)
-        f->answer = outr_arena_str(f->headers.arena, outr_buf_view(&gather->body));
-    outr_buf_done(&gather->body);
-    if (err && f->inner.err.code == OUTR_OK && outr_op_is_pending(&f->inner)) {
-        f->too_large = *err;
-    }
-    fetch_over(f);
-}
-
-static void on_fetch_response(outr_http_call *call)
-{
-    outr_app_fetch *f = call->user;
-    f->status = call->head.status;
-    f->answer_headers = call->head.headers;
-    if (!call->response)
-        return;
-    f->is_gathering = true;
-    outr_gather_start(&f->gather, call->response, f->max_body ? f->max_body : ANSWER_MAX,
-                      on_fetch_body, f);
-}
-
-static void on_fetch_done(outr_op *inner)
-{
-    outr_app_fetch *f = OUTR_CONTAINER(inner, outr_app_fetch, inner);
-    if (inner->err.code == OUTR_OK && f->too_large.code)
-        inner->err = f->too_large;
-    fetch_over(f);
-}
-
-static void on_fetch_cancel(outr_op *op)
-{
-    outr_app_fetch *f = op->impl;
-    outr_op_cancel(&f->inner, op->err.code);
-}
-
-void outr_app_fetch_start(outr_app *app, outr_app_fetch *f, outr_op *op)
-{
-    f->op = op;
-    f->too_large.code = OUTR_OK;
-    f->is_gathering = false;
-    f->answer = OUTR_STR_NONE;
-    f->request = (outr_http_request){.method = f->method,
-                                     .target = f->target,
-                                     .headers = f->headers,
-                                     .content_length = (int64_t)f->body.n};
-    if (f->body.n == 0 && (outr_str_is(f->method, "GET") || outr_str_is(f->method, "OPTIONS")))
-        f->request.content_length = -1;
-    outr_memory_source_init(&f->source, app->loop, f->body);
-    f->call.http = (outr_http_call){
-        .req = &f->request,
-        .body = f->body.n ? &f->source.base : NULL,
-        .on_response = on_fetch_response,
-        .user = f,
-        .arena = f->headers.arena,
-    };
-    outr_op_begin(op, f, on_fetch_cancel);
-    outr_op_init(&f->inner, app->loop, op, 0, on_fetch_done);
-    outr_app_call_start(app, &f->call, &f->inner);
-}
-
-/* ---- is it there, is it well ----------------------------------------------------------------- */
-
-static void set_state(outr_app *app, bool is_up, bool is_healthy)
-{
-    bool was_up = __atomic_exchange_n(&app->state->is_up, is_up, __ATOMIC_ACQ_REL);
-    bool was_healthy = __atomic_exchange_n(&app->state->is_healthy, is_healthy, __ATOMIC_ACQ_REL);
-    if (was_up != is_up || was_healthy != is_healthy)
-        announce(app);
-}
-
-static void again_in(outr_app *app, uint64_t ns)
-{
-    outr_timer_start(app->loop, &app->timer, outr_loop_now(app->loop) + ns);
-}
-
-static void free_if_over(outr_app *app)
-{
-    if (!app->is_freed || outr_op_is_pending(&app->op) || outr_op_is_pending(&app->lookup_op))
-        return;
-    outr_arena_free(app->probe_arena);
-    free(app);
-}
-
-static void on_probed(outr_op *op)
-{
-    outr_app *app = OUTR_CONTAINER(op, outr_app, op);
-    bool is_good = !op->err.code && app->probe.status >= 200 && app->probe.status < 300;
-    char status[12];
-    int n = snprintf(status, sizeof status, "%d", op->err.code ? 0 : app->probe.status);
-    const outr_str label = outr_str_of(status, (size_t)n);
-    outr_metric_count(outr_loop_metrics(app->loop), &probe_count, &label, 1);
-    outr_arena_reset(app->probe_arena);
-    if (app->is_stopped) {
-        free_if_over(app);
-        return;
-    }
-    app->failures = is_good ? 0 : app->failures + 1;
-    if (is_good)
-        set_state(app, true, true);
-    else if (app->failures >= app->settings->app_health_threshold)
-        set_state(app, true, false);
-    again_in(app, app->settings->app_health_interval_ns);
-}
-
-static void probe(outr_app *app)
-{
-    if (!app->probe_arena)
-        app->probe_arena = outr_arena_new(OUTR_MIB);
-    app->probe = (outr_app_fetch){.method = OUTR_STR("GET"),
-                                  .target = app->settings->app_health_path,
-                                  .max_body = 64 * OUTR_KIB};
-    if (app->probe.target.n == 0 || app->probe.target.p[0] != '/')
-        app->probe.target = outr_arena_join(app->probe_arena, OUTR_STR("/"),
-                                            app->settings->app_health_path, OUTR_STR_NONE);
-    app->probe.call.skip_token = app->probe.call.skip_limit = true;
-    outr_headers_init(&app->probe.headers, app->probe_arena);
-    outr_op_init(&app->op, app->loop, NULL,
-                 outr_loop_now(app->loop) + app->settings->app_health_timeout_ns, on_probed);
-    outr_app_fetch_start(app, &app->probe, &app->op);
-}
-
-static void on_port_tried(outr_op *op)
-{
-    outr_app *app = OUTR_CONTAINER(op, outr_app, op);
-    if (app->connect.stream) {
-        static const outr_stream_events no_events = {0};
-        app->connect.stream->events = &no_events;
-        outr_stream_close(app->connect.stream);
-    }
-    if (app->is_stopped) {
-        free_if_over(app);
-        return;
-    }
-    if (op->err.code) {
-        look_again(app);
-        again_in(app, PORT_WAIT_NS);
-        return;
-    }
-    bool is_checked = app->settings->app_health_check;
-    set_state(app, true, !is_checked);
-    if (is_checked)
-        probe(app);
-}
-
-static void try_port(outr_app *app)
-{
-    outr_env *env = outr_loop_env(app->loop);
-    if (app->connect.addr.kind == OUTR_ADDR_NONE) { /* its name is not known yet */
-        again_in(app, PORT_WAIT_NS);
-        return;
-    }
-    outr_op_init(&app->op, app->loop, NULL, outr_loop_now(app->loop) + 5 * OUTR_SEC, on_port_tried);
-    env->connect(env, app->loop, &app->connect, &app->op);
-}
-
-static void on_timer(outr_timer *timer)
-{
-    outr_app *app = OUTR_CONTAINER(timer, outr_app, timer);
-    if (outr_app_is_up(app))
-        probe(app);
-    else
-        try_port(app);
-}
-
-void outr_app_start(outr_app *app)
-{
-    app->timer.fire = on_timer;
-    if (outr_app_is_configured(app))
-        try_port(app);
-}
-
-void outr_app_stop(outr_app *app)
-{
-    app->is_stopped = true;
-    outr_timer_stop(app->loop, &app->timer);
-    if (outr_op_is_pending(&app->op))
-        outr_op_cancel(&app->op, OUTR_CANCELLED);
-}
-
 /* ---- where it is ----------------------------------------------------------------------------- */
 
 static outr_code open_pool(outr_app *app, const outr_addr *addr, outr_err *err)
 {
     const outr_settings *s = app->settings;
     /* the app's certificate is not verified: contract/lifecycle.md */
-    static const outr_tls_options trusting = {0};
+    static const char *const h2_only[] = {"h2", NULL};
     app->connect.addr = *addr;
-    if (s->app_protocol >= OUTR_APP_GRPC)
-        return OUTR_OK;
-    if (s->app_protocol == OUTR_APP_HTTPS && !app->tls) {
+    bool is_h2 = s->app_protocol >= OUTR_APP_H2C;
+    bool has_tls = s->app_protocol == OUTR_APP_HTTPS || s->app_protocol == OUTR_APP_GRPCS;
+    const outr_tls_options trusting = {.alpn = is_h2 ? h2_only : NULL};
+    if (has_tls && !app->tls) {
         outr_code rc = outr_tls_new(&app->tls, &trusting, err);
         if (rc)
             return rc;
@@ -510,7 +267,7 @@ static outr_code open_pool(outr_app *app, const outr_addr *addr, outr_err *err)
     const outr_http_pool_options options = {
         .loop = app->loop,
         .addr = *addr,
-        .version = s->app_protocol == OUTR_APP_H2C ? OUTR_HTTP_2 : OUTR_HTTP_1,
+        .version = is_h2 ? OUTR_HTTP_2 : OUTR_HTTP_1,
         .tls = app->tls,
         .server_name = s->app_channel_address,
         .limits = {.max_header_bytes = OUTR_MAX((size_t)s->read_buffer_bytes, 64 * OUTR_KIB),
@@ -546,11 +303,11 @@ static void on_looked_up(outr_op *op)
     char before[OUTR_ADDR_TEXT_MAX], now[OUTR_ADDR_TEXT_MAX];
     outr_err err;
     if (app->is_stopped) {
-        free_if_over(app);
+        outr__app_free_if_over(app);
         return;
     }
     if (op->err.code || found->count == 0) {
-        look_again(app);
+        outr__app_look_again(app);
         return;
     }
     /* Nobody may listen on the first (an app on 127.0.0.1 alone, a name that is ::1 first). */
@@ -558,7 +315,7 @@ static void on_looked_up(outr_op *op)
     outr_addr_text(&app->connect.addr, before);
     outr_addr_text(addr, now);
     if (strcmp(before, now) != 0 && open_pool(app, addr, &err))
-        look_again(app);
+        outr__app_look_again(app);
 }
 
 static void look_up(outr_timer *timer)
@@ -572,7 +329,7 @@ static void look_up(outr_timer *timer)
     env->lookup(env, app->loop, &app->lookup, &app->lookup_op);
 }
 
-static void look_again(outr_app *app)
+void outr__app_look_again(outr_app *app)
 {
     if (app->is_named && !app->is_stopped && !outr_timer_is_on(&app->lookup_timer) &&
         !outr_op_is_pending(&app->lookup_op))
@@ -594,6 +351,14 @@ static outr_code find_address(outr_app *app, outr_err *err)
     app->lookup_timer.fire = look_up;
     look_up(&app->lookup_timer);
     return OUTR_OK;
+}
+
+void outr__app_free_if_over(outr_app *app)
+{
+    if (!app->is_freed || outr_op_is_pending(&app->op) || outr_op_is_pending(&app->lookup_op))
+        return;
+    outr_arena_free(app->probe_arena);
+    free(app);
 }
 
 outr_code outr_app_new(outr_app **out, const outr_app_options *options, outr_err *err)
@@ -638,5 +403,5 @@ void outr_app_free(outr_app *app)
     outr_http_pool_free(app->former);
     outr_tls_unref(app->tls);
     app->is_freed = true;
-    free_if_over(app); /* else its last operation does */
+    outr__app_free_if_over(app); /* else its last operation does */
 }

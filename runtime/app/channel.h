@@ -1,5 +1,6 @@
-/* channel - the way to the app: pooled HTTP/1.1 or h2c (TLS unverified for https), a concurrency
- * limit over all loops, the app token, and whether the app is up and healthy.
+/* channel - the way to the app: pooled HTTP/1.1, or HTTP/2 for h2c, grpc and grpcs (certificates
+ * are not verified), a concurrency limit over all loops, the app token, and whether the app is up
+ * and healthy.
  *
  * outr_app_state is shared by all loops (atomics only); an outr_app belongs to one loop. */
 #ifndef OUTR_APP_CHANNEL_H
@@ -25,11 +26,13 @@ outr_code outr_app_new(outr_app **out, const outr_app_options *options, outr_err
 void outr_app_free(outr_app *app);
 
 /* Main loop only: waits for the port (TCP connect each 100 ms), then probes when health checks are
- * on. Changes reach every loop's watchers. */
+ * on: the path over HTTP, AppCallbackHealthCheck/HealthCheck over gRPC. Changes reach every loop's
+ * watchers. */
 void outr_app_start(outr_app *app);
 void outr_app_stop(outr_app *app);
 
 bool outr_app_is_configured(const outr_app *app); /* an app port was given */
+bool outr_app_speaks_grpc(const outr_app *app);   /* --app-protocol is grpc or grpcs */
 bool outr_app_is_up(const outr_app *app);         /* its port has been open at least once */
 /* up, and the last probes were good (or no checks) */
 bool outr_app_is_healthy(const outr_app *app);

@@ -10,6 +10,10 @@
 #define OUTR_INVOKE_ORIGIN_HEADER "outrigger-origin"
 #define OUTR_INVOKE_ORIGIN_GRPC   "grpc"
 
+/* Of a request and of an answer: type_url of the data (google.protobuf.Any), left out when empty.
+ */
+#define OUTR_INVOKE_TYPE_HEADER "outrigger-type-url"
+
 /* Of an answer, when the app that gave it speaks gRPC: the status as the app gave it, while the
  * answer's own status is what HTTP makes of it. The number in decimal; the message
  * percent-encoded as grpc-message, left out when empty; the details as grpc-status-details-bin,

@@ -5,10 +5,13 @@
 static bool on_message(outr_grpc_reader *reader, outr_str message)
 {
     outr_grpc_unary *u = reader->user;
+    char *copy;
     if (u->reply.p)
         outr_fail(&u->broken, OUTR_INTERNAL, "more than one message in the answer of a unary call");
+    else if (!(copy = outr_arena_try(u->arena, message.n + 1)))
+        outr_fail(&u->broken, OUTR_RESOURCE_EXHAUSTED, "the answer takes too much memory");
     else
-        u->reply = outr_arena_str(u->arena, message);
+        u->reply = outr_str_of(memcpy(copy, message.p ? message.p : "", message.n), message.n);
     return true;
 }
 
@@ -38,13 +41,57 @@ static void on_response(outr_http_call *http)
     outr_grpc_reader_start(&u->reader, http->response);
 }
 
-/* The frame lies on the arena, so that a try after a lost connection can send it again. */
-static outr_str frame_on_arena(outr_arena *arena, const void *message)
+/* ---- the request: one frame, which every try sends ------------------------------------------- */
+
+static void on_push(outr_deferred *deferred)
 {
-    outr_slice slice = outr_grpc_frame(message);
-    outr_str frame = outr_arena_str(arena, outr_str_of(slice.p, slice.n));
-    outr_slice_done(&slice);
-    return frame;
+    outr_grpc_unary *u = OUTR_CONTAINER(deferred, outr_grpc_unary, pusher);
+    outr_sink *sink = u->source.sink;
+    if (!u->is_pushed) {
+        u->is_pushed = true;
+        outr_slice frame = {outr_chunk_ref(u->frame.chunk), u->frame.p, u->frame.n};
+        if (!sink->ops->data(sink, frame) || !u->source.sink)
+            return; /* resume ends it */
+    }
+    outr_loop_undefer(&u->pusher); /* a resume from within data */
+    u->source.sink = NULL;
+    sink->source = NULL;
+    sink->ops->end(sink, NULL);
+}
+
+static void source_go_on(outr_source *source)
+{
+    outr_grpc_unary *u = OUTR_CONTAINER(source, outr_grpc_unary, source);
+    outr_loop_defer(u->loop, &u->pusher);
+}
+
+static void source_cancel(outr_source *source, const outr_err *err OUTR_UNUSED)
+{
+    outr_loop_undefer(&OUTR_CONTAINER(source, outr_grpc_unary, source)->pusher);
+}
+
+static const outr_source_ops source_ops = {
+    .start = source_go_on, .resume = source_go_on, .cancel = source_cancel};
+
+static void release_frame(void *ctx)
+{
+    outr_chunk_unref(ctx);
+}
+
+void outr_grpc_unary_again(outr_grpc_unary *u)
+{
+    outr_grpc_reader_cancel(&u->reader);
+    u->source = (outr_source){.ops = &source_ops, .length = (int64_t)u->frame.n};
+    u->pusher = (outr_deferred){.run = on_push};
+    u->is_pushed = false;
+    u->reply = OUTR_STR_NONE;
+    outr_headers_init(&u->trailers, u->arena);
+    outr_err_clear(&u->broken);
+    *u->http = (outr_http_call){.req = &u->req,
+                                .body = &u->source,
+                                .on_response = on_response,
+                                .user = u,
+                                .arena = u->arena};
 }
 
 void outr_grpc_unary_prepare(outr_grpc_unary *u, outr_http_call *http, const char *path,
@@ -53,9 +100,8 @@ void outr_grpc_unary_prepare(outr_grpc_unary *u, outr_http_call *http, const cha
     outr_headers headers;
     outr__grpc_request_headers(&headers, u->arena, outr_loop_now(u->loop), u->deadline_ns,
                                &u->metadata);
-    outr_headers_init(&u->trailers, u->arena);
-    u->frame = frame_on_arena(u->arena, message);
-    outr_memory_source_init(&u->source, u->loop, u->frame);
+    u->frame = outr_grpc_frame(message);
+    outr_arena_defer(u->arena, release_frame, u->frame.chunk);
     u->req = (outr_http_request){.method = OUTR_STR("POST"),
                                  .scheme = OUTR_STR("http"),
                                  .authority = OUTR_STR("localhost"),
@@ -63,13 +109,7 @@ void outr_grpc_unary_prepare(outr_grpc_unary *u, outr_http_call *http, const cha
                                  .headers = headers,
                                  .content_length = -1};
     u->http = http;
-    u->reply = OUTR_STR_NONE;
-    outr_err_clear(&u->broken);
-    *http = (outr_http_call){.req = &u->req,
-                             .body = &u->source.base,
-                             .on_response = on_response,
-                             .user = u,
-                             .arena = u->arena};
+    outr_grpc_unary_again(u);
 }
 
 outr_code outr_grpc_unary_result(outr_grpc_unary *u, void *out_reply,

@@ -30,8 +30,10 @@ typedef struct outr_grpc_unary {
     /* machinery */
     outr_http_call *http;
     outr_http_request req;
-    outr_str frame;
-    outr_memory_source source;
+    outr_slice frame; /* the arena lets go of it */
+    outr_source source;
+    outr_deferred pusher;
+    bool is_pushed;
     outr_grpc_reader reader;
     outr_err broken;
 } outr_grpc_unary;
@@ -40,6 +42,8 @@ typedef struct outr_grpc_unary {
  * authority is localhost unless u->req says otherwise before the start. */
 void outr_grpc_unary_prepare(outr_grpc_unary *u, outr_http_call *http, const char *path,
                              const void *message);
+/* For a try after one that did not reach the peer: the same call once more, from the start. */
+void outr_grpc_unary_again(outr_grpc_unary *u);
 /* After the HTTP call: OK with the decoded reply, or the call's status as code, text and u->status.
  * http_err: how the HTTP call ended. */
 outr_code outr_grpc_unary_result(outr_grpc_unary *u, void *out_reply,
