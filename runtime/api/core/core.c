@@ -11,6 +11,15 @@ outr_code outr_core_fail(outr_err *err, outr_reason reason, const char *fmt, ...
                             text);
 }
 
+void outr_core_end(outr_op *op, const outr_err *err)
+{
+    outr_code code = op->err.code;
+    op->err = *err;
+    if (code)
+        op->err.code = code;
+    outr_op_finish(op);
+}
+
 outr_kvs outr_core_merge(outr_arena *arena, outr_kvs first, outr_kvs second)
 {
     if (first.count == 0)

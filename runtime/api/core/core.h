@@ -25,6 +25,8 @@ typedef struct outr_core {
 
 /* Fails with the code that the table has for reason. Returns it. */
 outr_code outr_core_fail(outr_err *err, outr_reason reason, const char *fmt, ...) OUTR_PRINTF(3, 4);
+/* Ends op with err, which is told also of a cancelled one: that keeps its code only. */
+void outr_core_end(outr_op *op, const outr_err *err);
 /* first and second as one list; where both have a name first is found. Copies only when both have
  * members; items is NULL only when it is NULL in both. */
 outr_kvs outr_core_merge(outr_arena *arena, outr_kvs first, outr_kvs second);

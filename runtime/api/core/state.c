@@ -2,6 +2,8 @@
 
 #include "blocks/state/keys.h"
 
+#define VALUE_MAX (64 * OUTR_MIB)
+
 static const outr_metric_desc count = {"dapr_component_state_count",
                                        "state operations",
                                        OUTR_COUNTER,
@@ -13,79 +15,293 @@ static const outr_metric_desc latencies = {"dapr_component_state_latencies",
                                            OUTR_BUCKETS_LATENCY_MS,
                                            {"component", "namespace", "operation", "success"}};
 
-outr_code outr_core_state_find(const outr_core_state *core, outr_str name,
-                               const outr_component **out, outr_err *err, outr_details *details)
+typedef struct operation {
+    const char *metric; /* its label */
+    outr_reason reason; /* when the store fails */
+    bool has_etags;     /* the store's code tells of them */
+} operation;
+
+static const operation operations[] = {
+    [OUTR_CORE_STATE_GET] = {"get", OUTR_REASON_STATE_GET, false},
+    [OUTR_CORE_STATE_BULK_GET] = {"bulk_get", OUTR_REASON_STATE_BULK_GET, false},
+    [OUTR_CORE_STATE_SAVE] = {"set", OUTR_REASON_STATE_SAVE, true},
+    [OUTR_CORE_STATE_DELETE] = {"delete", OUTR_REASON_STATE_DELETE, true},
+    [OUTR_CORE_STATE_BULK_DELETE] = {"bulk_delete", OUTR_REASON_STATE_BULK_DELETE, true},
+    [OUTR_CORE_STATE_TRANSACT] = {"transaction", OUTR_REASON_STATE_TRANSACTION, false},
+    [OUTR_CORE_STATE_QUERY] = {"query", OUTR_REASON_STATE_QUERY_FAILED, false},
+};
+
+static bool is_read(const outr_core_state *c)
 {
-    *details = (outr_details){.is_rich = true,
-                              .has_metadata = true,
-                              .metadata = {{OUTR_STR("appID"), core->settings->app_id}},
-                              .metadata_count = 1};
-    if (outr_view_count(core->view, OUTR_KIND_STATE) == 0)
-        return outr_fail_reason(err, OUTR_FAILED_PRECONDITION, OUTR_REASON_STATE_NOT_CONFIGURED,
-                                "state store " OUTR_FMT " is not configured", OUTR_ARG(name));
-    *out = outr_view_find(core->view, OUTR_KIND_STATE, name);
-    if (!*out)
-        return outr_fail_reason(err, OUTR_INVALID_ARGUMENT, OUTR_REASON_STATE_NOT_FOUND,
-                                "state store " OUTR_FMT " is not found", OUTR_ARG(name));
+    return c->what == OUTR_CORE_STATE_GET || c->what == OUTR_CORE_STATE_BULK_GET;
+}
+
+/* ---- errors ---------------------------------------------------------------------------------- */
+
+static void add_resource(outr_core_state *c)
+{
+    c->details.is_rich = true;
+    c->details.has_resource = true;
+    c->details.resource_type = OUTR_STR("state");
+    c->details.resource_name = c->store_name;
+    c->details.resource_owner = OUTR_STR("");
+    c->details.resource_description = OUTR_STR("");
+}
+
+/* The store's failure as the API tells it. */
+static outr_code describe(const outr_core_state *c, const char *why, outr_err *err)
+{
+    outr_reason reason = operations[c->what].reason;
+    switch (c->what) {
+    case OUTR_CORE_STATE_GET:
+        return outr_core_fail(err, reason, "fail to get " OUTR_FMT " from state store " OUTR_FMT
+                              ": %s", OUTR_ARG(c->key), OUTR_ARG(c->store_name), why);
+    case OUTR_CORE_STATE_SAVE:
+        return outr_core_fail(err, reason, "failed saving state in state store " OUTR_FMT ": %s",
+                              OUTR_ARG(c->store_name), why);
+    case OUTR_CORE_STATE_DELETE:
+        return outr_core_fail(err, reason, "failed deleting state with key " OUTR_FMT ": %s",
+                              OUTR_ARG(c->key), why);
+    case OUTR_CORE_STATE_BULK_DELETE:
+        return outr_core_fail(err, reason, "failed deleting state in state store " OUTR_FMT ": %s",
+                              OUTR_ARG(c->store_name), why);
+    case OUTR_CORE_STATE_TRANSACT:
+        return outr_core_fail(err, reason, "error while executing state transaction: %s", why);
+    case OUTR_CORE_STATE_BULK_GET:
+    case OUTR_CORE_STATE_QUERY:
+        break;
+    }
+    return outr_core_fail(err, reason, "%s", why);
+}
+
+static void describe_failure(const outr_core_state *c, const outr_err *of_store, outr_err *err)
+{
+    describe(c, of_store->text, err);
+    if (c->what == OUTR_CORE_STATE_BULK_GET)
+        err->code = OUTR_UNKNOWN; /* the reference hands the store's bare error on */
+    if (operations[c->what].has_etags &&
+        (of_store->code == OUTR_ABORTED || of_store->code == OUTR_INVALID_ARGUMENT))
+        err->code = of_store->code;
+}
+
+/* ---- before the request is read -------------------------------------------------------------- */
+
+static outr_code check_transactions(outr_core_state *c, outr_err *err)
+{
+    const outr_state_store *store = c->store->state;
+    if (store->backend->features(store) & OUTR_STATE_TRANSACTIONAL)
+        return OUTR_OK;
+    add_resource(c);
+    c->details.help_url = OUTR_STR(
+        "https://docs.dapr.io/reference/components-reference/supported-state-stores/");
+    c->details.help_description =
+        OUTR_STR("Check the list of state stores and the features they support");
+    return outr_core_fail(err, OUTR_REASON_STATE_TRANSACTIONS_NOT_SUPPORTED,
+                          "state store " OUTR_FMT " doesn't support transactions",
+                          OUTR_ARG(c->store_name));
+}
+
+outr_code outr_core_state_begin(outr_core_state *c, outr_err *err)
+{
+    c->store = outr_view_find(c->core.view, OUTR_KIND_STATE, c->store_name);
+    if (!c->store) {
+        c->details.is_rich = true;
+        return outr_view_count(c->core.view, OUTR_KIND_STATE) == 0
+                   ? outr_core_fail(err, OUTR_REASON_STATE_NOT_CONFIGURED,
+                                    "state store " OUTR_FMT " is not configured",
+                                    OUTR_ARG(c->store_name))
+                   : outr_core_fail(err, OUTR_REASON_STATE_NOT_FOUND,
+                                    "state store " OUTR_FMT " is not found",
+                                    OUTR_ARG(c->store_name));
+    }
+    if (c->what == OUTR_CORE_STATE_TRANSACT)
+        return check_transactions(c, err);
+    if (c->what != OUTR_CORE_STATE_QUERY)
+        return OUTR_OK;
+    add_resource(c);
+    return outr_core_fail(err, OUTR_REASON_STATE_QUERYING_NOT_SUPPORTED,
+                          "state store does not support querying");
+}
+
+/* ---- reading the request --------------------------------------------------------------------- */
+
+outr_consistency outr_core_state_consistency(outr_str text)
+{
+    return outr_str_is(text, "strong")     ? OUTR_STRONG
+           : outr_str_is(text, "eventual") ? OUTR_EVENTUAL
+                                           : OUTR_CONSISTENCY_UNSET;
+}
+
+outr_code outr_core_state_encode(outr_core_state *c, outr_state_write *w, const outr_json *value,
+                                 outr_err *err)
+{
+    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(VALUE_MAX);
+    outr_json_write(&out, value, OUTR_JSON_SORTED | OUTR_JSON_FLOAT64);
+    if (out.is_full)
+        return describe(c, "the value is too large", err);
+    w->value = outr_arena_str(c->core.arena, outr_buf_view(&out));
     return OUTR_OK;
 }
 
-outr_code outr_core_state_key(const outr_core_state *core, const outr_component *store,
-                              outr_arena *arena, outr_str key, outr_str *out, outr_err *err,
-                              outr_details *details)
+static outr_code unknown_model(const outr_core_state *c, const char *model, outr_str text,
+                               outr_err *err)
 {
-    outr_err inner;
-    if (!outr_state_key(out, arena, store, core->settings, key, &inner))
+    char why[128];
+    snprintf(why, sizeof why, "unrecognized %s model '" OUTR_FMT "'", model, OUTR_ARG(text));
+    return describe(c, why, err);
+}
+
+outr_code outr_core_state_options(outr_core_state *c, outr_state_write *w, outr_str concurrency,
+                                  outr_str consistency, outr_err *err)
+{
+    if (outr_str_is(concurrency, "first-write"))
+        w->concurrency = OUTR_FIRST_WRITE;
+    else if (outr_str_is(concurrency, "last-write"))
+        w->concurrency = OUTR_LAST_WRITE;
+    else if (concurrency.n)
+        return unknown_model(c, "concurrency", concurrency, err);
+    w->consistency = outr_core_state_consistency(consistency);
+    if (consistency.n && w->consistency == OUTR_CONSISTENCY_UNSET)
+        return unknown_model(c, "consistency", consistency, err);
+    return OUTR_OK;
+}
+
+outr_code outr_core_state_operation(outr_core_state *c OUTR_UNUSED, outr_state_write *w,
+                                    outr_str name, outr_err *err)
+{
+    if (outr_str_is(name, "upsert"))
+        w->kind = OUTR_STATE_UPSERT;
+    else if (outr_str_is(name, "delete"))
+        w->kind = OUTR_STATE_DELETE;
+    else
+        return outr_core_fail(err, OUTR_REASON_NOT_SUPPORTED_STATE_OPERATION,
+                              "operation type " OUTR_FMT " not supported", OUTR_ARG(name));
+    return OUTR_OK;
+}
+
+/* ---- running --------------------------------------------------------------------------------- */
+
+/* The stored key in the client's place. */
+static outr_code make_key(outr_core_state *c, outr_str *key, outr_err *err)
+{
+    outr_str given = *key;
+    if (!outr_state_key(key, c->core.arena, c->store, c->core.api->settings, given, err)) {
+        c->prefix_n = key->n - given.n;
         return OUTR_OK;
-    outr_fail_reason(err, inner.code, inner.reason, "api error: code = InvalidArgument desc = %s",
-                     inner.text);
-    *details = (outr_details){
-        .is_rich = true,
-        .has_resource = true,
-        .resource_type = OUTR_STR("state"),
-        .resource_name = store->spec->base.name,
-        .resource_owner = OUTR_STR(""),
-        .resource_description = OUTR_STR(""),
-        .field = key,
-        .field_description = outr_arena_str(arena, outr_str_from(err->text)),
-    };
+    }
+    add_resource(c);
+    c->details.field = given.p ? given : OUTR_STR("");
+    c->details.field_description = outr_arena_str(c->core.arena, outr_str_from(err->text));
     return err->code;
+}
+
+static outr_code prepare_reads(outr_core_state *c, outr_err *err)
+{
+    c->get.arena = c->core.arena;
+    if (c->get.count > 0)
+        c->key = c->get.items[0].key;
+    for (size_t i = 0; i < c->get.count; i++) {
+        if (make_key(c, &c->get.items[i].key, err))
+            return err->code;
+    }
+    return OUTR_OK;
+}
+
+static outr_code check_count(outr_core_state *c, outr_err *err)
+{
+    size_t max = c->store->state->backend->max_transaction;
+    outr_details *d = &c->details;
+    if (c->what != OUTR_CORE_STATE_TRANSACT || max == 0 || c->writes.count <= max)
+        return OUTR_OK;
+    add_resource(c);
+    d->has_metadata = true;
+    d->metadata[0] = (outr_kv){OUTR_STR("currentOpsTransaction"),
+                               outr_arena_printf(c->core.arena, "%zu", c->writes.count)};
+    d->metadata[1] = (outr_kv){OUTR_STR("maxOpsPerTransaction"),
+                               outr_arena_printf(c->core.arena, "%zu", max)};
+    d->metadata_count = 2;
+    return outr_core_fail(err, OUTR_REASON_STATE_TOO_MANY_TRANSACTIONS,
+                          "the transaction contains %zu operations, which is more than what the "
+                          "state store supports: %zu",
+                          c->writes.count, max);
+}
+
+static outr_code prepare_writes(outr_core_state *c, outr_err *err)
+{
+    c->writes.arena = c->core.arena;
+    c->writes.is_atomic = c->what == OUTR_CORE_STATE_TRANSACT;
+    if (c->writes.count > 0)
+        c->key = c->writes.items[0].key;
+    for (size_t i = 0; i < c->writes.count; i++) {
+        outr_state_write *w = &c->writes.items[i];
+        if (c->what == OUTR_CORE_STATE_SAVE && w->key.n == 0) {
+            outr_core_fail(err, OUTR_REASON_STATE_SAVE, "state key cannot be empty");
+            return err->code = OUTR_INVALID_ARGUMENT;
+        }
+        if (make_key(c, &w->key, err))
+            return err->code;
+        if (c->what == OUTR_CORE_STATE_DELETE || c->what == OUTR_CORE_STATE_BULK_DELETE)
+            w->kind = OUTR_STATE_DELETE;
+    }
+    return check_count(c, err);
+}
+
+static void note(const outr_core_state *c, bool is_good)
+{
+    outr_loop *loop = c->core.api->loop;
+    outr_metric_shard *shard = outr_loop_metrics(loop);
+    if (!shard)
+        return;
+    const outr_str labels[] = {c->store->spec->base.name, OUTR_STR(""),
+                               outr_str_from(operations[c->what].metric),
+                               is_good ? OUTR_STR("true") : OUTR_STR("false")};
+    outr_metric_count(shard, &count, labels, 1);
+    outr_metric_count(shard, &latencies, labels,
+                      (double)(outr_loop_update(loop) - c->began_ns) / (double)OUTR_MS);
 }
 
 static void on_done(outr_op *inner)
 {
-    outr_core_state_call *c = OUTR_CONTAINER(inner, outr_core_state_call, inner);
-    outr_op *op = c->op;
-    outr_metric_shard *shard = outr_loop_metrics(inner->loop);
-    if (shard) {
-        const outr_str labels[] = {c->store->spec->base.name, OUTR_STR(""),
-                                   outr_str_from(c->operation),
-                                   inner->err.code ? OUTR_STR("false") : OUTR_STR("true")};
-        outr_metric_count(shard, &count, labels, 1);
-        outr_metric_count(shard, &latencies, labels,
-                          (double)(outr_loop_update(inner->loop) - c->began_ns) / (double)OUTR_MS);
+    outr_core_state *c = OUTR_CONTAINER(inner, outr_core_state, inner);
+    note(c, !inner->err.code);
+    if (inner->err.code) {
+        outr_err err;
+        describe_failure(c, &inner->err, &err);
+        outr_core_end(c->op, &err);
+        return;
     }
-    if (inner->err.code)
-        outr_op_fail(op, &inner->err);
-    else
-        outr_op_finish(op);
+    outr_op_finish(c->op);
 }
 
 static void on_cancel(outr_op *op)
 {
-    outr_core_state_call *c = op->impl;
+    outr_core_state *c = op->impl;
     outr_op_cancel(&c->inner, op->err.code);
 }
 
-void outr_core_state_start(outr_core_state_call *c, outr_op *op)
+void outr_core_state_start(outr_core_state *c, outr_op *op)
 {
     outr_state_store *store = c->store->state;
+    outr_err err;
     c->op = op;
-    c->began_ns = outr_loop_now(op->loop);
     outr_op_begin(op, c, on_cancel);
+    if (is_read(c) ? prepare_reads(c, &err) : prepare_writes(c, &err)) {
+        outr_op_fail_soon(op, &err);
+        return;
+    }
+    if ((is_read(c) ? c->get.count : c->writes.count) == 0) {
+        outr_op_finish_soon(op);
+        return;
+    }
+    c->began_ns = outr_loop_now(op->loop);
     outr_op_init(&c->inner, op->loop, op, 0, on_done);
-    if (c->is_write)
-        store->backend->write(store, &c->writes, &c->inner);
-    else
+    if (is_read(c))
         store->backend->get(store, &c->get, &c->inner);
+    else
+        store->backend->write(store, &c->writes, &c->inner);
+}
+
+outr_str outr_core_state_name(const outr_core_state *c, size_t index)
+{
+    return outr_str_skip(c->get.items[index].key, c->prefix_n);
 }

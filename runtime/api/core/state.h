@@ -1,37 +1,80 @@
 /* state - the state API's operations, once: the front ends translate. Source: contract/state.md,
- * error-codes.csv. */
+ * error-codes.csv.
+ *
+ * A call goes: fill core, what and store_name; outr_core_state_begin (the store is looked for
+ * before anything else of the request is judged); fill get or writes; outr_core_state_start. The
+ * vtable's own items are the request, so that nothing is copied between here and the backend.
+ * Errors (see core.h):
+ *   STATE_NOT_CONFIGURED, STATE_NOT_FOUND   no store at all, not this one
+ *   STATE_TRANSACTIONS_NOT_SUPPORTED        with Help and ResourceInfo
+ *   STATE_QUERYING_NOT_SUPPORTED            every query: no store here can
+ *   STATE_ILLEGAL_KEY                       "||" in a key: BadRequest and ResourceInfo
+ *   STATE_TOO_MANY_TRANSACTIONS             with both counts
+ *   STATE_GET, STATE_BULK_GET, STATE_TRANSACTION                       the store failed
+ *   STATE_SAVE, STATE_DELETE, STATE_BULK_DELETE    likewise; code ABORTED: the etag is another,
+ *                                           INVALID_ARGUMENT: it is none (save: or a key is empty)
+ */
 #ifndef OUTR_API_CORE_STATE_H
 #define OUTR_API_CORE_STATE_H
 
-#include "api/core/details.h"
-#include "blocks/host.h"
+#include "api/core/core.h"
+#include "base/json.h"
+
+typedef enum outr_core_state_what {
+    OUTR_CORE_STATE_GET,
+    OUTR_CORE_STATE_BULK_GET,
+    OUTR_CORE_STATE_SAVE, /* one or many */
+    OUTR_CORE_STATE_DELETE,
+    OUTR_CORE_STATE_BULK_DELETE, /* over gRPC only */
+    OUTR_CORE_STATE_TRANSACT,
+    OUTR_CORE_STATE_QUERY, /* begin always fails */
+} outr_core_state_what;
 
 typedef struct outr_core_state {
-    outr_loop *loop;
-    const outr_settings *settings;
-    const outr_view *view;
-} outr_core_state;
-
-/* The named store; else the error of the API with its details. */
-outr_code outr_core_state_find(const outr_core_state *core, outr_str name,
-                               const outr_component **out, outr_err *err, outr_details *details);
-/* The stored key of a client's key. */
-outr_code outr_core_state_key(const outr_core_state *core, const outr_component *store,
-                              outr_arena *arena, outr_str key, outr_str *out, outr_err *err,
-                              outr_details *details);
-
-/* Runs against the store and counts it (dapr_component_state_*). operation is the metric's label.
- */
-typedef struct outr_core_state_call {
+    /* in, before begin */
+    outr_core core;
+    outr_core_state_what what;
+    outr_str store_name;
+    /* in, between begin and start; arena and is_atomic are filled by start. Keys are the client's;
+     * start puts the stored ones in their place. */
+    outr_state_get get;       /* GET: one item, BULK_GET: any number. Out: the items' rest; in bulk
+                                 reads an item's err.code tells that this one failed */
+    outr_state_writes writes; /* the others, DELETE one item. kind is set by start, for transactions
+                                 by outr_core_state_operation */
+    /* Bulk reads side by side in stores that know one key only; every store of ours reads many at
+     * once, so it is not looked at. 0: as many as there are. */
+    int32_t parallelism;
+    /* out */
+    outr_details details;
+    /* machinery */
     const outr_component *store;
-    const char *operation;
-    outr_state_get get; /* one of the two */
-    outr_state_writes writes;
-    bool is_write;
+    outr_str key; /* the client's: of the first item */
+    size_t prefix_n;
     outr_op inner;
     outr_op *op;
     uint64_t began_ns;
-} outr_core_state_call;
-void outr_core_state_start(outr_core_state_call *call, outr_op *op);
+} outr_core_state;
+
+/* The store, and whether it can do it. On failure err and call->details are filled. */
+outr_code outr_core_state_begin(outr_core_state *call, outr_err *err);
+
+/* "strong", "eventual"; anything else is unset. */
+outr_consistency outr_core_state_consistency(outr_str text);
+/* A JSON value as what is stored: written again as Go does it (contract/state.md). */
+outr_code outr_core_state_encode(outr_core_state *call, outr_state_write *write,
+                                 const outr_json *value, outr_err *err);
+/* Options of a write as text ("first-write", "last-write"; as above); empty: unset. A word that is
+ * neither fails as the write would. */
+outr_code outr_core_state_options(outr_core_state *call, outr_state_write *write,
+                                  outr_str concurrency, outr_str consistency, outr_err *err);
+/* "upsert" or "delete" of a transaction; else NOT_SUPPORTED_STATE_OPERATION. */
+outr_code outr_core_state_operation(outr_core_state *call, outr_state_write *write,
+                                    outr_str operation, outr_err *err);
+
+/* Checks and prefixes the keys, runs and counts it (dapr_component_state_*). Nothing to do (no
+ * items) is a success. op->err is the error as the client gets it. */
+void outr_core_state_start(outr_core_state *call, outr_op *op);
+/* The client's key of item index of a bulk read. */
+outr_str outr_core_state_name(const outr_core_state *call, size_t index);
 
 #endif
