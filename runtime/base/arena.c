@@ -121,6 +121,11 @@ size_t outr_arena_used(const outr_arena *arena)
     return arena->used;
 }
 
+bool outr_arena_is_over(const outr_arena *arena)
+{
+    return arena->used > arena->max;
+}
+
 void outr_arena_defer(outr_arena *arena, void (*fn)(void *ctx), void *ctx)
 {
     deferral *d = outr_arena_alloc(arena, sizeof *d);

@@ -22,6 +22,8 @@ void outr_arena_reset(outr_arena *arena);
 void *outr_arena_alloc(outr_arena *arena, size_t n) OUTR_MUST_USE; /* zeroed, 16-byte aligned */
 void *outr_arena_try(outr_arena *arena, size_t n) OUTR_MUST_USE;   /* NULL over the cap */
 size_t outr_arena_used(const outr_arena *arena);
+/* More than max_bytes is out: whoever works through a peer's list stops. */
+bool outr_arena_is_over(const outr_arena *arena);
 /* Runs fn(ctx) when the arena is freed or reset, last added first. */
 void outr_arena_defer(outr_arena *arena, void (*fn)(void *ctx), void *ctx);
 outr_str outr_arena_str(outr_arena *arena, outr_str s) OUTR_MUST_USE; /* copy; NUL follows */

@@ -7,7 +7,8 @@
  *   begin  PUBSUB_NAME_EMPTY, PUBSUB_NOT_FOUND, PUBSUB_TOPIC_NAME_EMPTY,
  *          PUBSUB_METADATA_DESERIALIZATION (rawPayload is no boolean)
  *   add    PUBSUB_MARSHAL_EVENTS (entry id empty or there already), PUBSUB_CLOUD_EVENT_CREATION
- *   start  PUBSUB_FORBIDDEN (scopes), PUBSUB_PUBLISH_MESSAGE (the broker failed) */
+ *   start  PUBSUB_FORBIDDEN (scopes), PUBSUB_PUBLISH_MESSAGE (the broker failed)
+ * A request that takes too much memory: PUBSUB_PUBLISH_MESSAGE with code RESOURCE_EXHAUSTED. */
 #ifndef OUTR_API_CORE_PUBLISH_H
 #define OUTR_API_CORE_PUBLISH_H
 
@@ -29,7 +30,6 @@ typedef struct outr_core_publish {
     outr_publish req;
     size_t max_count;
     struct outr_map *ids;
-    outr_str traceparent;
     outr_str cause; /* of a failure of the whole, in the broker's words */
     outr_op inner;
     outr_op *op;
@@ -44,7 +44,8 @@ outr_code outr_core_publish_begin(outr_core_publish *call, size_t count, outr_er
 outr_publish_item *outr_core_publish_next(outr_core_publish *call);
 /* Takes what next gave: checks it and wraps it into its envelope. */
 outr_code outr_core_publish_add(outr_core_publish *call, outr_err *err);
-/* Scopes, broker, metrics (dapr_component_pubsub_egress_*). Without events a success, at once. */
+/* Scopes, broker, metrics (dapr_component_pubsub_egress_*). Without events a success, at once.
+ * When some events of many went out and others did not, the op succeeds: ask for each. */
 void outr_core_publish_start(outr_core_publish *call, outr_op *op);
 /* After the op: how many entries there are, and why entry index was not published (n == 0: it was).
  */

@@ -1,7 +1,6 @@
 #include "api/core/metadata.h"
 #include "api/http/http_api.h"
 #include "base/json.h"
-#include "blocks/pubsub/pubsub.h"
 
 /* Health, metadata and shutdown. */
 
@@ -62,69 +61,57 @@ static void item(outr_buf *out)
         outr_buf_char(out, ',');
 }
 
-static void write_features(outr_buf *out, const outr_configuration *c)
+static void list(outr_buf *out, const char *key)
 {
-    static const char *const built_in[] = {"HotReload", "WorkflowsRemoteActivityReminder"};
-    name(out, "enabledFeatures");
+    name(out, key);
     outr_buf_char(out, '[');
-    for (size_t i = 0; i < OUTR_LEN(built_in); i++) {
-        bool is_on = true;
-        for (size_t j = 0; j < c->feature_count; j++) {
-            if (outr_str_is(c->features[j].name, built_in[i]))
-                is_on = c->features[j].is_on;
-        }
-        if (is_on) {
-            item(out);
-            outr_json_quote(out, outr_str_from(built_in[i]));
-        }
-    }
-    for (size_t j = 0; j < c->feature_count; j++) {
-        bool is_built_in = false;
-        for (size_t i = 0; i < OUTR_LEN(built_in); i++)
-            is_built_in |= outr_str_is(c->features[j].name, built_in[i]);
-        if (!is_built_in && c->features[j].is_on) {
-            item(out);
-            outr_json_quote(out, c->features[j].name);
-        }
-    }
-    outr_buf_char(out, ']');
 }
 
-static void write_components(outr_buf *out, const outr_view *view)
+static void write_features(outr_buf *out, const outr_core_metadata *m)
 {
-    const outr_component *c = outr_view_at(view, 0);
-    if (!c)
-        return;
-    name(out, "components");
-    outr_buf_char(out, '[');
-    for (size_t i = 0; (c = outr_view_at(view, i)); i++) {
+    list(out, "enabledFeatures");
+    for (size_t i = 0; i < m->feature_count; i++) {
         item(out);
-        outr_buf_char(out, '{');
-        text(out, "name", c->spec->base.name);
-        text(out, "type", c->spec->type);
-        text(out, "version", c->spec->version);
-        if (c->capabilities[0]) {
-            name(out, "capabilities");
-            outr_buf_char(out, '[');
-            for (size_t k = 0; k < OUTR_LEN(c->capabilities) && c->capabilities[k]; k++) {
-                item(out);
-                outr_json_quote(out, outr_str_from(c->capabilities[k]));
-            }
-            outr_buf_char(out, ']');
-        }
-        outr_buf_char(out, '}');
+        outr_json_quote(out, m->features[i]);
     }
     outr_buf_char(out, ']');
 }
 
-static void write_extended(outr_buf *out, outr_api_request *r)
+static void write_component(outr_buf *out, const outr_component *c)
 {
-    outr_kvs kvs = outr_metadata_all(r->api->metadata, r->x->arena);
-    name(out, "extended");
+    item(out);
     outr_buf_char(out, '{');
-    text(out, "daprRuntimeVersion", OUTR_STR(OUTR_DAPR_VERSION));
+    text(out, "name", c->spec->base.name);
+    text(out, "type", c->spec->type);
+    text(out, "version", c->spec->version);
+    if (c->capabilities[0]) {
+        list(out, "capabilities");
+        for (size_t k = 0; k < OUTR_LEN(c->capabilities) && c->capabilities[k]; k++) {
+            item(out);
+            outr_json_quote(out, outr_str_from(c->capabilities[k]));
+        }
+        outr_buf_char(out, ']');
+    }
+    outr_buf_char(out, '}');
+}
+
+static void write_components(outr_buf *out, const outr_core_metadata *m)
+{
+    if (m->component_count == 0)
+        return;
+    list(out, "components");
+    for (size_t i = 0; i < m->component_count; i++)
+        write_component(out, m->components[i]);
+    outr_buf_char(out, ']');
+}
+
+static void write_pairs(outr_buf *out, const char *key, outr_kvs kvs)
+{
+    name(out, key);
+    outr_buf_char(out, '{');
     for (size_t i = 0; i < kvs.count; i++) {
-        outr_buf_char(out, ',');
+        if (i > 0)
+            outr_buf_char(out, ',');
         outr_json_quote(out, kvs.items[i].key);
         outr_buf_char(out, ':');
         outr_json_quote(out, kvs.items[i].value);
@@ -132,34 +119,16 @@ static void write_extended(outr_buf *out, outr_api_request *r)
     outr_buf_char(out, '}');
 }
 
-static void write_subscription(void *ctx, const outr_subscription_info *info)
+static void write_subscription(outr_buf *out, const outr_subscription_info *info)
 {
-    static const char *const types[] = {
-        [OUTR_SUB_DECLARATIVE] = "DECLARATIVE",
-        [OUTR_SUB_PROGRAMMATIC] = "PROGRAMMATIC",
-        [OUTR_SUB_STREAMING] = "STREAMING",
-    };
-    outr_buf *out = ctx;
-    if (out->p[out->n - 1] != '[')
-        outr_buf_char(out, ',');
+    item(out);
     outr_buf_char(out, '{');
     text(out, "pubsubname", info->pubsub);
     text(out, "topic", info->topic);
-    if (info->metadata.count > 0) {
-        name(out, "metadata");
-        outr_buf_char(out, '{');
-        for (size_t i = 0; i < info->metadata.count; i++) {
-            if (i > 0)
-                outr_buf_char(out, ',');
-            outr_json_quote(out, info->metadata.items[i].key);
-            outr_buf_char(out, ':');
-            outr_json_quote(out, info->metadata.items[i].value);
-        }
-        outr_buf_char(out, '}');
-    }
+    if (info->metadata.count > 0)
+        write_pairs(out, "metadata", info->metadata);
     if (info->rule_count > 0) {
-        name(out, "rules");
-        outr_buf_char(out, '[');
+        list(out, "rules");
         for (size_t i = 0; i < info->rule_count; i++) {
             item(out);
             outr_buf_char(out, '{');
@@ -172,87 +141,90 @@ static void write_subscription(void *ctx, const outr_subscription_info *info)
         outr_buf_char(out, ']');
     }
     text(out, "deadLetterTopic", info->dead_letter_topic);
-    text(out, "type", outr_str_from(types[info->type]));
+    text(out, "type", outr_str_from(outr_core_subscription_type(info)));
     outr_buf_char(out, '}');
 }
 
-static void write_subscriptions(outr_buf *out, outr_api *api)
+static void write_subscriptions(outr_buf *out, const outr_core_metadata *m)
 {
-    OUTR_AUTO(outr_buf) list = OUTR_BUF_MAX(OUTR_MIB);
-    outr_buf_char(&list, '[');
-    outr_pubsub_each(api->pubsub, write_subscription, &list);
-    outr_buf_char(&list, ']');
-    if (list.n > 2) {
-        name(out, "subscriptions");
-        outr_buf_str(out, outr_buf_view(&list));
-    }
+    if (m->subscription_count == 0)
+        return;
+    list(out, "subscriptions");
+    for (size_t i = 0; i < m->subscription_count; i++)
+        write_subscription(out, &m->subscriptions[i]);
+    outr_buf_char(out, ']');
 }
 
-static void write_endpoints(outr_buf *out, const outr_snapshot *snapshot)
+static void write_endpoints(outr_buf *out, const outr_core_metadata *m)
 {
-    if (snapshot->endpoint_count == 0)
+    if (m->endpoint_count == 0)
         return;
-    name(out, "httpEndpoints");
-    outr_buf_char(out, '[');
-    for (size_t i = 0; i < snapshot->endpoint_count; i++) {
+    list(out, "httpEndpoints");
+    for (size_t i = 0; i < m->endpoint_count; i++) {
         item(out);
         outr_buf_char(out, '{');
-        text(out, "name", snapshot->endpoints[i].base.name);
+        text(out, "name", m->endpoints[i]);
         outr_buf_char(out, '}');
     }
     outr_buf_char(out, ']');
 }
 
-static void duration(outr_buf *out, const char *key, uint64_t ns)
+static void number(outr_buf *out, const char *key, int64_t value)
 {
     name(out, key);
-    if (ns % OUTR_SEC == 0)
-        outr_buf_printf(out, "\"%llus\"", (unsigned long long)(ns / OUTR_SEC));
-    else
-        outr_buf_printf(out, "\"%llums\"", (unsigned long long)(ns / OUTR_MS));
+    outr_buf_printf(out, "%lld", (long long)value);
 }
 
-static void write_app(outr_buf *out, const outr_settings *s)
+static void write_app(outr_buf *out, const outr_core_metadata *m)
 {
     name(out, "appConnectionProperties");
     outr_buf_char(out, '{');
-    if (s->app_port) {
-        name(out, "port");
-        outr_buf_printf(out, "%u", s->app_port);
-    }
-    text(out, "protocol", s->app_protocol_name);
-    text(out, "channelAddress", s->app_channel_address);
-    if (s->app_max_concurrency > 0) {
-        name(out, "maxConcurrency");
-        outr_buf_printf(out, "%lld", (long long)s->app_max_concurrency);
-    }
-    if (s->app_health_check) {
+    if (m->app.port)
+        number(out, "port", m->app.port);
+    text(out, "protocol", m->app.protocol);
+    text(out, "channelAddress", m->app.channel_address);
+    if (m->app.max_concurrency > 0)
+        number(out, "maxConcurrency", m->app.max_concurrency);
+    if (m->app.has_health) {
         name(out, "health");
         outr_buf_char(out, '{');
-        text(out, "healthCheckPath", s->app_health_path);
-        duration(out, "healthProbeInterval", s->app_health_interval_ns);
-        duration(out, "healthProbeTimeout", s->app_health_timeout_ns);
-        name(out, "healthThreshold");
-        outr_buf_printf(out, "%lld}", (long long)s->app_health_threshold);
+        if (m->app.health_path.n)
+            text(out, "healthCheckPath", m->app.health_path);
+        text(out, "healthProbeInterval", m->app.health_interval);
+        text(out, "healthProbeTimeout", m->app.health_timeout);
+        number(out, "healthThreshold", m->app.health_threshold);
+        outr_buf_char(out, '}');
     }
+    outr_buf_char(out, '}');
+}
+
+static void write_actors(outr_buf *out, const outr_core_metadata *m)
+{
+    name(out, "actorRuntime");
+    outr_buf_char(out, '{');
+    text(out, "runtimeStatus", m->actors.status);
+    name(out, "hostReady");
+    outr_buf_z(out, m->actors.is_host_ready ? "true" : "false");
+    text(out, "placement", m->actors.placement);
     outr_buf_char(out, '}');
 }
 
 static void get_metadata(outr_api_request *r)
 {
-    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(8 * OUTR_MIB);
+    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(16 * OUTR_MIB);
+    outr_core_metadata m;
+    outr_core_metadata_read(&(outr_core){r->api, r->view, r->x->arena}, &m);
     outr_buf_char(&out, '{');
-    text(&out, "id", r->api->settings->app_id);
-    text(&out, "runtimeVersion", OUTR_STR(OUTR_DAPR_VERSION));
-    write_features(&out, &r->api->snapshot->configuration);
-    write_components(&out, r->view);
-    write_extended(&out, r);
-    write_subscriptions(&out, r->api);
-    write_endpoints(&out, r->api->snapshot);
-    write_app(&out, r->api->settings);
-    name(&out, "actorRuntime");
-    outr_buf_z(&out, "{\"runtimeStatus\":\"DISABLED\",\"hostReady\":false,"
-                     "\"placement\":\"placement: disconnected\"}}");
+    text(&out, "id", m.id);
+    text(&out, "runtimeVersion", m.runtime_version);
+    write_features(&out, &m);
+    write_components(&out, &m);
+    write_pairs(&out, "extended", m.extended);
+    write_subscriptions(&out, &m);
+    write_endpoints(&out, &m);
+    write_app(&out, &m);
+    write_actors(&out, &m);
+    outr_buf_char(&out, '}');
     outr_api_reply(r, 200, "application/json", outr_buf_view(&out));
 }
 
