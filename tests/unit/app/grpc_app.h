@@ -69,7 +69,7 @@ static void grpc_app_hold(grpc_app *a, outr_grpc_call *call)
     a->held[a->held_count++] = call;
 }
 
-static void grpc_app_release(grpc_app *a)
+OUTR_UNUSED static void grpc_app_release(grpc_app *a)
 {
     while (a->held_count > 0)
         grpc_app_answer(a->held[--a->held_count], OUTR_OK, "");
@@ -184,7 +184,7 @@ static void grpc_app_close(grpc_app *a)
 }
 
 /* Every connection breaks off, as when the app's process ends. */
-static void grpc_app_break(grpc_app *a)
+OUTR_UNUSED static void grpc_app_break(grpc_app *a)
 {
     OUTR_LIST_EACH(link, &a->w.streams)
         wire_break(OUTR_LIST_ITEM(link, wire_stream, link));
