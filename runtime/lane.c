@@ -86,6 +86,7 @@ static outr_http_server *new_server(outr_lane *lane, outr_port port, const outr_
         options.allow_h1 = false;
         options.allow_h2 = true;
         options.limits.max_header_bytes = (size_t)s->read_buffer_bytes * OUTR_KIB / 4;
+        options.on_refuse = outr_grpc_on_refuse;
         break;
     case OUTR_PORT_INTERNAL:
         options.handler = &outr_mesh_handler;
@@ -96,6 +97,7 @@ static outr_http_server *new_server(outr_lane *lane, outr_port port, const outr_
         options.settings_id = OUTR_MESH_SETTINGS_ID;
         options.settings_value = OUTR_MESH_SETTINGS_VALUE;
         options.limits.max_header_bytes = OUTR_MAX(options.limits.max_header_bytes, OUTR_MIB);
+        options.on_refuse = outr_grpc_on_refuse;
         break;
     case OUTR_PORT_METRICS:
         options.handler = &outr_exposition_handler;

@@ -6,6 +6,7 @@ void outr__grpc_request_headers(outr_headers *out, outr_arena *arena, uint64_t n
     outr_headers_init(out, arena);
     outr_headers_add(out, OUTR_STR("content-type"), OUTR_STR("application/grpc"));
     outr_headers_add(out, OUTR_STR("te"), OUTR_STR("trailers"));
+    outr_headers_add(out, OUTR_STR("grpc-accept-encoding"), OUTR_STR("gzip"));
     if (deadline_ns)
         outr_headers_add(
             out, OUTR_STR("grpc-timeout"),
@@ -30,7 +31,14 @@ void outr__grpc_outcome(outr_grpc_status *out, const outr_http_call *http,
                                    ? trailers
                                    : &http->head.headers; /* trailers-only */
     bool has_status = is_answered && outr_headers_has(said, "grpc-status");
-    if (has_status || (is_answered && !http_err->code))
+    if (is_answered && !has_status && http->head.status == 200 && !outr_grpc_is_answer(&http->head))
+        *out = (outr_grpc_status){
+            .code = OUTR_UNKNOWN,
+            .message = outr_arena_join(trailers->arena,
+                                       OUTR_STR("received unexpected content-type \""),
+                                       outr_headers_get(&http->head.headers, "content-type"),
+                                       OUTR_STR("\""))};
+    else if (has_status || (is_answered && !http_err->code))
         outr_grpc_status_read(out, said, http->head.status);
     else
         *out = (outr_grpc_status){

@@ -27,10 +27,13 @@ static outr_code check(const ProtobufCMessageDescriptor *type, outr_str s, int d
 static outr_code check_bytes(const ProtobufCFieldDescriptor *field, outr_str value, int depth,
                              outr_err *err)
 {
-    if (field && field->type == PROTOBUF_C_TYPE_STRING &&
-        (!outr_str_is_utf8(value) || (value.n > 0 && memchr(value.p, 0, value.n))))
+    bool is_text = field && field->type == PROTOBUF_C_TYPE_STRING;
+    if (is_text && !outr_str_is_utf8(value))
         return outr_fail(err, OUTR_INTERNAL,
                          "grpc: error unmarshalling request: string field contains invalid UTF-8");
+    if (is_text && value.n > 0 && memchr(value.p, 0, value.n))
+        return outr_fail(err, OUTR_INTERNAL,
+                         "grpc: error unmarshalling request: string field contains a NUL");
     if (field && field->type == PROTOBUF_C_TYPE_MESSAGE)
         return check(field->descriptor, value, depth - 1, err);
     return OUTR_OK;

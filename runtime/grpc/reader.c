@@ -67,9 +67,14 @@ static bool deliver(outr_grpc_reader *r, outr_str message)
     return !r->is_paused && !r->is_over;
 }
 
-static bool is_gzip(const outr_grpc_reader *r)
+static bool is_identity(outr_str encoding)
 {
-    return outr_str_is(r->encoding, "gzip");
+    return encoding.n == 0 || outr_str_is(encoding, "identity");
+}
+
+bool outr_grpc_reader_can(outr_str encoding)
+{
+    return is_identity(encoding) || outr_str_is(encoding, "gzip");
 }
 
 /* The prefix is whole: is what follows as was said? */
@@ -78,10 +83,12 @@ static bool check_prefix(outr_grpc_reader *r)
     const unsigned char *p = r->prefix;
     r->length = (size_t)p[1] << 24 | (size_t)p[2] << 16 | (size_t)p[3] << 8 | p[4];
     if (p[0] > 1) {
-        fail(r, OUTR_INTERNAL, "grpc: received unexpected payload format");
-    } else if (p[0] == 1 && (r->encoding.n == 0 || outr_str_is(r->encoding, "identity"))) {
+        outr_err err;
+        outr_fail(&err, OUTR_INTERNAL, "grpc: received unexpected payload format %u", p[0]);
+        end(r, NULL, &err);
+    } else if (p[0] == 1 && is_identity(r->encoding)) {
         fail(r, OUTR_INTERNAL, "grpc: compressed flag set with identity or empty encoding");
-    } else if (p[0] == 1 && !is_gzip(r)) {
+    } else if (p[0] == 1 && !outr_grpc_reader_can(r->encoding)) {
         outr_err err;
         outr_fail(&err, OUTR_UNIMPLEMENTED,
                   "grpc: Decompressor is not installed for grpc-encoding \"" OUTR_FMT "\"",
@@ -147,6 +154,7 @@ static bool take_held(outr_grpc_reader *r)
             outr_bufq rest = {0};
             outr_bufq_push(&rest, outr_slice_of(slice.chunk, piece.p, piece.n));
             outr_bufq_move(&rest, &r->held);
+            outr_bufq_done(&r->held);
             r->held = rest;
         }
         outr_slice_done(&slice);

@@ -31,6 +31,9 @@ struct outr_grpc_reader {
     bool is_paused, is_over;
 };
 
+/* Whether messages in that grpc-encoding can be read. */
+bool outr_grpc_reader_can(outr_str encoding);
+
 /* source NULL: an empty body; on_end is called at once then. */
 void outr_grpc_reader_start(outr_grpc_reader *reader, outr_source *source);
 void outr_grpc_reader_resume(outr_grpc_reader *reader);

@@ -71,6 +71,14 @@ void outr_grpc_end(outr_grpc_call *c)
 
 void outr_grpc_reply(outr_grpc_call *c, const void *message)
 {
+    size_t n = protobuf_c_message_get_packed_size(message);
+    if (n > c->reader.max_bytes && !c->failure.code) {
+        outr_err err;
+        outr_fail(&err, OUTR_RESOURCE_EXHAUSTED,
+                  "trying to send message larger than max (%zu vs. %zu)", n, c->reader.max_bytes);
+        outr_grpc_fail_err(c, &err);
+        return;
+    }
     if (!c->failure.code)
         outr_grpc_send(c, message);
     outr_grpc_end(c);
@@ -215,6 +223,24 @@ void outr_grpc_resume(outr_grpc_call *c)
     outr_grpc_reader_resume(&c->reader);
 }
 
+/* What is wrong with a call whatever its messages say. */
+static outr_code check_head(outr_grpc_call *c, uint64_t *timeout_ns, outr_err *err)
+{
+    outr_str encoding = c->reader.encoding;
+    if (!outr_grpc_timeout_read(timeout_ns, &c->x->req.headers))
+        return outr_fail(err, OUTR_INTERNAL, "malformed grpc-timeout");
+    outr_code rc = outr_grpc_metadata_check(&c->x->req.headers, err);
+    if (rc)
+        return rc;
+    if (!outr_grpc_reader_can(encoding)) {
+        outr_headers_add(&c->headers, OUTR_STR("grpc-accept-encoding"), OUTR_STR("gzip"));
+        return outr_fail(err, OUTR_UNIMPLEMENTED,
+                         "grpc: Decompressor is not installed for grpc-encoding \"" OUTR_FMT "\"",
+                         OUTR_ARG(encoding));
+    }
+    return OUTR_OK;
+}
+
 void outr_grpc_serve(outr_exchange *x, const outr_grpc_serve_options *o)
 {
     outr_grpc_call *c = outr_arena_alloc(x->arena, sizeof *c);
@@ -237,9 +263,8 @@ void outr_grpc_serve(outr_exchange *x, const outr_grpc_serve_options *o)
     outr_headers_init(&c->trailers, x->arena);
     x->user = c;
     x->on_gone = on_gone;
-    if (!outr_grpc_timeout_read(&timeout_ns, &x->req.headers)) {
-        outr_err err;
-        outr_fail(&err, OUTR_INTERNAL, "malformed grpc-timeout");
+    outr_err err;
+    if (check_head(c, &timeout_ns, &err)) {
         outr_grpc_fail_err(c, &err);
         return;
     }

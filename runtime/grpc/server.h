@@ -57,8 +57,8 @@ struct outr_grpc_call {
     bool is_gone, has_run, has_ended;
 };
 
-/* max_bytes: of one message. x->user (the outr_grpc_call) and x->on_gone are the call's from here
- * on. */
+/* max_bytes: of one message, and of outr_grpc_reply's. x->user (the outr_grpc_call) and x->on_gone
+ * are the call's from here on. */
 typedef struct outr_grpc_serve {
     const outr_grpc_method *method;
     void *ctx;

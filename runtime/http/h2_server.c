@@ -208,6 +208,9 @@ static void refuse(exchange *x, int status)
     outr_http_response head = {.status = status, .content_length = 0};
     outr_headers_init(&head.headers, x->x.arena);
     x->x.req.method = OUTR_STR("GET");
+    const outr_http_server_options *o = outr__server_options(x->conn->base.server);
+    if (o->on_refuse)
+        o->on_refuse(&x->x, &head);
     do_respond(&x->x, &head);
     do_done(&x->x);
 }

@@ -56,6 +56,8 @@ typedef struct outr_http_server_options {
     bool allow_connect_protocol; /* RFC 8441 offered in SETTINGS */
     uint64_t max_connections;    /* 0: 20000; over it new ones are reset */
     uint64_t max_age_ns;         /* GOAWAY / Connection: close after; 0: never */
+    /* HTTP/2: the server makes up an answer itself (431); the head may be changed. May be NULL. */
+    void (*on_refuse)(outr_exchange *x, outr_http_response *head);
     /* Announced in SETTINGS so that a peer can tell an Outrigger; 0: none. */
     uint16_t settings_id;
     uint32_t settings_value;

@@ -29,14 +29,6 @@ void outr_grpc_api_done(outr_api *api)
 
 /* ---- one call -------------------------------------------------------------------------------- */
 
-static void refuse_type(outr_exchange *x)
-{
-    outr_http_response head = {.status = 415, .content_length = 0};
-    outr_headers_init(&head.headers, x->arena);
-    outr_http_reply(x, &head, OUTR_STR_NONE);
-    outr_http_done(x);
-}
-
 /* False after it has answered. */
 static bool check_token(outr_api *api, outr_exchange *x)
 {
@@ -81,7 +73,7 @@ static void on_request(void *ctx, outr_exchange *x)
     outr_api *api = ctx;
     const outr_grpc_method *method;
     if (!outr_grpc_is_call(&x->req)) {
-        refuse_type(x);
+        outr_grpc_refuse_request(x);
         return;
     }
     if (!check_token(api, x))
