@@ -148,7 +148,7 @@ struct outr__client {
     size_t active, capacity; /* calls on it, calls it may carry now */
     uint64_t idle_since_ns;
     bool is_used; /* has carried a call before */
-    bool is_retired;
+    bool is_retired, is_left; /* left: the pool's owner was told */
     bool is_unmet; /* HTTP/2: how many streams the peer allows is not known yet */
 };
 

@@ -282,10 +282,22 @@ static void on_sweep(outr_timer *timer)
         sweep_later(pool);
 }
 
+static void tell_leaving(outr__client *client)
+{
+    const outr_http_pool *pool = client->pool;
+    if (client->is_left || pool->is_freed)
+        return;
+    client->is_left = true;
+    if (pool->options.on_leaving)
+        pool->options.on_leaving(pool->options.ctx);
+}
+
 void outr__pool_changed(outr__client *client)
 {
     outr_http_pool *pool = client->pool;
     place(client);
+    if (client->is_retired)
+        tell_leaving(client);
     if (client->active == 0) {
         client->idle_since_ns = outr_loop_now(pool->options.loop);
         sweep_later(pool);
@@ -309,6 +321,7 @@ void outr__pool_met(outr__client *client, uint32_t peer_setting, uint32_t max_st
 void outr__pool_gone(outr__client *client)
 {
     outr_http_pool *pool = client->pool;
+    tell_leaving(client);
     outr_link_remove(&client->link);
     pool->client_count--;
     pool->unmet_count -= client->is_unmet;

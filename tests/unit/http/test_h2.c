@@ -878,6 +878,47 @@ static void pitfall_14_refused_and_left_out_streams_were_not_sent(void **state)
     }
 }
 
+static void count_leaving(void *ctx)
+{
+    ++*(unsigned *)ctx;
+}
+
+static void a_pool_tells_once_that_a_connection_takes_no_more_calls(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        unsigned leaving = 0;
+        site *st = open_site(NULL);
+        const outr_http_pool_options po = {
+            .loop = st->w.loop, .version = OUTR_HTTP_2, .on_leaving = count_leaving, .ctx = &leaving};
+        outr_http_pool_free(st->pool);
+        st->pool = outr_http_pool_new(&po);
+        st->w.on_accept = NULL;
+        CALL(c, st);
+        web_call_start(&c, st->pool);
+        run(st);
+        frame(st->w.last, 4, 0, 0, "", 0);
+        run(st);
+        assert_int_equal(leaving, 0);
+        if (i == 0)
+            frame(st->w.last, 7, 0, 0, "\0\0\0\x01\0\0\0\0", 8); /* GOAWAY: the call goes on */
+        else if (i == 1)
+            wire_break(st->w.last);
+        else
+            outr_http_pool_free(st->pool); /* the owner's own doing is not told */
+        run(st);
+        assert_int_equal(leaving, i < 2);
+        assert_int_equal(c.done_count, i > 0);
+        if (i < 2)
+            outr_http_pool_free(st->pool);
+        st->pool = outr_http_pool_new(&(outr_http_pool_options){.loop = st->w.loop});
+        run(st);
+        assert_int_equal(leaving, i < 2);
+        web_call_done(&c);
+        close_site(st);
+    }
+}
+
 static void silence_is_found_out_by_pings(void **state)
 {
     site *st = open_site(NULL);
@@ -948,6 +989,7 @@ int main(void)
         cmocka_unit_test(upgrading_from_http1),
         cmocka_unit_test(a_drained_server_forgets_an_upgraded_connection),
         cmocka_unit_test(pitfall_14_refused_and_left_out_streams_were_not_sent),
+        cmocka_unit_test(a_pool_tells_once_that_a_connection_takes_no_more_calls),
         cmocka_unit_test(silence_is_found_out_by_pings),
         cmocka_unit_test(garbage_from_a_server_fails_its_calls),
     };
