@@ -65,6 +65,7 @@ typedef struct opening {
     size_t at; /* setting whose secret is being read */
     outr_secret_get secret;
     outr_op op;
+    outr_err err; /* why it failed, while what was made of it is closed */
 } opening;
 
 static const outr_metric_desc loaded = {
@@ -107,26 +108,31 @@ static void on_closed(outr_op *op)
     check_closed(host);
 }
 
-static void on_gone(outr_message *message, outr_loop *loop)
+static void close_backend(const outr_component *c, outr_op *op)
 {
-    instance *i = OUTR_CONTAINER(message, instance, gone);
-    outr_op_init(&i->op, loop, NULL, 0, on_closed);
-    switch (i->pub.kind) {
+    switch (c->kind) {
     case OUTR_KIND_STATE:
-        i->pub.state->backend->close(i->pub.state, &i->op);
+        c->state->backend->close(c->state, op);
         break;
     case OUTR_KIND_PUBSUB:
-        i->pub.broker->backend->close(i->pub.broker, &i->op);
+        c->broker->backend->close(c->broker, op);
         break;
     case OUTR_KIND_SECRETS:
-        i->pub.secrets->backend->close(i->pub.secrets, &i->op);
+        c->secrets->backend->close(c->secrets, op);
         break;
     case OUTR_KIND_BINDINGS:
-        i->pub.binding->backend->close(i->pub.binding, &i->op);
+        c->binding->backend->close(c->binding, op);
         break;
     case OUTR_KIND_OTHER:
         break;
     }
+}
+
+static void on_gone(outr_message *message, outr_loop *loop)
+{
+    instance *i = OUTR_CONTAINER(message, instance, gone);
+    outr_op_init(&i->op, loop, NULL, 0, on_closed);
+    close_backend(&i->pub, &i->op);
 }
 
 static void unref_instance(instance *i)
@@ -359,16 +365,23 @@ static void fill_binding(outr_component *c)
     }
 }
 
+static void on_failed_closed(outr_op *op)
+{
+    opening *o = OUTR_CONTAINER(op, opening, op);
+    end_opening(o, &o->err, "init");
+}
+
 static void on_open(outr_op *op)
 {
     opening *o = OUTR_CONTAINER(op, opening, op);
     outr_component *c = &o->instance->pub;
     if (op->err.code) {
-        outr_err err = op->err;
-        if (err.code == OUTR_DEADLINE_EXCEEDED)
-            outr_fail(&err, OUTR_DEADLINE_EXCEEDED, "init timeout exceeded after %llu ms",
+        o->err = op->err;
+        if (op->err.code == OUTR_DEADLINE_EXCEEDED)
+            outr_wrap(&o->err, "init timeout exceeded after %llu ms",
                       (unsigned long long)(o->spec->init_timeout_ns / OUTR_MS));
-        end_opening(o, &err, "init");
+        outr_op_init(&o->op, main_loop(o->job->host), NULL, 0, on_failed_closed);
+        close_backend(c, &o->op);
         return;
     }
     if (c->kind == OUTR_KIND_STATE)

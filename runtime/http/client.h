@@ -36,8 +36,8 @@ typedef struct outr_http_pool_options {
         ping_interval_ns;
     uint16_t settings_id; /* as in server.h */
     uint32_t settings_value;
-    /* A connection takes no more calls: lost, or its peer is leaving (GOAWAY). Once for each, before
-     * another one is opened; not after outr_http_pool_free, which it must not call. May be NULL. */
+    /* A connection takes no more calls: lost, or its peer is leaving (GOAWAY). Once for each,
+     * before another one is opened; not after outr_http_pool_free, which it must not call. May be NULL. */
     void (*on_leaving)(void *ctx);
     void *ctx;
 } outr_http_pool_options;

@@ -162,6 +162,17 @@ class State(Case):
         self.assertEqual(a.call("GET", "/v1.0/state/bad/a").status, 400)
         self.assertIn("bad", a.log())
 
+    def test_a_component_that_failed_leaves_nothing_behind(self):
+        def bad(name, type_, metadata):
+            return component(name, type_, metadata).replace("spec:\n", "spec:\n  ignoreErrors: true\n")
+        resources = {"a.yaml": bad("a", "state.sqlite", {"connectionString": "/no/such/dir/x.db"}),
+                     "b.yaml": bad("b", "pubsub.sqlite", {"connectionString": "/no/such/dir/x.db"}),
+                     "c.yaml": bad("c", "secretstores.local.file", {"secretsFile": "/no/such/file"})}
+        a = self.sidecar("app", resources=resources)
+        a.wait_log("component failed to start and is left out", 3)
+        names = [open("/proc/%d/task/%s/comm" % (a.pid, task)).read().strip() for task in os.listdir("/proc/%d/task" % a.pid)]
+        self.assertEqual([n for n in names if n.startswith(("outr-state", "outr-broker"))], [])
+
     def test_ttl_expires(self):
         for store in ("state.in-memory", "state.sqlite"):
             a = self.sidecar("app", resources={"st.yaml": component("st", store, {"connectionString": "s.db"} if "sql" in store else None)})
