@@ -37,7 +37,8 @@ typedef struct outr_http_pool_options {
     uint16_t settings_id; /* as in server.h */
     uint32_t settings_value;
     /* A connection takes no more calls: lost, or its peer is leaving (GOAWAY). Once for each,
-     * before another one is opened; not after outr_http_pool_free, which it must not call. May be NULL. */
+     * before another one is opened; not after outr_http_pool_free, which it must not call
+     * (outr_http_pool_stop it may). May be NULL. */
     void (*on_leaving)(void *ctx);
     void *ctx;
 } outr_http_pool_options;
@@ -52,6 +53,10 @@ size_t outr_http_pool_connections(const outr_http_pool *pool);
 bool outr_http_pool_peer_setting(const outr_http_pool *pool, uint32_t *value);
 /* Closes idle connections and lets busy ones finish (peer restarted, address changed). */
 void outr_http_pool_retire(outr_http_pool *pool);
+
+/* No connection is opened any more: calls that wait for one, and those to come, fail with
+ * UNAVAILABLE; those on their way go on. */
+void outr_http_pool_stop(outr_http_pool *pool);
 
 /* How far a failed call got; decides whether it may be repeated (RFC 9110 section 9.2.2). */
 typedef enum outr_call_progress {

@@ -21,7 +21,7 @@ struct outr_http_pool {
     bool knows_peer;
     outr_timer sweeper; /* closes connections that idle too long */
     outr_deferred filler;
-    bool is_freed;
+    bool is_freed, is_stopped;
 };
 
 /* A connection being made. */
@@ -237,6 +237,12 @@ static void open_one(outr_http_pool *pool)
 /* Calls to connections with room; for those left over, connections are opened. */
 static void fill(outr_http_pool *pool)
 {
+    if (pool->is_stopped) {
+        outr_err err;
+        outr_fail(&err, OUTR_UNAVAILABLE, "the connection was lost");
+        fail_waiting(pool, SIZE_MAX, &err);
+        return;
+    }
     while (!outr_list_is_empty(&pool->waiting) && !outr_list_is_empty(&pool->ready))
         give(OUTR_LIST_ITEM(pool->ready.next, outr__client, link),
              OUTR_LIST_ITEM(pool->waiting.next, outr__call, link));
@@ -405,6 +411,12 @@ bool outr_http_pool_peer_setting(const outr_http_pool *pool, uint32_t *value)
 {
     *value = pool->peer_setting;
     return pool->knows_peer;
+}
+
+void outr_http_pool_stop(outr_http_pool *pool)
+{
+    pool->is_stopped = true;
+    fill(pool);
 }
 
 void outr_http_pool_retire(outr_http_pool *pool)

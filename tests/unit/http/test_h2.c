@@ -919,6 +919,35 @@ static void a_pool_tells_once_that_a_connection_takes_no_more_calls(void **state
     }
 }
 
+static void a_stopped_pool_opens_no_connection(void **state)
+{
+    site *st = open_site(NULL);
+    (void)state;
+    st->w.on_accept = NULL;
+    CALL(on_its_way, st);
+    web_call_start(&on_its_way, st->pool);
+    run(st);
+    CALL(waits, st); /* the peer has not said yet how many it takes */
+    web_call_start(&waits, st->pool);
+    run(st);
+    outr_http_pool_stop(st->pool);
+    run(st);
+    assert_int_equal(waits.done_count, 1);
+    assert_int_equal(waits.err.code, OUTR_UNAVAILABLE);
+    assert_int_equal(on_its_way.done_count, 0);
+    wire_break(st->w.last);
+    CALL(later, st);
+    web_call_start(&later, st->pool);
+    run(st);
+    assert_int_equal(later.err.code, OUTR_UNAVAILABLE);
+    assert_int_equal(on_its_way.done_count, 1);
+    assert_int_equal(st->w.connect_count, 1);
+    web_call_done(&on_its_way);
+    web_call_done(&waits);
+    web_call_done(&later);
+    close_site(st);
+}
+
 static void silence_is_found_out_by_pings(void **state)
 {
     site *st = open_site(NULL);
@@ -990,6 +1019,7 @@ int main(void)
         cmocka_unit_test(a_drained_server_forgets_an_upgraded_connection),
         cmocka_unit_test(pitfall_14_refused_and_left_out_streams_were_not_sent),
         cmocka_unit_test(a_pool_tells_once_that_a_connection_takes_no_more_calls),
+        cmocka_unit_test(a_stopped_pool_opens_no_connection),
         cmocka_unit_test(silence_is_found_out_by_pings),
         cmocka_unit_test(garbage_from_a_server_fails_its_calls),
     };
