@@ -20,12 +20,13 @@ static bool same_version(outr_str a, outr_str b)
     }
 }
 
-static bool names(const outr_api_rule *rule, const char *group, const char *version)
+static bool names(const outr_api_rule *rule, const char *group, const char *version, bool is_exact)
 {
     outr_str head, rest = outr_str_cut(rule->name, '/', &head);
     outr_str name = rest.p ? rest : rule->name; /* the older form "v1.0/state" */
     outr_str given = rest.p ? head : rule->version;
-    return outr_str_iis(name, group) && same_version(given, outr_str_from(version));
+    return outr_str_iis(name, group) && (is_exact ? outr_str_is(given, version)
+                                                  : same_version(given, outr_str_from(version)));
 }
 
 static bool is_of(const outr_api_rule *rule, const char *protocol)
@@ -38,14 +39,17 @@ bool outr_api_is_open(const outr_configuration *c, const char *protocol, const c
                       const char *version)
 {
     bool has_allowed = false;
+    /* Over gRPC the reference knows "v1", not "v1.0". Nothing is opened by what it does not know;
+     * what was meant to be closed stays closed. */
+    bool is_exact = strcmp(protocol, "grpc") == 0;
     for (size_t i = 0; i < c->api_denied_count; i++) {
-        if (is_of(&c->api_denied[i], protocol) && names(&c->api_denied[i], group, version))
+        if (is_of(&c->api_denied[i], protocol) && names(&c->api_denied[i], group, version, false))
             return false;
     }
     for (size_t i = 0; i < c->api_allowed_count; i++) {
         if (!is_of(&c->api_allowed[i], protocol))
             continue;
-        if (names(&c->api_allowed[i], group, version))
+        if (names(&c->api_allowed[i], group, version, is_exact))
             return true;
         has_allowed = true;
     }

@@ -23,9 +23,7 @@ GROUPS = ("invoke", "limits", "tracing", "http-surface", "metadata", "health", "
           "state", "scopes", "metrics", "reload", "grpc-surface", "no-control-plane", "proxy", "token", "api-list",
           "invoke-grpc", "pubsub-grpc", "bindings")
 # Methods of the Dapr service that are not built yet.
-ABSENT_RPCS = ("InvokeService", "SubscribeTopicEventsAlpha1", "GetState", "GetBulkState", "SaveState", "QueryStateAlpha1", "DeleteState",
-               "DeleteBulkState", "ExecuteStateTransaction", "PublishEvent", "BulkPublishEvent", "GetSecret", "GetBulkSecret",
-               "GetMetadata", "SetMetadata")
+ABSENT_RPCS = ("InvokeService", "SubscribeTopicEventsAlpha1")
 HAS_GRPC_APPS = False
 SUPPORTED = ("state.in-memory", "state.sqlite", "pubsub.in-memory", "pubsub.sqlite", "secretstores.local.env",
              "secretstores.local.file", "nameresolution.", "bindings.localstorage")

@@ -125,6 +125,21 @@ outr_code outr_core_state_begin(outr_core_state *c, outr_err *err)
 
 /* ---- reading the request --------------------------------------------------------------------- */
 
+outr_code outr_core_state_reserve(outr_core_state *c, size_t n, outr_err *err)
+{
+    size_t size = is_read(c) ? sizeof(outr_state_item) : sizeof(outr_state_write);
+    void *items = n > SIZE_MAX / size ? NULL : outr_arena_try(c->core.arena, (n + 1) * size);
+    if (!items) {
+        describe(c, "too many items for one request", err);
+        return err->code = OUTR_RESOURCE_EXHAUSTED;
+    }
+    if (is_read(c))
+        c->get = (outr_state_get){.items = items, .count = n};
+    else
+        c->writes = (outr_state_writes){.items = items, .count = n};
+    return OUTR_OK;
+}
+
 outr_consistency outr_core_state_consistency(outr_str text)
 {
     return outr_str_is(text, "strong")     ? OUTR_STRONG
@@ -141,6 +156,17 @@ outr_code outr_core_state_encode(outr_core_state *c, outr_state_write *w, const 
         return describe(c, "the value is too large", err);
     w->value = outr_arena_str(c->core.arena, outr_buf_view(&out));
     return OUTR_OK;
+}
+
+outr_code outr_core_state_reencode(outr_core_state *c, outr_state_write *w, outr_err *err)
+{
+    outr_json *value;
+    if (outr_json_parse(&value, c->core.arena, w->value, NULL)) {
+        describe(c, "the value is not the JSON that its contentType says", err);
+        return err->code = OUTR_INVALID_ARGUMENT;
+    }
+    w->is_binary = false;
+    return outr_core_state_encode(c, w, value, err);
 }
 
 static outr_code unknown_model(const outr_core_state *c, const char *model, outr_str text,

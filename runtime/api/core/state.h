@@ -2,8 +2,9 @@
  * error-codes.csv.
  *
  * A call goes: fill core, what and store_name; outr_core_state_begin (the store is looked for
- * before anything else of the request is judged); fill get or writes; outr_core_state_start. The
- * vtable's own items are the request, so that nothing is copied between here and the backend.
+ * before anything else of the request is judged); outr_core_state_reserve; fill get or writes;
+ * outr_core_state_start. The vtable's own items are the request, so that nothing is copied between
+ * here and the backend.
  * Errors (see core.h):
  *   STATE_NOT_CONFIGURED, STATE_NOT_FOUND   no store at all, not this one
  *   STATE_TRANSACTIONS_NOT_SUPPORTED        with Help and ResourceInfo
@@ -35,8 +36,8 @@ typedef struct outr_core_state {
     outr_core core;
     outr_core_state_what what;
     outr_str store_name;
-    /* in, between begin and start; arena and is_atomic are filled by start. Keys are the client's;
-     * start puts the stored ones in their place. */
+    /* in, between reserve and start; arena and is_atomic are filled by start. Keys are the
+     * client's; start puts the stored ones in their place. */
     outr_state_get get;       /* GET: one item, BULK_GET: any number. Out: the items' rest; in bulk
                                  reads an item's err.code tells that this one failed */
     outr_state_writes writes; /* the others, DELETE one item. kind is set by start, for transactions
@@ -60,9 +61,14 @@ outr_code outr_core_state_begin(outr_core_state *call, outr_err *err);
 
 /* "strong", "eventual"; anything else is unset. */
 outr_consistency outr_core_state_consistency(outr_str text);
+/* Room for count items of get or writes, as what says; zeroed. RESOURCE_EXHAUSTED: more than the
+ * memory of a request holds. */
+outr_code outr_core_state_reserve(outr_core_state *call, size_t count, outr_err *err);
 /* A JSON value as what is stored: written again as Go does it (contract/state.md). */
 outr_code outr_core_state_encode(outr_core_state *call, outr_state_write *write,
                                  const outr_json *value, outr_err *err);
+/* The same for a value that is JSON text. INVALID_ARGUMENT: it is none. */
+outr_code outr_core_state_reencode(outr_core_state *call, outr_state_write *write, outr_err *err);
 /* Options of a write as text ("first-write", "last-write"; as above); empty: unset. A word that is
  * neither fails as the write would. */
 outr_code outr_core_state_options(outr_core_state *call, outr_state_write *write,

@@ -19,7 +19,7 @@ static void fail(outr_grpc_call *call, outr_reason reason, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    outr_fail_reason(&err, OUTR_UNIMPLEMENTED, reason, "%s", text);
+    outr_core_fail(&err, reason, "%s", text);
     outr_rpc_fail(call, &err, NULL);
 }
 
@@ -90,7 +90,7 @@ static void fail_job(outr_grpc_call *call, outr_reason reason, const char *text)
         .metadata_count = 2,
     };
     outr_err err;
-    outr_fail_reason(&err, OUTR_INTERNAL, reason, "%s", text);
+    outr_core_fail(&err, reason, "%s", text);
     outr_rpc_fail(call, &err, &details);
 }
 

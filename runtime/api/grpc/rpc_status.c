@@ -2,6 +2,7 @@
 #include <google/rpc/status.pb-c.h>
 
 #include "api/grpc/grpc_api.h"
+#include "api/http/api_metrics.h"
 
 #define TYPE_PREFIX "type.googleapis.com/google.rpc."
 
@@ -25,7 +26,7 @@ static void add(details_list *list, const char *type, const void *message)
 
 static char *text(outr_arena *arena, outr_str s)
 {
-    return outr_proto_text(arena, s);
+    return outr_rpc_text(arena, s);
 }
 
 static void add_info(details_list *list, outr_str reason, const outr_kv *metadata, size_t count)
@@ -104,32 +105,26 @@ outr_grpc_status outr_rpc_http_status(outr_arena *arena, outr_code code, const c
     return make_status(arena, code, outr_str_from(reason), &list);
 }
 
-void outr_rpc_fail_code(outr_grpc_call *call, outr_code code, const outr_err *err,
-                        const outr_details *details)
+void outr_rpc_fail(outr_grpc_call *call, const outr_err *err, const outr_details *details)
 {
     static const outr_details none = {0};
     const char *rich = outr_reason_find(err->reason)->rich;
     const outr_details *d = details ? details : &none;
     details_list list = {.arena = call->arena};
     outr_str message = outr_arena_str(call->arena, outr_str_from(err->text));
+    if (err->reason)
+        outr_api_metrics_error(outr_rpc_of(call)->api->http_metrics, err->reason);
     if (rich[0] == 0) {
-        outr_grpc_fail(call, &(outr_grpc_status){.code = code, .message = message});
+        outr_grpc_fail(call, &(outr_grpc_status){.code = err->code, .message = message});
         return;
     }
-    add_info(&list, outr_str_from(rich), d->metadata, d->metadata_count);
-    if (d->has_resource)
-        add_resource(&list, d);
-    if (d->field.p)
-        add_field(&list, d);
     if (d->help_url.p)
         add_help(&list, d);
-    outr_grpc_status status = make_status(call->arena, code, message, &list);
+    if (d->field.p)
+        add_field(&list, d);
+    if (d->has_resource)
+        add_resource(&list, d);
+    add_info(&list, outr_str_from(rich), d->metadata, d->metadata_count);
+    outr_grpc_status status = make_status(call->arena, err->code, message, &list);
     outr_grpc_fail(call, &status);
-}
-
-void outr_rpc_fail(outr_grpc_call *call, const outr_err *err, const outr_details *details)
-{
-    outr_code code =
-        err->reason ? (outr_code)outr_reason_find(err->reason)->grpc_status : err->code;
-    outr_rpc_fail_code(call, code, err, details);
 }

@@ -4,7 +4,9 @@
 
 #define TOKEN_HEADER "dapr-api-token"
 
-static const outr_grpc_method *const tables[] = {outr_rpcs_absent, outr_rpcs_bindings};
+static const outr_grpc_method *const tables[] = {outr_rpcs_state,    outr_rpcs_publish,
+                                               outr_rpcs_secrets,  outr_rpcs_bindings,
+                                               outr_rpcs_system,   outr_rpcs_absent};
 
 static const outr_grpc_method closed = {.path = "closed by spec.api"};
 

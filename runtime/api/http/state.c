@@ -65,6 +65,16 @@ static outr_core_state *begin(outr_api_request *r, outr_core_state_what what)
     return NULL;
 }
 
+/* False: answered. */
+static bool reserve(outr_api_request *r, size_t count)
+{
+    outr_err err;
+    if (!outr_core_state_reserve(r->user, count, &err))
+        return true;
+    fail(r, r->user, &err);
+    return false;
+}
+
 static void run(outr_api_request *r, outr_op_fn *done)
 {
     outr_op_init(&r->op, r->api->loop, NULL, 0, done);
@@ -113,15 +123,11 @@ static void on_got(outr_op *op)
 static void get(outr_api_request *r)
 {
     outr_core_state *s = begin(r, OUTR_CORE_STATE_GET);
-    if (!s)
+    if (!s || !reserve(r, 1))
         return;
-    outr_state_item *item = outr_arena_alloc(r->x->arena, sizeof *item);
-    item->key = r->params[1];
-    s->get = (outr_state_get){
-        .items = item,
-        .count = 1,
-        .metadata = outr_api_metadata(r),
-        .consistency = outr_core_state_consistency(outr_api_query(r, "consistency"))};
+    s->get.items[0].key = r->params[1];
+    s->get.metadata = outr_api_metadata(r);
+    s->get.consistency = outr_core_state_consistency(outr_api_query(r, "consistency"));
     run(r, on_got);
 }
 
@@ -191,11 +197,12 @@ static void bulk_get(outr_api_request *r)
         fail_malformed(r, "failed deserializing HTTP body: keys must be a list of strings");
         return;
     }
-    size_t n = keys ? keys->count : 0, i = 0;
-    outr_state_item *items = outr_arena_alloc(r->x->arena, (n + 1) * sizeof *items);
+    if (!reserve(r, keys ? keys->count : 0))
+        return;
+    size_t i = 0;
     for (const outr_json *k = keys ? keys->child : NULL; k; k = k->next)
-        items[i++].key = k->text;
-    s->get = (outr_state_get){.items = items, .count = n, .metadata = outr_api_metadata(r)};
+        s->get.items[i++].key = k->text;
+    s->get.metadata = outr_api_metadata(r);
     run(r, on_bulk_got);
 }
 
@@ -262,23 +269,23 @@ static void save(outr_api_request *r)
         fail_malformed(r, err.text);
         return;
     }
+    if (!reserve(r, body->count))
+        return;
     outr_kvs metadata = outr_api_metadata(r);
-    outr_state_write *items = outr_arena_alloc(r->x->arena, (body->count + 1) * sizeof *items);
-    size_t n = 0;
+    size_t i = 0;
     for (const outr_json *item = body->child; item; item = item->next) {
-        if (!read_item(r, item, metadata, &items[n++]))
+        if (!read_item(r, item, metadata, &s->writes.items[i++]))
             return;
     }
-    s->writes = (outr_state_writes){.items = items, .count = n};
     run(r, on_written);
 }
 
 static void delete (outr_api_request *r)
 {
     outr_core_state *s = begin(r, OUTR_CORE_STATE_DELETE);
-    if (!s)
+    if (!s || !reserve(r, 1))
         return;
-    outr_state_write *w = outr_arena_alloc(r->x->arena, sizeof *w);
+    outr_state_write *w = s->writes.items;
     w->key = r->params[1];
     w->has_etag = outr_headers_has(&r->x->req.headers, "If-Match");
     w->etag = outr_headers_get(&r->x->req.headers, "If-Match");
@@ -288,7 +295,6 @@ static void delete (outr_api_request *r)
                          : OUTR_CONCURRENCY_UNSET;
     w->consistency = outr_core_state_consistency(outr_api_query(r, "consistency"));
     w->metadata = outr_api_metadata(r);
-    s->writes = (outr_state_writes){.items = w, .count = 1};
     run(r, on_written);
 }
 
@@ -325,16 +331,17 @@ static void transact(outr_api_request *r)
         fail_malformed(r, "failed deserializing HTTP body: operations must be a list");
         return;
     }
-    size_t max = operations ? operations->count : 0, n = 0;
-    outr_state_write *items = outr_arena_alloc(r->x->arena, (max + 1) * sizeof *items);
+    if (!reserve(r, operations ? operations->count : 0))
+        return;
+    size_t i = 0;
     outr_kvs metadata =
         outr_core_merge(r->x->arena, outr_api_metadata(r),
                         read_metadata(r->x->arena, outr_json_ifind(body, "metadata")));
     for (const outr_json *o = operations ? operations->child : NULL; o; o = o->next) {
-        if (!read_operation(r, o, metadata, &items[n++]))
+        if (!read_operation(r, o, metadata, &s->writes.items[i++]))
             return;
     }
-    s->writes = (outr_state_writes){.items = items, .count = n, .metadata = metadata};
+    s->writes.metadata = metadata;
     run(r, on_written);
 }
 
