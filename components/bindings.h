@@ -59,8 +59,8 @@ typedef struct outr_binding_backend {
      * nothing. Both are borrowed for the call. */
     void (*settle)(outr_binding_reader *reader, outr_binding_event *event, outr_str answer,
                    const outr_err *err);
-    /* No new events from now on; done (then reader is gone) when all have been settled, which the
-     * engine has seen to before it calls. */
+    /* No new events from now on. Done when the last of those that are out has been settled; then
+     * the reader is gone. */
     void (*stop)(outr_binding_reader *reader, outr_op *op);
 } outr_binding_backend;
 
