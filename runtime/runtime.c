@@ -6,6 +6,7 @@
 
 #include "api/core/metadata.h"
 #include "base/rundir.h"
+#include "blocks/bindings/bindings.h"
 #include "config/reload.h"
 #include "lane.h"
 #include "loop/signal.h"
@@ -47,6 +48,7 @@ typedef struct runtime {
     outr_app_state *app_state;
     outr_host *host;
     outr_pubsub *pubsub;
+    outr_bindings *bindings;
     outr_resolver *resolver;
     outr_reload *reload;
     outr_signals *signals;
@@ -199,7 +201,16 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
         .host = rt->host,
         .log = &rt->log,
     };
+    const outr_bindings_options bindings = {
+        .loops = rt->loops,
+        .apps = rt->apps,
+        .loop_count = rt->lane_count,
+        .settings = rt->settings,
+        .host = rt->host,
+        .log = &rt->log,
+    };
     rt->pubsub = outr_pubsub_new(&pubsub);
+    rt->bindings = outr_bindings_new(&bindings);
     for (unsigned i = 0; i < rt->lane_count; i++)
         outr_lane_build(&rt->lanes[i], &parts, rt->pubsub);
     return OUTR_OK;
@@ -333,6 +344,7 @@ static int step_accept(outr_steps *steps)
     start_reload(rt);
     outr_trim_start(&rt->trim, rt->lanes[0].loop);
     outr_pubsub_start(rt->pubsub, rt->snapshot);
+    outr_bindings_start(rt->bindings, rt->snapshot);
     if (outr_app_is_configured(app)) {
         OUTR_LOG(&rt->log, INFO, "waiting for the app", OUTR_I("port", rt->settings->app_port));
         rt->watcher.changed = on_app_changed;
@@ -409,6 +421,7 @@ static void on_applied_everywhere(outr_op *op)
     runtime *rt = OUTR_CONTAINER(op, runtime, apply_op);
     change *c = OUTR_LIST_ITEM(outr_list_pop(&rt->changes), change, link);
     outr_pubsub_update(rt->pubsub, c->diff.after);
+    outr_bindings_update(rt->bindings, c->diff.after);
     outr_snapshot_unref(rt->snapshot);
     rt->snapshot = outr_snapshot_ref(c->diff.after);
     OUTR_LOG(&rt->log, INFO, "resources reloaded", OUTR_I("added", c->diff.added_count),
@@ -449,6 +462,7 @@ static void apply_next(runtime *rt)
 /* ---- stop ------------------------------------------------------------------------------------ */
 
 enum {
+    STOP_BINDINGS,
     STOP_BLOCK,
     STOP_EVENTS,
     STOP_INBOUND,
@@ -479,6 +493,15 @@ static void start_deadline(runtime *rt)
     if (rt->settings->graceful_shutdown_ns > 0)
         outr_timer_start(loop, &rt->deadline,
                          outr_loop_now(loop) + rt->settings->graceful_shutdown_ns);
+}
+
+static int step_bindings(outr_steps *steps)
+{
+    runtime *rt = of_stopping(steps);
+    if (!rt->bindings)
+        return STOP_BLOCK;
+    outr_bindings_stop(rt->bindings, step_op(rt, 0));
+    return outr_steps_wait(steps, STOP_BLOCK);
 }
 
 /* First events stop, then --dapr-block-shutdown-duration leaves the APIs up for the app. */
@@ -589,6 +612,7 @@ static int step_close_lanes(outr_steps *steps)
 }
 
 static const outr_step stop_steps[] = {
+    [STOP_BINDINGS] = {"bindings", step_bindings, TO(STOP_BLOCK)},
     [STOP_BLOCK] = {"block", step_block, TO(STOP_EVENTS) | TO(STOP_INBOUND)},
     [STOP_EVENTS] = {"events", step_events, TO(STOP_INBOUND)},
     [STOP_INBOUND] = {"inbound", step_inbound, TO(STOP_API)},
@@ -601,7 +625,7 @@ static const outr_step stop_steps[] = {
 static void run_stop(runtime *rt)
 {
     OUTR_LOG(&rt->log, INFO, rt->ending == OUTR_RESTART ? "restarting" : "shutting down");
-    outr_steps_init(&rt->stopping, stop_steps, STOP_BLOCK, &rt->log);
+    outr_steps_init(&rt->stopping, stop_steps, STOP_BINDINGS, &rt->log);
     outr_steps_run(&rt->stopping);
 }
 
@@ -767,6 +791,7 @@ static void tear_down(runtime *rt)
     while (!outr_list_is_empty(&rt->changes))
         free_change(OUTR_LIST_ITEM(outr_list_pop(&rt->changes), change, link));
     outr_pubsub_free(rt->pubsub);
+    outr_bindings_free(rt->bindings);
     outr_host_free(rt->host);
     outr_app_state_free(rt->app_state);
     outr_metadata_free(rt->metadata);

@@ -35,7 +35,7 @@ typedef struct raw {
     bool app_ssl;
     int64_t old_body_mb, old_buffer_kb, body_bytes, buffer_bytes, graceful_s, interval_s,
         timeout_ms;
-    int64_t block_ns, reconcile_ns;
+    int64_t block_ns, reconcile_ns, binding_options_ns;
     outr_strs old_components_paths;
     outr_strs skipped_endpoints;
     bool is_body_given, is_buffer_given;
@@ -62,7 +62,7 @@ static const flag flags[] = {
     {"app-health-threshold", INTEGER, "3", S(app_health_threshold),
      "consecutive failures before the app counts as unhealthy"},
     {"enable-app-health-check", BOOLEAN, "false", S(app_health_check), "turn on app probing"},
-    {"app-binding-options-timeout", UNUSED, "3s", 0,
+    {"app-binding-options-timeout", DURATION, "3s", R(binding_options_ns),
      "time for asking the app whether it wants an input binding"},
     {"disable-init-endpoints", COMMA_LIST, "", R(skipped_endpoints),
      "skip app start-up calls: config, subscribe"},
@@ -422,6 +422,8 @@ static void derive(raw *r)
     s->app_health_interval_ns = (uint64_t)r->interval_s * OUTR_SEC;
     s->app_health_timeout_ns = (uint64_t)r->timeout_ms * OUTR_MS;
     s->graceful_shutdown_ns = (uint64_t)(r->graceful_s < 0 ? 5 : r->graceful_s) * OUTR_SEC;
+    s->app_binding_options_timeout_ns =
+        r->binding_options_ns > 0 ? (uint64_t)r->binding_options_ns : 3 * OUTR_SEC;
     s->block_shutdown_ns = (uint64_t)OUTR_MAX(r->block_ns, 0);
     s->reconcile_interval_ns = r->reconcile_ns > 0 ? (uint64_t)r->reconcile_ns : 60 * OUTR_SEC;
     for (size_t i = 0; i < r->old_components_paths.count; i++)

@@ -49,6 +49,7 @@ typedef struct outr_settings {
     int64_t max_body_bytes;    /* 0: no limit */
     int64_t read_buffer_bytes;
     int api_logging; /* -1: as Configuration says, 0, 1 */
+    uint64_t app_binding_options_timeout_ns; /* asking about an input binding */
     uint64_t graceful_shutdown_ns;
     uint64_t block_shutdown_ns; /* 0: unset */
     outr_strs resources_paths;  /* and --components-path */

@@ -88,7 +88,7 @@ static void close_bench(bench *b)
 }
 
 /* metadata: name, value, ..., NULL. */
-static void start_invoke(bench *b, const char *operation, outr_str data,
+OUTR_UNUSED static void start_invoke(bench *b, const char *operation, outr_str data,
                          const char *const *metadata)
 {
     size_t count = 0;

@@ -1,0 +1,287 @@
+#include "blocks/bindings/delivery.h"
+
+#include <dapr/proto/runtime/v1/appcallback.pb-c.h>
+
+#include "app/unary.h"
+#include "blocks/bindings/answer.h"
+
+#define DELIVERY_ARENA (64 * OUTR_MIB)
+#define TO_MAX         1024 /* output bindings that one answer may name */
+#define STATES_MAX     1024
+
+typedef Dapr__Proto__Runtime__V1__BindingEventRequest event_request;
+typedef Dapr__Proto__Runtime__V1__BindingEventResponse event_response;
+
+static const outr_metric_desc count = {"dapr_component_input_binding_count",
+                                       "events of input bindings",
+                                       OUTR_COUNTER,
+                                       0,
+                                       {"component", "namespace", "success"}};
+static const outr_metric_desc latencies = {"dapr_component_input_binding_latencies",
+                                           "time the app took for an event, ms",
+                                           OUTR_HISTOGRAM,
+                                           OUTR_BUCKETS_LATENCY_MS,
+                                           {"component", "namespace", "success"}};
+
+typedef struct delivery {
+    outr_link link;
+    outr_binding_input *input;
+    outr_binding_event *event;
+    outr_arena *arena;
+    outr_op op;
+    union {
+        outr_app_fetch fetch;
+        outr_app_unary unary;
+    };
+    outr_binding_answer answer;
+    uint64_t began_ns;
+} delivery;
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+static void note(const delivery *d, bool is_good)
+{
+    outr_metric_shard *shard = outr_loop_metrics(d->input->loop);
+    if (!shard)
+        return;
+    const outr_str labels[] = {d->input->name, OUTR_STR(""),
+                               is_good ? OUTR_STR("true") : OUTR_STR("false")};
+    outr_metric_count(shard, &count, labels, 1);
+    outr_metric_count(shard, &latencies, labels,
+                      (double)(outr_loop_update(d->input->loop) - d->began_ns) / (double)OUTR_MS);
+}
+
+static void settle(delivery *d, outr_str answer, const outr_err *err)
+{
+    outr_binding_input *input = d->input;
+    outr_link_remove(&d->link);
+    /* May end the reader, and with it the input: nothing of either is touched afterwards. */
+    input->component->binding->backend->settle(input->reader, d->event, answer, err);
+    outr_arena_free(d->arena);
+}
+
+static void fail(delivery *d, const outr_err *err)
+{
+    OUTR_LOG(d->input->log, DEBUG, "the app did not take a binding's event",
+             OUTR_S("binding", d->input->name), OUTR_ERR(err));
+    note(d, false);
+    settle(d, OUTR_STR_NONE, err);
+}
+
+/* ---- HTTP ------------------------------------------------------------------------------------ */
+
+static void on_http_answer(outr_op *op)
+{
+    delivery *d = OUTR_CONTAINER(op, delivery, op);
+    const outr_app_fetch *f = &d->fetch;
+    outr_err err = op->err;
+    if (err.code)
+        outr_wrap(&err, "error invoking app");
+    else if (f->status < 200 || f->status > 299)
+        outr_fail(&err, OUTR_UNKNOWN,
+                  "fails to send binding event to http app channel, status code: %d "
+                  "body: " OUTR_FMT,
+                  f->status, OUTR_ARG(outr_str_head(f->answer, 200)));
+    if (err.code) {
+        fail(d, &err);
+        return;
+    }
+    note(d, true);
+    settle(d, f->answer, NULL);
+}
+
+static outr_str lower(outr_arena *arena, outr_str s)
+{
+    char *text = outr_arena_strz(arena, s);
+    for (size_t i = 0; i < s.n; i++)
+        text[i] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] + 32) : text[i];
+    return outr_str_of(text, s.n);
+}
+
+static void add_trace(outr_arena *arena, outr_headers *headers, const outr_trace *trace)
+{
+    if (!trace->is_valid)
+        return;
+    char *text = outr_arena_alloc(arena, OUTR_TRACEPARENT_LEN + 1);
+    outr_trace_write(trace, text);
+    outr_headers_set(headers, OUTR_STR("traceparent"), outr_str_of(text, OUTR_TRACEPARENT_LEN));
+    if (trace->state.n > 0)
+        outr_headers_set(headers, OUTR_STR("tracestate"), trace->state);
+}
+
+static void post(delivery *d, const outr_trace *trace)
+{
+    outr_binding_input *input = d->input;
+    outr_headers *h = &d->fetch.headers;
+    int64_t max = input->settings->max_body_bytes;
+    d->fetch.method = OUTR_STR("POST");
+    d->fetch.target = input->route;
+    d->fetch.body = d->event->data;
+    d->fetch.max_body = max > 0 ? OUTR_MIN((size_t)max, DELIVERY_ARENA / 4) : 0;
+    outr_headers_init(h, d->arena);
+    for (size_t i = 0; i < d->event->metadata.count; i++) {
+        const outr_kv *m = &d->event->metadata.items[i];
+        if (outr_header_name_is_valid(m->key) && outr_header_value_is_valid(m->value))
+            outr_headers_add(h, lower(d->arena, m->key), m->value); /* written in canonical case */
+    }
+    outr_headers_set(h, OUTR_STR("Content-Type"), OUTR_STR("application/json"));
+    add_trace(d->arena, h, trace);
+    outr_op_init(&d->op, input->loop, NULL, 0, on_http_answer);
+    outr_app_fetch_start(input->app, &d->fetch, &d->op);
+}
+
+/* ---- gRPC ------------------------------------------------------------------------------------ */
+
+static void on_answer_done(outr_op *op)
+{
+    delivery *d = OUTR_CONTAINER(op, delivery, op);
+    note(d, true);
+    settle(d, d->answer.data, NULL);
+}
+
+static outr_kvs read_metadata(outr_arena *arena, const Dapr__Proto__Common__V1__StateItem *item)
+{
+    outr_kv *items = outr_arena_alloc(arena, (item->n_metadata + 1) * sizeof *items);
+    for (size_t i = 0; i < item->n_metadata; i++)
+        items[i] = (outr_kv){outr_str_from(item->metadata[i]->key),
+                             outr_str_from(item->metadata[i]->value)};
+    return (outr_kvs){items, item->n_metadata};
+}
+
+/* The enumerations have the same values. */
+static void read_state(outr_arena *arena, const Dapr__Proto__Common__V1__StateItem *item,
+                       outr_state_write *out)
+{
+    *out = (outr_state_write){
+        .kind = OUTR_STATE_UPSERT,
+        .key = outr_str_from(item->key),
+        .value = outr_proto_bytes(item->value),
+        .is_binary = true,
+        .has_etag = item->etag != NULL,
+        .etag = item->etag ? outr_str_from(item->etag->value) : OUTR_STR_NONE,
+        .metadata = read_metadata(arena, item),
+    };
+    if (item->options) {
+        out->concurrency = (outr_concurrency)item->options->concurrency;
+        out->consistency = (outr_consistency)item->options->consistency;
+    }
+}
+
+static outr_code read_answer(delivery *d, const event_response *reply, outr_err *err)
+{
+    outr_binding_input *input = d->input;
+    if (reply->n_to > TO_MAX || reply->n_states > STATES_MAX)
+        return outr_fail(err, OUTR_RESOURCE_EXHAUSTED,
+                         "the app's answer names more than %d output bindings or states", TO_MAX);
+    outr_str *to = outr_arena_alloc(d->arena, (reply->n_to + 1) * sizeof *to);
+    outr_state_write *states =
+        outr_arena_alloc(d->arena, (reply->n_states + 1) * sizeof *states);
+    for (size_t i = 0; i < reply->n_to; i++)
+        to[i] = outr_str_from(reply->to[i]);
+    for (size_t i = 0; i < reply->n_states; i++)
+        read_state(d->arena, reply->states[i], &states[i]);
+    d->answer = (outr_binding_answer){
+        .arena = d->arena,
+        .view = input->view,
+        .settings = input->settings,
+        .log = input->log,
+        .binding = input->name,
+        .store_name = outr_str_from(reply->store_name),
+        .states = states,
+        .state_count = reply->n_states,
+        .to = to,
+        .to_count = reply->n_to,
+        .data = outr_proto_bytes(reply->data),
+        .is_parallel =
+            reply->concurrency ==
+            DAPR__PROTO__RUNTIME__V1__BINDING_EVENT_RESPONSE__BINDING_EVENT_CONCURRENCY__PARALLEL,
+    };
+    return OUTR_OK;
+}
+
+static void on_grpc_answer(outr_op *op)
+{
+    delivery *d = OUTR_CONTAINER(op, delivery, op);
+    event_response reply;
+    outr_err err;
+    outr_code rc = outr_app_unary_result(
+        &d->unary, &reply, &dapr__proto__runtime__v1__binding_event_response__descriptor, &op->err,
+        &err);
+    if (rc)
+        outr_wrap(&err, "error invoking app");
+    else
+        rc = read_answer(d, &reply, &err);
+    if (rc) {
+        fail(d, &err);
+        return;
+    }
+    outr_op_init(&d->op, d->input->loop, NULL, 0, on_answer_done);
+    outr_binding_answer_start(&d->answer, &d->op);
+}
+
+static void call(delivery *d, const outr_trace *trace)
+{
+    typedef Dapr__Proto__Runtime__V1__BindingEventRequest__MetadataEntry entry;
+    outr_binding_input *input = d->input;
+    outr_kvs metadata = d->event->metadata;
+    event_request req = DAPR__PROTO__RUNTIME__V1__BINDING_EVENT_REQUEST__INIT;
+    entry *entries = outr_arena_alloc(d->arena, (metadata.count + 1) * sizeof *entries),
+          **pointers = outr_arena_alloc(d->arena, (metadata.count + 1) * sizeof *pointers);
+    req.name = outr_proto_text(d->arena, input->name);
+    req.data = outr_proto_data(d->event->data);
+    req.metadata = pointers;
+    for (size_t i = 0; i < metadata.count; i++) {
+        const outr_kv *m = &metadata.items[i];
+        if (!outr_str_is_utf8(m->key) || !outr_str_is_utf8(m->value))
+            continue; /* no text of protobuf: the app would refuse the whole */
+        dapr__proto__runtime__v1__binding_event_request__metadata_entry__init(&entries[i]);
+        entries[i].key = outr_proto_text(d->arena, m->key);
+        entries[i].value = outr_proto_text(d->arena, m->value);
+        pointers[req.n_metadata++] = &entries[i];
+    }
+    d->unary.arena = d->arena;
+    outr_headers_init(&d->unary.metadata, d->arena);
+    add_trace(d->arena, &d->unary.metadata, trace);
+    outr_op_init(&d->op, input->loop, NULL, 0, on_grpc_answer);
+    outr_app_unary_start(input->app, &d->unary,
+                         "/dapr.proto.runtime.v1.AppCallback/OnBindingEvent", &req, &d->op);
+}
+
+/* ---- both ------------------------------------------------------------------------------------ */
+
+/* The span "bindings/<name>": below the event's own trace, when it brings one. */
+static void start_span(const delivery *d, outr_trace *out)
+{
+    const outr_binding_input *input = d->input;
+    const outr_kv *given = outr_kvs_find(d->event->metadata, "traceparent"),
+                  *state = outr_kvs_find(d->event->metadata, "tracestate");
+    outr_trace parent = {0};
+    if (given && outr_trace_parse(&parent, given->value) && state)
+        parent.state = state->value;
+    outr_trace_start(out, &parent, &input->trace, outr_loop_rand(input->loop));
+}
+
+void outr__binding_deliver(outr_binding_input *input, outr_binding_event *event)
+{
+    outr_arena *arena = outr_arena_new(DELIVERY_ARENA);
+    delivery *d = outr_arena_alloc(arena, sizeof *d);
+    outr_trace trace;
+    d->arena = arena;
+    d->input = input;
+    d->event = event;
+    d->began_ns = outr_loop_now(input->loop);
+    outr_list_push(&input->delivering, &d->link);
+    start_span(d, &trace);
+    if (outr_app_speaks_grpc(input->app))
+        call(d, &trace);
+    else
+        post(d, &trace);
+}
+
+void outr__binding_give_up(outr_binding_input *input)
+{
+    OUTR_LIST_EACH(link, &input->delivering) {
+        delivery *d = OUTR_LIST_ITEM(link, delivery, link);
+        outr_op_cancel(&d->op, OUTR_CANCELLED);
+    }
+}
