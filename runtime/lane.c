@@ -97,6 +97,11 @@ static outr_http_server *new_server(outr_lane *lane, outr_port port, const outr_
         options.settings_id = OUTR_MESH_SETTINGS_ID;
         options.settings_value = OUTR_MESH_SETTINGS_VALUE;
         options.limits.max_header_bytes = OUTR_MAX(options.limits.max_header_bytes, OUTR_MIB);
+        /* as daprd's */
+        options.ping_interval_ns = 10 * OUTR_SEC;
+        options.ping_timeout_ns = 5 * OUTR_SEC;
+        options.min_ping_ns = 8 * OUTR_SEC;
+        options.limits.idle_ns = 180 * OUTR_SEC;
         options.on_refuse = outr_grpc_on_refuse;
         break;
     case OUTR_PORT_METRICS:

@@ -208,7 +208,8 @@ static void on_settings(outr__h2 *h2)
     outr__pool_met(&c->base, h2->peer_setting, OUTR_MIN(max, 1u << 20));
 }
 
-static void on_pong(outr__h2 *h2 OUTR_UNUSED) {} /* any byte will do, see on_ping_time */
+/* any byte will do, see on_ping_time */
+static void on_pong(outr__h2 *h2 OUTR_UNUSED, const uint8_t *opaque OUTR_UNUSED) {}
 
 static void wants_flush(outr__h2 *h2)
 {

@@ -5,6 +5,9 @@
 #define DRAIN_PATIENCE_NS                                                                          \
     OUTR_SEC /* for a peer that does not answer the ping behind the warning GOAWAY */
 
+/* What the ping behind the warning GOAWAY carries, as Go's gRPC has it. */
+static const uint8_t drain_ping[8] = {1, 6, 1, 8, 0, 3, 3, 9};
+
 typedef struct exchange exchange;
 
 typedef struct h2_conn {
@@ -13,8 +16,11 @@ typedef struct h2_conn {
     outr_list exchanges;
     size_t exchange_count; /* with those that are over and not freed yet */
     uint64_t opened_ns, drain_since_ns;
+    uint64_t idle_since_ns;      /* while there is no exchange */
+    uint64_t read_ns, pinged_ns; /* when bytes came; when we asked, 0: nothing to wait for */
     uint64_t sweep_at_ns; /* when to look for bodies that do not come; 0: not set */
     bool is_closed, is_broken, is_draining, has_final_goaway;
+    bool was_idle; /* why it drains */
 } h2_conn;
 
 struct exchange {
@@ -47,6 +53,15 @@ static const outr_http_limits *limits(const h2_conn *c)
     return &outr__server_options(c->base.server)->limits;
 }
 
+/* When a silent peer is to be asked, or to have answered. */
+static uint64_t ping_time(const h2_conn *c)
+{
+    const outr_http_server_options *o = outr__server_options(c->base.server);
+    if (!o->ping_interval_ns)
+        return UINT64_MAX;
+    return c->pinged_ns ? c->pinged_ns + o->ping_timeout_ns : c->read_ns + o->ping_interval_ns;
+}
+
 /* How long the peer may do nothing. */
 static void note_time(h2_conn *c)
 {
@@ -57,14 +72,18 @@ static void note_time(h2_conn *c)
         c->sweep_at_ns = 0;
     else if (!c->sweep_at_ns)
         c->sweep_at_ns = now + limits(c)->body_idle_ns;
-    at = c->sweep_at_ns ? c->sweep_at_ns : now + limits(c)->idle_ns;
+    at = ping_time(c);
+    if (c->sweep_at_ns)
+        at = OUTR_MIN(at, c->sweep_at_ns);
+    else if (!c->is_draining)
+        at = OUTR_MIN(at, c->idle_since_ns + limits(c)->idle_ns);
     at = OUTR_MIN(
         at, outr__stall_deadline(&c->base.stall, c->base.stream, now, limits(c)->write_idle_ns));
     if (c->h2.head_since_ns)
         at = OUTR_MIN(at, c->h2.head_since_ns + limits(c)->header_timeout_ns);
     if (c->is_draining && !c->has_final_goaway)
         at = OUTR_MIN(at, c->drain_since_ns + DRAIN_PATIENCE_NS);
-    outr__deadline_set(c->base.loop, &c->base.deadline, at);
+    outr__deadline_set(c->base.loop, &c->base.deadline, at == UINT64_MAX ? 0 : at);
 }
 
 static void free_if_over(h2_conn *c)
@@ -85,6 +104,8 @@ static void on_reap(outr_deferred *deferred)
     outr_loop_undefer(&x->stream.pusher);
     outr__server_arena_done(c->base.server, x->x.arena);
     c->exchange_count--;
+    if (c->exchange_count == 0)
+        c->idle_since_ns = outr_loop_now(c->base.loop);
     if (c->exchange_count == 0 && c->has_final_goaway && !c->is_closed)
         outr__conn_flush_soon(&c->base); /* nothing is left to be sent: it closes */
     free_if_over(c);
@@ -324,23 +345,45 @@ static void on_close(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, uint32_t erro
     end_if_over(x);
 }
 
-static void final_goaway(h2_conn *c)
+static void goaway(h2_conn *c, uint32_t code, const char *text)
 {
-    if (c->has_final_goaway || c->is_closed)
-        return;
     c->is_draining = c->has_final_goaway = true;
     nghttp2_submit_goaway(c->h2.session, NGHTTP2_FLAG_NONE,
-                          nghttp2_session_get_last_proc_stream_id(c->h2.session), NGHTTP2_NO_ERROR,
-                          NULL, 0);
+                          nghttp2_session_get_last_proc_stream_id(c->h2.session), code,
+                          (const uint8_t *)text, strlen(text));
     outr__conn_flush_soon(&c->base);
 }
 
-/* The peer has seen the warning: what it sent before is here by now. */
-static void on_pong(outr__h2 *h2)
+static void final_goaway(h2_conn *c)
+{
+    if (!c->has_final_goaway && !c->is_closed)
+        goaway(c, NGHTTP2_NO_ERROR, c->was_idle ? "max_idle" : "");
+}
+
+static void on_ping(outr__h2 *h2)
 {
     h2_conn *c = of_h2(h2);
-    if (c->is_draining)
+    uint64_t min_ns = outr__server_options(c->base.server)->min_ping_ns;
+    if (c->is_broken || outr__h2_guard_ping(&h2->guard, outr_loop_now(c->base.loop), min_ns))
+        return;
+    goaway(c, NGHTTP2_ENHANCE_YOUR_CALM, "too_many_pings");
+    c->is_broken = true; /* closed once that is sent */
+}
+
+/* The peer has seen the warning: what it sent before is here by now. */
+static void on_pong(outr__h2 *h2, const uint8_t *opaque)
+{
+    h2_conn *c = of_h2(h2);
+    if (c->is_draining && memcmp(opaque, drain_ping, sizeof drain_ping) == 0)
         final_goaway(c);
+}
+
+/* nghttp2 would let a ping submitted with it overtake the warning, and its answer prove nothing. */
+static void on_goaway_sent(outr__h2 *h2)
+{
+    h2_conn *c = of_h2(h2);
+    if (!c->has_final_goaway)
+        nghttp2_submit_ping(h2->session, NGHTTP2_FLAG_NONE, drain_ping);
 }
 
 static void on_goaway(outr__h2 *h2 OUTR_UNUSED, int32_t last_stream_id OUTR_UNUSED) {}
@@ -362,7 +405,9 @@ static const outr__h2_events h2_events = {
     .on_inform = on_inform,
     .on_close = on_close,
     .on_goaway = on_goaway,
+    .on_goaway_sent = on_goaway_sent,
     .on_settings = on_settings,
+    .on_ping = on_ping,
     .on_pong = on_pong,
     .wants_flush = wants_flush,
     .new_stream = on_new_stream,
@@ -395,6 +440,8 @@ static void do_flush(outr__conn *conn)
 static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_t n)
 {
     h2_conn *c = stream->owner;
+    c->read_ns = outr_loop_now(c->base.loop);
+    c->pinged_ns = 0;
     if (c->is_broken)
         return;
     if (!outr__h2_feed(&c->h2, chunk, p, n))
@@ -454,11 +501,10 @@ static void do_drain(outr__conn *conn)
     c->is_draining = true;
     c->drain_since_ns = outr_loop_now(conn->loop);
     nghttp2_submit_shutdown_notice(c->h2.session);
-    nghttp2_submit_ping(c->h2.session, NGHTTP2_FLAG_NONE, NULL);
     outr__conn_flush_soon(conn);
 }
 
-/* Bodies that somebody waits for and that do not come. */
+/* Bodies that somebody waits for and that do not come, answers whose rest nobody takes. */
 static void sweep(h2_conn *c)
 {
     uint64_t now = outr_loop_now(c->base.loop);
@@ -472,7 +518,23 @@ static void sweep(h2_conn *c)
         bool is_waiting = s->in.sink && !s->is_sink_full && !s->in_ended && s->protocol.n == 0;
         if (is_waiting && now - s->last_ns >= limits(c)->body_idle_ns)
             outr__h2_stream_break(s, OUTR_DEADLINE_EXCEEDED, "timed out reading the request body");
+        if (x->is_done && !s->is_closed && !s->was_reset &&
+            now - s->sent_ns >= limits(c)->write_idle_ns)
+            outr__h2_stream_reset(s, NGHTTP2_CANCEL);
     }
+}
+
+/* False: the peer is gone. */
+static bool keep_alive(h2_conn *c, uint64_t now)
+{
+    if (now < ping_time(c))
+        return true;
+    if (c->pinged_ns)
+        return false;
+    nghttp2_submit_ping(c->h2.session, NGHTTP2_FLAG_NONE, NULL);
+    c->pinged_ns = now;
+    outr__conn_flush_soon(&c->base);
+    return true;
 }
 
 static void do_expire(outr__conn *conn)
@@ -481,7 +543,8 @@ static void do_expire(outr__conn *conn)
     uint64_t now = outr_loop_now(conn->loop);
     if (!conn->stream)
         return;
-    if (outr__stall_is_over(&c->base.stall, conn->stream, now, limits(c)->write_idle_ns)) {
+    if (!keep_alive(c, now) ||
+        outr__stall_is_over(&c->base.stall, conn->stream, now, limits(c)->write_idle_ns)) {
         outr_stream_reset(conn->stream); /* the peer reads nothing */
         return;
     }
@@ -490,10 +553,15 @@ static void do_expire(outr__conn *conn)
         outr__conn_flush_soon(conn);
         return;
     }
-    if ((c->is_draining && now >= c->drain_since_ns + DRAIN_PATIENCE_NS) || c->exchange_count == 0)
+    if (c->is_draining && now >= c->drain_since_ns + DRAIN_PATIENCE_NS) {
         final_goaway(c);
-    else if (c->sweep_at_ns && now >= c->sweep_at_ns)
+    } else if (c->exchange_count == 0 && !c->is_draining &&
+               now >= c->idle_since_ns + limits(c)->idle_ns) {
+        c->was_idle = true;
+        do_drain(conn);
+    } else if (c->sweep_at_ns && now >= c->sweep_at_ns) {
         sweep(c);
+    }
     note_time(c);
 }
 
@@ -515,7 +583,7 @@ static h2_conn *open_conn(outr_http_server *server, outr_stream *stream)
     outr_err err;
     outr_list_init(&c->exchanges);
     outr__conn_open(&c->base, &conn_ops, server, stream);
-    c->opened_ns = outr_loop_now(so->loop);
+    c->opened_ns = c->idle_since_ns = c->read_ns = outr_loop_now(so->loop);
     stream->events = &events;
     if (outr__h2_init(&c->h2, &o, &err)) {
         OUTR_LOG(outr_loop_log(so->loop), ERROR, "a connection could not be served",

@@ -3,8 +3,8 @@
 #define CONNECTION_WINDOW (4 * 1024 * 1024)
 /* of all streams; then the connection's window stays shut */
 #define HELD_MAX          (8 * OUTR_MIB)
-#define RESETS_BURST      1000 /* streams a peer may waste at once (CVE-2023-44487) ... */
-#define RESETS_PER_SECOND 100  /* ... and again as time passes */
+#define FRAME_BYTES            16384 /* SETTINGS_MAX_FRAME_SIZE as it is without saying */
+#define CONTINUATIONS_SPARE    8     /* of a head that is cut into smaller frames than need be */
 #define QUEUE_HIGH        (64 * OUTR_KIB)
 #define QUEUE_LOW         (16 * OUTR_KIB)
 #define PULL_MAX          (256 * OUTR_KIB)
@@ -232,7 +232,7 @@ void outr__h2_stream_init(outr__h2_stream *s, outr__h2 *h2, outr_arena *arena)
     s->out.ops = &out_ops;
     s->pusher.run = on_push;
     s->out_left = -1;
-    s->last_ns = outr_loop_now(h2->loop);
+    s->last_ns = s->sent_ns = outr_loop_now(h2->loop);
     outr_headers_init(&s->headers, arena);
 }
 
@@ -300,6 +300,17 @@ static size_t put_headers(nghttp2_nv *nv, size_t n, const outr_headers *h)
     return n;
 }
 
+static void calm(outr__h2 *h2)
+{
+    nghttp2_session_terminate_session(h2->session, NGHTTP2_ENHANCE_YOUR_CALM);
+}
+
+static void count_idle_frame(outr__h2 *h2)
+{
+    if (!outr__h2_guard_idle_frame(&h2->guard, outr_loop_now(h2->loop)))
+        calm(h2);
+}
+
 /* ---- nghttp2's callbacks: sending ------------------------------------------------------------ */
 
 static int submit_trailers(outr__h2_stream *s)
@@ -352,6 +363,7 @@ static int on_send_data(nghttp2_session *session OUTR_UNUSED, nghttp2_frame *fra
 {
     outr__h2 *h2 = user;
     outr__h2_stream *s = source->ptr;
+    s->sent_ns = outr_loop_now(h2->loop);
     outr_bufq_copy(&h2->out, framehd, 9);
     while (length > 0) {
         outr_slice slice = take(s, length);
@@ -370,9 +382,13 @@ static int on_send_data(nghttp2_session *session OUTR_UNUSED, nghttp2_frame *fra
     return 0;
 }
 
-static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame,
-                         void *user OUTR_UNUSED)
+static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
+    outr__h2 *h2 = user;
+    if (frame->hd.type <= NGHTTP2_HEADERS)
+        outr__h2_guard_work(&h2->guard, true);
+    if (frame->hd.type == NGHTTP2_GOAWAY && h2->events->on_goaway_sent)
+        h2->events->on_goaway_sent(h2);
     if (!(frame->hd.flags & NGHTTP2_FLAG_END_STREAM) || frame->hd.type > NGHTTP2_HEADERS)
         return 0;
     outr__h2_stream *s = stream_of(session, frame->hd.stream_id);
@@ -385,6 +401,16 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame,
 }
 
 /* ---- nghttp2's callbacks: receiving ---------------------------------------------------------- */
+
+static int on_begin_frame(nghttp2_session *session OUTR_UNUSED, const nghttp2_frame_hd *hd,
+                          void *user)
+{
+    outr__h2 *h2 = user;
+    if (hd->type == NGHTTP2_HEADERS && h2->is_server && hd->stream_id % 2 == 1 &&
+        !outr__h2_guard_id(&h2->guard, hd->stream_id))
+        nghttp2_session_terminate_session(h2->session, NGHTTP2_PROTOCOL_ERROR);
+    return 0;
+}
 
 static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *user)
 {
@@ -481,6 +507,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
         h2->head_since_ns = 0;
+        outr__h2_guard_work(&h2->guard, false);
         if (!s)
             break;
         bool was_message = s->has_message;
@@ -489,10 +516,15 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
             end_in(s);
         break;
     case NGHTTP2_DATA:
+        if (frame->hd.length > frame->data.padlen)
+            outr__h2_guard_work(&h2->guard, false);
+        else if (!ends)
+            count_idle_frame(h2);
         if (s && ends)
             end_in(s);
         break;
     case NGHTTP2_SETTINGS:
+        count_idle_frame(h2);
         if (!(frame->hd.flags & NGHTTP2_FLAG_ACK))
             take_settings(h2, &frame->settings);
         break;
@@ -500,10 +532,15 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         h2->events->on_goaway(h2, frame->goaway.last_stream_id);
         break;
     case NGHTTP2_PING:
+        count_idle_frame(h2);
         if (frame->hd.flags & NGHTTP2_FLAG_ACK)
-            h2->events->on_pong(h2);
+            h2->events->on_pong(h2, frame->ping.opaque_data);
+        else if (h2->events->on_ping)
+            h2->events->on_ping(h2);
         break;
-    default:
+    default: /* RST_STREAM counts as a stream wasted */
+        if (frame->hd.type != NGHTTP2_RST_STREAM)
+            count_idle_frame(h2);
         break;
     }
     return 0;
@@ -542,16 +579,8 @@ static int on_data(nghttp2_session *session, uint8_t flags OUTR_UNUSED, int32_t 
  * reset count alike. */
 static void count_waste(outr__h2 *h2)
 {
-    uint64_t now = outr_loop_now(h2->loop),
-             earned = (now - h2->reset_refill_ns) / (OUTR_SEC / RESETS_PER_SECOND);
-    if (earned > 0) {
-        h2->reset_tokens = (uint32_t)OUTR_MIN(h2->reset_tokens + earned, (uint64_t)RESETS_BURST);
-        h2->reset_refill_ns = now;
-    }
-    if (h2->reset_tokens > 0)
-        h2->reset_tokens--;
-    else
-        nghttp2_session_terminate_session(h2->session, NGHTTP2_ENHANCE_YOUR_CALM);
+    if (!outr__h2_guard_reset(&h2->guard, outr_loop_now(h2->loop)))
+        calm(h2);
 }
 
 static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_code, void *user)
@@ -577,6 +606,7 @@ static nghttp2_session_callbacks *make_callbacks(void)
         return NULL;
     nghttp2_session_callbacks_set_send_data_callback(cb, on_send_data);
     nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_frame_sent);
+    nghttp2_session_callbacks_set_on_begin_frame_callback(cb, on_begin_frame);
     nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame);
@@ -620,9 +650,8 @@ outr_code outr__h2_init(outr__h2 *h2, const outr__h2_options *o, outr_err *err)
         .max_header_bytes = o->limits->max_header_bytes,
         .max_headers = o->limits->max_headers,
         .settings_id = o->settings_id,
-        .reset_tokens = RESETS_BURST,
-        .reset_refill_ns = outr_loop_now(o->loop),
     };
+    outr__h2_guard_init(&h2->guard, outr_loop_now(o->loop));
     int rc = cb ? nghttp2_option_new(&option) : NGHTTP2_ERR_NOMEM;
     if (!rc) {
         nghttp2_option_set_no_auto_window_update(option, 1);
@@ -632,6 +661,9 @@ outr_code outr__h2_init(outr__h2 *h2, const outr__h2_options *o, outr_err *err)
         nghttp2_option_set_max_send_header_block_length(option, 2 * OUTR_MIB);
         nghttp2_option_set_max_outbound_ack(option, 1000);
         nghttp2_option_set_max_settings(option, 32);
+        /* As many as the largest head fills (CVE-2024-28182). */
+        nghttp2_option_set_max_continuations(
+            option, o->limits->max_header_bytes / FRAME_BYTES + CONTINUATIONS_SPARE);
         rc = o->is_server ? nghttp2_session_server_new2(&h2->session, cb, h2, option)
                           : nghttp2_session_client_new2(&h2->session, cb, h2, option);
     }
@@ -705,6 +737,7 @@ outr_code outr__h2_submit_response(outr__h2_stream *s, const outr_http_response 
     s->out_is_open = has_body;
     s->out_left = has_body ? head->content_length : -1;
     s->has_sent_head = true;
+    s->sent_ns = outr_loop_now(s->h2->loop);
     if (nghttp2_submit_response(s->h2->session, s->id, nv, n, has_body ? &provider : NULL))
         return OUTR_INTERNAL;
     s->h2->events->wants_flush(s->h2);

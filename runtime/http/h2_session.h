@@ -8,6 +8,7 @@
 
 #include <nghttp2/nghttp2.h>
 
+#include "http/h2_guard.h"
 #include "http/message.h"
 #include "loop/loop.h"
 #include "net/pipe.h"
@@ -26,8 +27,10 @@ typedef struct outr__h2_events {
     void (*on_close)(outr__h2 *h2, outr__h2_stream *s, uint32_t error_code);
     /* The end of the body has been told to its sink, or the sink cancelled. May be NULL. */
     void (*on_told)(outr__h2 *h2, outr__h2_stream *s);
-    void (*on_pong)(outr__h2 *h2);
+    void (*on_ping)(outr__h2 *h2);                            /* of the peer; answered already */
+    void (*on_pong)(outr__h2 *h2, const uint8_t *opaque); /* 8 bytes, as they were sent */
     void (*on_goaway)(outr__h2 *h2, int32_t last_stream_id);
+    void (*on_goaway_sent)(outr__h2 *h2); /* it is in out. May be NULL */
     void (*on_settings)(outr__h2 *h2);
     void (*wants_flush)(outr__h2 *h2); /* something is to be sent */
     outr__h2_stream *(*new_stream)(
@@ -47,8 +50,7 @@ struct outr__h2 {
     size_t held;            /* body bytes of all streams that nobody has taken yet */
     size_t owed;            /* of them: not given back to the connection's window yet */
     uint64_t head_since_ns; /* when the head being received began; 0: none */
-    uint32_t reset_tokens;  /* streams the peer may still waste */
-    uint64_t reset_refill_ns;
+    outr__h2_guard guard;
 };
 
 /* Embedded in the owner's per-stream object. */
@@ -66,6 +68,7 @@ struct outr__h2_stream {
     outr_bufq held;
     outr_deferred pusher;
     uint64_t last_ns; /* when its last body byte came or could come again */
+    uint64_t sent_ns; /* when something of it was last sent */
     bool in_ended, is_told, is_discarding, is_sink_full, wants_continue;
     outr_code in_broken; /* 0: not broken off */
     const char *in_broken_text;

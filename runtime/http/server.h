@@ -56,6 +56,10 @@ typedef struct outr_http_server_options {
     bool allow_connect_protocol; /* RFC 8441 offered in SETTINGS */
     uint64_t max_connections;    /* 0: 20000; over it new ones are reset */
     uint64_t max_age_ns;         /* GOAWAY / Connection: close after; 0: never */
+    /* HTTP/2 keepalive. A peer that is silent for ping_interval_ns (0: never mind) is pinged, and
+     * dropped when nothing came ping_timeout_ns later. Pings of its own closer than min_ping_ns (0:
+     * any) end the connection as in Go's gRPC: GOAWAY ENHANCE_YOUR_CALM, too_many_pings. */
+    uint64_t ping_interval_ns, ping_timeout_ns, min_ping_ns;
     /* HTTP/2: the server makes up an answer itself (431); the head may be changed. May be NULL. */
     void (*on_refuse)(outr_exchange *x, outr_http_response *head);
     /* Announced in SETTINGS so that a peer can tell an Outrigger; 0: none. */

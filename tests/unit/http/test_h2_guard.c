@@ -1,0 +1,295 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "http/h2_guard.h"
+#include "http/server.h"
+#include "lib/web.h"
+#include "lib/wire.h"
+
+/* ---- allowances ------------------------------------------------------------------------------ */
+
+static unsigned used_up(bool (*use)(outr__h2_guard *, uint64_t), outr__h2_guard *g, uint64_t now)
+{
+    unsigned n = 0;
+    while (n < 1000000 && use(g, now))
+        n++;
+    return n;
+}
+
+static void allowances_come_back_with_time(void **state)
+{
+    outr__h2_guard g;
+    (void)state;
+    outr__h2_guard_init(&g, OUTR_SEC);
+    assert_int_equal(used_up(outr__h2_guard_reset, &g, OUTR_SEC), 1000);
+    assert_int_equal(used_up(outr__h2_guard_reset, &g, 2 * OUTR_SEC), 100);
+    assert_int_equal(used_up(outr__h2_guard_reset, &g, 3600 * OUTR_SEC), 1000);
+    assert_int_equal(used_up(outr__h2_guard_idle_frame, &g, OUTR_SEC), 10000);
+    assert_int_equal(used_up(outr__h2_guard_idle_frame, &g, 2 * OUTR_SEC), 1000);
+}
+
+static void work_earns_idle_frames(void **state)
+{
+    outr__h2_guard g;
+    (void)state;
+    outr__h2_guard_init(&g, OUTR_SEC);
+    outr__h2_guard_work(&g, false); /* never more than at first */
+    assert_int_equal(used_up(outr__h2_guard_idle_frame, &g, OUTR_SEC), 10000);
+    for (int i = 0; i < 100000; i++) { /* a ping behind every message: somebody measures */
+        outr__h2_guard_work(&g, true);
+        assert_true(outr__h2_guard_idle_frame(&g, OUTR_SEC));
+    }
+}
+
+static unsigned pings_until_too_many(uint64_t every_ns)
+{
+    outr__h2_guard g;
+    outr__h2_guard_init(&g, 1);
+    for (unsigned i = 1; i < 20; i++) {
+        if (!outr__h2_guard_ping(&g, 1 + i * every_ns, 8 * OUTR_SEC))
+            return i;
+    }
+    return 0;
+}
+
+static void the_fourth_ping_that_comes_too_soon_is_one_too_many(void **state)
+{
+    outr__h2_guard g;
+    (void)state;
+    assert_int_equal(pings_until_too_many(OUTR_SEC), 4);
+    assert_int_equal(pings_until_too_many(5 * OUTR_SEC), 4);
+    assert_int_equal(pings_until_too_many(7 * OUTR_SEC + 500 * OUTR_MS), 4);
+    assert_int_equal(pings_until_too_many(9 * OUTR_SEC), 0);
+    outr__h2_guard_init(&g, 1);
+    for (unsigned i = 1; i < 1000; i++) { /* behind something we sent it is no strike */
+        outr__h2_guard_work(&g, true);
+        assert_true(outr__h2_guard_ping(&g, i, 8 * OUTR_SEC));
+    }
+    for (unsigned i = 1; i < 1000; i++) /* where none are counted */
+        assert_true(outr__h2_guard_ping(&g, i, 0));
+}
+
+static void ids_passed_over_may_not_come(void **state)
+{
+    outr__h2_guard g;
+    (void)state;
+    outr__h2_guard_init(&g, 1);
+    assert_true(outr__h2_guard_id(&g, 1) && outr__h2_guard_id(&g, 3) && outr__h2_guard_id(&g, 9));
+    assert_true(outr__h2_guard_id(&g, 3)); /* trailers, or a frame of a stream that is over */
+    assert_false(outr__h2_guard_id(&g, 5));
+    assert_false(outr__h2_guard_id(&g, 7));
+    assert_true(outr__h2_guard_id(&g, 9) && outr__h2_guard_id(&g, 11));
+    for (int i = 0; i < 1000; i++)
+        assert_true(outr__h2_guard_id(&g, 101 + i * 10)); /* only the last few are remembered */
+    assert_false(outr__h2_guard_id(&g, 101 + 999 * 10 - 2));
+    assert_true(outr__h2_guard_id(&g, 5));
+}
+
+/* ---- a connection ---------------------------------------------------------------------------- */
+
+typedef struct site {
+    wire w;
+    outr_http_server *server;
+    wire_stream *s;
+    outr_exchange *held;
+    char log[4096]; /* what came: "GOAWAY(11,too_many_pings) PING+ACK " */
+} site;
+
+static void on_request(void *ctx, outr_exchange *x)
+{
+    ((site *)ctx)->held = x;
+}
+
+static site *open_site(void)
+{
+    static const outr_http_handler handler = {.on_request = on_request};
+    site *st = outr_alloc(sizeof *st);
+    wire_init(&st->w, 1);
+    const outr_http_server_options o = {.loop = st->w.loop,
+                                        .handler = &handler,
+                                        .ctx = st,
+                                        .allow_h2 = true,
+                                        .ping_interval_ns = 10 * OUTR_SEC,
+                                        .ping_timeout_ns = 5 * OUTR_SEC,
+                                        .min_ping_ns = 8 * OUTR_SEC,
+                                        .limits.idle_ns = 180 * OUTR_SEC};
+    st->server = outr_http_server_new(&o);
+    st->s = wire_open(&st->w);
+    outr_http_server_take(st->server, &st->s->base);
+    wire_feed_z(st->s, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    wire_feed(st->s, "\0\0\0\4\0\0\0\0\0", 9);
+    wire_run(&st->w);
+    return st;
+}
+
+static void close_site(site *st)
+{
+    outr_http_server_free(st->server);
+    if (st->held)
+        outr_http_done(st->held);
+    wire_run(&st->w);
+    wire_done(&st->w);
+    free(st);
+}
+
+static void send_frame(site *st, int type, int flags, int stream, const void *payload, size_t n)
+{
+    const unsigned char head[9] = {0, (unsigned char)(n >> 8), (unsigned char)n,
+                                   (unsigned char)type, (unsigned char)flags, 0, 0, 0,
+                                   (unsigned char)stream};
+    wire_feed(st->s, head, 9);
+    if (n)
+        wire_feed(st->s, payload, n);
+    wire_run(&st->w);
+}
+
+/* Since the last time; empty after it. */
+static const char *seen(site *st)
+{
+    size_t n, used = 0;
+    const unsigned char *p = (const unsigned char *)wire_take(st->s, &n);
+    st->log[0] = 0;
+    for (size_t at = 0; at + 9 <= n;) {
+        size_t length = (size_t)p[at + 1] << 8 | p[at + 2];
+        int type = p[at + 3], flags = p[at + 4];
+        const unsigned char *payload = p + at + 9;
+        if (type == 6)
+            used += (size_t)snprintf(st->log + used, sizeof st->log - used, "PING%s%02x ",
+                                     flags & 1 ? "+ACK" : "", payload[0]);
+        else if (type == 7)
+            used += (size_t)snprintf(st->log + used, sizeof st->log - used, "GOAWAY(%02x,%d,%.*s) ",
+                                     payload[0], payload[7], (int)(length - 8), payload + 8);
+        at += 9 + length;
+    }
+    return st->log;
+}
+
+static void a_silent_peer_is_pinged_every_interval(void **state)
+{
+    site *st = open_site();
+    (void)state;
+    seen(st);
+    for (int i = 0; i < 3; i++) {
+        wire_sleep(&st->w, 10 * OUTR_SEC + OUTR_MS);
+        assert_string_equal(seen(st), "PING00 ");
+        send_frame(st, 6, 1, 0, "\0\0\0\0\0\0\0\0", 8);
+    }
+    close_site(st);
+}
+
+static void a_peer_that_does_not_answer_is_dropped(void **state)
+{
+    site *st = open_site();
+    (void)state;
+    wire_sleep(&st->w, 10 * OUTR_SEC + OUTR_MS);
+    wire_sleep(&st->w, 4 * OUTR_SEC);
+    assert_int_equal(outr_http_server_connections(st->server), 1);
+    wire_sleep(&st->w, OUTR_SEC + OUTR_MS);
+    assert_int_equal(outr_http_server_connections(st->server), 0);
+    close_site(st);
+}
+
+static void too_many_pings_are_said_and_close(void **state)
+{
+    site *st = open_site();
+    (void)state;
+    seen(st);
+    for (int i = 0; i < 3; i++) {
+        wire_sleep(&st->w, OUTR_SEC);
+        send_frame(st, 6, 0, 0, "00000000", 8);
+        assert_string_equal(seen(st), "PING+ACK30 ");
+    }
+    send_frame(st, 6, 0, 0, "00000000", 8);
+    assert_string_equal(seen(st), "PING+ACK30 GOAWAY(00,11,too_many_pings) ");
+    wire_run(&st->w);
+    assert_int_equal(outr_http_server_connections(st->server), 0);
+    close_site(st);
+}
+
+static void answering_pings_does_not_keep_an_idle_connection(void **state)
+{
+    site *st = open_site();
+    unsigned pings = 0;
+    (void)state;
+    seen(st);
+    for (int i = 0; i < 17; i++) {
+        wire_sleep(&st->w, 10 * OUTR_SEC + OUTR_MS);
+        pings += strcmp(seen(st), "PING00 ") == 0;
+        send_frame(st, 6, 1, 0, "\0\0\0\0\0\0\0\0", 8);
+    }
+    assert_int_equal(pings, 17);
+    wire_sleep(&st->w, 10 * OUTR_SEC);
+    assert_non_null(strstr(seen(st), "GOAWAY(7f,0,) PING01 ")); /* the warning */
+    send_frame(st, 6, 1, 0, "\1\6\1\10\0\3\3\11", 8);
+    assert_string_equal(seen(st), "GOAWAY(00,0,max_idle) ");
+    assert_int_equal(outr_http_server_connections(st->server), 0);
+    close_site(st);
+}
+
+static void a_call_begun_behind_the_warning_is_served(void **state)
+{
+    static const char head[] = "\x82\x84\x86\x41\x01x"; /* GET / http, authority x */
+    site *st = open_site();
+    (void)state;
+    outr_http_server_drain(st->server, NULL, NULL);
+    wire_run(&st->w);
+    assert_non_null(strstr(seen(st), "GOAWAY(7f,0,) PING01 "));
+    send_frame(st, 1, 5, 1, head, sizeof head - 1);
+    send_frame(st, 6, 1, 0, "\0\0\0\0\0\0\0\0", 8); /* of another ping: not the sign */
+    assert_string_equal(seen(st), "");
+    send_frame(st, 6, 1, 0, "\1\6\1\10\0\3\3\11", 8);
+    assert_string_equal(seen(st), "GOAWAY(00,0,) ");
+    assert_non_null(st->held);
+    web_answer(st->held, 200, "late");
+    st->held = NULL;
+    wire_run(&st->w);
+    assert_int_equal(outr_http_server_connections(st->server), 0);
+    close_site(st);
+}
+
+static void floods_end_the_connection(void **state)
+{
+    static const struct {
+        int type, flags;
+        const char *payload;
+        size_t n;
+    } floods[] = {{4, 0, "", 0}, {2, 0, "\0\0\0\0\1", 5}, {0, 0, "", 0}, {8, 0, "\0\0\0\1", 4}};
+    static const char post[] = "\x83\x84\x86\x41\x01x";
+    (void)state;
+    for (size_t i = 0; i < OUTR_LEN(floods); i++) {
+        site *st = open_site();
+        unsigned n = 0;
+        bool is_of_stream = floods[i].type == 0 || floods[i].type == 2;
+        send_frame(st, 1, 4, 1, post, sizeof post - 1);
+        for (; n < 30000 && !st->s->base.is_closing; n++) {
+            send_frame(st, floods[i].type, floods[i].flags, is_of_stream, floods[i].payload,
+                       floods[i].n);
+            size_t taken;
+            if (n % 500 == 0 && n < 9000)
+                wire_take(st->s, &taken);
+        }
+        if (n < 9000 || n > 11000)
+            fail_msg("flood %zu: %u frames", i, n);
+        assert_non_null(strstr(seen(st), ",11,"));
+        close_site(st);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(allowances_come_back_with_time),
+        cmocka_unit_test(work_earns_idle_frames),
+        cmocka_unit_test(the_fourth_ping_that_comes_too_soon_is_one_too_many),
+        cmocka_unit_test(ids_passed_over_may_not_come),
+        cmocka_unit_test(a_silent_peer_is_pinged_every_interval),
+        cmocka_unit_test(a_peer_that_does_not_answer_is_dropped),
+        cmocka_unit_test(too_many_pings_are_said_and_close),
+        cmocka_unit_test(answering_pings_does_not_keep_an_idle_connection),
+        cmocka_unit_test(a_call_begun_behind_the_warning_is_served),
+        cmocka_unit_test(floods_end_the_connection),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
