@@ -409,6 +409,10 @@ class Sidecar:
         return self.ports["http"].number
 
     @property
+    def grpc(self):
+        return self.ports["grpc"].number
+
+    @property
     def metrics_port(self):
         return self.ports["metrics"].number
 

@@ -114,12 +114,28 @@ static const outr_metric_desc sent = {"dapr_grpc_io_server_sent_bytes_per_rpc",
                                       OUTR_BUCKETS_BYTES,
                                       {"grpc_server_method"}};
 
+static void log_call(const outr_api *api, const outr_exchange *x, const outr_grpc_call *call)
+{
+    bool is_on = api->settings->api_logging < 0 ? api->snapshot->configuration.api_logging
+                                                : api->settings->api_logging > 0;
+    if (!is_on)
+        return;
+    OUTR_LOG(api->log, INFO, "gRPC API Called",
+             OUTR_S("method", outr_str_from(call->method->path)), OUTR_I("code", call->code),
+             OUTR_I("size", x->sent_bytes),
+             OUTR_I("duration", (outr_loop_now(x->loop) - x->started_ns) / OUTR_MS),
+             OUTR_S("useragent", outr_headers_get(&x->req.headers, "user-agent")));
+}
+
 /* Proxied calls are not counted here: their methods are the clients' to choose. */
 static void on_finished(void *ctx, outr_exchange *x, bool is_broken OUTR_UNUSED)
 {
     outr_api *api = ctx;
     const outr_grpc_call *call = x->user;
-    if (!call || !api->metrics)
+    if (!call)
+        return;
+    log_call(api, x, call);
+    if (!api->metrics)
         return;
     static const char *const names[] = {"OK",
                                         "CANCELLED",
