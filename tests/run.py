@@ -157,6 +157,15 @@ def golden(tally):
     python_part([sys.executable, os.path.join(HERE, "conformance", "golden.py")], "golden", tally, env)
 
 
+def internal(tally):
+    if not build("debug", tally):
+        return
+    env = environment()
+    env["OUTRIGGER_BIN"] = binaries("debug")
+    env["OUTRIGGER_BUILD"] = "debug"
+    python_part([sys.executable, os.path.join(HERE, "conformance", "internal.py")], "internal", tally, env)
+
+
 def quickstart(tally):
     """In a directory of its own it would build twice; here it finds the release build."""
     if not build("release", tally):
@@ -180,6 +189,7 @@ PARTS = {
     "integration-debug": ("a subset of them on the debug build", lambda t: integration("debug", t, ["--tag", "debug"])),
     "integration-tsan": ("a subset of them under the thread sanitizer", lambda t: integration("tsan", t, ["--tag", "tsan"])),
     "golden": ("recorded answers of the reference", golden),
+    "internal": ("recorded calls between sidecars, debug build", internal),
 }
 
 

@@ -41,6 +41,9 @@ typedef struct outr_http_pool_options {
      * (outr_http_pool_stop it may). May be NULL. */
     void (*on_leaving)(void *ctx);
     void *ctx;
+    /* HTTP/2: no call goes out on a connection before the peer's SETTINGS are here. For callers
+     * whose request depends on them (on_place). */
+    bool waits_for_settings;
 } outr_http_pool_options;
 
 outr_http_pool *outr_http_pool_new(const outr_http_pool_options *options);
@@ -75,6 +78,9 @@ struct outr_http_call {
      * call->response or cancel it. For 101 / 2xx-to-CONNECT response is the raw bytes back. */
     void (*on_response)(outr_http_call *call);
     void (*on_inform)(outr_http_call *call, const outr_http_response *head); /* may be NULL */
+    /* The call has its connection, peer_setting is known, nothing has been sent: all of the above
+     * may still be changed for this peer. A failure ends the call with *err. May be NULL. */
+    outr_code (*on_place)(outr_http_call *call, outr_err *err);
     void *user;
     /* out */
     outr_http_response head; /* on the call's arena, until done */

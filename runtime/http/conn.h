@@ -147,9 +147,10 @@ struct outr__client {
     outr_http_pool *pool;    /* lives until the last connection is gone */
     size_t active, capacity; /* calls on it, calls it may carry now */
     uint64_t idle_since_ns;
-    bool is_used; /* has carried a call before */
+    bool is_used;             /* has carried a call before */
     bool is_retired, is_left; /* left: the pool's owner was told */
-    bool is_unmet; /* HTTP/2: how many streams the peer allows is not known yet */
+    bool is_unmet;            /* HTTP/2: how many streams the peer allows is not known yet */
+    uint32_t peer_setting;    /* what its SETTINGS say under the pool's settings_id */
 };
 
 /* One call's place in the pool. */
@@ -166,7 +167,9 @@ typedef struct outr__call {
 const outr_http_pool_options *outr__pool_options(const outr_http_pool *pool);
 void outr__pool_changed(outr__client *client); /* active, capacity or is_retired changed */
 void outr__pool_met(outr__client *client, uint32_t peer_setting,
-                    uint32_t max_streams);  /* SETTINGS */
+                    uint32_t max_streams); /* SETTINGS */
+/* Lost before its SETTINGS came: calls that waited for it fail, rather than for the next one. */
+void outr__pool_unmet(outr__client *client, const outr_err *err);
 void outr__pool_gone(outr__client *client); /* out of the pool; about to be freed */
 /* Ends the call's op (err NULL: success), whose done runs in a turn of its own: until then the
  * call's

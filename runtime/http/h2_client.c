@@ -14,7 +14,7 @@ typedef struct h2_client {
     outr__stall stall;
     outr_timer pinger;   /* keepalive: asks, then waits half an interval for the answer */
     uint32_t pull_count; /* times frames were taken from the session */
-    bool is_broken, is_waiting_for_pong, saw_bytes;
+    bool is_broken, is_leaving, is_waiting_for_pong, saw_bytes;
 } h2_client;
 
 /* One call on the connection; lies on the call's arena. */
@@ -68,6 +68,15 @@ static void on_reap(outr_deferred *deferred)
 
 /* ---- the end of a call ----------------------------------------------------------------------- */
 
+/* The connection goes once what is still to be said has been sent, a GOAWAY at the end of it. */
+static void leave(h2_client *c)
+{
+    if (!c->is_broken && !c->is_leaving)
+        nghttp2_submit_goaway(c->h2.session, NGHTTP2_FLAG_NONE, 0, NGHTTP2_NO_ERROR, NULL, 0);
+    c->is_leaving = true;
+    outr_loop_flush(c->loop, &c->flusher);
+}
+
 static void detach(h2_call *k, const outr_err *err)
 {
     h2_client *c = k->client;
@@ -79,7 +88,7 @@ static void detach(h2_call *k, const outr_err *err)
     if (!c->stream)
         outr_loop_defer(c->loop, &c->reaper);
     else if (c->base.is_retired && c->base.active == 0)
-        outr_loop_flush(c->loop, &c->flusher); /* what is still to be said first, then it closes */
+        leave(c);
 }
 
 static void end_call(h2_call *k, const outr_err *err)
@@ -311,7 +320,7 @@ static void do_retire(outr__client *client)
     client->is_retired = true;
     outr__pool_changed(client);
     if (client->active == 0 && c->stream)
-        outr_stream_close(c->stream);
+        leave(c);
 }
 
 /* An answer that is here in full is still given to its sink. */
@@ -335,6 +344,7 @@ static void lose(h2_client *c, const outr_err *err)
     c->base.is_retired = true;
     outr__pool_changed(&c->base);
     fail_all(c, err);
+    outr__pool_unmet(&c->base, err);
     if (c->stream)
         outr_stream_close(c->stream);
 }
@@ -458,7 +468,10 @@ outr__client *outr__h2_connect(outr_http_pool *pool, outr_stream *own_stream)
     };
     h2_client *c = outr_alloc(sizeof *c);
     outr_err err;
-    c->base = (outr__client){.ops = &client_ops, .pool = pool, .capacity = 1, .is_unmet = true};
+    c->base = (outr__client){.ops = &client_ops,
+                             .pool = pool,
+                             .capacity = po->waits_for_settings ? 0 : 1,
+                             .is_unmet = true};
     c->loop = own_stream->loop;
     c->stream = own_stream;
     c->flusher.run = on_flush;

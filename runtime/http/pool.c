@@ -106,8 +106,14 @@ static void give(outr__client *client, outr__call *impl)
     outr_http_pool *pool = client->pool;
     outr_link_remove(&impl->link);
     pool->waiting_count--;
-    impl->client = client;
     impl->call->was_reused = client->is_used;
+    impl->call->peer_setting = client->peer_setting;
+    outr_err err;
+    if (impl->call->on_place && impl->call->on_place(impl->call, &err)) {
+        outr__call_end(impl->call, &err);
+        return;
+    }
+    impl->client = client;
     client->is_used = true;
     client->ops->start(client, impl->call);
     place(client);
@@ -172,6 +178,16 @@ static void add_client(outr_http_pool *pool, outr_stream *stream)
     place(client);
 }
 
+/* Calls that a connection was made for; a fresh attempt for them would only be the same again. */
+static void fail_uncovered(outr_http_pool *pool, outr_err *err)
+{
+    size_t others = covered(pool);
+    size_t count = pool->waiting_count > others ? pool->waiting_count - others : 0;
+    err->code = OUTR_UNAVAILABLE;
+    err->retriable = true;
+    fail_waiting(pool, OUTR_MIN(count, calls_per_opening(pool)), err);
+}
+
 static void on_opened(outr_op *op)
 {
     opening *o = OUTR_CONTAINER(op, opening, op);
@@ -193,12 +209,7 @@ static void on_opened(outr_op *op)
     if (!err.code) {
         add_client(pool, stream);
     } else {
-        /* Those it was made for; a fresh attempt for them would only be the same again. */
-        size_t others = covered(pool);
-        size_t count = pool->waiting_count > others ? pool->waiting_count - others : 0;
-        err.code = OUTR_UNAVAILABLE;
-        err.retriable = true;
-        fail_waiting(pool, OUTR_MIN(count, calls_per_opening(pool)), &err);
+        fail_uncovered(pool, &err);
     }
     fill(pool);
 }
@@ -320,8 +331,21 @@ void outr__pool_met(outr__client *client, uint32_t peer_setting, uint32_t max_st
     pool->peer_streams = OUTR_MAX(max_streams, 1u);
     pool->unmet_count -= client->is_unmet;
     client->is_unmet = false;
+    client->peer_setting = peer_setting;
     client->capacity = max_streams;
     outr__pool_changed(client);
+}
+
+void outr__pool_unmet(outr__client *client, const outr_err *err)
+{
+    outr_http_pool *pool = client->pool;
+    outr_err copy = *err;
+    if (!client->is_unmet)
+        return;
+    client->is_unmet = false;
+    pool->unmet_count--;
+    if (pool->options.waits_for_settings && !pool->is_freed)
+        fail_uncovered(pool, &copy);
 }
 
 void outr__pool_gone(outr__client *client)

@@ -1,13 +1,23 @@
+#include "app/invocation.h"
+#include "grpc/status.h"
+#include "mesh/daprd_wire.h"
 #include "mesh/internal.h"
+
+/* What sidecars alone say: outrigger-error and those of app/invocation.h. */
+static bool is_ours(outr_str name)
+{
+    return name.n > 10 && ((unsigned char)name.p[0] | 0x20) == 'o' &&
+           outr_str_istarts(name, OUTR_STR("outrigger-"));
+}
 
 /* Never from a client, never to an app under the client's hand: they say who calls. */
 static bool is_internal(outr_str name)
 {
     static const char *const names[] = {"dapr-caller-app-id", "dapr-caller-namespace",
-                                        "dapr-callee-app-id", "destination-app-id",
-                                        "dapr-app-id",        OUTR__ERROR_HEADER};
-    if (name.n < 11 ||
-        (((unsigned char)name.p[0] | 0x20) != 'd' && ((unsigned char)name.p[0] | 0x20) != 'o'))
+                                        "dapr-callee-app-id", "destination-app-id", "dapr-app-id"};
+    if (is_ours(name))
+        return true;
+    if (name.n < 11 || ((unsigned char)name.p[0] | 0x20) != 'd')
         return false;
     for (size_t i = 0; i < OUTR_LEN(names); i++) {
         if (outr_str_iis(name, names[i]))
@@ -16,9 +26,14 @@ static bool is_internal(outr_str name)
     return false;
 }
 
-static bool is_bin(outr_str name)
+void outr__headers_disown(outr_headers *headers)
 {
-    return name.n > 4 && outr_str_iis(outr_str_skip(name, name.n - 4), "-bin");
+    size_t kept = 0;
+    for (size_t i = 0; i < headers->count; i++) {
+        if (!is_ours(headers->items[i].name))
+            headers->items[kept++] = headers->items[i];
+    }
+    headers->count = kept;
 }
 
 /* The trace headers are written anew where this hop has a span, and where the client's were
@@ -61,12 +76,13 @@ static outr_str name_beyond_grpc(outr_headers *out, outr_str name)
 }
 
 /* All that may cross: no hop-by-hop, no tokens, nothing that speaks in our name, one baggage. */
-static void copy_request(outr_headers *out, const outr_headers *in)
+static void copy_request(outr_headers *out, const outr_headers *in, bool keeps_bin)
 {
     for (size_t i = 0; i < in->count; i++) {
         const outr_header *h = &in->items[i];
         if (is_internal(h->name) || outr_header_is_hop_by_hop(in, h->name) ||
-            outr_str_iis(h->name, "dapr-api-token") || is_trace(h->name) || is_bin(h->name))
+            outr_str_iis(h->name, "dapr-api-token") || is_trace(h->name) ||
+            (!keeps_bin && outr_grpc_is_bin(h->name)))
             continue;
         if (outr_str_iis(h->name, "baggage") && outr_headers_has(out, "baggage"))
             continue; /* only the first was looked at */
@@ -86,40 +102,98 @@ static void append(outr_headers *out, const char *name, outr_str value)
                      outr_arena_join(out->arena, given, value, OUTR_STR_NONE));
 }
 
-void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_exchange *x,
-                           const outr__target *target, const outr_trace *trace, bool is_traced)
+/* That a gRPC caller asks, and what his data is. */
+static void add_origin(outr_headers *out, const outr_invoke *invoke)
 {
-    const outr_headers *in = &x->req.headers;
+    if (!invoke->is_grpc)
+        return;
+    outr_headers_add(out, OUTR_STR(OUTR_INVOKE_ORIGIN_HEADER), OUTR_STR(OUTR_INVOKE_ORIGIN_GRPC));
+    if (invoke->type_url.n > 0)
+        outr_headers_add(out, OUTR_STR(OUTR_INVOKE_TYPE_HEADER), invoke->type_url);
+}
+
+void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_invoke *invoke,
+                           const outr_http_request *req, const outr__target *target, bool is_traced)
+{
+    const outr_headers *in = &req->headers;
     const outr_mesh_options *o = &mesh->o;
-    copy_request(out, in);
+    copy_request(out, in, true);
+    add_origin(out, invoke);
     outr_headers_add(out, OUTR_STR("dapr-caller-app-id"), o->settings->app_id);
     outr_headers_add(out, OUTR_STR("dapr-caller-namespace"), o->settings->namespace_);
     outr_headers_add(out, OUTR_STR("dapr-callee-app-id"), target->app_id);
     append(out, "X-Forwarded-For", o->host);
     append(out, "X-Forwarded-Host", o->host_name);
     append(out, "Forwarded", mesh->forwarded);
-    add_trace(out, in, trace, is_traced, false);
+    add_trace(out, in, &invoke->trace, is_traced, false);
 }
 
-void outr__headers_to_app(outr_headers *out, const outr_headers *in, bool is_of_peer,
-                          const outr_trace *trace, bool is_traced)
+static bool has_content_length(const outr_http_request *req)
+{
+    return req->content_length > 0 ||
+           (req->content_length == 0 &&
+            (outr_str_is(req->method, "POST") || outr_str_is(req->method, "PUT") ||
+             outr_str_is(req->method, "PATCH")));
+}
+
+/* In a map of the messages binary values are padded. */
+static outr_str pad(outr_arena *arena, outr_str value)
+{
+    static const char padding[] = "==";
+    size_t n = (4 - value.n % 4) % 4;
+    return n == 0 || n == 3 ? value
+                            : outr_arena_join(arena, value, outr_str_of(padding, n), OUTR_STR_NONE);
+}
+
+void outr__headers_to_daprd(outr_headers *out, const outr_mesh *mesh, const outr_invoke *invoke,
+                            const outr_http_request *req, const outr__target *target)
+{
+    const outr_headers *in = &req->headers;
+    const outr_mesh_options *o = &mesh->o;
+    for (size_t i = 0; i < in->count; i++) {
+        const outr_header *h = &in->items[i];
+        if (is_internal(h->name) || outr_str_iis(h->name, "dapr-api-token"))
+            continue;
+        if (!invoke->is_grpc)
+            outr_headers_add(out, outr__daprd_canonical(out->arena, h->name), h->value);
+        else
+            outr_headers_add(out, h->name,
+                             outr_grpc_is_bin(h->name) ? pad(out->arena, h->value) : h->value);
+    }
+    if (!invoke->is_grpc && has_content_length(req))
+        outr_headers_add(out, OUTR_STR("Content-Length"),
+                         outr_arena_printf(out->arena, "%lld", (long long)req->content_length));
+    outr_headers_add(out, OUTR_STR("destination-app-id"), target->app_id);
+    outr_headers_add(out, OUTR_STR("dapr-caller-app-id"), o->settings->app_id);
+    outr_headers_add(out, OUTR_STR("dapr-caller-namespace"), o->settings->namespace_);
+    outr_headers_add(out, OUTR_STR("dapr-callee-app-id"), target->app_id);
+    outr_headers_add(out, OUTR_STR("X-Forwarded-For"), o->host);
+    outr_headers_add(out, OUTR_STR("X-Forwarded-Host"), o->host_name);
+    outr_headers_add(out, OUTR_STR("Forwarded"), mesh->forwarded);
+}
+
+void outr__headers_to_app(outr_headers *out, const outr__to_app *what)
 {
     static const char *const said[] = {"dapr-caller-app-id", "dapr-caller-namespace",
-                                       "dapr-callee-app-id"};
-    copy_request(out, in);
-    for (size_t i = 0; is_of_peer && i < OUTR_LEN(said); i++) {
-        outr_str value = outr_headers_get(in, said[i]);
+                                       "dapr-callee-app-id", OUTR_INVOKE_ORIGIN_HEADER,
+                                       OUTR_INVOKE_TYPE_HEADER};
+    size_t count = what->is_grpc_app ? OUTR_LEN(said) : 3;
+    copy_request(out, what->in, what->is_grpc_app);
+    for (size_t i = 0; !what->invoke && i < count; i++) {
+        outr_str value = outr_headers_get(what->in, said[i]);
         if (value.p)
             outr_headers_add(out, outr_str_from(said[i]), value);
     }
-    add_trace(out, in, trace, is_traced, true);
+    if (what->invoke && what->is_grpc_app)
+        add_origin(out, what->invoke);
+    add_trace(out, what->in, what->trace, what->is_traced, true);
 }
 
 void outr__headers_to_outside(outr_headers *out, const outr_headers *in,
                               const outr_endpoint_spec *endpoint, const outr_trace *trace,
                               bool is_traced)
 {
-    copy_request(out, in);
+    copy_request(out, in, false);
     for (size_t i = 0; endpoint && i < endpoint->header_count; i++)
         outr_headers_set(out, endpoint->headers[i].name, endpoint->headers[i].value);
     add_trace(out, in, trace, is_traced, true);
@@ -145,12 +219,12 @@ void outr__headers_of_proxied(outr_headers *out, const outr_headers *in, const o
     add_trace(out, in, trace, mesh->trace.is_on, false);
 }
 
-void outr__headers_of_answer(outr_headers *out, const outr_headers *in)
+void outr__headers_of_answer(outr_headers *out, const outr_headers *in, bool keeps_grpc)
 {
     for (size_t i = 0; i < in->count; i++) {
         const outr_header *h = &in->items[i];
-        if (outr_header_is_hop_by_hop(in, h->name) || is_bin(h->name) ||
-            outr_str_iis(h->name, OUTR__ERROR_HEADER))
+        if (outr_header_is_hop_by_hop(in, h->name) ||
+            (!keeps_grpc && (outr_grpc_is_bin(h->name) || is_ours(h->name))))
             continue;
         outr_headers_add(out, name_beyond_grpc(out, h->name), h->value);
     }

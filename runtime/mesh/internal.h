@@ -3,6 +3,7 @@
 #define OUTR_MESH_INTERNAL_H
 
 #include "base/url.h"
+#include "mesh/daprd_peer.h"
 #include "mesh/mesh.h"
 
 /* ---- target.c: who is meant, and which path -------------------------------------------------- */
@@ -21,6 +22,8 @@ outr_code outr__target_parse(outr__target *out, outr_str text, const outr_snapsh
 /* Checks and cleans the decoded method and writes it as a request target: "/a%20b?x=1". */
 outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method, outr_str query,
                               outr_err *err);
+/* The first half of it: the path as daprd says it, decoded, without its leading slash. */
+outr_code outr__method_clean(outr_str *out, outr_arena *arena, outr_str method, outr_err *err);
 /* As Go spells verbs: known ones in upper case, others POST; CONNECT is refused. */
 outr_code outr__verb(outr_str *out, outr_str method, outr_err *err);
 bool outr__is_idempotent(outr_str verb);
@@ -31,11 +34,21 @@ bool outr__is_idempotent(outr_str verb);
 #define OUTR__ERROR_HEADER "outrigger-error"
 
 /* From the client to the peer's sidecar. */
-void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_exchange *x,
-                           const outr__target *target, const outr_trace *trace, bool is_traced);
-/* To an app: from a peer's request, which says who calls, or a client's own for a local call. */
-void outr__headers_to_app(outr_headers *out, const outr_headers *in, bool is_of_peer,
-                          const outr_trace *trace, bool is_traced);
+void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_invoke *invoke,
+                           const outr_http_request *req, const outr__target *target,
+                           bool is_traced);
+/* The same as metadata of CallLocal: nothing is left out that the peer will leave out itself. */
+void outr__headers_to_daprd(outr_headers *out, const outr_mesh *mesh, const outr_invoke *invoke,
+                            const outr_http_request *req, const outr__target *target);
+/* To an app: from a peer's request, which says who calls, or a client's own for a local call. An
+ * app that speaks gRPC gets binary metadata too, and what app/invocation.h says of the request. */
+typedef struct outr__to_app {
+    const outr_headers *in;
+    const outr_invoke *invoke; /* of a local call; NULL: a peer's */
+    const outr_trace *trace;
+    bool is_traced, is_grpc_app;
+} outr__to_app;
+void outr__headers_to_app(outr_headers *out, const outr__to_app *what);
 /* To a URL or HTTPEndpoint. */
 void outr__headers_to_outside(outr_headers *out, const outr_headers *in,
                               const outr_endpoint_spec *endpoint, const outr_trace *trace,
@@ -44,8 +57,10 @@ void outr__headers_to_outside(outr_headers *out, const outr_headers *in,
  * believed, a client's is not. */
 void outr__headers_of_proxied(outr_headers *out, const outr_headers *in, const outr_mesh *mesh,
                               const outr__target *target, bool is_of_peer, const outr_trace *trace);
-/* Of an answer, in either direction. */
-void outr__headers_of_answer(outr_headers *out, const outr_headers *in);
+/* Of an answer, in either direction. keeps_grpc: to a peer, from an app that speaks gRPC. */
+void outr__headers_of_answer(outr_headers *out, const outr_headers *in, bool keeps_grpc);
+/* Without what only sidecars may say. */
+void outr__headers_disown(outr_headers *headers);
 
 /* ---- relay.c: an answer on its way back ------------------------------------------------------ */
 
@@ -55,6 +70,7 @@ typedef struct outr__relay {
     /* an answer without Content-Type gets one from its first bytes */
     bool guesses_type;
     bool is_proxied; /* headers pass as they are */
+    bool keeps_grpc; /* outr__headers_of_answer */
     /* before it goes out; may be NULL */
     void (*on_head)(struct outr__relay *relay, outr_http_response *head);
     bool has_head; /* the head has gone out */
@@ -99,6 +115,7 @@ void outr__peers_free(outr__peers *peers);
 /* NOT_FOUND: nobody has that id. */
 void outr__pick_start(outr__peers *peers, outr__pick *pick, outr_arena *arena, outr_op *op);
 outr_http_pool *outr__peer_pool(outr__peer *peer);
+outr_str outr__peer_address(const outr__peer *peer);
 void outr__peer_release(outr__peer *peer, bool has_failed);
 
 /* ---- outside.c: pools for URLs --------------------------------------------------------------- */

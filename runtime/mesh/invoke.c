@@ -10,6 +10,8 @@
 #define ROUNDS_MAX     4 /* the first and three more */
 #define ROUND_PAUSE_NS OUTR_SEC
 #define PEER_ERROR_MAX (8 * OUTR_KIB)
+/* of a body kept for a daprd that may have to be asked twice */
+#define REPLAY_MAX (64 * OUTR_KIB)
 
 enum { CALL_TARGET, CALL_PICK, CALL_REACH, CALL_LOCAL, CALL_SEND, CALL_PAUSE, CALL_FAILED };
 
@@ -17,6 +19,7 @@ typedef struct call {
     outr_invoke *invoke;
     outr_mesh *mesh;
     outr_exchange *x;
+    const outr_http_request *in; /* the caller's */
     outr_link link;
     outr_steps steps;
     outr_op op; /* of the step in progress */
@@ -31,11 +34,14 @@ typedef struct call {
     outr__relay relay;
     outr__limiter limiter;
     outr_source *body;
+    outr__replay *replay;    /* of body; NULL: it can be sent once */
+    outr__daprd_call *daprd; /* NULL: no daprd was met */
     outr_gather peer_error;
     outr_err err;
     uint64_t sent_ns;
     unsigned round, tries;
     bool is_limited, is_gathering, is_cancelled;
+    bool is_at_daprd, is_unsendable;
 } call;
 
 static const outr_metric_desc req_sent = {"dapr_runtime_service_invocation_req_sent_total",
@@ -71,6 +77,8 @@ static void end_call(call *c, const outr_err *err)
     outr_invoke *invoke = c->invoke;
     outr_link_remove(&c->link);
     outr_snapshot_unref(c->snapshot);
+    if (c->replay)
+        outr__replay_done(c->replay);
     if (err && !c->relay.has_head)
         invoke->on_failed(invoke, err);
     else
@@ -146,6 +154,14 @@ static void on_response(outr_http_call *http)
     count_answer(c, http->head.status);
     if (http == &c->http && !c->invoke->is_proxied && take_peer_error(c, http))
         return;
+    if (c->invoke->on_answer) {
+        bool is_of_grpc_app = http != &c->app_call.http || outr_app_speaks_grpc(c->mesh->o.app);
+        if (c->target.kind != OUTR__APP || !is_of_grpc_app)
+            outr__headers_disown(&http->head.headers);
+        c->relay.has_head = true;
+        c->invoke->on_answer(c->invoke, http);
+        return;
+    }
     c->relay.x = c->x;
     c->relay.guesses_type = !c->invoke->is_proxied;
     c->relay.is_proxied = c->invoke->is_proxied;
@@ -157,10 +173,10 @@ static void on_inform(outr_http_call *http, const outr_http_response *head)
 {
     call *c = http->user;
     outr_http_response copy = {.status = head->status, .content_length = -1};
-    if (head->status == 100)
+    if (head->status == 100 || c->invoke->on_answer)
         return; /* each hop says it for itself */
     outr_headers_init(&copy.headers, c->x->arena);
-    outr__headers_of_answer(&copy.headers, &head->headers);
+    outr__headers_of_answer(&copy.headers, &head->headers, false);
     outr_http_inform(c->x, &copy);
 }
 
@@ -173,7 +189,7 @@ static void on_step_done(outr_op *op)
 
 static outr_op *step_op(call *c)
 {
-    outr_op_init(&c->op, c->mesh->o.loop, NULL, 0, on_step_done);
+    outr_op_init(&c->op, c->mesh->o.loop, NULL, c->invoke->deadline_ns, on_step_done);
     return &c->op;
 }
 
@@ -181,6 +197,14 @@ static void prepare_body(call *c)
 {
     int64_t max = c->mesh->o.settings->max_body_bytes;
     outr_exchange *x = c->x;
+    if (c->invoke->req) {
+        if (c->invoke->bytes.n == 0)
+            return;
+        c->replay = outr_arena_alloc(x->arena, sizeof *c->replay);
+        outr__replay_init_bytes(c->replay, c->mesh->o.loop, c->invoke->bytes);
+        c->body = &c->replay->source;
+        return;
+    }
     c->body = x->req.upgrade.n ? x->tunnel : x->body;
     if (c->body && !x->req.upgrade.n && max > 0 && x->req.content_length < 0) {
         c->body = outr__limiter_init(&c->limiter, x->body, (uint64_t)max);
@@ -192,7 +216,7 @@ static void prepare_body(call *c)
 static outr_code prepare_request(call *c, outr_err *err)
 {
     const outr_invoke *invoke = c->invoke;
-    const outr_http_request *in = &c->x->req;
+    const outr_http_request *in = c->in;
     int64_t max = c->mesh->o.settings->max_body_bytes;
     c->req = (outr_http_request){
         .scheme = OUTR_STR("http"), .content_length = in->content_length, .upgrade = in->upgrade};
@@ -202,7 +226,9 @@ static outr_code prepare_request(call *c, outr_err *err)
         c->req.target = invoke->method;
         c->body = c->x->body;
     } else {
-        outr_code rc = outr__verb(&c->verb, in->method, err);
+        bool is_none = invoke->is_grpc && outr_str_is(in->method, "NONE");
+        c->verb = in->method;
+        outr_code rc = is_none ? OUTR_OK : outr__verb(&c->verb, in->method, err);
         rc = rc ? rc
                 : outr__method_target(&c->req.target, c->x->arena, invoke->method, invoke->query,
                                       err);
@@ -221,7 +247,7 @@ static int step_target(outr_steps *steps)
 {
     call *c = of(steps);
     outr_invoke *invoke = c->invoke;
-    const outr_http_request *in = &c->x->req;
+    const outr_http_request *in = c->in;
     outr_err err;
     if (outr__target_parse(&c->target, invoke->target, c->mesh->snapshot, c->mesh->o.settings,
                            &err) ||
@@ -247,7 +273,7 @@ static int step_target(outr_steps *steps)
 static void fill_http(call *c, outr_http_call *http)
 {
     *http = (outr_http_call){.req = &c->req,
-                             .body = c->body,
+                             .body = c->replay ? outr__replay_again(c->replay) : c->body,
                              .on_response = on_response,
                              .on_inform = on_inform,
                              .user = c,
@@ -274,15 +300,152 @@ static int step_local(outr_steps *steps)
         return fail(c, &err);
     }
     if (c->invoke->is_proxied)
-        outr__headers_of_proxied(&c->req.headers, &c->x->req.headers, c->mesh, NULL, false,
+        outr__headers_of_proxied(&c->req.headers, &c->in->headers, c->mesh, NULL, false,
                                  &c->invoke->trace);
     else
-        outr__headers_to_app(&c->req.headers, &c->x->req.headers, false, &c->invoke->trace,
-                             is_traced(c));
+        outr__headers_to_app(&c->req.headers,
+                             &(outr__to_app){.in = &c->in->headers,
+                                             .invoke = c->invoke,
+                                             .trace = &c->invoke->trace,
+                                             .is_traced = is_traced(c),
+                                             .is_grpc_app = outr_app_speaks_grpc(c->mesh->o.app)});
     fill_http(c, &c->app_call.http);
     c->steps.state = CALL_SEND;
-    outr_app_call_start(c->mesh->o.app, &c->app_call, step_op(c));
+    if (c->invoke->is_proxied)
+        outr_app_call_start(c->mesh->o.app, &c->app_call, step_op(c));
+    else
+        outr_app_invoke_start(c->mesh->o.app, &c->app_call, step_op(c));
     return OUTR_WAIT;
+}
+
+/* ---- a peer that is a daprd ------------------------------------------------------------------ */
+
+/* A body that may have to be sent again, should the peer not take it the first time. */
+static void keep_body(call *c)
+{
+    if (c->replay || !c->body || c->is_limited || c->body->length < 0 ||
+        c->body->length > (int64_t)REPLAY_MAX)
+        return;
+    c->replay = outr_arena_try(c->x->arena, sizeof *c->replay);
+    if (c->replay && !outr__replay_init(c->replay, c->mesh->o.loop, c->x->arena, c->body))
+        c->replay = NULL;
+    if (c->replay)
+        c->body = &c->replay->source;
+}
+
+static outr__daprd_call *new_daprd(call *c)
+{
+    outr__daprd_call *d = outr_arena_alloc(c->x->arena, sizeof *d);
+    d->loop = c->mesh->o.loop;
+    d->arena = c->x->arena;
+    d->max_bytes = c->mesh->o.settings->max_body_bytes > 0
+                       ? (size_t)c->mesh->o.settings->max_body_bytes
+                       : UINT32_MAX;
+    d->trace = &c->invoke->trace;
+    d->deadline_ns = c->invoke->deadline_ns;
+    d->wants_events =
+        outr_str_iis(outr_headers_get(&c->in->headers, "accept"), "text/event-stream");
+    d->on_answer = on_response;
+    d->user = c;
+    return d;
+}
+
+static outr_code send_to_daprd(call *c, outr_http_call *http, outr_err *err)
+{
+    const outr_invoke *invoke = c->invoke;
+    outr_headers metadata;
+    outr_str method;
+    if (c->in->upgrade.n > 0)
+        return outr_fail(err, OUTR_UNIMPLEMENTED, "a daprd peer takes no upgrade");
+    if (!c->daprd) {
+        c->daprd = new_daprd(c);
+        keep_body(c);
+    }
+    outr_code rc = outr__method_clean(&method, c->x->arena, invoke->method, err);
+    if (rc)
+        return rc;
+    outr_headers_init(&metadata, c->x->arena);
+    outr__headers_to_daprd(&metadata, c->mesh, invoke, c->in, &c->target);
+    const outr__daprd_request request = {
+        .metadata = &metadata,
+        .verb = outr_str_is(c->verb, "NONE") ? OUTR_STR_NONE : c->verb,
+        .method = method,
+        .query = invoke->query,
+        .content_type = outr_headers_get(&c->in->headers, "content-type"),
+        .type_url = invoke->type_url,
+        .has_data = invoke->is_grpc && (invoke->bytes.n > 0 || invoke->type_url.n > 0),
+    };
+    c->daprd->authority = outr__peer_address(c->pick.peer);
+    http->body = c->replay ? outr__replay_again(c->replay) : c->body;
+    return outr__daprd_send(c->daprd, http, &request, err);
+}
+
+/* A daprd always says of a call's trace, both ways. */
+static void add_trace(call *c)
+{
+    outr_headers *out = &c->req.headers;
+    if (!outr_headers_has(out, "traceparent")) {
+        char *text = outr_arena_alloc(out->arena, OUTR_TRACEPARENT_LEN + 1);
+        outr_trace_write(&c->invoke->trace, text);
+        outr_headers_add(out, OUTR_STR("traceparent"), outr_str_of(text, OUTR_TRACEPARENT_LEN));
+    }
+    outr_headers_set(out, OUTR_STR("grpc-trace-bin"),
+                     outr__daprd_trace_bin(out->arena, &c->invoke->trace));
+}
+
+/* The peer is known now: an Outrigger takes the request as it is. */
+static outr_code on_place(outr_http_call *http, outr_err *err)
+{
+    call *c = http->user;
+    if (http->peer_setting == OUTR_MESH_SETTINGS_VALUE)
+        return OUTR_OK;
+    if (c->invoke->is_proxied) {
+        add_trace(c);
+        return OUTR_OK;
+    }
+    c->is_at_daprd = true;
+    outr_code rc = send_to_daprd(c, http, err);
+    c->is_unsendable = rc != OUTR_OK;
+    return rc;
+}
+
+static void send_to_peer(call *c)
+{
+    c->is_at_daprd = false;
+    fill_http(c, &c->http);
+    c->http.on_place = on_place;
+    outr_http_call_start(outr__peer_pool(c->pick.peer), &c->http, step_op(c));
+}
+
+static void forget_peer(call *c, bool has_failed);
+
+/* What the peer's sidecar said instead of an answer. */
+static int after_daprd(call *c)
+{
+    outr__daprd_call *d = c->daprd;
+    outr_code status = d->status;
+    bool may_repeat = !c->is_cancelled && (c->replay || !c->body);
+    if (status == OUTR_UNIMPLEMENTED && !d->is_unary && may_repeat) {
+        d->is_unary = true;
+        send_to_peer(c);
+        return OUTR_WAIT;
+    }
+    if (status == OUTR_UNIMPLEMENTED && !d->is_unary)
+        outr_fail(&d->failure, OUTR_UNIMPLEMENTED,
+                  "target app '" OUTR_FMT "' is running a version of Dapr that does not support "
+                  "streaming-based service invocation",
+                  OUTR_ARG(c->target.app_id));
+    c->err = d->failure;
+    if ((status != OUTR_UNAVAILABLE && status != OUTR_UNAUTHENTICATED) || !may_repeat) {
+        forget_peer(c, false);
+        return CALL_FAILED;
+    }
+    outr_http_pool_retire(
+        outr__peer_pool(c->pick.peer)); /* it may be said to this connection only */
+    forget_peer(c, true);
+    c->pick.is_fresh = true;
+    c->op.done = NULL;
+    return CALL_PAUSE;
 }
 
 static void forget_peer(call *c, bool has_failed)
@@ -313,14 +476,13 @@ static int step_pick(outr_steps *steps)
     if (c->pick.peer) { /* the pick of this step is done */
         c->req.authority = c->target.app_id;
         if (c->req.headers.count == 0 && c->invoke->is_proxied)
-            outr__headers_of_proxied(&c->req.headers, &c->x->req.headers, c->mesh, &c->target,
-                                     false, &c->invoke->trace);
+            outr__headers_of_proxied(&c->req.headers, &c->in->headers, c->mesh, &c->target, false,
+                                     &c->invoke->trace);
         else if (c->req.headers.count == 0)
-            outr__headers_to_peer(&c->req.headers, c->mesh, c->x, &c->target, &c->invoke->trace,
+            outr__headers_to_peer(&c->req.headers, c->mesh, c->invoke, c->in, &c->target,
                                   is_traced(c));
-        fill_http(c, &c->http);
         c->steps.state = CALL_SEND;
-        outr_http_call_start(outr__peer_pool(c->pick.peer), &c->http, step_op(c));
+        send_to_peer(c);
         return OUTR_WAIT;
     }
     if (c->op.err.code && c->op.done) {
@@ -353,8 +515,8 @@ static int step_reach(outr_steps *steps)
         base.n--;
     c->req.authority = outr__authority(c->x->arena, &c->reach.url);
     c->req.target = outr_arena_join(c->x->arena, base, c->target_text, OUTR_STR_NONE);
-    outr__headers_to_outside(&c->req.headers, &c->x->req.headers, c->reach.endpoint,
-                             &c->invoke->trace, is_traced(c));
+    outr__headers_to_outside(&c->req.headers, &c->in->headers, c->reach.endpoint, &c->invoke->trace,
+                             is_traced(c));
     fill_http(c, &c->http);
     c->steps.state = CALL_SEND;
     outr_http_call_start(c->reach.pool, &c->http, step_op(c));
@@ -364,8 +526,9 @@ static int step_reach(outr_steps *steps)
 /* Nothing happened at the peer, or it may happen twice; and there is still a body to send. */
 static bool may_repeat(const call *c, const outr_http_call *http)
 {
-    if (c->is_cancelled || c->relay.has_head || http->progress == OUTR_CALL_ANSWERED ||
-        http->body_taken)
+    if (c->is_cancelled || c->is_unsendable || c->relay.has_head ||
+        c->op.err.code != OUTR_UNAVAILABLE || http->progress == OUTR_CALL_ANSWERED ||
+        (http->body_taken && !c->replay))
         return false;
     return http->progress == OUTR_CALL_NOT_SENT ||
            (outr__is_idempotent(c->verb) && http->was_reused);
@@ -379,6 +542,8 @@ static int step_send(outr_steps *steps)
     const outr_http_call *http = is_local ? &c->app_call.http : &c->http;
     outr_err err = c->op.err;
     bool is_unreachable = err.code == OUTR_UNAVAILABLE && http->progress == OUTR_CALL_NOT_SENT;
+    if (c->is_at_daprd && !c->is_unsendable && outr__daprd_outcome(c->daprd, &err))
+        return after_daprd(c);
     forget_peer(c, is_unreachable);
     if (err.code == OUTR_OK && c->err.code) /* told by the peer's sidecar */
         return CALL_FAILED;
@@ -442,18 +607,22 @@ static const outr_step call_steps[] = {
     [CALL_REACH] = {"reach", step_reach, TO(CALL_SEND) | TO(CALL_FAILED)},
     [CALL_LOCAL] = {"local", step_local, TO(CALL_SEND) | TO(CALL_FAILED)},
     [CALL_SEND] = {"send", step_send,
-                   TO(CALL_PICK) | TO(CALL_LOCAL) | TO(CALL_REACH) | TO(CALL_PAUSE) |
-                       TO(CALL_FAILED)},
+                   TO(CALL_SEND) | TO(CALL_PICK) | TO(CALL_LOCAL) | TO(CALL_REACH) |
+                       TO(CALL_PAUSE) | TO(CALL_FAILED)},
     [CALL_PAUSE] = {"pause", step_pause, TO(CALL_PICK) | TO(CALL_FAILED)},
     [CALL_FAILED] = {"failed", step_failed, 0},
 };
 
-static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED)
+void outr_mesh_invoke_cancel(outr_invoke *invoke, outr_code why)
 {
-    outr_invoke *invoke = x->invoke;
     call *c = invoke->impl;
     c->is_cancelled = true;
-    outr_op_cancel(&c->op, OUTR_CANCELLED);
+    outr_op_cancel(&c->op, why);
+}
+
+static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED)
+{
+    outr_mesh_invoke_cancel(x->invoke, OUTR_CANCELLED);
 }
 
 void outr_mesh_invoke(outr_mesh *mesh, outr_invoke *invoke)
@@ -463,9 +632,12 @@ void outr_mesh_invoke(outr_mesh *mesh, outr_invoke *invoke)
     c->invoke = invoke;
     c->mesh = mesh;
     c->x = x;
+    c->in = invoke->req ? invoke->req : &x->req;
     invoke->impl = c;
-    x->invoke = invoke;
-    x->on_gone = on_gone;
+    if (!invoke->on_answer) {
+        x->invoke = invoke;
+        x->on_gone = on_gone;
+    }
     outr_list_push(&mesh->calls, &c->link);
     outr_steps_init(&c->steps, call_steps, CALL_TARGET, NULL);
     outr_steps_run(&c->steps);

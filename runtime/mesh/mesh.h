@@ -59,6 +59,17 @@ typedef struct outr_invoke {
     /* A gRPC call of any service: method is its path with the slash, frames and headers pass as
      * they are, nothing of it is judged, limited or guessed. */
     bool is_proxied;
+    /* Another request than the exchange's, whose body is bytes; NULL: the exchange's own. Both stay
+     * until the end. */
+    const outr_http_request *req;
+    outr_str bytes;
+    /* By gRPC (InvokeService): headers are metadata, the verb may be "NONE". */
+    bool is_grpc;
+    outr_str type_url;    /* of the data, when is_grpc */
+    uint64_t deadline_ns; /* absolute; 0: none */
+    /* Takes the answer instead of its being relayed: attaches a sink to call->response or cancels
+     * it. The exchange is then left alone, and its owner calls outr_mesh_invoke_cancel. */
+    void (*on_answer)(struct outr_invoke *invoke, outr_http_call *call);
     /* Called instead of any response when the call failed before an answer's head was sent: the
      * caller of invoke writes the error (it still owns the exchange then). */
     void (*on_failed)(struct outr_invoke *invoke, const outr_err *err);
@@ -72,6 +83,7 @@ typedef struct outr_invoke {
 } outr_invoke;
 /* invoke must lie on x->arena. Cancelled by x->on_gone, which invoke takes over. */
 void outr_mesh_invoke(outr_mesh *mesh, outr_invoke *invoke);
+void outr_mesh_invoke_cancel(outr_invoke *invoke, outr_code why);
 
 /* Handler and context for the internal port's server on this loop. */
 extern const outr_http_handler outr_mesh_handler;

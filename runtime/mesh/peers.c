@@ -60,6 +60,7 @@ static outr__peer *find_peer(outr__peers *p, const outr_addr *addr)
         .ping_interval_ns = PING_NS,
         .settings_id = OUTR_MESH_SETTINGS_ID,
         .settings_value = OUTR_MESH_SETTINGS_VALUE,
+        .waits_for_settings = true,
         .max_pending = 65536,
     };
     peer = outr_alloc(sizeof *peer);
@@ -81,6 +82,11 @@ static void free_peer(outr__peer *peer)
 outr_http_pool *outr__peer_pool(outr__peer *peer)
 {
     return peer->pool;
+}
+
+outr_str outr__peer_address(const outr__peer *peer)
+{
+    return outr_str_from(peer->text);
 }
 
 void outr__peer_release(outr__peer *peer, bool has_failed)

@@ -132,7 +132,7 @@ void outr__relay_answer(outr__relay *r, outr_http_call *call)
         r->head.headers = call->head.headers;
     } else {
         outr_headers_init(&r->head.headers, x->arena);
-        outr__headers_of_answer(&r->head.headers, &call->head.headers);
+        outr__headers_of_answer(&r->head.headers, &call->head.headers, r->keeps_grpc);
     }
     bool has_type = outr_headers_has(&r->head.headers, "content-type");
     bool may_guess = r->guesses_type && !has_type && call->head.status != 101 &&

@@ -208,7 +208,11 @@ static void on_request(void *ctx, outr_exchange *x)
     if (s->is_proxied)
         outr__headers_of_proxied(&s->req.headers, &x->req.headers, mesh, NULL, true, &span);
     else
-        outr__headers_to_app(&s->req.headers, &x->req.headers, true, &span, mesh->trace.is_on);
+        outr__headers_to_app(&s->req.headers,
+                             &(outr__to_app){.in = &x->req.headers,
+                                             .trace = &span,
+                                             .is_traced = mesh->trace.is_on,
+                                             .is_grpc_app = outr_app_speaks_grpc(mesh->o.app)});
     outr_list_push(&mesh->calls, &s->link);
     start(s);
 }

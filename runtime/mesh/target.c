@@ -58,8 +58,8 @@ static outr_code check_method(outr_str method, outr_err *err)
     return OUTR_OK;
 }
 
-outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method, outr_str query,
-                              outr_err *err)
+/* Rooted: with its leading slash. */
+static outr_code clean_method(outr_str *out, outr_arena *arena, outr_str method, outr_err *err)
 {
     outr_code rc = check_method(method, err);
     if (rc)
@@ -68,6 +68,25 @@ outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method,
     outr_str clean = outr_path_clean(arena, rooted);
     if (clean.n > 1 && clean.p[clean.n - 1] == '/')
         clean.n--;
+    *out = clean;
+    return OUTR_OK;
+}
+
+outr_code outr__method_clean(outr_str *out, outr_arena *arena, outr_str method, outr_err *err)
+{
+    outr_code rc = clean_method(out, arena, method, err);
+    if (!rc)
+        *out = outr_str_skip(*out, 1);
+    return rc;
+}
+
+outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method, outr_str query,
+                              outr_err *err)
+{
+    outr_str clean;
+    outr_code rc = clean_method(&clean, arena, method, err);
+    if (rc)
+        return rc;
     outr_str path = outr_percent_encode(arena, clean, "!$&'()*+,;=:@[]/%");
     *out = query.n ? outr_arena_join(arena, path, OUTR_STR("?"), query) : path;
     return OUTR_OK;

@@ -162,7 +162,14 @@ static void fail_text(outr_api_request *r, int status, const char *text)
 
 static bool check_baggage(outr_api_request *r)
 {
-    outr_str baggage = outr_headers_get(&r->x->req.headers, "baggage");
+    const outr_headers *in = &r->x->req.headers;
+    outr_str baggage = OUTR_STR_NONE;
+    for (size_t i = 0; i < in->count; i++) { /* all lines are one list: RFC 9110 section 5.3 */
+        if (outr_str_iis(in->items[i].name, "baggage") && in->items[i].value.n > 0)
+            baggage = baggage.n
+                          ? outr_arena_join(in->arena, baggage, OUTR_STR(","), in->items[i].value)
+                          : in->items[i].value;
+    }
     if (baggage.n == 0 || (r->route && (r->route->flags & OUTR_ROUTE_NO_TRACE)))
         return true;
     if (!outr_baggage_is_valid(baggage))

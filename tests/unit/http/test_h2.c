@@ -889,8 +889,10 @@ static void a_pool_tells_once_that_a_connection_takes_no_more_calls(void **state
     for (int i = 0; i < 3; i++) {
         unsigned leaving = 0;
         site *st = open_site(NULL);
-        const outr_http_pool_options po = {
-            .loop = st->w.loop, .version = OUTR_HTTP_2, .on_leaving = count_leaving, .ctx = &leaving};
+        const outr_http_pool_options po = {.loop = st->w.loop,
+                                           .version = OUTR_HTTP_2,
+                                           .on_leaving = count_leaving,
+                                           .ctx = &leaving};
         outr_http_pool_free(st->pool);
         st->pool = outr_http_pool_new(&po);
         st->w.on_accept = NULL;
@@ -985,10 +987,123 @@ static void garbage_from_a_server_fails_its_calls(void **state)
     close_site(st);
 }
 
+/* ---- what a caller does when it has its connection ------------------------------------------- */
+
+static uint32_t setting_at_place;
+
+static outr_code on_place(outr_http_call *call, outr_err *err)
+{
+    web_call *c = call->user;
+    (void)err;
+    setting_at_place = call->peer_setting;
+    c->req.target = OUTR_STR("/placed");
+    return OUTR_OK;
+}
+
+static outr_code refuse_place(outr_http_call *call, outr_err *err)
+{
+    (void)call;
+    return outr_fail(err, OUTR_INTERNAL, "not to this one");
+}
+
+static outr_http_pool *waiting_pool(site *st)
+{
+    const outr_http_pool_options o = {.loop = st->w.loop,
+                                      .version = OUTR_HTTP_2,
+                                      .settings_id = 0xf123,
+                                      .waits_for_settings = true};
+    return outr_http_pool_new(&o);
+}
+
+static void a_call_waits_for_settings_and_may_then_change(void **state)
+{
+    site *st = open_site(NULL);
+    outr_http_pool *pool = waiting_pool(st);
+    web_call c;
+    (void)state;
+    setting_at_place = 0;
+    web_call_init(&c, st->w.loop, "GET", "/first");
+    c.call.on_place = on_place;
+    c.call.user = &c;
+    web_call_start(&c, pool);
+    wire_run(&st->w);
+    assert_int_equal(c.done_count, 1);
+    assert_int_equal(c.call.head.status, 200);
+    assert_int_equal(setting_at_place, 42);
+    assert_string_equal(st->seen, "GET test /placed;");
+    web_call_done(&c);
+    outr_http_pool_free(pool);
+    close_site(st);
+}
+
+static void a_call_that_is_refused_its_connection_ends_and_others_go_on(void **state)
+{
+    site *st = open_site(NULL);
+    outr_http_pool *pool = waiting_pool(st);
+    web_call refused, c;
+    (void)state;
+    web_call_init(&refused, st->w.loop, "GET", "/refused");
+    refused.call.on_place = refuse_place;
+    web_call_start(&refused, pool);
+    web_call_init(&c, st->w.loop, "GET", "/a");
+    web_call_start(&c, pool);
+    wire_run(&st->w);
+    assert_int_equal(refused.err.code, OUTR_INTERNAL);
+    assert_string_equal(refused.err.text, "not to this one");
+    assert_int_equal(c.call.head.status, 200);
+    assert_int_equal(st->requests, 1);
+    assert_int_equal(outr_http_pool_connections(pool), 1);
+    web_call_done(&refused);
+    web_call_done(&c);
+    outr_http_pool_free(pool);
+    close_site(st);
+}
+
+static void a_peer_that_never_says_settings_fails_who_waits_for_them(void **state)
+{
+    site *st = open_site(NULL);
+    outr_http_pool *pool = waiting_pool(st);
+    web_call c;
+    (void)state;
+    st->w.on_accept = NULL; /* the test is the peer, and mute */
+    web_call_init(&c, st->w.loop, "GET", "/a");
+    web_call_start(&c, pool);
+    wire_run(&st->w);
+    assert_int_equal(c.done_count, 0);
+    wire_sleep(&st->w, 6 * OUTR_SEC);
+    assert_int_equal(c.done_count, 1);
+    assert_int_equal(c.err.code, OUTR_UNAVAILABLE);
+    assert_true(c.err.retriable);
+    assert_int_equal(st->w.connect_count, 1);
+    web_call_done(&c);
+    outr_http_pool_free(pool);
+    close_site(st);
+}
+
+static void a_retired_connection_says_goaway(void **state)
+{
+    site *st = open_site(NULL);
+    web_call c;
+    (void)state;
+    web_call_init(&c, st->w.loop, "GET", "/a");
+    web_call_start(&c, st->pool);
+    wire_run(&st->w);
+    outr_http_pool_retire(st->pool);
+    wire_run(&st->w);
+    assert_int_equal(outr_http_pool_connections(st->pool), 0);
+    assert_int_equal(outr_http_server_connections(st->server), 0);
+    web_call_done(&c);
+    close_site(st);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(calls_share_a_connection),
+        cmocka_unit_test(a_call_waits_for_settings_and_may_then_change),
+        cmocka_unit_test(a_call_that_is_refused_its_connection_ends_and_others_go_on),
+        cmocka_unit_test(a_peer_that_never_says_settings_fails_who_waits_for_them),
+        cmocka_unit_test(a_retired_connection_says_goaway),
         cmocka_unit_test(bodies_and_trailers_go_both_ways),
         cmocka_unit_test(a_large_body_moves_in_bounded_memory),
         cmocka_unit_test(a_full_sink_closes_the_window_of_its_stream_only),

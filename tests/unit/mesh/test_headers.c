@@ -47,7 +47,11 @@ static size_t count(const bench *b, const char *name)
 static void to_app(bench *b, bool is_of_peer, bool is_traced)
 {
     outr_trace_read(&b->trace, &b->in);
-    outr__headers_to_app(&b->out, &b->in, is_of_peer, &b->trace, is_traced);
+    static const outr_invoke by_http = {0};
+    outr__headers_to_app(&b->out, &(outr__to_app){.in = &b->in,
+                                                  .invoke = is_of_peer ? NULL : &by_http,
+                                                  .trace = &b->trace,
+                                                  .is_traced = is_traced});
 }
 
 static void close_bench(bench *b)
@@ -148,7 +152,7 @@ static void names_of_grpc_get_a_prefix(void **state)
     close_bench(&b);
     open_bench(&b);
     give(&b, "grpc-status", "0");
-    outr__headers_of_answer(&b.out, &b.in);
+    outr__headers_of_answer(&b.out, &b.in, false);
     assert_value(&b, "grpc-status", NULL);
     assert_value(&b, "dapr-grpc-status", "0");
     close_bench(&b);
@@ -183,7 +187,7 @@ static void an_answer_keeps_its_cookies_and_loses_what_is_of_the_hop(void **stat
     give(&b, "Outrigger-Error", "5");
     give(&b, "x-bin", "1");
     give(&b, "traceparent", VALID);
-    outr__headers_of_answer(&b.out, &b.in);
+    outr__headers_of_answer(&b.out, &b.in, false);
     assert_int_equal(count(&b, "set-cookie"), 2);
     assert_value(&b, "x-mine", NULL);
     assert_value(&b, "outrigger-error", NULL);
@@ -200,9 +204,10 @@ static void to_peer(bench *b, const char *host, const char *forwarded)
     outr_mesh mesh = {
         .o = {.settings = &settings, .host = outr_str_from(host), .host_name = OUTR_STR("box")},
         .forwarded = outr_str_from(forwarded)};
-    outr_exchange x = {.arena = b->arena, .req = {.headers = b->in}};
+    const outr_http_request req = {.headers = b->in};
+    const outr_invoke by_http = {.trace = b->trace};
     const outr__target t = {.kind = OUTR__APP, .app_id = OUTR_STR("callee")};
-    outr__headers_to_peer(&b->out, &mesh, &x, &t, &b->trace, false);
+    outr__headers_to_peer(&b->out, &mesh, &by_http, &req, &t, false);
 }
 
 static void the_caller_is_named_and_the_hop_is_added(void **state)
@@ -294,7 +299,8 @@ static void a_span_of_this_hop_replaces_what_came(void **state)
     outr_trace parent;
     outr_trace_read(&parent, &b.in);
     outr_trace_start(&b.trace, &parent, &on, &rand);
-    outr__headers_to_app(&b.out, &b.in, true, &b.trace, true);
+    outr__headers_to_app(&b.out,
+                         &(outr__to_app){.in = &b.in, .trace = &b.trace, .is_traced = true});
     outr_str got = outr_headers_get(&b.out, "traceparent");
     assert_int_equal(count(&b, "traceparent"), 1);
     assert_true(outr_str_starts(got, OUTR_STR("00-0af7651916cd43dd8448eb211c80319c-")));

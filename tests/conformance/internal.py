@@ -1,0 +1,368 @@
+"""Plays the daprd side of the internal port from recorded calls (../shared/golden/internal), byte by byte.
+
+  internal.py [-k REGEX] [-v]     ends with "N passed, N failed, N skipped"
+
+For a line of caller.jsonl our sidecar gets the client's request and the recorded peer answers it; for one of
+callee.jsonl the recorded peer calls our sidecar and the recorded app answers. What is not asked of us stands in
+OUT with the reason; where we do better than what was recorded, in BETTER.
+Environment: OUTRIGGER_BIN, the directory of the binaries (build/bin)."""
+import argparse
+import collections
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(os.path.dirname(HERE))
+RECORDED = os.path.join(os.path.dirname(TOP), "shared", "golden", "internal")
+sys.path.insert(0, os.path.join(TOP, "tests", "integration"))
+sys.path.insert(0, HERE)
+
+import h2raw  # noqa: E402
+import harness  # noqa: E402
+import internal_wire as wire  # noqa: E402
+
+INTERNALS = "/dapr.proto.internals.v1.ServiceInvocation/"
+
+# Lines that are left out, and why.
+OUT = {
+    **{"caller.grpc.invoke." + name: "InvokeService is not built yet"
+       for name in ("http", "plain", "any", "5k", "404", "500", "denied")},
+}
+
+# Where we do better; what is expected instead is with the check that looks for the word.
+BETTER = {
+    "answer.seq.gap": "broken: a wrong sequence number shows at the client as a broken body",
+    "answer.seq.start1": "broken: the same",
+    "answer.seq.repeat": "broken: the same",
+    "answer.response.twice": "broken: a second head shows at the client as a broken body",
+    "answer.cut": "broken: a failing status behind the first message shows at the client as a broken body",
+    "headers.dapr": "own: names by which only sidecars say who calls are dropped",
+    "headers.api-token": "own: a token does not cross a hop",
+    "proxy.token": "own: the same",
+}
+
+
+class Place:
+    """What harness.Sidecar wants of a test."""
+
+    def __init__(self):
+        self.dir = tempfile.mkdtemp(prefix="outrigger-internal-")
+        self.run_dir = os.path.join(self.dir, "run")
+
+    def done(self):
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def lines(name):
+    with open(os.path.join(RECORDED, name)) as file:
+        return [json.loads(line) for line in file if line.strip()]
+
+
+def same(what, got, expected):
+    assert got == expected, "%s: %r, not %r" % (what, got, expected)
+
+
+def fits(what, got, expected):
+    assert re.fullmatch(wire.pattern(expected), got or "", re.S), "%s: %r, not %r" % (what, got, expected)
+
+
+def fits_map(what, got, expected):
+    same(what + ", names", sorted(got), sorted(expected))
+    for name, values in expected.items():
+        same("%s, number of %s" % (what, name), len(got[name].get("values", [])), len(values.get("values", [])))
+        for one, other in zip(got[name].get("values", []), values.get("values", [])):
+            fits("%s %s" % (what, name), one, other)
+
+
+def text_of(body):
+    """A recorded body, also a shortened one."""
+    if isinstance(body, dict):
+        return body["repeat"].encode("latin-1") * body["bytes"]
+    short = re.fullmatch(r"(.)\1*\.\.\. \((\d+) bytes\)", body)
+    return short[1].encode() * int(short[2]) if short else body.encode("latin-1")
+
+
+# ---------------------------------------------------------------- our sidecar calls the recorded peer
+class RecordedPeer:
+    """Answers call after call as told; keeps what came. One list for all connections."""
+
+    def __init__(self):
+        self.calls, self.answers, self.lock = [], collections.deque(), threading.Lock()
+        self.server = h2raw.Server(self.run)
+
+    def run(self, peer):
+        while True:
+            stream = peer.until_request(timeout_s=600)
+            with self.lock:
+                self.calls.append((peer, stream))
+                answer = self.answers.popleft() if self.answers else None
+            if answer:
+                self.give(peer, stream, answer)
+
+    def give(self, peer, stream, answer):
+        is_stream = stream.header(":path") != INTERNALS + "CallLocal"
+        head = [(":status", "200"), ("content-type", "application/grpc"), *answer["initial"]]
+        if not answer["messages"] and not answer["initial"]:
+            peer.send_headers(stream.id, head + [(n, v) for n, v in answer["trailers"]], True)
+            return
+        peer.send_headers(stream.id, head)
+        for one in answer["messages"]:
+            peer.send_data(stream.id, h2raw.message(wire.message(one, "ResponseStream" if is_stream else "Response")))
+            time.sleep(answer.get("gap_s", 0))
+        peer.send_headers(stream.id, [(n, v) for n, v in answer["trailers"]], True)
+
+    def take(self):
+        with self.lock:
+            calls, self.calls = self.calls, []
+            self.answers.clear()
+        return calls
+
+
+class CallerSide:
+    name = "caller"
+
+    def __init__(self, place):
+        self.peer = RecordedPeer()
+        at = json.dumps("127.0.0.1:%d" % self.peer.server.port)
+        config = ("apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec:\n  nameResolution:\n"
+                  "    component: static\n    version: v1\n    configuration: {callee: %s}\n" % at)
+        self.sidecar = harness.Sidecar(place, "caller", config=config).start()
+
+    def close(self):
+        self.peer.server.close()
+        return self.sidecar.finish()
+
+    def run(self, line):
+        self.peer.take()
+        self.peer.answers.extend(line["answered"])
+        saw = self.over_http(line) if "http" in line else self.over_grpc(line)
+        calls = self.peer.take()
+        expected = [line["grpc"]] if line.get("grpc") else []
+        expected += line.get("grpc_more") or []
+        if line["id"] == "headers.latin1":
+            expected = []
+        same("number of calls", len(calls), len(expected))
+        for (_, stream), one in zip(calls, expected):
+            self.compare_call(line, stream, one)
+        peers = [peer for peer, _ in calls]
+        if len(calls) > 1 and calls[1][1].header(":path") == calls[0][1].header(":path"):
+            same("connections", len(set(map(id, peers))), len(peers))
+        saw(line["client_saw"])
+
+    # ---- what the client does
+    def over_http(self, line):
+        http = line["http"]
+        with harness.Client(self.sidecar.http) as client:
+            body = http.get("body")
+            if "chunked" in http:
+                body = self.pieces(http)
+            elif body is not None:
+                body = text_of(body)
+            client.send_request(http["method"], http["path"], [tuple(h) for h in http["headers"]], body)
+            status, headers, _ = client.read_head()
+            got, is_broken = b"", False
+            try:
+                for piece in client.body_pieces(http["method"], status, headers, []):
+                    got += piece
+            except (EOFError, OSError, ValueError):
+                is_broken = True
+        return lambda expected: self.compare_answer(line, status, headers, got, is_broken, expected)
+
+    def pieces(self, http):
+        for piece in http["chunked"]:
+            yield text_of(piece)
+            time.sleep(http.get("gap_s", 0))
+
+    def over_grpc(self, line):
+        client = line["client"]
+        own = "user-agent" in [n for n, _ in client["metadata"]]
+        extra = [] if own else [("user-agent", "grpc-python/1.85.1 grpc-c/58.0.0 (linux; chttp2)")]
+        extra += [("grpc-accept-encoding", "identity, deflate, gzip")]
+        for name, value in client["metadata"]:
+            if value.startswith("bytes:"):
+                value = wire.base64.b64encode(bytes.fromhex(value[6:])).decode().rstrip("=")
+            extra.append((name, value))
+        if "timeout_s" in client or client["path"].endswith("/InvokeService"):
+            extra.append(("grpc-timeout", "%dS" % client.get("timeout_s", 30)))
+        if "messages" in client:
+            messages = [bytes.fromhex(m["repeat"]) * m["bytes"] if isinstance(m, dict) else bytes.fromhex(m) for m in client["messages"]]
+        elif "hex" in client["message"]:
+            messages = [bytes.fromhex(client["message"]["hex"])]
+        else:
+            any_ = {"value": wire.base64.b64encode(b"v" * 5120).decode()}
+            messages = [wire.encode("Invoke", {"id": "callee", "message": {"method": "say", "data": any_,
+                                                                          "http_extension": {"verb": "POST"}}})]
+        with h2raw.Peer(port=self.sidecar.ports["grpc"].number) as peer:
+            body = b"".join(map(h2raw.message, messages))
+            stream = peer.until_over(peer.begin_call(client["path"], body, extra, authority="127.0.0.1:%d" % peer.sock.getpeername()[1]))
+        return lambda expected: self.compare_status(line, stream, expected)
+
+    # ---- what came to the peer
+    def compare_call(self, line, stream, expected):
+        path = expected["path"]
+        same("path", stream.header(":path"), path)
+        self.compare_metadata(line, stream, expected)
+        if not path.startswith(INTERNALS):
+            same("messages", stream.messages, [wire.message(m, None) for m in expected["messages"]])
+            return
+        is_stream = path.endswith("Stream")
+        type_ = "RequestStream" if is_stream else "Request"
+        got = [wire.decode(type_, m) for m in stream.messages]
+        wanted = [wire.decode(type_, wire.message(m, type_)) for m in expected["messages"]]
+        if is_stream:
+            got, wanted = wire.join(got, "request"), wire.join(wanted, "request")
+            same("body", got[1], wanted[1])
+            got, wanted = got[0], wanted[0]
+        else:
+            got, wanted = got[0], wanted[0]
+        self.compare_head(line, got, wanted)
+
+    def compare_head(self, line, got, wanted):
+        recorded = dict(wanted.get("metadata", {}))
+        for name in ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host"):
+            values = recorded[name]["values"]
+            if "grpc_more" in line:
+                values = values[:1]  # added once a call, not once a try
+            recorded[name] = {"values": [re.sub(r"192\.0\.2\.10|caller-host", "<ip>", v) for v in values]}
+        if ":authority" in recorded:
+            recorded[":authority"] = {"values": ["127.0.0.1:<port:caller.grpc>"]}
+        if line["id"] in BETTER:
+            for name in [n for n in recorded if n[0].isupper() and re.match(r"(?i)dapr-(call|api)|destination", n)]:
+                del recorded[name]
+        metadata = got.get("metadata", {})
+        fits_map("metadata", metadata, recorded)
+        same("request", {**got, "metadata": 0}, {**wanted, "metadata": 0})
+
+    def compare_metadata(self, line, stream, expected):
+        got = collections.defaultdict(set)
+        for name, value in stream.headers:
+            got[name].add(value)
+        wanted = collections.defaultdict(set)
+        for name, value in expected["metadata"]:
+            wanted[name].add(value)
+        if line["id"] in BETTER:
+            wanted.pop("dapr-api-token", None)
+        for name in ("user-agent", ":authority", "date"):
+            wanted.pop(name, None)
+            got.pop(name, None)
+        is_proxied = not expected["path"].startswith(INTERNALS)
+        if is_proxied:  # frames pass as they are, and so does what they are said to be
+            for name in ("content-type", "grpc-accept-encoding"):
+                wanted.pop(name, None)
+                got.pop(name, None)
+        same("names of the call's metadata", sorted(got), sorted(wanted))
+        for name, values in wanted.items():
+            if name == "grpc-timeout":
+                assert re.fullmatch(r"\d{1,8}[HMSmun]", next(iter(got[name]))), got[name]
+            else:
+                same("metadata " + name, got[name], {wire.trace_bin(v) for v in values})
+
+    # ---- what the client saw
+    def compare_answer(self, line, status, headers, body, is_broken, expected):
+        same("status", status, expected["status"])
+        same("broken", is_broken, BETTER.get(line["id"], "").startswith("broken"))
+        ignored = ("date", "transfer-encoding", "content-length", "connection")
+        dates = [v for n, v in headers if n.lower() == "date"]
+        got = sorted((n.lower(), v) for n, v in headers if n.lower() not in ignored)
+        wanted = sorted((n.lower(), v) for n, v in expected["headers"] if n.lower() not in ignored)
+        same("headers", got, wanted)
+        same("one date", len(dates), 1)
+        wanted = text_of(expected["body"])
+        if body[:2] == b'{"' and b"errorCode" in body:
+            got = json.loads(body)
+            same("error", got, json.loads(wanted))
+            return
+        if is_broken:
+            assert wanted.startswith(body), body
+            return
+        same("body", body, wanted)
+
+    def compare_status(self, line, stream, expected):
+        codes = dict((v, k) for k, v in enumerate(
+            "OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED "
+            "RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS "
+            "UNAUTHENTICATED".split()))
+        same("status", stream.status, codes[expected["status"]])
+        if expected["status"] != "OK":
+            same("message", wire_text(stream.header("grpc-message") or ""), expected["message"])
+        if "messages" in expected:
+            wanted = [bytes.fromhex(m["repeat"]) * m["bytes"] if isinstance(m, dict) else bytes.fromhex(m) for m in expected["messages"]]
+            same("messages", stream.messages, wanted)
+        elif expected["status"] == "OK":
+            got = [wire.decode("InvokeResponse", m) for m in stream.messages]
+            wanted = expected["message"]
+            if "hex" in wanted:
+                wanted = wire.decode("InvokeResponse", bytes.fromhex(wanted["hex"]))
+            same("response", got, [wanted])
+        head = dict(stream.headers)
+        trailers = dict(stream.trailers)
+        both = {**head, **trailers}
+        for name, value in expected["initial"] + expected["trailers"]:
+            if value.startswith("bytes:"):
+                value = wire.base64.b64encode(bytes.fromhex(value[6:])).decode().rstrip("=")
+            if name == "grpc-status-details-bin":
+                same("length of details", len(both.get(name, "")), len(value))
+            else:
+                same("metadata " + name, both.get(name), value)
+
+
+def wire_text(text):
+    return re.sub(r"%([0-9A-Fa-f]{2})", lambda m: chr(int(m[1], 16)), text)
+
+
+SIDES = [("caller.jsonl", CallerSide)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-k", default="")
+    parser.add_argument("-v", action="store_true")
+    options = parser.parse_args()
+    if not os.path.isdir(RECORDED):
+        print("SKIP internal: the recorded calls (../shared/golden/internal) are not here")
+        print("0 passed, 0 failed, 1 skipped")
+        return 0
+    passed = failed = skipped = 0
+    known = set()
+    for name, side_type in SIDES:
+        place = Place()
+        side = side_type(place)
+        for line in lines(name):
+            id_ = side.name + "." + line["id"]
+            known.add(id_)
+            if not re.search(options.k, id_):
+                continue
+            if id_ in OUT:
+                skipped += 1
+                print("SKIP %s: %s" % (id_, OUT[id_]))
+                continue
+            try:
+                side.run(line)
+                passed += 1
+                if options.v:
+                    print("ok   %s" % id_)
+            except Exception as error:  # a failed line is told, the others still run
+                failed += 1
+                print("FAIL %s: %s" % (id_, error if isinstance(error, AssertionError) else traceback.format_exc()), flush=True)
+        trouble = side.close()
+        if trouble:
+            failed += 1
+            print("FAIL %s: %s" % (side.name, trouble))
+        place.done()
+    unknown = set(OUT) - known
+    if unknown:
+        print("FAIL OUT names unknown lines: %s" % ", ".join(sorted(unknown)))
+        failed += 1
+    print("%d passed, %d failed, %d skipped" % (passed, failed, skipped), flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
