@@ -308,10 +308,19 @@ outr_json *outr_json_ifind(const outr_json *object, const char *key)
     return found;
 }
 
+static outr_str text_of(const outr_json *m)
+{
+    return m && m->kind == OUTR_JSON_STRING ? m->text : OUTR_STR_NONE;
+}
+
 outr_str outr_json_text(const outr_json *object, const char *key)
 {
-    const outr_json *m = outr_json_find(object, key);
-    return m && m->kind == OUTR_JSON_STRING ? m->text : OUTR_STR_NONE;
+    return text_of(outr_json_find(object, key));
+}
+
+outr_str outr_json_itext(const outr_json *object, const char *key)
+{
+    return text_of(outr_json_ifind(object, key));
 }
 
 bool outr_json_bool(const outr_json *object, const char *key, bool otherwise)

@@ -292,6 +292,13 @@ class PubSub(Case):
         wait_for("all", lambda: delivered() == list(range(12)))
         self.assertLessEqual(max(len(r.json["entries"]) for r in app.seen("/event")), 5)
 
+    def test_names_in_a_bulk_publish_are_read_in_any_case(self):
+        app = self.app(lambda r: Reply(200, b""))
+        a = self.sidecar("app", app, resources=self.resources(subscription("t", "/event")))
+        entries = [{"entryID": "1", "Event": {"n": 1}, "contenttype": "application/json"}]  # entryID: the JavaScript SDK
+        self.assertEqual(a.call_json("POST", "/v1.0/publish/bulk/ps/t", entries).status, 204)
+        self.wait_data(app, [{"n": 1}])
+
     def test_ttl_drops_what_came_too_late(self):
         app = self.app(lambda r: Reply(200, b""))
         resources = self.resources(subscription("t", "/event"))

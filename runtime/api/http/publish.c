@@ -145,10 +145,11 @@ static bool add_entry(outr_api_request *r, const outr_json *entry)
     outr_core_publish *p = r->user;
     outr_publish_item *item = outr_core_publish_next(p);
     outr_err err;
-    item->entry_id = outr_json_text(entry, "entryId");
-    item->content_type = outr_json_text(entry, "contentType");
-    item->metadata = entry_metadata(r->x->arena, outr_json_find(entry, "metadata"));
-    if (!entry_data(r->x->arena, outr_json_find(entry, "event"), item->content_type, &item->data)) {
+    item->entry_id = outr_json_itext(entry, "entryId"); /* the JavaScript SDK says entryID */
+    item->content_type = outr_json_itext(entry, "contentType");
+    item->metadata = entry_metadata(r->x->arena, outr_json_ifind(entry, "metadata"));
+    if (!entry_data(r->x->arena, outr_json_ifind(entry, "event"), item->content_type,
+                    &item->data)) {
         fail_for(r, OUTR_REASON_PUBSUB_MARSHAL_ENVELOPE,
                  "error: mismatch between contentType and event");
         return false;

@@ -244,10 +244,10 @@ static bool read_item(outr_api_request *r, const outr_json *item, outr_kvs metad
                                   read_metadata(r->x->arena, outr_json_ifind(item, "metadata")));
     w->has_etag = etag && etag->kind == OUTR_JSON_STRING;
     w->etag = w->has_etag ? etag->text : OUTR_STR_NONE;
-    w->content_type = outr_json_text(item, "contentType");
+    w->content_type = outr_json_itext(item, "contentType");
     w->value = OUTR_STR("null");
-    if (outr_core_state_options(s, w, outr_json_text(options, "concurrency"),
-                                outr_json_text(options, "consistency"), &err) ||
+    if (outr_core_state_options(s, w, outr_json_itext(options, "concurrency"),
+                                outr_json_itext(options, "consistency"), &err) ||
         (value && outr_core_state_encode(s, w, value, &err))) {
         fail(r, s, &err);
         return false;

@@ -114,6 +114,9 @@ static void members_are_found(void **state)
     assert_true(outr_str_is(outr_json_text(root, "key"), "w"));
     assert_true(outr_str_is(outr_json_ifind(root, "KEY")->text, "v") ||
                 outr_str_is(outr_json_ifind(root, "KEY")->text, "w"));
+    assert_true(outr_str_is(outr_json_itext(root, "kEY"), "v") ||
+                outr_str_is(outr_json_itext(root, "kEY"), "w"));
+    assert_null(outr_json_itext(root, "N").p);
     assert_null(outr_json_find(root, "absent"));
     assert_null(outr_json_text(root, "n").p);
     assert_true(outr_json_bool(root, "t", false));
