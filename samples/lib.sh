@@ -47,6 +47,14 @@ need() {
     rm -f "$log"
 }
 
+# has COMMAND...: whether all of them are there.
+has() {
+    local name
+    for name in "$@"; do
+        command -v "$name" >/dev/null || return 1
+    done
+}
+
 # build PRESET [CMAKE-ARG...]: configures and builds quietly; says what went wrong when it does.
 build() {
     local preset=$1 log

@@ -166,6 +166,17 @@ def internal(tally):
     python_part([sys.executable, os.path.join(HERE, "conformance", "internal.py")], "internal", tally, env)
 
 
+def real_parts(path, name):
+    """Official SDKs and gRPC's own cases: what they need is installed by their runners."""
+    def part(tally):
+        if not build("release", tally):
+            return
+        env = environment()
+        env["OUTRIGGER_BIN"] = binaries("release")
+        python_part([sys.executable, os.path.join(HERE, *path)], name, tally, env)
+    return part
+
+
 def quickstart(tally):
     """In a directory of its own it would build twice; here it finds the release build."""
     if not build("release", tally):
@@ -190,6 +201,8 @@ PARTS = {
     "integration-tsan": ("a subset of them under the thread sanitizer", lambda t: integration("tsan", t, ["--tag", "tsan"])),
     "golden": ("recorded answers of the reference", golden),
     "internal": ("recorded calls between sidecars, debug build", internal),
+    "interop": ("gRPC's own interoperability cases through proxying sidecars", real_parts(["interop", "run.py"], "interop")),
+    "sdk": ("official SDKs, unmodified, from their registries", real_parts(["integration", "sdk", "run.py"], "sdk")),
 }
 
 

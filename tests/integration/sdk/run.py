@@ -1,0 +1,178 @@
+"""Official Dapr SDKs, unmodified, against this tree's sidecar: for each an app that speaks gRPC, one that speaks HTTP,
+and a program of checks, each beside a sidecar of its own.
+
+  run.py [-v] [-k WORD] [SDK...]    SDKs: python js java; only checks' lines that contain WORD are counted and shown
+
+Prints SKIP and FAIL lines, with -v what passed; the last line is "N passed, N failed, N skipped".
+Environment: OUTRIGGER_BIN, OUTRIGGER_BUILD; KEEP=1 shows the logs of an SDK that failed."""
+import argparse
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.dirname(HERE), HERE]
+
+import install  # noqa: E402
+from harness import SLOW, Case, Port, component  # noqa: E402
+
+CHECK_S = 40 * SLOW  # the longest between two lines of a program
+JVM = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp"]
+
+
+def python_programs():
+    interpreter = install.python(os.path.join(HERE, "python", "requirements.txt"))
+    return [[interpreter, "-W", "ignore", os.path.join(HERE, "python", name)]
+            for name in ("server_grpc.py", "server_http.py", "client.py")]
+
+
+def js_programs():
+    directory = install.node(os.path.join(HERE, "js"))
+    for name in ("server.mjs", "client.mjs"):  # modules are looked for above the file that asks for them
+        shutil.copy(os.path.join(HERE, "js", name), directory)
+    server, client = (os.path.join(directory, name) for name in ("server.mjs", "client.mjs"))
+    return [["node", server, "grpc"], ["node", server, "http"], ["node", client]]
+
+
+SDKS = {"python": python_programs, "js": js_programs}
+
+
+class Sdk(Case):
+    """One SDK's apps and sidecars."""
+
+    def runTest(self):
+        pass
+
+    def resources(self):
+        with open(self.path("secrets.json"), "w") as file:
+            file.write('{"password": "s3cret", "nested": {"key": "value"}}')
+        return {
+            "memory.yaml": component("memory", "state.in-memory"),
+            "sqlite.yaml": component("sqlite", "state.sqlite", {"connectionString": self.path("state.db")}),
+            "events.yaml": component("events", "pubsub.sqlite", {"connectionString": self.path("events.db"),
+                                                                 "redeliverInterval": "20ms"}),
+            "vault.yaml": component("vault", "secretstores.local.file", {"secretsFile": self.path("secrets.json")}),
+        }
+
+    def program(self, name, argv, sidecar, app_port=None, **more):
+        """With the variables that `dapr run` would set, and no others of that kind."""
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("DAPR_", "APP_", "OUTRIGGER_", "ASAN_", "LSAN_"))}
+        env.update({"DAPR_HTTP_PORT": str(sidecar.http), "DAPR_GRPC_PORT": str(sidecar.ports["grpc"].number),
+                    "APP_ID": sidecar.app_id, "PYTHONUNBUFFERED": "1", "DAPR_API_TOKEN": "api-secret",
+                    "APP_API_TOKEN": "app-secret", "no_proxy": "127.0.0.1,localhost", "grpc_proxy": ""})
+        if app_port is not None:
+            env["APP_PORT"] = str(app_port)
+        with open(self.path(name + ".log"), "w") as log:
+            process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stderr=log,
+                                       stdout=more.get("stdout", log), text=True)
+        self.started.append(process)
+        return process
+
+    def callee(self, app_id, argv, protocol):
+        port = Port()
+        sidecar = self.sidecar(app_id, port.number, is_ready=False, resources=self.resources(),
+                               env={"APP_API_TOKEN": "app-secret", "DAPR_API_TOKEN": "api-secret"},
+                               flags=["--app-protocol", protocol])
+        self.program(app_id, argv, sidecar, port.number)
+        self.held.append(port)
+        return sidecar
+
+    def run_checks(self, programs, report):
+        """report(name, trouble) for each check, trouble being None for one that passed."""
+        self.held = []
+        grpc_app, http_app, client = programs
+        sidecars = [self.callee("grpc-app", grpc_app, "grpc"), self.callee("http-app", http_app, "http")]
+        caller = self.sidecar("client", resources=self.resources(), env={"DAPR_API_TOKEN": "api-secret"})
+        for sidecar in sidecars:
+            sidecar.wait_ready()
+        process = self.program("client", client, caller, stdout=subprocess.PIPE)
+        caller.may_end = True  # the last check asks for it
+        lines = queue.Queue()
+
+        def read():
+            for line in process.stdout:
+                lines.put(line.rstrip("\n"))
+            lines.put(None)
+        threading.Thread(target=read, daemon=True).start()
+        while True:
+            try:
+                line = lines.get(timeout=CHECK_S)
+            except queue.Empty:
+                return report("goes on", "no word for %d s" % CHECK_S)
+            if line == "end":
+                break
+            if line is None:
+                return report("runs to its end", "ended early: %s" % self.tail("client.log"))
+            word, _, rest = line.partition(" ")
+            if word == "ok":
+                report(rest, None)
+            elif word == "FAIL":
+                name, _, trouble = rest.partition(": ")
+                report(name, trouble)
+        code = caller.wait_exit()
+        report("shutdown_ends_the_sidecar", None if code == 0 else "exit code %d" % code)
+
+    def tail(self, name):
+        with open(self.path(name), errors="replace") as file:
+            return file.read()[-3000:]
+
+    def show(self):
+        for root, _, names in os.walk(self.dir):
+            for name in names:
+                if name.endswith("log"):
+                    path = os.path.join(root, name)
+                    print("     ---- %s\n%s" % (os.path.relpath(path, self.dir), self.tail(path)))
+
+
+def run_sdk(name, options, counts):
+    def report(check, trouble):
+        if options.k not in check:
+            return
+        counts[0 if trouble is None else 1] += 1
+        if trouble is not None:
+            print("FAIL %s.%s: %s" % (name, check, trouble), flush=True)
+        elif options.v:
+            print("ok   %s.%s" % (name, check), flush=True)
+    try:
+        programs = SDKS[name]()
+    except install.Unavailable as error:
+        print("SKIP %s: %s" % (name, error), flush=True)
+        counts[2] += 1
+        return
+    began, failed = time.monotonic(), counts[1]
+    case = Sdk()
+    case.setUp()
+    try:
+        case.run_checks(programs, report)
+    except (AssertionError, OSError) as error:
+        report("starts", str(error))
+    finally:
+        if counts[1] > failed and os.environ.get("KEEP"):
+            case.show()
+        try:
+            case.tearDown()
+        except AssertionError as error:
+            report("sidecars", str(error))
+    if options.v:
+        print("     %s took %.1f s" % (name, time.monotonic() - began), flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-v", action="store_true")
+    parser.add_argument("-k", default="")
+    parser.add_argument("sdks", nargs="*", metavar="SDK")
+    options = parser.parse_args()
+    counts = [0, 0, 0]
+    for name in options.sdks or SDKS:
+        run_sdk(name, options, counts)
+    print("%d passed, %d failed, %d skipped" % tuple(counts))
+    return 1 if counts[1] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
