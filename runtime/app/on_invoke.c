@@ -4,7 +4,6 @@
 #include "app/invocation.h"
 #include "app/status_json.h"
 #include "base/encode.h"
-#include "observe/trace.h"
 
 /* An HTTP call as AppCallback/OnInvoke, its answer as an HTTP response: contract/invocation.md
  * section 5 "gRPC app" and section 6. */
@@ -205,22 +204,6 @@ static bool is_metadata_name(outr_str name)
     return name.n > 0;
 }
 
-/* The binary form of a traceparent: census-instrumentation/opencensus-specs encodings/
- * BinaryEncoding.md. */
-static void add_trace_bin(outr_headers *out, outr_str traceparent)
-{
-    char bytes[29] = {0};
-    if (traceparent.n < OUTR_TRACEPARENT_LEN ||
-        !outr_hex_decode(outr_str_of(traceparent.p + 3, 32), bytes + 2, 16) ||
-        !outr_hex_decode(outr_str_of(traceparent.p + 36, 16), bytes + 19, 8) ||
-        !outr_hex_decode(outr_str_of(traceparent.p + 53, 2), bytes + 28, 1))
-        return;
-    bytes[18] = 1;
-    bytes[27] = 2;
-    outr_headers_add(out, OUTR_STR("grpc-trace-bin"),
-                     outr_grpc_bin_write(out->arena, outr_str_of(bytes, sizeof bytes)));
-}
-
 static void write_metadata(outr_headers *out, const outr_headers *in, bool is_of_grpc)
 {
     for (size_t i = 0; i < in->count; i++) {
@@ -235,7 +218,7 @@ static void write_metadata(outr_headers *out, const outr_headers *in, bool is_of
             continue;
         outr_headers_add(out, name, in->items[i].value);
     }
-    add_trace_bin(out, outr_headers_get(in, "traceparent"));
+    outr_app_add_trace_bin(out, outr_headers_get(in, "traceparent"));
 }
 
 static int verb_of(outr_str method)

@@ -1,6 +1,8 @@
 #include "app/unary.h"
 
 #include "app/internal.h"
+#include "base/encode.h"
+#include "observe/trace.h"
 
 static const outr_metric_desc completed = {"dapr_grpc_io_client_completed_rpcs",
                                            "gRPC calls to the app",
@@ -126,4 +128,20 @@ outr_code outr_app_unary_result(outr_app_unary *u, void *out_reply,
     outr_code rc = outr_grpc_unary_result(&u->grpc, out_reply, type, op_err, err);
     count(u);
     return rc;
+}
+
+/* The binary form of a traceparent: census-instrumentation/opencensus-specs encodings/
+ * BinaryEncoding.md. */
+void outr_app_add_trace_bin(outr_headers *out, outr_str traceparent)
+{
+    char bytes[29] = {0};
+    if (traceparent.n < OUTR_TRACEPARENT_LEN ||
+        !outr_hex_decode(outr_str_of(traceparent.p + 3, 32), bytes + 2, 16) ||
+        !outr_hex_decode(outr_str_of(traceparent.p + 36, 16), bytes + 19, 8) ||
+        !outr_hex_decode(outr_str_of(traceparent.p + 53, 2), bytes + 28, 1))
+        return;
+    bytes[18] = 1;
+    bytes[27] = 2;
+    outr_headers_add(out, OUTR_STR("grpc-trace-bin"),
+                     outr_grpc_bin_write(out->arena, outr_str_of(bytes, sizeof bytes)));
 }

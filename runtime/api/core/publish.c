@@ -124,18 +124,6 @@ static outr_code find_component(outr_core_publish *c, outr_err *err)
     return OUTR_OK;
 }
 
-/* The broker's name for the topic. */
-static outr_str broker_topic(const outr_core_publish *c)
-{
-    const outr_component_spec *spec = c->component->spec;
-    for (size_t i = 0; i < spec->metadata_count; i++) {
-        if (outr_str_search(spec->metadata[i].value, OUTR_STR("{namespace}")) >= 0)
-            return outr_arena_join(c->core.arena, c->core.api->settings->namespace_, c->topic,
-                                   OUTR_STR_NONE);
-    }
-    return c->topic;
-}
-
 outr_code outr_core_publish_begin(outr_core_publish *c, size_t count, outr_err *err)
 {
     if (find_component(c, err))
@@ -148,7 +136,10 @@ outr_code outr_core_publish_begin(outr_core_publish *c, size_t count, outr_err *
                        OUTR_ARG(raw->value));
         return fail_request(c, err);
     }
-    c->req = (outr_publish){.topic = broker_topic(c), .metadata = c->metadata};
+    c->req = (outr_publish){.metadata = c->metadata};
+    c->req.topic =
+        outr_topic_of_broker(outr_arena_alloc(c->core.arena, OUTR_TOPIC_MAX), c->component->spec,
+                             c->core.api->settings->namespace_, c->topic);
     c->max_count = count;
     c->req.items = count ? outr_arena_try(c->core.arena, count * sizeof *c->req.items) : NULL;
     if (count && !c->req.items)

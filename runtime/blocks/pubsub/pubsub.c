@@ -2,8 +2,8 @@
 
 #include <pthread.h>
 
-#include "base/json.h"
-#include "blocks/pubsub/subscription.h"
+#include "blocks/pubsub/asked.h"
+#include "blocks/pubsub/engine.h"
 
 #define ASK_AGAIN_NS (500 * OUTR_MS)
 #define SET_ARENA    (16 * OUTR_MIB)
@@ -17,26 +17,37 @@ typedef struct set {
     struct visit {
         outr_message start, message; /* the start may still be on its way when the end is sent */
         outr_subscription *sub;
+        uint64_t patience_ns;
     } * visits;
     size_t count, pending;
 } set;
 
+/* The streams of one loop. */
+typedef struct lane {
+    outr_pubsub *engine;
+    outr_list streams; /* changed on its loop, under the lock */
+    size_t places;     /* under the lock */
+    outr_message stop, left, update;
+    bool is_stopping;     /* under the lock */
+    uint8_t update_posted; /* atomic */
+} lane;
+
 struct outr_pubsub {
     outr_pubsub_options o;
+    lane *lanes;            /* one per loop */
+    size_t lanes_stopping; /* main loop */
     outr_snapshot *snapshot;
     outr_app_watcher watcher;
     set *set; /* running or ending */
-    /* Programmatic subscriptions, asked for once */
-    outr_arena *asked_arena;
-    outr_subscription_spec *asked;
-    size_t asked_count;
-    outr_app_fetch fetch;
+    outr__asked asked; /* programmatic subscriptions, asked for once */
     outr_op op;
     outr_timer again;
     outr_op *stopping;
-    bool is_asked, is_started, is_ending_set, is_stopped, is_paused;
-    /* A lock: metadata is read on every loop, the set changes on the main one. */
+    bool is_asked, has_asked_in_vain, is_started, is_ending_set, is_stopped, is_paused;
+    /* A lock: metadata is read on every loop, the set changes on the main one, streams on theirs.
+     */
     pthread_mutex_t lock;
+    bool takes_streams; /* under the lock */
 };
 
 static outr_loop *main_loop(const outr_pubsub *p)
@@ -47,82 +58,6 @@ static outr_loop *main_loop(const outr_pubsub *p)
 static void reconcile(outr_pubsub *p);
 
 /* ---- what the app wants ---------------------------------------------------------------------- */
-
-static outr_kvs read_kvs(outr_arena *arena, const outr_json *object)
-{
-    size_t n = 0;
-    if (!object || object->kind != OUTR_JSON_OBJECT)
-        return (outr_kvs){0};
-    outr_kv *items = outr_arena_alloc(arena, (object->count + 1) * sizeof *items);
-    for (const outr_json *m = object->child; m; m = m->next)
-        items[n++] = (outr_kv){m->key, m->kind == OUTR_JSON_STRING ? m->text : m->raw};
-    return (outr_kvs){items, n};
-}
-
-/* One item of GET /dapr/subscribe; false: it has no route at all. */
-static bool read_asked(outr_arena *arena, const outr_json *item, outr_subscription_spec *out)
-{
-    const outr_json *routes = outr_json_ifind(item, "routes"),
-                    *rules = outr_json_ifind(routes, "rules"),
-                    *bulk = outr_json_ifind(item, "bulkSubscribe");
-    outr_str otherwise = outr_json_text(routes, "default"), route = outr_json_text(item, "route");
-    outr_subscription_rule *list =
-        outr_arena_alloc(arena, ((rules ? rules->count : 0) + 1) * sizeof *list);
-    *out = (outr_subscription_spec){
-        .pubsub = outr_json_text(item, "pubsubname"),
-        .topic = outr_json_text(item, "topic"),
-        .dead_letter_topic = outr_json_text(item, "deadLetterTopic"),
-        .metadata = read_kvs(arena, outr_json_ifind(item, "metadata")),
-        .rules = list,
-        .bulk_max_messages = 100,
-        .bulk_max_await_ms = 1000,
-    };
-    for (const outr_json *rule = rules ? rules->child : NULL; rule; rule = rule->next) {
-        outr_str path = outr_json_text(rule, "path");
-        if (path.n)
-            list[out->rule_count++] = (outr_subscription_rule){outr_json_text(rule, "match"), path};
-    }
-    if (otherwise.n || route.n)
-        list[out->rule_count++].path = otherwise.n ? otherwise : route;
-    if (bulk) {
-        out->is_bulk = outr_json_bool(bulk, "enabled", false);
-        outr_json_i64(outr_json_find(bulk, "maxMessagesCount"), &out->bulk_max_messages);
-        outr_json_i64(outr_json_find(bulk, "maxAwaitDurationMs"), &out->bulk_max_await_ms);
-    }
-    return out->rule_count > 0 && out->topic.n > 0 && out->pubsub.n > 0;
-}
-
-static void take_answer(outr_pubsub *p)
-{
-    outr_json *root;
-    outr_err err;
-    if (p->fetch.status == 404)
-        return;
-    if (p->fetch.status != 200) {
-        OUTR_LOG(p->o.log, WARN,
-                 "the app answered /dapr/subscribe with an error, no subscriptions are taken",
-                 OUTR_I("status", p->fetch.status));
-        return;
-    }
-    if (p->fetch.answer.n == 0)
-        return;
-    outr_code rc = outr_json_parse(&root, p->asked_arena, p->fetch.answer, &err);
-    if (!rc && root->kind != OUTR_JSON_ARRAY && root->kind != OUTR_JSON_NULL)
-        rc = outr_fail(&err, OUTR_INVALID_ARGUMENT, "a list is expected");
-    if (rc) {
-        OUTR_LOG(p->o.log, ERROR, "the app's answer to /dapr/subscribe cannot be read",
-                 OUTR_ERR(&err));
-        return;
-    }
-    p->asked = outr_arena_alloc(p->asked_arena, (root->count + 1) * sizeof *p->asked);
-    for (const outr_json *item = root->child; item; item = item->next) {
-        if (read_asked(p->asked_arena, item, &p->asked[p->asked_count]))
-            p->asked_count++;
-        else
-            OUTR_LOG(p->o.log, WARN, "a subscription without topic or route is left out",
-                     OUTR_S("topic", outr_json_text(item, "topic")));
-    }
-}
 
 static void ask(outr_pubsub *p);
 
@@ -137,28 +72,130 @@ static void on_asked(outr_op *op)
 {
     outr_pubsub *p = OUTR_CONTAINER(op, outr_pubsub, op);
     if (op->err.code) {
-        if (!p->is_stopped)
-            outr_timer_start(main_loop(p), &p->again, outr_loop_now(main_loop(p)) + ASK_AGAIN_NS);
+        if (p->is_stopped)
+            return;
+        if (!p->has_asked_in_vain)
+            OUTR_LOG(p->o.log, WARN, "the app could not be asked for subscriptions, trying on",
+                     OUTR_ERR(&op->err));
+        p->has_asked_in_vain = true;
+        outr_timer_start(main_loop(p), &p->again, outr_loop_now(main_loop(p)) + ASK_AGAIN_NS);
         return;
     }
-    take_answer(p);
     p->is_asked = true;
     reconcile(p);
 }
 
 static void ask(outr_pubsub *p)
 {
-    outr_arena_free(p->asked_arena);
-    p->asked_arena = outr_arena_new(SET_ARENA);
-    p->asked_count = 0;
-    p->fetch = (outr_app_fetch){.method = OUTR_STR("GET"),
-                                .target = OUTR_STR("/dapr/subscribe"),
-                                .call = {.skip_limit = true}};
-    outr_headers_init(&p->fetch.headers, p->asked_arena);
-    outr_headers_add(&p->fetch.headers, OUTR_STR("Content-Type"), OUTR_STR("application/json"));
-    outr_headers_add(&p->fetch.headers, OUTR_STR("Dapr-App-Id"), p->o.settings->app_id);
+    p->asked.app = p->o.apps[0];
+    p->asked.loop = main_loop(p);
+    p->asked.log = p->o.log;
     outr_op_init(&p->op, main_loop(p), NULL, 0, on_asked);
-    outr_app_fetch_start(p->o.apps[0], &p->fetch, &p->op);
+    outr__asked_start(&p->asked, &p->op);
+}
+
+/* ---- streams --------------------------------------------------------------------------------- */
+
+static lane *lane_of(const outr_pubsub *p, const outr_loop *loop)
+{
+    return &p->lanes[outr_loop_index(loop)];
+}
+
+bool outr__engine_take_place(outr_pubsub *p, const outr_loop *loop)
+{
+    pthread_mutex_lock(&p->lock);
+    bool takes = p->takes_streams;
+    lane_of(p, loop)->places += takes;
+    pthread_mutex_unlock(&p->lock);
+    return takes;
+}
+
+static void end_stop_if_over(outr_pubsub *p)
+{
+    outr_op *op = p->stopping;
+    if (!op || p->set || p->lanes_stopping > 0)
+        return;
+    p->stopping = NULL;
+    outr_op_finish_soon(op);
+}
+
+static void on_lane_left(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
+    outr_pubsub *p = OUTR_CONTAINER(message, lane, left)->engine;
+    p->lanes_stopping--;
+    end_stop_if_over(p);
+}
+
+void outr__engine_leave_place(outr_pubsub *p, const outr_loop *loop)
+{
+    lane *l = lane_of(p, loop);
+    pthread_mutex_lock(&p->lock);
+    bool is_last = --l->places == 0 && l->is_stopping;
+    pthread_mutex_unlock(&p->lock);
+    if (is_last)
+        outr_loop_post(main_loop(p), &l->left);
+}
+
+void outr__engine_equip(outr_pubsub *p, outr_subscription *sub)
+{
+    sub->settings = p->o.settings;
+    sub->log = p->o.log;
+    sub->host = p->o.host;
+}
+
+void outr__engine_list(outr_event_stream *stream)
+{
+    outr_pubsub *p = stream->engine;
+    pthread_mutex_lock(&p->lock);
+    outr_list_push(&lane_of(p, stream->loop)->streams, &stream->link);
+    pthread_mutex_unlock(&p->lock);
+}
+
+void outr__engine_unlist(outr_event_stream *stream)
+{
+    pthread_mutex_lock(&stream->engine->lock);
+    outr_link_remove(&stream->link);
+    pthread_mutex_unlock(&stream->engine->lock);
+}
+
+static void on_lane_stop(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
+    lane *l = OUTR_CONTAINER(message, lane, stop);
+    outr__streams_stop(&l->streams);
+}
+
+static void on_lane_update(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
+    lane *l = OUTR_CONTAINER(message, lane, update);
+    __atomic_store_n(&l->update_posted, 0, __ATOMIC_RELEASE);
+    outr__streams_update(&l->streams);
+}
+
+/* A lane without streams may have no loop that runs. */
+static void stop_streams(outr_pubsub *p)
+{
+    pthread_mutex_lock(&p->lock);
+    p->takes_streams = false;
+    for (size_t i = 0; i < p->o.loop_count; i++) {
+        lane *l = &p->lanes[i];
+        if (l->places == 0)
+            continue;
+        l->is_stopping = true;
+        p->lanes_stopping++;
+        outr_loop_post(p->o.loops[i], &l->stop);
+    }
+    pthread_mutex_unlock(&p->lock);
+}
+
+static void update_streams(outr_pubsub *p)
+{
+    pthread_mutex_lock(&p->lock);
+    for (size_t i = 0; i < p->o.loop_count; i++) {
+        lane *l = &p->lanes[i];
+        if (l->places > 0 && __atomic_exchange_n(&l->update_posted, 1, __ATOMIC_ACQ_REL) == 0)
+            outr_loop_post(p->o.loops[i], &l->update);
+    }
+    pthread_mutex_unlock(&p->lock);
 }
 
 /* ---- sets ------------------------------------------------------------------------------------ */
@@ -176,13 +213,10 @@ static void on_sub_left(outr_message *message, outr_loop *loop OUTR_UNUSED)
     outr_snapshot_unref(s->snapshot);
     free(s->visits);
     outr_arena_free(s->arena);
-    if (p->stopping) {
-        outr_op *op = p->stopping;
-        p->stopping = NULL;
-        outr_op_finish(op);
-        return;
-    }
-    reconcile(p);
+    if (p->stopping)
+        end_stop_if_over(p);
+    else
+        reconcile(p);
 }
 
 static struct visit *visit_of(outr_subscription *sub)
@@ -200,12 +234,17 @@ static void on_ended(outr_subscription *sub)
 
 static void on_start(outr_message *message, outr_loop *loop OUTR_UNUSED)
 {
-    outr_subscription_start(OUTR_CONTAINER(message, struct visit, start)->sub);
+    outr_subscription *sub = OUTR_CONTAINER(message, struct visit, start)->sub;
+    outr_err err;
+    if (outr_subscription_start(sub, &err))
+        OUTR_LOG(sub->log, ERROR, "subscribing failed", OUTR_S("pubsub", sub->spec.pubsub),
+                 OUTR_S("topic", sub->spec.topic), OUTR_ERR(&err));
 }
 
 static void on_end(outr_message *message, outr_loop *loop OUTR_UNUSED)
 {
-    outr_subscription_end(OUTR_CONTAINER(message, struct visit, message)->sub);
+    struct visit *v = OUTR_CONTAINER(message, struct visit, message);
+    outr_subscription_end(v->sub, v->patience_ns);
 }
 
 static bool is_same(const outr_subscription_spec *a, const outr_subscription_spec *b)
@@ -253,13 +292,13 @@ static void start_set(outr_pubsub *p)
 {
     outr_arena *arena = outr_arena_new(SET_ARENA);
     set *s = outr_arena_alloc(arena, sizeof *s);
-    size_t max = p->snapshot->subscription_count + p->asked_count;
+    size_t max = p->snapshot->subscription_count + p->asked.count;
     *s = (set){.engine = p, .arena = arena, .snapshot = outr_snapshot_ref(p->snapshot)};
     s->subs = outr_arena_alloc(arena, (max + 1) * sizeof *s->subs);
     for (size_t i = 0; i < p->snapshot->subscription_count; i++)
         add_spec(s, &p->snapshot->subscriptions[i], OUTR_SUB_DECLARATIVE);
-    for (size_t i = 0; i < p->asked_count; i++)
-        add_spec(s, &p->asked[i], OUTR_SUB_PROGRAMMATIC);
+    for (size_t i = 0; i < p->asked.count; i++)
+        add_spec(s, &p->asked.specs[i], OUTR_SUB_PROGRAMMATIC);
     if (s->count == 0) {
         outr_snapshot_unref(s->snapshot);
         outr_arena_free(arena);
@@ -278,12 +317,14 @@ static void start_set(outr_pubsub *p)
     }
 }
 
-static void end_set(outr_pubsub *p)
+/* patience_ns: for deliveries in progress, 0: whatever the app takes. */
+static void end_set(outr_pubsub *p, uint64_t patience_ns)
 {
     set *s = p->set;
     p->is_ending_set = true;
     s->pending = s->count;
     for (size_t i = 0; i < s->count; i++) {
+        s->visits[i].patience_ns = patience_ns;
         s->visits[i].message.run = on_end;
         outr_loop_post(s->subs[i].loop, &s->visits[i].message);
     }
@@ -298,7 +339,7 @@ static void reconcile(outr_pubsub *p)
         return;
     if (!should_run) {
         if (p->set)
-            end_set(p);
+            end_set(p, 0);
         return;
     }
     if (p->set)
@@ -329,6 +370,16 @@ outr_pubsub *outr_pubsub_new(const outr_pubsub_options *options)
     p->o = *options;
     p->again.fire = on_again;
     p->watcher.changed = on_app_changed;
+    p->takes_streams = true;
+    p->lanes = outr_alloc(p->o.loop_count * sizeof *p->lanes);
+    for (size_t i = 0; i < p->o.loop_count; i++) {
+        lane *l = &p->lanes[i];
+        l->engine = p;
+        outr_list_init(&l->streams);
+        l->stop.run = on_lane_stop;
+        l->left.run = on_lane_left;
+        l->update.run = on_lane_update;
+    }
     pthread_mutex_init(&p->lock, NULL);
     return p;
 }
@@ -346,8 +397,9 @@ void outr_pubsub_update(outr_pubsub *p, const outr_snapshot *snapshot)
     outr_snapshot *before = p->snapshot;
     p->snapshot = outr_snapshot_ref(snapshot);
     outr_snapshot_unref(before);
+    update_streams(p);
     if (p->set && !p->is_ending_set)
-        end_set(p); /* a new set starts when it has ended */
+        end_set(p, 0); /* a new set starts when it has ended */
     else
         reconcile(p);
 }
@@ -360,13 +412,11 @@ void outr_pubsub_stop(outr_pubsub *p, outr_op *op)
     outr_op_begin(op, p, NULL);
     if (outr_op_is_pending(&p->op))
         outr_op_cancel(&p->op, OUTR_CANCELLED);
-    if (!p->set) {
-        outr_op_finish_soon(op);
-        return;
-    }
     p->stopping = op;
-    if (!p->is_ending_set)
-        end_set(p);
+    stop_streams(p);
+    if (p->set && !p->is_ending_set)
+        end_set(p, p->o.settings->graceful_shutdown_ns);
+    end_stop_if_over(p);
 }
 
 void outr_pubsub_free(outr_pubsub *p)
@@ -374,9 +424,25 @@ void outr_pubsub_free(outr_pubsub *p)
     if (!p)
         return;
     outr_snapshot_unref(p->snapshot);
-    outr_arena_free(p->asked_arena);
+    outr__asked_done(&p->asked);
+    free(p->lanes);
     pthread_mutex_destroy(&p->lock);
     free(p);
+}
+
+static void tell(const outr_subscription *s,
+                 void (*fn)(void *ctx, const outr_subscription_info *info), void *ctx)
+{
+    const outr_subscription_info info = {
+        .pubsub = s->spec.pubsub,
+        .topic = s->spec.topic,
+        .dead_letter_topic = s->spec.dead_letter_topic,
+        .metadata = s->spec.metadata,
+        .rules = s->spec.rules,
+        .rule_count = s->spec.rule_count,
+        .type = s->type,
+    };
+    fn(ctx, &info);
 }
 
 void outr_pubsub_each(outr_pubsub *p, void (*fn)(void *ctx, const outr_subscription_info *info),
@@ -384,18 +450,12 @@ void outr_pubsub_each(outr_pubsub *p, void (*fn)(void *ctx, const outr_subscript
 {
     pthread_mutex_lock(&p->lock);
     for (size_t i = 0; p->set && i < p->set->count; i++) {
-        const outr_subscription *s = &p->set->subs[i];
-        const outr_subscription_info info = {
-            .pubsub = s->spec.pubsub,
-            .topic = s->spec.topic,
-            .dead_letter_topic = s->spec.dead_letter_topic,
-            .metadata = s->spec.metadata,
-            .rules = s->spec.rules,
-            .rule_count = s->spec.rule_count,
-            .type = s->type,
-        };
-        if (s->spec.topic.n)
-            fn(ctx, &info);
+        if (p->set->subs[i].spec.topic.n)
+            tell(&p->set->subs[i], fn, ctx);
+    }
+    for (size_t i = 0; i < p->o.loop_count; i++) {
+        OUTR_LIST_EACH(link, &p->lanes[i].streams)
+            tell(&OUTR_LIST_ITEM(link, outr_event_stream, link)->sub, fn, ctx);
     }
     pthread_mutex_unlock(&p->lock);
 }

@@ -2,7 +2,8 @@
  * routing, delivery to the app and its outcome on the other. Knows no transport of its own clients.
  *
  * One for the process. Publishing may come from any loop. A subscription lives on one loop (spread
- * round robin); its deliveries go through that loop's app channel. Source: contract/pubsub.md. */
+ * round robin); its deliveries go through that loop's app channel. Streams of clients: stream.h.
+ * Source: contract/pubsub.md. */
 #ifndef OUTR_BLOCKS_PUBSUB_PUBSUB_H
 #define OUTR_BLOCKS_PUBSUB_PUBSUB_H
 
@@ -23,11 +24,13 @@ typedef struct outr_pubsub_options {
 
 outr_pubsub *outr_pubsub_new(const outr_pubsub_options *options);
 /* Main loop. Watches the app: once it is up and healthy, asks it for programmatic subscriptions
- * (GET /dapr/subscribe), merges them with the snapshot's and subscribes; pauses while unhealthy. */
+ * (GET /dapr/subscribe, AppCallback/ListTopicSubscriptions), merges them with the snapshot's and
+ * subscribes; pauses while unhealthy. */
 void outr_pubsub_start(outr_pubsub *pubsub, const outr_snapshot *snapshot);
 void outr_pubsub_update(outr_pubsub *pubsub,
                         const outr_snapshot *snapshot); /* subscriptions or components changed */
-/* No new messages; deliveries in progress end (or are released at the op's deadline). */
+/* No new messages; deliveries in progress end, or are released when the graceful time of shutdown
+ * is over; streams of clients end. */
 void outr_pubsub_stop(outr_pubsub *pubsub, outr_op *op);
 void outr_pubsub_free(outr_pubsub *pubsub);
 

@@ -41,3 +41,20 @@ bool outr_topic_is_allowed(outr_kvs metadata, const char *which, outr_str app_id
         return list_has(scope, topic);
     return !list_has(is_protected, topic);
 }
+
+outr_str outr_topic_of_broker(char place[OUTR_TOPIC_MAX], const outr_component_spec *spec,
+                              outr_str namespace_, outr_str topic)
+{
+    for (size_t i = 0; i < spec->metadata_count; i++) {
+        if (outr_str_search(spec->metadata[i].value, OUTR_STR("{namespace}")) < 0)
+            continue;
+        size_t n = OUTR_MIN(namespace_.n, (size_t)OUTR_TOPIC_MAX);
+        size_t m = OUTR_MIN(topic.n, OUTR_TOPIC_MAX - n);
+        if (n)
+            memcpy(place, namespace_.p, n);
+        if (m)
+            memcpy(place + n, topic.p, m);
+        return outr_str_of(place, n + m);
+    }
+    return topic;
+}
