@@ -50,6 +50,16 @@ static bool check_token(outr_api *api, outr_exchange *x)
     return false;
 }
 
+/* False after it has answered. */
+static bool check_baggage(outr_exchange *x)
+{
+    outr_str baggage = outr_headers_get(&x->req.headers, "baggage");
+    if (baggage.n == 0 || outr_baggage_is_valid(baggage))
+        return true;
+    outr_grpc_refuse(x, OUTR_INVALID_ARGUMENT, OUTR_STR("invalid baggage header"));
+    return false;
+}
+
 static void unpin(void *view)
 {
     outr_view_unpin(view);
@@ -87,7 +97,8 @@ static void on_request(void *ctx, outr_exchange *x)
                                  OUTR_STR("requested endpoint is not available"));
         outr_grpc_refuse_status(x, &status);
     } else if (method) {
-        serve(api, x, method);
+        if (check_baggage(x))
+            serve(api, x, method);
     } else {
         outr_rpc_proxy(api, x);
     }

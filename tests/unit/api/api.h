@@ -1,8 +1,9 @@
-/* api - the whole HTTP API of one loop on a wire, with the components of a YAML text. */
+/* api - the whole API of one loop on a wire, HTTP and gRPC, with the components of a YAML text. */
 #ifndef OUTR_TESTS_API_H
 #define OUTR_TESTS_API_H
 
 #include "api/core/metadata.h"
+#include "api/grpc/grpc_api.h"
 #include "api/http/http_api.h"
 #include "blocks/pubsub/pubsub.h"
 #include "lib/folder.h"
@@ -22,8 +23,8 @@ typedef struct api_world {
     outr_pubsub *pubsub;
     outr_metrics *metrics;
     outr_api api;
-    outr_http_server *server, *public_server;
-    outr_http_pool *client, *public_client;
+    outr_http_server *server, *public_server, *grpc_server;
+    outr_http_pool *client, *public_client, *grpc_client;
     outr_loop *loops[1];
     outr_app *apps[1];
     unsigned shutdowns;
@@ -33,7 +34,8 @@ typedef struct api_world {
 static void api_on_accept(void *ctx, outr_stream *own_stream)
 {
     api_world *a = ctx;
-    outr_http_server_take(own_stream->local.port == 1 ? a->server : a->public_server, own_stream);
+    outr_http_server *const servers[] = {a->server, a->public_server, a->grpc_server};
+    outr_http_server_take(servers[own_stream->local.port - 1], own_stream);
 }
 
 static void api_on_shutdown(void *ctx, bool is_forced)
@@ -60,7 +62,8 @@ static void api_wait(api_world *a, const outr_op *op)
 
 static outr_http_pool *api_pool(api_world *a, uint16_t port)
 {
-    outr_http_pool_options o = {.loop = a->w.loop, .version = OUTR_HTTP_1};
+    outr_http_version version = port == 3 ? OUTR_HTTP_2 : OUTR_HTTP_1;
+    outr_http_pool_options o = {.loop = a->w.loop, .version = version};
     o.addr.kind = OUTR_ADDR_IP4;
     o.addr.port = port;
     return outr_http_pool_new(&o);
@@ -152,10 +155,13 @@ static api_world *api_open(const outr_settings *settings, const char *yaml,
                         .shutdown = api_on_shutdown,
                         .shutdown_ctx = a};
     outr_api_open(&a->api);
+    outr_grpc_api_open(&a->api);
     a->server = api_server(a, &outr_api_handler);
     a->public_server = api_server(a, &outr_api_public_handler);
+    a->grpc_server = api_server(a, &outr_grpc_api_handler);
     a->client = api_pool(a, 1);
     a->public_client = api_pool(a, 2);
+    a->grpc_client = api_pool(a, 3);
     return a;
 }
 
@@ -164,10 +170,13 @@ static void api_close(api_world *a)
     outr_op op;
     outr_http_pool_free(a->client);
     outr_http_pool_free(a->public_client);
+    outr_http_pool_free(a->grpc_client);
     wire_run(&a->w);
     outr_http_server_free(a->server);
     outr_http_server_free(a->public_server);
+    outr_http_server_free(a->grpc_server);
     wire_run(&a->w);
+    outr_grpc_api_done(&a->api);
     outr_api_done(&a->api);
     outr_metadata_free(a->api.metadata);
     outr_mesh_free(a->mesh);
