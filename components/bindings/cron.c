@@ -154,7 +154,7 @@ static void stop(outr_binding_reader *r, outr_op *op)
 static outr_code create(outr_binding **out, const outr_component_init *init, outr_err *err)
 {
     OUTR_AUTO(outr_err_list) errors = {0};
-    config c;
+    config c = {0};
     outr_schedule schedule;
     if (outr_bind_kvs(rows, OUTR_LEN(rows), &c, init->metadata, &errors)) {
         *err = errors.items[0];

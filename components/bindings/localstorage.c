@@ -450,7 +450,7 @@ static void invoke(outr_binding *base, outr_binding_invoke *req, outr_op *op)
 static outr_code create(outr_binding **out, const outr_component_init *init, outr_err *err)
 {
     OUTR_AUTO(outr_err_list) errors = {0};
-    config c;
+    config c = {0};
     char cwd[PATH_MAX] = "";
     if (outr_bind_kvs(rows, OUTR_LEN(rows), &c, init->metadata, &errors)) {
         *err = errors.items[0];

@@ -318,7 +318,7 @@ static bool parse_status_line(outr_str line, outr_http_response *out, outr__h1_f
     outr_str version, code;
     uint64_t status;
     outr_str rest = outr_str_cut(line, ' ', &version);
-    outr_str_cut(rest, ' ', &code);
+    out->reason = outr_str_cut(rest, ' ', &code);
     if (!rest.p || parse_version(version, framing) != 0 || code.n != 3 ||
         !outr_str_to_u64(code, 999, &status) || status < 100)
         return false;

@@ -67,6 +67,7 @@ typedef struct outr_http_request {
 
 typedef struct outr_http_response {
     int status;
+    outr_str reason; /* the phrase behind the status as HTTP/1 brought it; never sent */
     outr_headers headers;   /* without Content-Length and Transfer-Encoding */
     int64_t content_length; /* -1: unknown. For HEAD and 304: what GET would have had */
 } outr_http_response;

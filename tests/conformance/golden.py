@@ -26,7 +26,8 @@ GROUPS = ("invoke", "limits", "tracing", "http-surface", "metadata", "health", "
 ABSENT_RPCS = ("InvokeService", "SubscribeTopicEventsAlpha1")
 HAS_GRPC_APPS = False
 SUPPORTED = ("state.in-memory", "state.sqlite", "pubsub.in-memory", "pubsub.sqlite", "secretstores.local.env",
-             "secretstores.local.file", "nameresolution.", "bindings.cron", "bindings.localstorage")
+             "secretstores.local.file", "nameresolution.", "bindings.cron", "bindings.http",
+             "bindings.localstorage")
 # First segment of a route after its version -> the kind of component behind it.
 BLOCKS = {"state": "state", "publish": "pubsub", "secrets": "secretstores", "configuration": "configuration",
           "lock": "lock", "unlock": "lock", "crypto": "crypto", "subtlecrypto": "crypto", "conversation": "conversation",
