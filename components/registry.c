@@ -3,7 +3,8 @@
 extern const outr_state_backend outr_state_in_memory, outr_state_sqlite;
 extern const outr_pubsub_backend outr_pubsub_in_memory, outr_pubsub_sqlite;
 extern const outr_secret_backend outr_secretstores_local_env, outr_secretstores_local_file;
-extern const outr_binding_backend outr_bindings_cron, outr_bindings_http, outr_bindings_localstorage;
+extern const outr_binding_backend outr_bindings_cron, outr_bindings_http,
+    outr_bindings_localstorage;
 extern const outr_resolver_backend outr_nameresolution_sqlite, outr_nameresolution_static,
     outr_nameresolution_nameformat, outr_nameresolution_structuredformat, outr_nameresolution_dns;
 

@@ -139,7 +139,7 @@ static void send(outr_remote_call *c);
 
 /* ---- redirects ------------------------------------------------------------------------------- */
 
-/* RFC 3986 section 5.2, for what servers send: absolute, without scheme, from the root, relative. */
+/* RFC 3986 section 5.2 for what servers send: absolute, without scheme, from the root, relative. */
 static outr_str resolve(outr_arena *arena, const outr_url *base, outr_str to)
 {
     outr_str_cut(to, '#', &to);
