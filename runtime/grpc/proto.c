@@ -21,6 +21,42 @@ static bool read_varint(outr_str *s, uint64_t *out)
     return false;
 }
 
+bool outr_proto_next(outr_str *rest, outr_proto_field *out)
+{
+    outr_str s = *rest;
+    uint64_t tag, n;
+    if (!read_varint(&s, &tag) || tag >> 3 == 0 || tag >> 3 > 0x1fffffff)
+        return false;
+    *out = (outr_proto_field){.number = (uint32_t)(tag >> 3), .bytes = OUTR_STR_NONE};
+    switch ((enum wire)(tag & 7)) {
+    case WIRE_VARINT:
+        if (!read_varint(&s, &out->value))
+            return false;
+        *rest = s;
+        return true;
+    case WIRE_64:
+        n = 8;
+        break;
+    case WIRE_32:
+        n = 4;
+        break;
+    case WIRE_BYTES:
+        if (!read_varint(&s, &n))
+            return false;
+        break;
+    case WIRE_GROUP:
+    case WIRE_GROUP_END:
+    default:
+        return false;
+    }
+    if (n > s.n)
+        return false;
+    if ((tag & 7) == WIRE_BYTES)
+        out->bytes = outr_str_of(s.p, (size_t)n);
+    *rest = outr_str_skip(s, (size_t)n);
+    return true;
+}
+
 static outr_code check(const ProtobufCMessageDescriptor *type, outr_str s, int depth,
                        outr_err *err);
 
@@ -41,45 +77,21 @@ static outr_code check_bytes(const ProtobufCFieldDescriptor *field, outr_str val
 
 static outr_code check(const ProtobufCMessageDescriptor *type, outr_str s, int depth, outr_err *err)
 {
-    static const char malformed[] = "grpc: error unmarshalling request: proto: cannot parse "
-                                    "invalid wire-format data";
-    uint64_t tag, n;
+    outr_proto_field f;
     if (depth == 0)
         return outr_fail(err, OUTR_INTERNAL,
                          "grpc: error unmarshalling request: message is nested too deep");
     while (s.n > 0) {
-        if (!read_varint(&s, &tag) || tag >> 3 == 0 || tag >> 3 > 0x1fffffff)
-            return outr_fail(err, OUTR_INTERNAL, malformed);
-        switch ((enum wire)(tag & 7)) {
-        case WIRE_VARINT:
-            if (!read_varint(&s, &n))
-                return outr_fail(err, OUTR_INTERNAL, malformed);
-            continue;
-        case WIRE_64:
-            n = 8;
-            break;
-        case WIRE_32:
-            n = 4;
-            break;
-        case WIRE_BYTES:
-            if (!read_varint(&s, &n))
-                return outr_fail(err, OUTR_INTERNAL, malformed);
-            break;
-        case WIRE_GROUP:
-        case WIRE_GROUP_END:
-        default:
-            return outr_fail(err, OUTR_INTERNAL, malformed);
-        }
-        if (n > s.n)
-            return outr_fail(err, OUTR_INTERNAL, malformed);
-        if ((tag & 7) == WIRE_BYTES) {
-            outr_code rc =
-                check_bytes(protobuf_c_message_descriptor_get_field(type, (unsigned)(tag >> 3)),
-                            outr_str_head(s, (size_t)n), depth, err);
-            if (rc)
-                return rc;
-        }
-        s = outr_str_skip(s, (size_t)n);
+        if (!outr_proto_next(&s, &f))
+            return outr_fail(err, OUTR_INTERNAL,
+                             "grpc: error unmarshalling request: proto: cannot parse invalid "
+                             "wire-format data");
+        outr_code rc = f.bytes.p ? check_bytes(protobuf_c_message_descriptor_get_field(
+                                                   type, f.number),
+                                               f.bytes, depth, err)
+                                 : OUTR_OK;
+        if (rc)
+            return rc;
     }
     return OUTR_OK;
 }

@@ -14,6 +14,15 @@
 
 #define OUTR_PROTO_DEPTH_MAX 100 /* as protobuf's own libraries */
 
+/* A field as it stands on the wire. */
+typedef struct outr_proto_field {
+    uint32_t number;
+    uint64_t value; /* of a varint */
+    outr_str bytes; /* of a string, message and the like; p == NULL: none of these */
+} outr_proto_field;
+/* The first field of *rest, which then is what follows. False: malformed (or empty). */
+bool outr_proto_next(outr_str *rest, outr_proto_field *out);
+
 /* INTERNAL: no such message (Go's gRPC says it so); RESOURCE_EXHAUSTED: larger than the arena. */
 outr_code outr_proto_read(void *out_message, outr_arena *arena,
                           const ProtobufCMessageDescriptor *type, outr_str bytes, outr_err *err);

@@ -17,6 +17,7 @@ void outr_grpc_api_open(outr_api *api);
 void outr_grpc_api_done(outr_api *api);
 
 /* Method tables, each in its own file, terminated by a row without path. */
+extern const outr_grpc_method outr_rpcs_reflection[]; /* and health */
 extern const outr_grpc_method outr_rpcs_state[], outr_rpcs_publish[], outr_rpcs_secrets[],
     outr_rpcs_bindings[], outr_rpcs_system[], outr_rpcs_absent[];
 
@@ -53,6 +54,10 @@ void outr_rpc_fail(outr_grpc_call *call, const outr_err *err, const outr_details
 outr_grpc_status outr_rpc_http_status(outr_arena *arena, outr_code code, const char *text,
                                       int http_code, outr_str http_message);
 
+bool outr_rpc_is_health(const outr_grpc_method *method);
+
+#define OUTR_RPC_NO_TARGET                                                                         \
+    "cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata"
 /* A method of no service here: api/grpc/proxy.c. */
 void outr_rpc_proxy(outr_api *api, outr_exchange *x);
 

@@ -28,8 +28,7 @@ void outr_rpc_proxy(outr_api *api, outr_exchange *x)
         outr_grpc_refuse(x, OUTR_UNKNOWN,
                          is_daprs ? OUTR_STR("failed to proxy request: required metadata "
                                              "dapr-callee-app-id or dapr-app-id not found")
-                                  : OUTR_STR("cannot proxy request: missing dapr-callee-app-id or "
-                                             "dapr-app-id metadata"));
+                                  : OUTR_STR(OUTR_RPC_NO_TARGET));
         return;
     }
     outr_invoke *invoke = outr_arena_alloc(x->arena, sizeof *invoke);

@@ -6,7 +6,8 @@
 
 static const outr_grpc_method *const tables[] = {outr_rpcs_state,    outr_rpcs_publish,
                                                outr_rpcs_secrets,  outr_rpcs_bindings,
-                                               outr_rpcs_system,   outr_rpcs_absent};
+                                               outr_rpcs_system,   outr_rpcs_reflection,
+                                               outr_rpcs_absent};
 
 static const outr_grpc_method closed = {.path = "closed by spec.api"};
 
@@ -80,6 +81,14 @@ static void serve(outr_api *api, outr_exchange *x, const outr_grpc_method *metho
     outr_grpc_serve(x, &options);
 }
 
+/* A health check that names an app asks about the app. */
+static bool is_apps(const outr_grpc_method *method, const outr_exchange *x)
+{
+    return outr_rpc_is_health(method) &&
+           (outr_headers_has(&x->req.headers, "dapr-callee-app-id") ||
+            outr_headers_has(&x->req.headers, "dapr-app-id"));
+}
+
 static void on_request(void *ctx, outr_exchange *x)
 {
     outr_api *api = ctx;
@@ -96,7 +105,7 @@ static void on_request(void *ctx, outr_exchange *x)
             outr_rpc_http_status(x->arena, OUTR_UNIMPLEMENTED, "Not Implemented", 501,
                                  OUTR_STR("requested endpoint is not available"));
         outr_grpc_refuse_status(x, &status);
-    } else if (method) {
+    } else if (method && !is_apps(method, x)) {
         if (check_baggage(x))
             serve(api, x, method);
     } else {

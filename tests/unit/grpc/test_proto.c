@@ -132,12 +132,27 @@ static void what_a_message_unpacks_to_is_limited(void **state)
     outr_buf_done(&many);
 }
 
+static void fields_of_a_message_one_by_one(void **state)
+{
+    outr_str s = OUTR_STR("\x08\x96\x01\x12\x02hi\x1d\1\2\3\4\x21\1\2\3\4\5\6\7\10\x2a\0");
+    outr_proto_field f;
+    (void)state;
+    assert_true(outr_proto_next(&s, &f) && f.number == 1 && f.value == 150 && !f.bytes.p);
+    assert_true(outr_proto_next(&s, &f) && f.number == 2 && outr_str_is(f.bytes, "hi"));
+    assert_true(outr_proto_next(&s, &f) && f.number == 3 && !f.bytes.p);
+    assert_true(outr_proto_next(&s, &f) && f.number == 4 && !f.bytes.p);
+    assert_true(outr_proto_next(&s, &f) && f.number == 5 && f.bytes.p && f.bytes.n == 0);
+    assert_int_equal(s.n, 0);
+    assert_false(outr_proto_next(&s, &f));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_message_there_and_back),
         cmocka_unit_test(bytes_that_are_no_message),
         cmocka_unit_test(unknown_fields_are_passed_over),
+        cmocka_unit_test(fields_of_a_message_one_by_one),
         cmocka_unit_test(nesting_has_an_end),
         cmocka_unit_test(what_a_message_unpacks_to_is_limited),
     };
