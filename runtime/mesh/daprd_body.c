@@ -181,6 +181,8 @@ static bool pass_on(outr__daprd_reader *r, outr_str data)
         return !r->is_full;
     }
     r->held = slice;
+    if (!to && r->on_payload)
+        r->on_payload(r);
     return false;
 }
 

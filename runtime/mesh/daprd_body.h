@@ -43,6 +43,8 @@ struct outr__daprd_reader {
     bool is_unary; /* one message, which is all head */
     /* The first message. False: it was not taken, nothing more is told. */
     bool (*on_head)(outr__daprd_reader *reader, const outr__daprd_piece *piece);
+    /* A payload has come and nobody listens. May be NULL. */
+    void (*on_payload)(outr__daprd_reader *reader);
     /* The messages are over: clean (err NULL) or not. What it says goes to the sink: OK ends the
      * body, else it breaks off with *out. Nothing more is told when no head came. */
     outr_code (*on_over)(outr__daprd_reader *reader, const outr_headers *trailers,

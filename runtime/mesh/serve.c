@@ -1,5 +1,5 @@
 #include "grpc/status.h"
-#include "mesh/internal.h"
+#include "mesh/daprd_served.h"
 
 /* The called side: what the internal port's server runs for each request of a peer. */
 
@@ -12,6 +12,7 @@ typedef struct served {
     outr_http_request req;
     outr__relay relay;
     outr_str caller;
+    outr__daprd_served *daprd; /* of a daprd's CallLocal; NULL: the request as it is */
     unsigned tries;
     bool is_proxied;
 } served;
@@ -55,31 +56,52 @@ static void refuse(outr_exchange *x, outr_code code, const char *text)
     outr_http_done(x);
 }
 
-static void on_relay_head(outr__relay *relay, outr_http_response *head)
+static void count_answer(const served *s, int status)
 {
-    served *s = OUTR_CONTAINER(relay, served, relay);
     char text[20];
-    const outr_str labels[] = {s->caller, outr_str_decimal(text, (uint64_t)head->status)};
+    const outr_str labels[] = {s->caller, outr_str_decimal(text, (uint64_t)status)};
     outr_metric_count(outr_loop_metrics(s->mesh->o.loop), &res_sent, labels, 1);
 }
 
 static void on_response(outr_http_call *http)
 {
     served *s = http->user;
+    count_answer(s, http->head.status);
+    if (s->daprd) {
+        outr__daprd_answered(s->daprd, http);
+        return;
+    }
+    bool is_grpc_app = outr_app_speaks_grpc(s->mesh->o.app);
+    if (!is_grpc_app && !s->is_proxied)
+        outr__headers_disown(&http->head.headers);
     s->relay.x = s->x;
     s->relay.is_proxied = s->is_proxied;
-    s->relay.on_head = on_relay_head;
+    s->relay.keeps_grpc = is_grpc_app;
     outr__relay_answer(&s->relay, http);
 }
 
 static void on_inform(outr_http_call *http, const outr_http_response *head)
 {
     served *s = http->user;
-    if (head->status != 100)
+    if (head->status != 100 && !s->daprd)
         outr_http_inform(s->x, head);
 }
 
 static void start(served *s);
+
+static void end_daprd(served *s, const outr_err *err)
+{
+    outr__daprd_served *d = s->daprd;
+    char text[OUTR_ERR_TEXT_MAX + 32];
+    const outr_err *why = d->failure.code ? &d->failure : err;
+    if (d->has_answered) {
+        outr__daprd_done(d);
+        return;
+    }
+    snprintf(text, sizeof text, "error invoking app channel: %s",
+             why->code == OUTR_DEADLINE_EXCEEDED ? "context deadline exceeded" : why->text);
+    outr__daprd_refuse(d, OUTR_INTERNAL, text);
+}
 
 static void on_done(outr_op *op)
 {
@@ -94,6 +116,11 @@ static void on_done(outr_op *op)
         return;
     }
     outr_link_remove(&s->link);
+    if (s->daprd) {
+        outr_err err = op->err;
+        end_daprd(s, &err);
+        return;
+    }
     if (op->err.code == OUTR_OK || s->relay.has_head) {
         outr_http_done(x);
         return;
@@ -107,16 +134,26 @@ static void on_done(outr_op *op)
     refuse(x, OUTR_INTERNAL, text);
 }
 
+static outr_source *body_of(const served *s)
+{
+    if (s->daprd)
+        return s->daprd->body;
+    return s->x->req.upgrade.n ? s->x->tunnel : s->x->body;
+}
+
 static void start(served *s)
 {
     s->call = (outr_app_call){.http = {.req = &s->req,
-                                       .body = s->x->req.upgrade.n ? s->x->tunnel : s->x->body,
+                                       .body = body_of(s),
                                        .on_response = on_response,
                                        .on_inform = on_inform,
                                        .user = s,
                                        .arena = s->x->arena}};
-    outr_op_init(&s->op, s->mesh->o.loop, NULL, 0, on_done);
-    outr_app_call_start(s->mesh->o.app, &s->call, &s->op);
+    outr_op_init(&s->op, s->mesh->o.loop, NULL, s->daprd ? s->daprd->deadline_ns : 0, on_done);
+    if (s->is_proxied)
+        outr_app_call_start(s->mesh->o.app, &s->call, &s->op);
+    else
+        outr_app_invoke_start(s->mesh->o.app, &s->call, &s->op);
 }
 
 static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED)
@@ -135,8 +172,6 @@ static bool is_clean_target(outr_arena *arena, outr_str target)
            outr_str_eq(outr_path_clean(arena, path), path);
 }
 
-#define INTERNALS "/dapr.proto.internals.v1.ServiceInvocation/"
-
 /* Whom the call is for; "dapr-app-id" from a daprd that passes a proxied call on. */
 static outr_str callee_of(const outr_exchange *x)
 {
@@ -148,19 +183,18 @@ static bool admit(outr_mesh *mesh, outr_exchange *x)
 {
     outr_str callee = callee_of(x);
     bool is_grpc = is_proxied(&x->req);
-    if (is_grpc && outr_str_starts(x->req.target, OUTR_STR(INTERNALS))) {
-        outr_grpc_refuse(x, OUTR_UNIMPLEMENTED,
-                         OUTR_STR("calls of a daprd peer are not in this version"));
-        return false;
-    }
     if (is_grpc && !callee.p) {
+        bool is_daprs = outr_str_starts(x->req.target, OUTR_STR("/dapr.proto."));
         refuse(x, OUTR_UNKNOWN,
-               "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not "
-               "found");
+               is_daprs ? "failed to proxy request: required metadata dapr-callee-app-id or "
+                          "dapr-app-id not found"
+                        : "cannot proxy request: missing dapr-callee-app-id or dapr-app-id "
+                          "metadata");
         return false;
     }
     if (!outr_str_eq(callee, mesh->o.settings->app_id)) {
-        refuse(x, OUTR_NOT_FOUND, "this sidecar serves another app id");
+        refuse(x, is_grpc ? OUTR_UNKNOWN : OUTR_NOT_FOUND,
+               is_grpc ? "no host found with the given ID" : "this sidecar serves another app id");
         return false;
     }
     if (!outr_app_is_configured(mesh->o.app)) {
@@ -182,39 +216,61 @@ static bool admit(outr_mesh *mesh, outr_exchange *x)
     return true;
 }
 
-static void on_request(void *ctx, outr_exchange *x)
+/* A request that was let in: req is what the peer sent, as HTTP. */
+static void serve(outr_mesh *mesh, outr_exchange *x, const outr_http_request *req,
+                  outr__daprd_served *daprd)
 {
-    outr_mesh *mesh = ctx;
     outr_trace parent, span;
-    if (!admit(mesh, x))
-        return;
     served *s = outr_arena_alloc(x->arena, sizeof *s);
     s->mesh = mesh;
     s->x = x;
-    s->caller = outr_headers_get(&x->req.headers, "dapr-caller-app-id");
+    s->daprd = daprd;
+    s->caller = outr_headers_get(&req->headers, "dapr-caller-app-id");
     x->user = s;
     x->on_gone = on_gone;
     const outr_str label = s->caller.n ? s->caller : OUTR_STR("unknown");
     s->caller = label;
     outr_metric_count(outr_loop_metrics(mesh->o.loop), &req_recv, &label, 1);
-    outr_trace_read(&parent, &x->req.headers);
+    outr_trace_read(&parent, &req->headers);
     outr_trace_start(&span, &parent, &mesh->trace, outr_loop_rand(mesh->o.loop));
-    s->req = (outr_http_request){.method = x->req.method,
-                                 .target = x->req.target,
-                                 .content_length = x->req.content_length,
-                                 .upgrade = x->req.upgrade};
-    s->is_proxied = is_proxied(&x->req);
+    s->req = (outr_http_request){.method = req->method,
+                                 .target = req->target,
+                                 .content_length = req->content_length,
+                                 .upgrade = req->upgrade};
+    s->is_proxied = !daprd && is_proxied(req);
     outr_headers_init(&s->req.headers, x->arena);
     if (s->is_proxied)
-        outr__headers_of_proxied(&s->req.headers, &x->req.headers, mesh, NULL, true, &span);
+        outr__headers_of_proxied(&s->req.headers, &req->headers, mesh, NULL, true, &span);
     else
         outr__headers_to_app(&s->req.headers,
-                             &(outr__to_app){.in = &x->req.headers,
+                             &(outr__to_app){.in = &req->headers,
                                              .trace = &span,
                                              .is_traced = mesh->trace.is_on,
                                              .is_grpc_app = outr_app_speaks_grpc(mesh->o.app)});
     outr_list_push(&mesh->calls, &s->link);
     start(s);
+}
+
+static void on_daprd_ready(outr__daprd_served *d)
+{
+    outr_mesh *mesh = d->mesh;
+    outr_str callee = outr_headers_get(&d->req.headers, "dapr-callee-app-id");
+    if (callee.p && !outr_str_eq(callee, mesh->o.settings->app_id))
+        outr__daprd_refuse(d, OUTR_UNAVAILABLE, "this sidecar serves another app id");
+    else if (outr_app_is_up(mesh->o.app) && !outr_app_is_healthy(mesh->o.app))
+        outr__daprd_refuse(d, OUTR_INTERNAL,
+                           "error invoking app channel: app is not in a healthy state");
+    else
+        serve(mesh, d->x, &d->req, d);
+}
+
+static void on_request(void *ctx, outr_exchange *x)
+{
+    outr_mesh *mesh = ctx;
+    if (is_proxied(&x->req) && outr_str_starts(x->req.target, OUTR_STR(OUTR__INTERNALS)))
+        outr__daprd_serve(mesh, x, on_daprd_ready);
+    else if (admit(mesh, x))
+        serve(mesh, x, &x->req, NULL);
 }
 
 const outr_http_handler outr_mesh_handler = {.on_request = on_request};

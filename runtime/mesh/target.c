@@ -49,11 +49,14 @@ static outr_code check_method(outr_str method, outr_err *err)
         unsigned char c = (unsigned char)method.p[i];
         if (c == '#' || c == '?' || c < 0x20 || c == 0x7f)
             return outr_fail(err, OUTR_INVALID_ARGUMENT,
-                             "method name contains an invalid character 0x%02x", c);
+                             "invalid method: method contains forbidden character: \"" OUTR_FMT
+                             "\"",
+                             OUTR_ARG(outr_str_head(method, 200)));
         /* The decoded text goes into a request target as it is, so a percent sign must begin an
          * escape. */
         if (c == '%' && (method.n - i < 3 || !hex(method.p[i + 1]) || !hex(method.p[i + 2])))
-            return outr_fail(err, OUTR_INVALID_ARGUMENT, "invalid URL escape in method name");
+            return outr_fail(err, OUTR_INTERNAL, "invalid URL escape \"" OUTR_FMT "\"",
+                             OUTR_ARG(outr_str_head(outr_str_skip(method, i), 3)));
     }
     return OUTR_OK;
 }

@@ -8,10 +8,12 @@ OUT with the reason; where we do better than what was recorded, in BETTER.
 Environment: OUTRIGGER_BIN, the directory of the binaries (build/bin)."""
 import argparse
 import collections
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -32,20 +34,38 @@ INTERNALS = "/dapr.proto.internals.v1.ServiceInvocation/"
 
 # Lines that are left out, and why.
 OUT = {
+    "callee.app.gzip": "an app is not asked for gzip in the caller's name, so nothing is unpacked for it",
     **{"caller.grpc.invoke." + name: "InvokeService is not built yet"
        for name in ("http", "plain", "any", "5k", "404", "500", "denied")},
 }
 
 # Where we do better; what is expected instead is with the check that looks for the word.
 BETTER = {
-    "answer.seq.gap": "broken: a wrong sequence number shows at the client as a broken body",
-    "answer.seq.start1": "broken: the same",
-    "answer.seq.repeat": "broken: the same",
-    "answer.response.twice": "broken: a second head shows at the client as a broken body",
-    "answer.cut": "broken: a failing status behind the first message shows at the client as a broken body",
-    "headers.dapr": "own: names by which only sidecars say who calls are dropped",
-    "headers.api-token": "own: a token does not cross a hop",
-    "proxy.token": "own: the same",
+    "caller.answer.seq.gap": "broken: a wrong sequence number shows at the client as a broken body",
+    "caller.answer.seq.start1": "broken: the same",
+    "caller.answer.seq.repeat": "broken: the same",
+    "caller.answer.response.twice": "broken: a second head shows at the client as a broken body",
+    "caller.answer.cut": "broken: a failing status behind the first message shows at the client as a broken body",
+    "caller.headers.dapr": "own: names by which only sidecars say who calls are dropped",
+    "caller.headers.api-token": "own: a token does not cross a hop",
+    "caller.proxy.token": "own: the same",
+    "callee.ok.post.length-wrong": "cut: what is known to be short may not reach the app at all",
+    "callee.seq.start1": "cut: the same",
+    "callee.seq.gap": "cut: the same",
+    "callee.seq.repeat": "cut: the same",
+    "callee.seq.late": "cut: the same",
+    "callee.request.twice": "cut: the same",
+    "callee.app.close": "app: an idempotent request that a kept connection swallowed is sent once more",
+    "callee.app.cut": "status 13: an answer that breaks off is not told as a whole one",
+    "callee.sse.accept-lower": "served: header names have no case",
+    "callee.unary.sse": "served: it ends the reference's process",
+    "callee.verb.99": "status 13: no such verb; the reference sends the number to the app",
+    "callee.verb.trace": "app: TRACE has no body (RFC 9110 section 9.3.8)",
+    "callee.headers": "own: dapr-api-token does not cross a hop",
+    "callee.headers.token": "own: dapr-api-token does not cross a hop",
+    **{"callee.headers.forged.%d" % i: "own: names by which only sidecars say who calls are dropped" for i in range(4)},
+    "callee.method.nul": "status 13: text with a NUL is no valid message here",
+    "callee.path.echo.http-app": "status 14: an app that speaks HTTP/1 is not sent an HTTP/2 preface",
 }
 
 
@@ -233,7 +253,7 @@ class CallerSide:
             recorded[name] = {"values": [re.sub(r"192\.0\.2\.10|caller-host", "<ip>", v) for v in values]}
         if ":authority" in recorded:
             recorded[":authority"] = {"values": ["127.0.0.1:<port:caller.grpc>"]}
-        if line["id"] in BETTER:
+        if "caller." + line["id"] in BETTER:
             for name in [n for n in recorded if n[0].isupper() and re.match(r"(?i)dapr-(call|api)|destination", n)]:
                 del recorded[name]
         metadata = got.get("metadata", {})
@@ -247,7 +267,7 @@ class CallerSide:
         wanted = collections.defaultdict(set)
         for name, value in expected["metadata"]:
             wanted[name].add(value)
-        if line["id"] in BETTER:
+        if "caller." + line["id"] in BETTER:
             wanted.pop("dapr-api-token", None)
         for name in ("user-agent", ":authority", "date"):
             wanted.pop(name, None)
@@ -267,7 +287,7 @@ class CallerSide:
     # ---- what the client saw
     def compare_answer(self, line, status, headers, body, is_broken, expected):
         same("status", status, expected["status"])
-        same("broken", is_broken, BETTER.get(line["id"], "").startswith("broken"))
+        same("broken", is_broken, BETTER.get("caller." + line["id"], "").startswith("broken"))
         ignored = ("date", "transfer-encoding", "content-length", "connection")
         dates = [v for n, v in headers if n.lower() == "date"]
         got = sorted((n.lower(), v) for n, v in headers if n.lower() not in ignored)
@@ -313,11 +333,323 @@ class CallerSide:
                 same("metadata " + name, both.get(name), value)
 
 
+# ---------------------------------------------------------------- the recorded peer calls our sidecar
+class RecordedApp:
+    """Speaks HTTP/1.1 as the recording says, broken answers included."""
+
+    OK = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{\"ok\":true}"
+
+    def __init__(self):
+        self.answers, self.requests, self.lock, self.busy, self.sockets = {}, [], threading.Lock(), 0, []
+        self.hold = harness.Port()
+        self.port, self.listener = self.hold.number, None
+
+    def up(self):
+        self.listener = socket.socket()
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind(("127.0.0.1", self.port))
+        self.listener.listen(64)
+        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
+
+    def down(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for sock in self.sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def accept(self, listener):
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            self.sockets.append(sock)
+            threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
+
+    def serve(self, sock):
+        sock.settimeout(harness.WAIT_S)
+        reader = harness.Reader(sock)
+        try:
+            while self.one(sock, reader):
+                pass
+        except (OSError, EOFError, ValueError):
+            pass
+        sock.close()
+
+    def one(self, sock, reader):
+        line = reader.line()
+        with self.lock:
+            self.busy += 1
+        try:
+            return self.answer(sock, reader, line)
+        finally:
+            with self.lock:
+                self.busy -= 1
+
+    def answer(self, sock, reader, line):
+        seen = {"line": line, "headers": reader.headers(), "body": b"", "body_cut": False}
+        target = line.split(" ")[1]
+        if target.startswith("/dapr/"):
+            sock.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            return True
+        steps = list(self.answers.get(target.split("?")[0], [self.OK]))
+        with self.lock:
+            self.requests.append(seen)
+        if steps[0] == "early":
+            steps.pop(0)
+        else:
+            self.read_body(reader, seen)
+        for step in steps:
+            if step is None:
+                return False
+            if isinstance(step, str):
+                sock.sendall(self.bytes_of(step))
+            else:
+                time.sleep(step)
+        return True
+
+    def bytes_of(self, step):
+        short = re.match(r"(.*)\.\.\. \((\d+) bytes\)$", step, re.S)
+        text = step.encode("latin-1")
+        if short:
+            text = short[1].encode("latin-1")
+            text += text[-1:] * (int(short[2]) - len(text))
+        return text
+
+    def read_body(self, reader, seen):
+        try:
+            if (harness.header(seen["headers"], "transfer-encoding") or "").lower() == "chunked":
+                for piece in reader.chunks([]):
+                    seen["body"] += piece
+            else:
+                for piece in reader.pieces(int(harness.header(seen["headers"], "content-length") or 0)):
+                    seen["body"] += piece
+        except (OSError, EOFError, ValueError):
+            seen["body_cut"] = True
+            raise
+
+    def settle(self):
+        """Until every request has been read to its end, however that came."""
+        harness.wait_for("rest at the app", lambda: self.busy == 0)
+
+    def take(self):
+        with self.lock:
+            seen, self.requests = self.requests, []
+        return seen
+
+
+class CalleeSide:
+    name = "callee"
+
+    def __init__(self, place):
+        self.place, self.sidecars = place, {}
+        self.app, self.grpc_app = RecordedApp(), None
+        self.app.up()
+
+    def close(self):
+        troubles = [s.finish() for s in self.sidecars.values()]
+        return next((t for t in troubles if t), None)
+
+    def sidecar(self, line):
+        kind = line["app"]
+        if line["id"].startswith("proxy."):
+            kind = "callee-grpc"
+        if line["id"] in ("app.not-yet", "app.down"):
+            kind = line["id"]
+        if kind not in self.sidecars:
+            self.sidecars[kind] = self.start(kind)
+        return self.sidecars[kind]
+
+    def start(self, kind):
+        if kind in ("grpc", "callee-grpc"):
+            self.grpc_app = self.grpc_app or RecordedGrpcApp()
+            return harness.Sidecar(self.place, "callee" if kind == "grpc" else kind, self.grpc_app.server.port, flags=["--app-protocol", "grpc"]).start()
+        if kind == "app.not-yet":
+            return harness.Sidecar(self.place, "callee", RecordedApp()).start(ready=False)
+        if kind == "app.down":
+            app = RecordedApp()
+            app.up()
+            sidecar = harness.Sidecar(self.place, "callee", app).start()
+            app.down()
+            return sidecar
+        return harness.Sidecar(self.place, "callee", self.app if kind == "http" else None).start()
+
+    def run(self, line):
+        if line["id"] == "app.down.unary":
+            line["app"] = "app.down"
+        sidecar = self.sidecar(line)
+        self.app.answers = {k: v for k, v in line.get("app_answers", {}).items()} if line["app"] != "grpc" else {}
+        self.app.take()
+        if line["app"] == "grpc":
+            self.grpc_app.take(line.get("app_answers", {}))
+        harness.wait_for("the internal port", lambda: socket.create_connection(("127.0.0.1", sidecar.internal)).close() or True)
+        with h2raw.Peer(port=sidecar.internal) as peer:
+            peer.until_frame(h2raw.SETTINGS)
+            stream = self.call(peer, line["grpc"])
+            peer.until_over(stream)
+            self.compare_answer(line, stream)
+        self.app.settle()
+        seen = self.grpc_app.calls() if line["app"] == "grpc" else self.app.take()
+        self.compare_app(line, seen)
+
+    def call(self, peer, call):
+        path = call["path"]
+        type_ = "RequestStream" if path.endswith("CallLocalStream") else "Request"
+        own = [name for name, _ in call["metadata"]]
+        extra = [("grpc-accept-encoding", "gzip")] + [(n, v) for n, v in call["metadata"] if n != "te"]
+        stream = peer.begin(h2raw.call_headers(path, extra=[e for e in extra if e[0] not in own or e in extra]))
+        for i, one in enumerate(call["messages"]):
+            if i:
+                time.sleep(call.get("gap_s", 0))
+            peer.send_data(stream.id, h2raw.message(wire.message(one, type_)))
+        if call.get("half_closed", True):
+            peer.send_data(stream.id, b"", True)
+        return stream
+
+    # ---- what the peer got
+    def compare_answer(self, line, stream):
+        expected = line["answered"]
+        better = BETTER.get("callee." + line["id"], "")
+        got = dict(pair for head in stream.heads for pair in head)
+        if better.startswith("served"):
+            same("status", stream.status, 0)
+            return
+        if better.startswith("status "):
+            same("status", stream.status, int(better.split()[1].rstrip(":")))
+            return
+        wanted = dict((n, v) for n, v in expected["initial"] + expected["trailers"])
+        same(":status", got[":status"], "200")
+        same("content-type", got["content-type"], "application/grpc")
+        same("grpc-status", got.get("grpc-status"), wanted["grpc-status"])
+        self.compare_message(line, wire_text(got.get("grpc-message", "")), wanted.get("grpc-message", ""))
+        for name, value in wanted.items():
+            if not name.startswith((":", "grpc-message", "grpc-status", "content-type", "grpc-trace-bin")):
+                same("metadata " + name, got.get(name), value)
+        path = line["grpc"]["path"]
+        assert not path.startswith(INTERNALS) or ("grpc-trace-bin" in got) == ("grpc-trace-bin" in wanted), got
+        if not path.startswith(INTERNALS):
+            same("messages", stream.messages, [wire.message(m, None) for m in expected["messages"]])
+            return
+        is_stream = path.endswith("CallLocalStream")
+        type_ = "ResponseStream" if is_stream else "Response"
+        messages = [wire.decode(type_, m) for m in stream.messages]
+        recorded = [wire.decode(type_, wire.message(m, type_)) for m in expected["messages"]]
+        if not recorded:
+            same("messages", messages, [])
+            return
+        if is_stream:
+            for head, one in zip(messages[1:], recorded[1:]):
+                same("later response", head.get("response"), one.get("response"))
+            messages, recorded = wire.join(messages, "response"), wire.join(recorded, "response")
+            same("body", messages[1], recorded[1])
+            messages, recorded = messages[0], recorded[0]
+        else:
+            messages, recorded = messages[0], recorded[0]
+        for name in ("headers", "trailers"):
+            fits_map(name, messages.pop(name, {}), self.comparable(recorded.pop(name, {})))
+        same("response", messages, recorded)
+
+    def comparable(self, map_):
+        return {name: {"values": ["<date>"]} if name == "Date" else values for name, values in map_.items()}
+
+    def compare_message(self, line, got, wanted):
+        """What Go's HTTP client says of a request stands for what ours says."""
+        go = re.match(r'(error invoking app channel: )(?:(?:Get|Post|parse) ".*?": )?(.*)', wanted, re.S)
+        if not go:
+            same("grpc-message", got, wanted)
+            return
+        assert got.startswith(go[1]), got
+        if re.match(r"(rpc error|invalid sequence|request metadata|no response|context deadline)", go[2]):
+            same("grpc-message", got, go[1] + go[2])
+
+    # ---- what the app got
+    def compare_app(self, line, seen):
+        better = BETTER.get("callee." + line["id"], "")
+        expected = line.get("app_saw") or []
+        if better.startswith(("status", "app")):
+            return
+        if better.startswith("cut") and not seen:
+            return
+        same("requests to the app", len(seen), len(expected))
+        for got, one in zip(seen, expected):
+            if "path" in one:
+                self.compare_grpc(got, one)
+                continue
+            same("request line", got["line"], one["line"])
+            self.compare_headers(line, got["headers"], one["headers"])
+            if one["body"] == "not read":
+                continue
+            body = one["body"]
+            wanted = (b"x" * int(body.split()[0])) if re.fullmatch(r"\d+ bytes", body) else body.encode("latin-1")
+            if better.startswith("cut"):
+                assert wanted.startswith(got["body"]) and got["body_cut"], got
+                continue
+            same("body", got["body"], wanted)
+            same("body cut", got["body_cut"], one.get("body_cut", False))
+
+    def compare_headers(self, line, got, wanted):
+        ignored = ["host", "connection"]
+        if ["Accept-Encoding", "gzip"] in wanted and "gzip.asked" not in line["id"]:
+            ignored.append("accept-encoding")  # Go asks for it by itself
+        if any(v.startswith("Go-http-client") for n, v in wanted if n == "User-Agent"):
+            ignored.append("user-agent")
+        if BETTER.get("callee." + line["id"], "").startswith("own"):
+            wanted = [(n, v) for n, v in wanted if v != "forged" and n != "Dapr-Api-Token"]
+        got = sorted((n.lower(), v) for n, v in got if n.lower() not in ignored)
+        wanted = sorted((n.lower(), v) for n, v in wanted if n.lower() not in ignored)
+        fits("headers", repr(got), repr(wanted))
+
+    def compare_grpc(self, got, wanted):
+        same("path", got.header(":path"), wanted["path"])
+        same("messages of the app", [m.hex() for m in got.messages], wanted["messages"])
+
+
+class RecordedGrpcApp:
+    """Answers by path as told."""
+
+    def __init__(self):
+        self.answers, self.seen, self.lock = {}, [], threading.Lock()
+        self.server = h2raw.Server(self.run)
+
+    def run(self, peer):
+        while True:
+            stream = peer.until_request(timeout_s=600)
+            path = stream.header(":path")
+            with self.lock:
+                answer = self.answers.get(path)
+            if not answer:
+                if "/golden." in path:
+                    answer = {"initial": [("x-init", "i")], "messages": ["0a026869"], "trailers": [("x-t", "t"), ("grpc-status", "0")]}
+                else:
+                    peer.respond(stream.id, None, status=12)
+                    continue
+            with self.lock:
+                self.seen.append(stream)
+            head = [(":status", "200"), ("content-type", "application/grpc"), *answer.get("initial", [])]
+            trailers = [tuple(t) for t in answer["trailers"]]
+            if not answer.get("messages"):
+                peer.send_headers(stream.id, head + trailers, True)
+                continue
+            peer.send_headers(stream.id, [tuple(h) for h in head])
+            for one in answer["messages"]:
+                peer.send_data(stream.id, h2raw.message(bytes.fromhex(one)))
+            peer.send_headers(stream.id, trailers, True)
+
+    def take(self, answers):
+        with self.lock:
+            self.answers, self.seen = dict(answers), []
+
+    def calls(self):
+        with self.lock:
+            return list(self.seen)
+
+
 def wire_text(text):
     return re.sub(r"%([0-9A-Fa-f]{2})", lambda m: chr(int(m[1], 16)), text)
 
 
-SIDES = [("caller.jsonl", CallerSide)]
+SIDES = [("caller.jsonl", CallerSide), ("callee.jsonl", CalleeSide)]
 
 
 def main():
@@ -330,13 +662,15 @@ def main():
         print("0 passed, 0 failed, 1 skipped")
         return 0
     passed = failed = skipped = 0
-    known = set()
+    known = {side.name + "." + line["id"] for name, side in SIDES for line in lines(name)}
     for name, side_type in SIDES:
         place = Place()
+        if not any(re.search(options.k, side_type.name + "." + line["id"]) for line in lines(name)):
+            place.done()
+            continue
         side = side_type(place)
         for line in lines(name):
             id_ = side.name + "." + line["id"]
-            known.add(id_)
             if not re.search(options.k, id_):
                 continue
             if id_ in OUT:
@@ -356,7 +690,7 @@ def main():
             failed += 1
             print("FAIL %s: %s" % (side.name, trouble))
         place.done()
-    unknown = set(OUT) - known
+    unknown = (set(OUT) | set(BETTER)) - known
     if unknown:
         print("FAIL OUT names unknown lines: %s" % ", ".join(sorted(unknown)))
         failed += 1
