@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -126,6 +127,19 @@ def wrk(url, seconds=WRK_S, connections=CONNECTIONS, script=None):
     return int(requests[1]), float(rate[1])
 
 
+def h2load(port, method, message, calls=100000):
+    """Unary gRPC calls of one message over 8 connections, 4 at a time on each."""
+    with tempfile.NamedTemporaryFile() as body:
+        body.write(b"\0" + struct.pack(">I", len(message)) + message)
+        body.flush()
+        out = subprocess.run(["h2load", "-n", str(calls), "-c", "8", "-m", "4", "-d", body.name, "-H", "content-type: application/grpc",
+                              "-H", "te: trailers", "http://127.0.0.1:%d/dapr.proto.runtime.v1.Dapr/%s" % (port, method)],
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    if "%d succeeded, 0 failed, 0 errored" % calls not in out:
+        raise RuntimeError("h2load %s: %s" % (method, out))
+    return calls
+
+
 def openload(port, path, rate=RATE, seconds=RATE_S):
     out = subprocess.run([OPENLOAD, "127.0.0.1", str(port), path, str(rate), str(seconds), str(CONNECTIONS)],
                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -154,9 +168,10 @@ http {
     return port
 
 
-def sidecar(bench, app_id, app_port=None, resources=None, env=None, flags=()):
+def sidecar(bench, app_id, app_port=None, resources=None, env=None, flags=(), grpc_port=None):
     """(process, its HTTP port)"""
     ports = {flag: free_port() for flag in ("dapr-http-port", "dapr-grpc-port", "dapr-internal-grpc-port", "metrics-port")}
+    ports["dapr-grpc-port"] = grpc_port or ports["dapr-grpc-port"]
     command = [os.path.join(BIN, "outriggerd"), "--app-id", app_id, "--dapr-listen-addresses", "127.0.0.1", *flags]
     for flag, port in ports.items():
         command += ["--" + flag, str(port)]
@@ -383,7 +398,36 @@ def measure_state(options):
     table(["Durable saves, state.sqlite, 16 connections", "per second"], [["median of %d" % len(saves), "%.0f" % statistics.median(saves)]])
 
 
-PARTS = {"proxy": measure_proxy, "memory": measure_memory, "start": measure_start, "state": measure_state, "idle": measure_idle}
+def field(number, data):
+    return bytes([number << 3 | 2, len(data)]) + data
+
+
+def measure_rpc(options):
+    bench = Bench()
+    messages = {"GetState": field(1, b"st") + field(2, b"k1"),
+                "SaveState": field(1, b"st") + field(2, field(1, b"k1") + field(2, b'{"n":1}')),
+                "PublishEvent": field(1, b"ps") + field(2, b"t") + field(3, b"{}") + field(4, b"application/json"),
+                "GetMetadata": b""}
+    try:
+        bench.file("memory/st.yaml", component("st", "state.in-memory"))
+        resources = os.path.dirname(bench.file("memory/ps.yaml", component("ps", "pubsub.in-memory")))
+        grpc_port = free_port()
+        process, port = sidecar(bench, "memory", resources=resources, env={"OUTRIGGER_LOOPS": "1"}, grpc_port=grpc_port)
+        wait_for("sidecar", answers(port, "/v1.0/healthz", 204))
+        cpu = {name: [] for name in messages}
+        h2load(grpc_port, "SaveState", messages["SaveState"], 8)
+        for _ in range(options.rounds):
+            for name, message in messages.items():
+                before = cpu_ns([process.pid])
+                calls = h2load(grpc_port, name, message)
+                cpu[name].append((cpu_ns([process.pid]) - before) / calls / 1000)
+    finally:
+        bench.close()
+    table(["The Dapr service over gRPC, in-memory components", "CPU, µs/call"],
+          [[name, "%.1f" % statistics.median(values)] for name, values in cpu.items()])
+
+
+PARTS = {"proxy": measure_proxy, "memory": measure_memory, "start": measure_start, "state": measure_state, "rpc": measure_rpc, "idle": measure_idle}
 
 
 def describe():
