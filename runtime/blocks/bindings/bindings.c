@@ -32,7 +32,7 @@ struct outr_bindings {
     /* What an app over gRPC wants, asked for anew with each set */
     outr_arena *asked_arena;
     outr_app_unary question;
-    list_response asked;
+    list_response *asked; /* NULL: nothing */
     outr_op op;
     outr_timer again;
     outr_op *stopping;
@@ -50,8 +50,8 @@ static void reconcile(outr_bindings *b);
 
 static bool is_named(const outr_bindings *b, outr_str name)
 {
-    for (size_t i = 0; i < b->asked.n_bindings; i++) {
-        if (outr_str_is(name, b->asked.bindings[i]))
+    for (size_t i = 0; b->asked && i < b->asked->n_bindings; i++) {
+        if (outr_str_is(name, b->asked->bindings[i]))
             return true;
     }
     return false;
@@ -66,8 +66,6 @@ static void on_asked(outr_op *op)
         &dapr__proto__runtime__v1__list_input_bindings_response__descriptor, &op->err, &err);
     if (b->is_stopped)
         return;
-    if (rc)
-        b->asked.n_bindings = 0;
     if (rc == OUTR_UNAVAILABLE || rc == OUTR_DEADLINE_EXCEEDED) {
         outr_timer_start(main_loop(b), &b->again, outr_loop_now(main_loop(b)) + ASK_AGAIN_NS);
         return;
@@ -85,7 +83,7 @@ static void ask(outr_bindings *b)
     outr_loop *loop = main_loop(b);
     outr_arena_free(b->asked_arena);
     b->asked_arena = outr_arena_new(ASK_ARENA);
-    b->asked = (list_response){0};
+    b->asked = NULL;
     b->question = (outr_app_unary){
         .arena = b->asked_arena, .max_bytes = ASK_ARENA / 4, .skip_limit = true};
     outr_headers_init(&b->question.metadata, b->asked_arena);

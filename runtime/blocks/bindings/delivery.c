@@ -202,7 +202,7 @@ static outr_code read_answer(delivery *d, const event_response *reply, outr_err 
 static void on_grpc_answer(outr_op *op)
 {
     delivery *d = OUTR_CONTAINER(op, delivery, op);
-    event_response reply;
+    event_response *reply;
     outr_err err;
     outr_code rc = outr_app_unary_result(
         &d->unary, &reply, &dapr__proto__runtime__v1__binding_event_response__descriptor, &op->err,
@@ -210,7 +210,7 @@ static void on_grpc_answer(outr_op *op)
     if (rc)
         outr_wrap(&err, "error invoking app");
     else
-        rc = read_answer(d, &reply, &err);
+        rc = read_answer(d, reply, &err);
     if (rc) {
         fail(d, &err);
         return;
