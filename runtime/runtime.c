@@ -272,8 +272,8 @@ static void ask_app_config(runtime *rt)
 {
     outr_app_fetch *fetch = &rt->config_fetch;
     rt->is_config_asked = true;
-    if (rt->settings->skip_app_config)
-        return;
+    if (rt->settings->skip_app_config || outr_app_speaks_grpc(rt->lanes[0].app))
+        return; /* over gRPC there is no such question */
     rt->config_arena = outr_arena_new(OUTR_MIB);
     *fetch = (outr_app_fetch){
         .method = OUTR_STR("GET"), .target = OUTR_STR("/dapr/config"), .max_body = OUTR_MIB / 2};

@@ -23,8 +23,8 @@ GROUPS = ("invoke", "limits", "tracing", "http-surface", "metadata", "health", "
           "state", "scopes", "metrics", "reload", "grpc-surface", "no-control-plane", "proxy", "token", "api-list",
           "invoke-grpc", "pubsub-grpc", "bindings")
 # Methods of the Dapr service that are not built yet.
-ABSENT_RPCS = ("InvokeService", "SubscribeTopicEventsAlpha1")
-HAS_GRPC_APPS = False
+ABSENT_RPCS = ("InvokeService",)
+HAS_GRPC_APPS = True
 SUPPORTED = ("state.in-memory", "state.sqlite", "pubsub.in-memory", "pubsub.sqlite", "secretstores.local.env",
              "secretstores.local.file", "nameresolution.", "bindings.cron", "bindings.http",
              "bindings.localstorage")
@@ -90,7 +90,8 @@ def rpc_reason(rpc, parts):
     service, method = rpc["method"].lstrip("/").split("/", 1)
     if service == "dapr.proto.runtime.v1.Dapr" and method in ABSENT_RPCS:
         return "gRPC method %s" % method
-    for request in [rpc.get("request")] + (rpc.get("requests") or []):
+    requests = [rpc.get("request")] + (rpc.get("requests") or [])
+    for request in requests + [r["initial_request"] for r in requests if isinstance(r, dict) and "initial_request" in r]:
         for field in ("store_name", "pubsub_name", "name", "component_name"):
             name = request.get(field) if isinstance(request, dict) else None
             if name in parts and not is_supported(parts[name][0]):

@@ -19,7 +19,8 @@ void outr_grpc_api_done(outr_api *api);
 /* Method tables, each in its own file, terminated by a row without path. */
 extern const outr_grpc_method outr_rpcs_reflection[]; /* and health */
 extern const outr_grpc_method outr_rpcs_state[], outr_rpcs_publish[], outr_rpcs_secrets[],
-    outr_rpcs_bindings[], outr_rpcs_system[], outr_rpcs_absent[];
+    outr_rpcs_bindings[], outr_rpcs_system[], outr_rpcs_absent[],
+    outr_rpcs_subscribe[];
 
 /* What a handler works with: call->ctx. On the call's arena. */
 typedef struct outr_rpc {
@@ -31,6 +32,10 @@ static inline outr_rpc *outr_rpc_of(const outr_grpc_call *call)
 {
     return call->ctx;
 }
+
+/* Lets go of the view before the exchange ends: of calls that stay and must not hold back
+ * components that are removed. rpc->view is NULL then. */
+void outr_rpc_unpin(outr_grpc_call *call);
 
 static inline outr_core outr_rpc_core(const outr_grpc_call *call)
 {

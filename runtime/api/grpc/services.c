@@ -7,7 +7,7 @@
 static const outr_grpc_method *const tables[] = {outr_rpcs_state,    outr_rpcs_publish,
                                                outr_rpcs_secrets,  outr_rpcs_bindings,
                                                outr_rpcs_system,   outr_rpcs_reflection,
-                                               outr_rpcs_absent};
+                                               outr_rpcs_subscribe, outr_rpcs_absent};
 
 static const outr_grpc_method closed = {.path = "closed by spec.api"};
 
@@ -61,9 +61,17 @@ static bool check_baggage(outr_exchange *x)
     return false;
 }
 
-static void unpin(void *view)
+static void unpin(void *ctx)
 {
+    outr_rpc *rpc = ctx;
+    outr_view *view = rpc->view;
+    rpc->view = NULL;
     outr_view_unpin(view);
+}
+
+void outr_rpc_unpin(outr_grpc_call *call)
+{
+    unpin(call->ctx);
 }
 
 static void serve(outr_api *api, outr_exchange *x, const outr_grpc_method *method)
@@ -73,7 +81,7 @@ static void serve(outr_api *api, outr_exchange *x, const outr_grpc_method *metho
     outr_trace parent;
     rpc->api = api;
     rpc->view = outr_host_pin(api->host, api->loop);
-    outr_arena_defer(x->arena, unpin, rpc->view);
+    outr_arena_defer(x->arena, unpin, rpc);
     outr_trace_read(&parent, &x->req.headers);
     outr_trace_start(&rpc->trace, &parent, &api->trace, outr_loop_rand(api->loop));
     const outr_grpc_serve_options options = {

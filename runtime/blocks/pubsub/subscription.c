@@ -357,14 +357,14 @@ outr_code outr_subscription_start(outr_subscription *s, outr_err *err)
     s->view = outr_host_pin(s->host, s->loop);
     s->component = outr_view_find(s->view, OUTR_KIND_PUBSUB, s->spec.pubsub);
     if (!s->component)
-        return outr_fail_reason(err, OUTR_NOT_FOUND, OUTR_REASON_PUBSUB_NOT_FOUND,
+        return outr_fail_reason(err, OUTR_INVALID_ARGUMENT, OUTR_REASON_PUBSUB_NOT_FOUND,
                                 "pubsub " OUTR_FMT " is not found", OUTR_ARG(s->spec.pubsub));
     if (!outr_topic_is_allowed(s->component->metadata, "subscriptionScopes", s->settings->app_id,
                                s->spec.topic))
-        return outr_fail(err, OUTR_PERMISSION_DENIED,
-                         "subscription to topic '" OUTR_FMT "' on pubsub '" OUTR_FMT
-                         "' is not allowed",
-                         OUTR_ARG(s->spec.topic), OUTR_ARG(s->spec.pubsub));
+        return outr_fail_reason(err, OUTR_PERMISSION_DENIED, OUTR_REASON_PUBSUB_FORBIDDEN,
+                                "subscription to topic '" OUTR_FMT "' on pubsub '" OUTR_FMT
+                                "' is not allowed",
+                                OUTR_ARG(s->spec.topic), OUTR_ARG(s->spec.pubsub));
     char place[OUTR_TOPIC_MAX];
     const outr_subscribe req = {.topic = outr_topic_of_broker(place, s->component->spec,
                                                               s->settings->namespace_,

@@ -44,8 +44,8 @@ typedef struct outr_subscription {
 
 /* Compiles the rules, finds the deliverer; mistakes name the subscription. */
 outr_code outr_subscription_prepare(outr_subscription *s, outr_arena *arena, outr_err *err);
-/* All on its loop. NOT_FOUND: no such pubsub; PERMISSION_DENIED: its scopes; else what the broker
- * says. A failed one is ended all the same. */
+/* All on its loop. INVALID_ARGUMENT: no such pubsub; PERMISSION_DENIED: its scopes; else what the
+ * broker says. A failed one is ended all the same. */
 outr_code outr_subscription_start(outr_subscription *s, outr_err *err);
 /* The components have changed: true when it goes on with the same broker, as the new view has it;
  * false: it is to be ended. */

@@ -196,7 +196,7 @@ static void api_close(api_world *a)
 
 /* One call to its end. headers: pairs, NULL at the end; body NULL: none. web_call_done is the
  * caller's. */
-static void api_call(api_world *a, web_call *c, const char *method, const char *target,
+OUTR_UNUSED static void api_call(api_world *a, web_call *c, const char *method, const char *target,
                      const char *const *headers, const char *body)
 {
     web_call_init(c, a->w.loop, method, target);

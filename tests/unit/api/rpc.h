@@ -96,7 +96,7 @@ static void *rpc_detail(rpc *r, const char *name, const ProtobufCMessageDescript
 }
 
 /* One call that is refused: its code, part of its message, reason of its ErrorInfo ("": none). */
-static void rpc_refused(api_world *a, const char *method, const void *request, outr_code code,
+OUTR_UNUSED static void rpc_refused(api_world *a, const char *method, const void *request, outr_code code,
                         const char *reason, const char *text)
 {
     rpc r = {0};
