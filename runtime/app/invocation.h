@@ -4,6 +4,8 @@
 #ifndef OUTR_APP_INVOCATION_H
 #define OUTR_APP_INVOCATION_H
 
+#include "base/str.h"
+
 /* Of a request. "grpc": the caller's app called InvokeService, so header names are gRPC metadata
  * and none is put behind "dapr-" for a gRPC app; the verb may be "NONE" (contract/invocation.md
  * sections 5 and 7). Absent: an HTTP client. */
@@ -21,5 +23,9 @@
 #define OUTR_INVOKE_STATUS_HEADER  "outrigger-grpc-status"
 #define OUTR_INVOKE_MESSAGE_HEADER "outrigger-grpc-message"
 #define OUTR_INVOKE_DETAILS_HEADER "outrigger-grpc-details-bin"
+
+/* One of HTTP's permanent header names, which gRPC metadata must not seem to speak of: it is put
+ * behind "dapr-" there. */
+bool outr_app_is_permanent_header(outr_str name);
 
 #endif

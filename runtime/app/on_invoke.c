@@ -142,20 +142,18 @@ static void on_answered(outr_op *inner)
         outr_op_fail(v->op, &err);
         return;
     }
-    outr_code rc = outr_app_unary_result(
-        &v->unary, &reply, &dapr__proto__common__v1__invoke_response__descriptor, &inner->err,
-        &err);
+    outr_code rc = outr_app_unary_result(&v->unary, &reply,
+                                         &dapr__proto__common__v1__invoke_response__descriptor,
+                                         &inner->err, &err);
     if (rc && v->unary.grpc.status.code == OUTR_OK) /* what the app called a success is none */
         v->unary.grpc.status = (outr_grpc_status){
-            .code = rc,
-            .message = outr_arena_str(v->call->http.arena, outr_str_from(err.text))};
+            .code = rc, .message = outr_arena_str(v->call->http.arena, outr_str_from(err.text))};
     tell_answer(v, rc ? NULL : reply);
 }
 
 /* ---- the request ----------------------------------------------------------------------------- */
 
-/* HTTP's permanent header names, which gRPC metadata must not seem to speak of. */
-static bool is_permanent(outr_str name)
+bool outr_app_is_permanent_header(outr_str name)
 {
     static const char *const names[] = {"accept",
                                         "accept-charset",
@@ -212,7 +210,7 @@ static void write_metadata(outr_headers *out, const outr_headers *in, bool is_of
             outr_str_iis(name, "te") || outr_str_istarts(name, OUTR_STR("grpc-")) ||
             !is_metadata_name(name))
             continue;
-        if (!is_of_grpc && is_permanent(name))
+        if (!is_of_grpc && outr_app_is_permanent_header(name))
             name = outr_arena_join(out->arena, OUTR_STR("dapr-"), name, OUTR_STR_NONE);
         else if (outr_str_iis(name, "content-type") || outr_header_is_hop_by_hop(in, name))
             continue;

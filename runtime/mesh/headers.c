@@ -152,13 +152,19 @@ void outr__headers_to_daprd(outr_headers *out, const outr_mesh *mesh, const outr
     const outr_mesh_options *o = &mesh->o;
     for (size_t i = 0; i < in->count; i++) {
         const outr_header *h = &in->items[i];
-        if (is_internal(h->name) || outr_str_iis(h->name, "dapr-api-token"))
+        if (is_internal(h->name) || outr_str_iis(h->name, "dapr-api-token") ||
+            (invoke->is_grpc && outr_str_iis(h->name, "content-type")))
             continue;
         if (!invoke->is_grpc)
             outr_headers_add(out, outr__daprd_canonical(out->arena, h->name), h->value);
         else
             outr_headers_add(out, h->name,
                              outr_grpc_is_bin(h->name) ? pad(out->arena, h->value) : h->value);
+    }
+    if (invoke->is_grpc) { /* of the call itself, as the reference tells it */
+        if (req->authority.n > 0)
+            outr_headers_add(out, OUTR_STR(":authority"), req->authority);
+        outr_headers_add(out, OUTR_STR("content-type"), OUTR_STR("application/grpc"));
     }
     if (!invoke->is_grpc && has_content_length(req))
         outr_headers_add(out, OUTR_STR("Content-Length"),

@@ -27,6 +27,10 @@ outr_code outr__method_clean(outr_str *out, outr_arena *arena, outr_str method, 
 /* As Go spells verbs: known ones in upper case, others POST; CONNECT is refused. */
 outr_code outr__verb(outr_str *out, outr_str method, outr_err *err);
 bool outr__is_idempotent(outr_str verb);
+/* Of an invocation without a verb, which only an app that speaks gRPC takes. */
+#define OUTR__NO_VERB                                                                              \
+    "error invoking app channel: rpc error: code = InvalidArgument desc = missing HTTP extension " \
+    "field"
 
 /* ---- headers.c: what crosses a hop (contract/invocation.md sections 4 to 6) ------------------ */
 

@@ -293,6 +293,10 @@ static int step_local(outr_steps *steps)
         outr_fail(&err, OUTR_INTERNAL, "app is not in a healthy state");
         return fail(c, &err);
     }
+    if (outr_str_is(c->verb, "NONE") && !outr_app_speaks_grpc(c->mesh->o.app)) {
+        outr_fail(&err, OUTR_INTERNAL, OUTR__NO_VERB);
+        return fail(c, &err);
+    }
     if (c->invoke->is_proxied && c->mesh->o.settings->app_protocol < OUTR_APP_H2C) {
         outr_fail(&err, OUTR_UNAVAILABLE,
                   "the app does not speak gRPC: --app-protocol is " OUTR_FMT,
@@ -373,7 +377,7 @@ static outr_code send_to_daprd(call *c, outr_http_call *http, outr_err *err)
         .query = invoke->query,
         .content_type = outr_headers_get(&c->in->headers, "content-type"),
         .type_url = invoke->type_url,
-        .has_data = invoke->is_grpc && (invoke->bytes.n > 0 || invoke->type_url.n > 0),
+        .has_data = invoke->has_data,
     };
     c->daprd->authority = outr__peer_address(c->pick.peer);
     http->body = c->replay ? outr__replay_again(c->replay) : c->body;

@@ -66,6 +66,7 @@ typedef struct outr_invoke {
     /* By gRPC (InvokeService): headers are metadata, the verb may be "NONE". */
     bool is_grpc;
     outr_str type_url;    /* of the data, when is_grpc */
+    bool has_data;        /* there is an Any, if only an empty one */
     uint64_t deadline_ns; /* absolute; 0: none */
     /* Takes the answer instead of its being relayed: attaches a sink to call->response or cancels
      * it. The exchange is then left alone, and its owner calls outr_mesh_invoke_cancel. */

@@ -209,6 +209,10 @@ static bool admit(outr_mesh *mesh, outr_exchange *x)
         refuse(x, OUTR_UNAVAILABLE, "the app does not speak gRPC: --app-protocol is http");
         return false;
     }
+    if (outr_str_is(x->req.method, "NONE") && !outr_app_speaks_grpc(mesh->o.app)) {
+        refuse(x, OUTR_INTERNAL, OUTR__NO_VERB);
+        return false;
+    }
     if (!is_clean_target(x->arena, x->req.target)) {
         refuse(x, OUTR_INVALID_ARGUMENT, "malformed method");
         return false;

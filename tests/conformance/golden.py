@@ -23,7 +23,7 @@ GROUPS = ("invoke", "limits", "tracing", "http-surface", "metadata", "health", "
           "state", "scopes", "metrics", "reload", "grpc-surface", "no-control-plane", "proxy", "token", "api-list",
           "invoke-grpc", "pubsub-grpc", "bindings")
 # Methods of the Dapr service that are not built yet.
-ABSENT_RPCS = ("InvokeService",)
+ABSENT_RPCS = ()
 HAS_GRPC_APPS = True
 SUPPORTED = ("state.in-memory", "state.sqlite", "pubsub.in-memory", "pubsub.sqlite", "secretstores.local.env",
              "secretstores.local.file", "nameresolution.", "bindings.cron", "bindings.http",

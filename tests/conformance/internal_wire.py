@@ -129,7 +129,7 @@ def message(recorded, type_):
 
 def pattern(text):
     """A recorded text as an expression: <ip>, <port:x> and the like stand for anything."""
-    return re.sub(r"<[a-z]+(?::[a-z.]+)?>", ".+", re.escape(text).replace(r"\<", "<").replace(r"\>", ">"))
+    return ".+".join(map(re.escape, re.split(r"<[a-z]+(?::[a-z.]+)?>", text)))
 
 
 def trace_bin(text):

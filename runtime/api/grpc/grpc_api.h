@@ -19,8 +19,8 @@ void outr_grpc_api_done(outr_api *api);
 /* Method tables, each in its own file, terminated by a row without path. */
 extern const outr_grpc_method outr_rpcs_reflection[]; /* and health */
 extern const outr_grpc_method outr_rpcs_state[], outr_rpcs_publish[], outr_rpcs_secrets[],
-    outr_rpcs_bindings[], outr_rpcs_system[], outr_rpcs_absent[],
-    outr_rpcs_subscribe[];
+    outr_rpcs_bindings[], outr_rpcs_system[], outr_rpcs_invoke[], outr_rpcs_subscribe[],
+    outr_rpcs_absent[];
 
 /* What a handler works with: call->ctx. On the call's arena. */
 typedef struct outr_rpc {

@@ -4,10 +4,10 @@
 
 #define TOKEN_HEADER "dapr-api-token"
 
-static const outr_grpc_method *const tables[] = {outr_rpcs_state,    outr_rpcs_publish,
-                                               outr_rpcs_secrets,  outr_rpcs_bindings,
-                                               outr_rpcs_system,   outr_rpcs_reflection,
-                                               outr_rpcs_subscribe, outr_rpcs_absent};
+static const outr_grpc_method *const tables[] = {
+    outr_rpcs_state,    outr_rpcs_publish,   outr_rpcs_secrets,
+    outr_rpcs_bindings, outr_rpcs_system,    outr_rpcs_reflection,
+    outr_rpcs_invoke,   outr_rpcs_subscribe, outr_rpcs_absent};
 
 static const outr_grpc_method closed = {.path = "closed by spec.api"};
 
@@ -92,9 +92,8 @@ static void serve(outr_api *api, outr_exchange *x, const outr_grpc_method *metho
 /* A health check that names an app asks about the app. */
 static bool is_apps(const outr_grpc_method *method, const outr_exchange *x)
 {
-    return outr_rpc_is_health(method) &&
-           (outr_headers_has(&x->req.headers, "dapr-callee-app-id") ||
-            outr_headers_has(&x->req.headers, "dapr-app-id"));
+    return outr_rpc_is_health(method) && (outr_headers_has(&x->req.headers, "dapr-callee-app-id") ||
+                                          outr_headers_has(&x->req.headers, "dapr-app-id"));
 }
 
 static void on_request(void *ctx, outr_exchange *x)
@@ -148,9 +147,8 @@ static void log_call(const outr_api *api, const outr_exchange *x, const outr_grp
                                                 : api->settings->api_logging > 0;
     if (!is_on)
         return;
-    OUTR_LOG(api->log, INFO, "gRPC API Called",
-             OUTR_S("method", outr_str_from(call->method->path)), OUTR_I("code", call->code),
-             OUTR_I("size", x->sent_bytes),
+    OUTR_LOG(api->log, INFO, "gRPC API Called", OUTR_S("method", outr_str_from(call->method->path)),
+             OUTR_I("code", call->code), OUTR_I("size", x->sent_bytes),
              OUTR_I("duration", (outr_loop_now(x->loop) - x->started_ns) / OUTR_MS),
              OUTR_S("useragent", outr_headers_get(&x->req.headers, "user-agent")));
 }
