@@ -13,9 +13,10 @@
 typedef struct outr_component_init {
     outr_str name, type, version; /* of the component; live as long as it */
     outr_str app_id, namespace_;
-    outr_str run_dir;  /* per-user runtime directory, exists, 0700 */
-    outr_kvs metadata; /* secrets and variables already read */
-    outr_loop *loop;   /* main loop: timers, watches */
+    outr_str run_dir;     /* per-user runtime directory, exists, 0700 */
+    outr_str sockets_dir; /* where pluggable components are; lives as long as the process */
+    outr_kvs metadata;    /* secrets and variables already read; lives as long as the component */
+    outr_loop *loop;      /* main loop: timers, watches */
     const outr_log *log;
 } outr_component_init;
 

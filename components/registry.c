@@ -1,8 +1,9 @@
 #include "components/registry.h"
 
-extern const outr_state_backend outr_state_in_memory, outr_state_sqlite;
-extern const outr_pubsub_backend outr_pubsub_in_memory, outr_pubsub_sqlite;
-extern const outr_secret_backend outr_secretstores_local_env, outr_secretstores_local_file;
+extern const outr_state_backend outr_state_in_memory, outr_state_sqlite, outr_state_pluggable;
+extern const outr_pubsub_backend outr_pubsub_in_memory, outr_pubsub_sqlite, outr_pubsub_pluggable;
+extern const outr_secret_backend outr_secretstores_local_env, outr_secretstores_local_file,
+    outr_secretstores_pluggable;
 extern const outr_binding_backend outr_bindings_cron, outr_bindings_http,
     outr_bindings_localstorage;
 extern const outr_resolver_backend outr_nameresolution_sqlite, outr_nameresolution_static,
@@ -63,4 +64,31 @@ const outr_binding_backend *outr_registry_binding(outr_str type, outr_str versio
 const outr_resolver_backend *outr_registry_resolver(outr_str type, outr_str version)
 {
     FIND(resolvers, type, version);
+}
+
+/* A socket has no versions: it stands for the first, as in daprd. */
+static bool is_first_version(outr_str version)
+{
+    return version.n == 0 || outr_str_iis(version, "v0") || outr_str_iis(version, "v1");
+}
+
+outr_backends outr_registry_find(outr_str type, outr_str version, outr_str sockets_dir)
+{
+    outr_backends found = {
+        .state = outr_registry_state(type, version),
+        .pubsub = outr_registry_pubsub(type, version),
+        .secrets = outr_registry_secret(type, version),
+        .binding = outr_registry_binding(type, version),
+    };
+    bool is_ours = found.state || found.pubsub || found.secrets || found.binding;
+    outr_str category, name = outr_str_cut(type, '.', &category);
+    if (is_ours || sockets_dir.n == 0 || name.n == 0 || !is_first_version(version))
+        return found;
+    if (outr_str_iis(category, "state"))
+        found.state = &outr_state_pluggable;
+    else if (outr_str_iis(category, "pubsub"))
+        found.pubsub = &outr_pubsub_pluggable;
+    else if (outr_str_iis(category, "secretstores"))
+        found.secrets = &outr_secretstores_pluggable;
+    return found;
 }

@@ -16,4 +16,15 @@ const outr_secret_backend *outr_registry_secret(outr_str type, outr_str version)
 const outr_binding_backend *outr_registry_binding(outr_str type, outr_str version);
 const outr_resolver_backend *outr_registry_resolver(outr_str type, outr_str version);
 
+/* What a component of a type is made with: at most one is set. A type that is none of ours is a
+ * pluggable component's when sockets_dir says where such are (NONE: nowhere), whether its socket is
+ * there yet or not. */
+typedef struct outr_backends {
+    const outr_state_backend *state;
+    const outr_pubsub_backend *pubsub;
+    const outr_secret_backend *secrets;
+    const outr_binding_backend *binding;
+} outr_backends;
+outr_backends outr_registry_find(outr_str type, outr_str version, outr_str sockets_dir);
+
 #endif

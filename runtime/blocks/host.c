@@ -410,7 +410,7 @@ static outr_code refuse_unsupported(outr_kvs metadata, outr_err *err)
 static void warn_unknown(const opening *o, const outr_backend *b, outr_kvs metadata,
                          const char *const *also)
 {
-    for (size_t i = 0; i < metadata.count; i++) {
+    for (size_t i = 0; i < metadata.count && b->type; i++) { /* pluggable: its process knows */
         bool is_known = outr_bind_is_known(b->rows, b->row_count, metadata.items[i].key);
         for (const char *const *name = also; *name && !is_known; name++)
             is_known = outr_str_iis(metadata.items[i].key, *name);
@@ -443,34 +443,32 @@ static outr_code create(opening *o, outr_err *err)
         .app_id = host->o.settings->app_id,
         .namespace_ = host->o.settings->namespace_,
         .run_dir = host->o.run_dir,
+        .sockets_dir = host->o.settings->sockets_dir,
         .metadata = c->metadata,
         .loop = main_loop(host),
         .log = host->o.log,
     };
-    const outr_state_backend *state = outr_registry_state(s->type, s->version);
-    const outr_pubsub_backend *pubsub = outr_registry_pubsub(s->type, s->version);
-    const outr_secret_backend *secrets = outr_registry_secret(s->type, s->version);
-    const outr_binding_backend *binding = outr_registry_binding(s->type, s->version);
-    if (state) {
+    const outr_backends b = outr_registry_find(s->type, s->version, init.sockets_dir);
+    if (b.state) {
         c->kind = OUTR_KIND_STATE;
-        warn_unknown(o, &state->base, c->metadata, for_state);
+        warn_unknown(o, &b.state->base, c->metadata, for_state);
         outr_code rc = refuse_unsupported(c->metadata, err);
-        return rc ? rc : state->create(&c->state, &init, err);
+        return rc ? rc : b.state->create(&c->state, &init, err);
     }
-    if (pubsub) {
+    if (b.pubsub) {
         c->kind = OUTR_KIND_PUBSUB;
-        warn_unknown(o, &pubsub->base, c->metadata, for_pubsub);
-        return pubsub->create(&c->broker, &init, err);
+        warn_unknown(o, &b.pubsub->base, c->metadata, for_pubsub);
+        return b.pubsub->create(&c->broker, &init, err);
     }
-    if (secrets) {
+    if (b.secrets) {
         c->kind = OUTR_KIND_SECRETS;
-        warn_unknown(o, &secrets->base, c->metadata, nothing);
-        return secrets->create(&c->secrets, &init, err);
+        warn_unknown(o, &b.secrets->base, c->metadata, nothing);
+        return b.secrets->create(&c->secrets, &init, err);
     }
-    if (binding) {
+    if (b.binding) {
         c->kind = OUTR_KIND_BINDINGS;
-        warn_unknown(o, &binding->base, c->metadata, for_bindings);
-        return binding->create(&c->binding, &init, err);
+        warn_unknown(o, &b.binding->base, c->metadata, for_bindings);
+        return b.binding->create(&c->binding, &init, err);
     }
     return outr_fail(err, OUTR_UNIMPLEMENTED,
                      "couldn't find a component of type " OUTR_FMT "/" OUTR_FMT, OUTR_ARG(s->type),

@@ -295,7 +295,6 @@ static const char *const unused_variables[] = {
     "DAPR_SENTRY_TOKEN_FILE",
     "SENTRY_LOCAL_IDENTITY",
     "POD_NAME",
-    "DAPR_COMPONENTS_SOCKETS_FOLDER",
     "DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK",
     "DAPR_SCHEDULER_HOST_ADDRESS_DNS_A",
     "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -322,6 +321,9 @@ static void note_variables(outr_settings *s, char *const *envp)
     }
 }
 
+/* A path of /tmp anybody may make, but it is where daprd looks. */
+#define SOCKETS_DIR "/tmp/dapr-components-sockets"
+
 static void read_environment(outr_settings *s, char *const *envp)
 {
     const char *namespace_ = variable(envp, "NAMESPACE"),
@@ -337,6 +339,9 @@ static void read_environment(outr_settings *s, char *const *envp)
     s->app_token = outr_str_trim(outr_str_from(variable(envp, "APP_API_TOKEN")));
     s->host_ip = outr_str_from(variable(envp, "DAPR_HOST_IP"));
     s->env_keys = outr_str_from(variable(envp, "DAPR_ENV_KEYS"));
+    s->sockets_dir = outr_str_from(variable(envp, "DAPR_COMPONENTS_SOCKETS_FOLDER"));
+    if (s->sockets_dir.n == 0 && access(SOCKETS_DIR, F_OK) == 0)
+        s->sockets_dir = OUTR_STR(SOCKETS_DIR);
     if (no_h2c)
         outr_str_to_bool(outr_str_from(no_h2c), &is_off);
     s->enable_h2c = !is_off;
@@ -474,6 +479,8 @@ void outr_settings_help(outr_buf *out)
     }
     outr_buf_z(out, "\nenvironment: NAMESPACE, DAPR_API_TOKEN, APP_API_TOKEN, DAPR_HOST_IP, "
                     "DAPR_ENV_KEYS, DAPR_HTTP_DISABLE_H2C,\n"
+                    "  DAPR_COMPONENTS_SOCKETS_FOLDER (of pluggable components, default "
+                    SOCKETS_DIR "),\n"
                     "  OUTRIGGER_LOOPS (event loops, default: cores), OUTRIGGER_METRICS_MAX_VALUES "
                     "(distinct values per label, default 100),\n"
                     "  OUTRIGGER_RUN_DIR (per-user runtime directory)\n");

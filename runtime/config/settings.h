@@ -65,6 +65,8 @@ typedef struct outr_settings {
     outr_str api_token, app_token; /* DAPR_API_TOKEN, APP_API_TOKEN; secrets */
     outr_str host_ip;              /* DAPR_HOST_IP or NONE */
     outr_str env_keys;             /* DAPR_ENV_KEYS */
+    /* DAPR_COMPONENTS_SOCKETS_FOLDER; NONE: not given, and the usual folder is not there */
+    outr_str sockets_dir;
     unsigned loops;                /* OUTRIGGER_LOOPS, default: cores */
     uint64_t metrics_max_values;   /* OUTRIGGER_METRICS_MAX_VALUES, default 100 */
     /* What was given and has no function yet, for one warning each: "--flag=value", or the name of

@@ -129,16 +129,18 @@ def load():
 
 
 def python():
-    """An interpreter with grpcio and protobuf, which the recorded runner imports; None when there is no way."""
-    if importlib.util.find_spec("grpc") and importlib.util.find_spec("google.protobuf"):
+    """An interpreter with grpcio and protobuf, which the recorded runner imports, and with the reflection that
+    pluggable components in tests serve; None when there is no way."""
+    if all(importlib.util.find_spec(name) for name in ("grpc", "google.protobuf", "grpc_reflection")):
         return sys.executable
     place = os.path.join(os.path.expanduser("~"), ".cache", "outrigger-golden")
     interpreter = os.path.join(place, "bin", "python")
-    probe = [interpreter, "-c", "import grpc, google.protobuf"]
+    probe = [interpreter, "-c", "import grpc, google.protobuf, grpc_reflection"]
     if os.path.exists(interpreter) and subprocess.run(probe, stderr=subprocess.DEVNULL).returncode == 0:
         return interpreter
     for command in ([sys.executable, "-m", "venv", place],
-                    [interpreter, "-m", "pip", "install", "-q", "--disable-pip-version-check", "grpcio", "protobuf"]):
+                    [interpreter, "-m", "pip", "install", "-q", "--disable-pip-version-check", "grpcio",
+                     "protobuf", "grpcio-reflection"]):
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
             print("preparing %s failed: %s" % (place, done.stdout.strip()[-500:]))

@@ -32,7 +32,9 @@ def allowed(path, included):
 
 
 def backend_named(path, included):
-    """Only the registry may name a back end."""
+    """Only the registry may name a back end. The pluggable ones share a client, which is theirs alone."""
+    if included.startswith("components/pluggable/") and path.startswith("components/pluggable/"):
+        return False
     return re.match(r"components/(?!common/)[^/]+/", included) and path != "components/registry.c"
 
 

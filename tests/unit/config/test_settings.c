@@ -547,7 +547,8 @@ static void every_variable_of_the_contract_is_taken(void **state)
         char *const envp[] = {text, NULL};
         static const char *const used[] = {"DAPR_API_TOKEN", "APP_API_TOKEN",
                                            "NAMESPACE",      "DAPR_HOST_IP",
-                                           "DAPR_ENV_KEYS",  "DAPR_HTTP_DISABLE_H2C"};
+                                           "DAPR_ENV_KEYS",  "DAPR_HTTP_DISABLE_H2C",
+                                           "DAPR_COMPONENTS_SOCKETS_FOLDER"};
         bool is_used = false;
         for (size_t i = 0; i < OUTR_LEN(used); i++)
             is_used |= strcmp(cells[0], used[i]) == 0;
