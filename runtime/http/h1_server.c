@@ -539,6 +539,17 @@ static bool try_h2c(h1 *c, exchange *x, outr_chunk *chunk, const char *p, const 
     return true;
 }
 
+/* "A B C" where C is no version of HTTP, such as a preface of HTTP/2 gone wrong: where that is
+ * spoken too, the end of the connection is the answer (RFC 9113 section 3.4). */
+static bool is_other_protocol(outr_str head)
+{
+    outr_str line, token;
+    outr_str_cut(head, '\r', &line);
+    outr_str rest = outr_str_cut(line, ' ', &token);
+    outr_str version = rest.p ? outr_str_cut(rest, ' ', &token) : rest;
+    return version.n > 0 && !outr_str_istarts(version, OUTR_STR("HTTP"));
+}
+
 static void begin_request(h1 *c, outr_str head, outr_chunk *chunk, const char *p, const char *end)
 {
     const outr_http_server_options *o = outr__server_options(c->base.server);
@@ -546,10 +557,14 @@ static void begin_request(h1 *c, outr_str head, outr_chunk *chunk, const char *p
     outr_http_request *req = &x->x.req;
     outr__h1_framing framing;
     int status = outr__h1_parse_request(x->x.arena, head, o->limits.max_headers, req, &framing);
+    bool is_other = status == 400 && o->allow_h2 && is_other_protocol(head);
     outr__h1_collect_done(&c->head);
     if (status) {
         outr__server_arena_done(c->base.server, x->x.arena);
-        refuse(c, status);
+        if (is_other)
+            outr_stream_close(c->base.stream);
+        else
+            refuse(c, status);
         return;
     }
     req->scheme = c->base.stream->is_secure ? OUTR_STR("https") : OUTR_STR("http");

@@ -77,3 +77,17 @@ bool outr__h2_guard_id(outr__h2_guard *g, int32_t id)
     }
     return true;
 }
+
+/* nghttp2 is told to forget such streams, as it would keep a thousand of them. */
+void outr__h2_guard_close(outr__h2_guard *g, int32_t id)
+{
+    g->closed[g->closed_count++ % OUTR_LEN(g->closed)] = id;
+}
+
+bool outr__h2_guard_is_closed(const outr__h2_guard *g, int32_t id)
+{
+    bool is_closed = false;
+    for (size_t i = 0; i < OUTR_LEN(g->closed); i++)
+        is_closed |= g->closed[i] == id;
+    return is_closed;
+}

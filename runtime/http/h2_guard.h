@@ -19,6 +19,8 @@ typedef struct outr__h2_guard {
         int32_t from, to;
     } skipped[4]; /* ids it has passed over, the last few ranges */
     unsigned skipped_count;
+    int32_t closed[16]; /* ids the peer has ended for good, the last few; a ring */
+    unsigned closed_count;
     uint64_t pinged_ns; /* 0: never */
     unsigned ping_strikes;
     bool forgives_ping;
@@ -36,5 +38,8 @@ void outr__h2_guard_work(outr__h2_guard *guard, bool is_sent);
 bool outr__h2_guard_ping(outr__h2_guard *guard, uint64_t now, uint64_t min_ns);
 /* HEADERS of a client's stream. False: the id was passed over, so it may not be used any more. */
 bool outr__h2_guard_id(outr__h2_guard *guard, int32_t id);
+/* The peer has reset the stream, or it ended on both sides: nothing may come on it any more. */
+void outr__h2_guard_close(outr__h2_guard *guard, int32_t id);
+bool outr__h2_guard_is_closed(const outr__h2_guard *guard, int32_t id);
 
 #endif

@@ -406,8 +406,11 @@ static int on_begin_frame(nghttp2_session *session OUTR_UNUSED, const nghttp2_fr
                           void *user)
 {
     outr__h2 *h2 = user;
-    if (hd->type == NGHTTP2_HEADERS && h2->is_server && hd->stream_id % 2 == 1 &&
-        !outr__h2_guard_id(&h2->guard, hd->stream_id))
+    if (!h2->is_server || hd->type > NGHTTP2_HEADERS || hd->stream_id % 2 == 0)
+        return 0;
+    if (outr__h2_guard_is_closed(&h2->guard, hd->stream_id))
+        nghttp2_session_terminate_session(h2->session, NGHTTP2_STREAM_CLOSED);
+    else if (hd->type == NGHTTP2_HEADERS && !outr__h2_guard_id(&h2->guard, hd->stream_id))
         nghttp2_session_terminate_session(h2->session, NGHTTP2_PROTOCOL_ERROR);
     return 0;
 }
@@ -538,9 +541,11 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
         else if (h2->events->on_ping)
             h2->events->on_ping(h2);
         break;
-    default: /* RST_STREAM counts as a stream wasted */
-        if (frame->hd.type != NGHTTP2_RST_STREAM)
-            count_idle_frame(h2);
+    case NGHTTP2_RST_STREAM: /* counts as a stream wasted */
+        outr__h2_guard_close(&h2->guard, frame->hd.stream_id);
+        break;
+    default:
+        count_idle_frame(h2);
         break;
     }
     return 0;
@@ -591,6 +596,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_
         count_waste(h2);
     if (!s)
         return 0;
+    if (error_code == NGHTTP2_NO_ERROR && s->in_ended && !s->was_reset)
+        outr__h2_guard_close(&h2->guard, id);
     nghttp2_session_set_stream_user_data(session, id, NULL);
     s->is_closed = true;
     h2->events->on_close(h2, s, error_code);

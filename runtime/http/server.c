@@ -284,7 +284,7 @@ static void sniff_data(outr_stream *stream, outr_chunk *chunk, const char *p, si
         return;
     }
     if (!may_be_h2 && !o->allow_h1) {
-        outr_stream_reset(stream);
+        outr_stream_close(stream);
         return;
     }
     hand_over(s, may_be_h2, chunk, p, n);

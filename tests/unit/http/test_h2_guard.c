@@ -87,6 +87,19 @@ static void ids_passed_over_may_not_come(void **state)
     assert_true(outr__h2_guard_id(&g, 5));
 }
 
+static void streams_that_are_over_are_remembered_for_a_while(void **state)
+{
+    outr__h2_guard g;
+    (void)state;
+    outr__h2_guard_init(&g, 1);
+    assert_false(outr__h2_guard_is_closed(&g, 1));
+    for (int id = 1; id < 100; id += 2)
+        outr__h2_guard_close(&g, id);
+    assert_true(outr__h2_guard_is_closed(&g, 99) && outr__h2_guard_is_closed(&g, 99 - 15 * 2));
+    assert_false(outr__h2_guard_is_closed(&g, 1));
+    assert_false(outr__h2_guard_is_closed(&g, 101));
+}
+
 /* ---- a connection ---------------------------------------------------------------------------- */
 
 typedef struct site {
@@ -284,6 +297,7 @@ int main(void)
         cmocka_unit_test(work_earns_idle_frames),
         cmocka_unit_test(the_fourth_ping_that_comes_too_soon_is_one_too_many),
         cmocka_unit_test(ids_passed_over_may_not_come),
+        cmocka_unit_test(streams_that_are_over_are_remembered_for_a_while),
         cmocka_unit_test(a_silent_peer_is_pinged_every_interval),
         cmocka_unit_test(a_peer_that_does_not_answer_is_dropped),
         cmocka_unit_test(too_many_pings_are_said_and_close),
