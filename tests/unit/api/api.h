@@ -176,6 +176,9 @@ static void api_close(api_world *a)
     outr_http_server_free(a->public_server);
     outr_http_server_free(a->grpc_server);
     wire_run(&a->w);
+    outr_op_init(&op, a->w.loop, NULL, 0, api_must);
+    outr_pubsub_stop(a->pubsub, &op); /* streams that are ending belong to it */
+    api_wait(a, &op);
     outr_grpc_api_done(&a->api);
     outr_api_done(&a->api);
     outr_metadata_free(a->api.metadata);
