@@ -38,7 +38,13 @@ def js_programs():
     return [["node", server, "grpc"], ["node", server, "http"], ["node", client]]
 
 
-SDKS = {"python": python_programs, "js": js_programs}
+def java_programs():
+    directory = os.path.join(HERE, "java")
+    classpath = install.java("java", os.path.join(directory, "pom.xml"), install.java_sources(directory))
+    return [[*JVM, classpath, name] for name in ("GrpcApp", "HttpApp", "Checks")]
+
+
+SDKS = {"python": python_programs, "js": js_programs, "java": java_programs}
 
 
 class Sdk(Case):
