@@ -94,7 +94,7 @@ class Interop(Case):
     def run_all(self, classpath, names, verbose):
         counts = [0, 0]
         server = self.server(classpath)
-        self.sidecar("server", server, flags=["--app-protocol", "h2c"])
+        self.sidecar("server", server, flags=["--app-protocol", "grpc"])
         caller = self.sidecar("client")
         client = Cases(classpath, self.path("client.log"))
         self.started.append(client.process)

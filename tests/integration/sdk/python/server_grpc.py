@@ -21,18 +21,21 @@ def arrived(topic, event):
                  "content_type": event.content_type, "data": data.decode() if isinstance(data, bytes) else data})
 
 
+def metadata_of(request, name):
+    return request.metadata.get(name, [""])[0]
+
+
 @app.method("echo")
 def echo(request):
-    metadata = dict(request.metadata)
     answer = InvokeMethodResponse(request.data, request.content_type)
-    answer.headers = (("x-answer", "yes"), ("x-seen", metadata.get("x-question", "")),
-                      ("x-caller", metadata.get("dapr-caller-app-id", "")))
+    answer.headers = (("x-answer", "yes"), ("x-seen", metadata_of(request, "x-question")),
+                      ("x-caller", metadata_of(request, "dapr-caller-app-id")))
     return answer
 
 
 @app.method("token")
 def token(request):
-    return dict(request.metadata).get("dapr-api-token", "")
+    return metadata_of(request, "dapr-api-token")
 
 
 @app.method("refuse")
@@ -59,7 +62,7 @@ def on_important(event):
     arrived("important", event)
 
 
-@app.subscribe(pubsub_name="events", topic="py-routed")
+@app.subscribe(pubsub_name="events", topic="py-routed", rule=Rule('has(event.type)', 2))
 def on_other(event):
     arrived("other", event)
 
