@@ -21,6 +21,7 @@ typedef struct api_world {
     outr_app *app;
     outr_mesh *mesh;
     outr_pubsub *pubsub;
+    bool is_pubsub_stopped; /* by the test */
     outr_metrics *metrics;
     outr_api api;
     outr_http_server *server, *public_server, *grpc_server;
@@ -183,6 +184,11 @@ static void api_close(api_world *a)
     outr_api_done(&a->api);
     outr_metadata_free(a->api.metadata);
     outr_mesh_free(a->mesh);
+    if (!a->is_pubsub_stopped) { /* streams may still be leaving their broker */
+        outr_op_init(&op, a->w.loop, NULL, 0, api_must);
+        outr_pubsub_stop(a->pubsub, &op);
+        api_wait(a, &op);
+    }
     outr_pubsub_free(a->pubsub);
     outr_app_free(a->app);
     outr_op_init(&op, a->w.loop, NULL, 0, api_must);

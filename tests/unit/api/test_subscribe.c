@@ -422,6 +422,7 @@ static void a_stop_waits_a_while_for_answers_then_ends_the_streams(void **state)
     publish(a, "ps", "t", "e-1", "1");
     outr_op_init(&op, a->w.loop, NULL, 0, on_stopped);
     outr_pubsub_stop(a->pubsub, &op);
+    a->is_pubsub_stopped = true;
     wire_run(&a->w);
     publish(a, "ps", "t", "e-2", "2"); /* for nobody any more */
     assert_int_equal(c.done + silent.done, 0);
