@@ -83,8 +83,7 @@ static void ask(outr_binding_input *input)
     input->arena = outr_arena_new(QUESTION_ARENA);
     input->question = (outr_app_fetch){.method = OUTR_STR("OPTIONS"),
                                        .target = input->route,
-                                       .max_body = 64 * OUTR_KIB,
-                                       .call = {.skip_limit = true}};
+                                       .max_body = 64 * OUTR_KIB};
     outr_headers_init(&input->question.headers, input->arena);
     outr_headers_add(&input->question.headers, OUTR_STR("Content-Type"),
                      OUTR_STR("application/json"));
