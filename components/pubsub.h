@@ -33,7 +33,8 @@ typedef struct outr_publish {
 
 /* A message on its way to the app. Memory is the broker's until it is settled. */
 typedef struct outr_message_in {
-    outr_str topic, data, content_type, id;
+    outr_str topic, data, content_type;
+    outr_str id; /* no other unsettled message of the subscription has it: bulk answers name it */
     outr_kvs metadata;
     uint32_t attempt;  /* 1 for the first delivery, when the broker knows */
     void *broker_data; /* the broker's */

@@ -30,7 +30,7 @@ typedef struct item {
     outr_message message;
     outr_broker_sub *sub;
     uint64_t due_ns;
-    char *data, *content_type;
+    char *data, *content_type, id[24];
     outr_kv *kvs;
 } item;
 
@@ -39,6 +39,7 @@ struct broker {
     /* A lock: subscriptions come and go rarely, publishing reads the list for a moment. */
     pthread_mutex_t lock;
     outr_list subs;
+    uint64_t last_id;
 };
 
 static broker *of(outr_broker *base)
@@ -66,6 +67,7 @@ static outr_str copy(outr_str s)
 static item *new_item(outr_broker_sub *sub, const outr_publish_item *from)
 {
     item *i = outr_alloc(sizeof *i);
+    int id_n = snprintf(i->id, sizeof i->id, "%llu", (unsigned long long)++sub->broker->last_id);
     i->sub = sub;
     i->data = outr_str_dup(from->data);
     i->content_type = outr_str_dup(from->content_type);
@@ -78,6 +80,7 @@ static item *new_item(outr_broker_sub *sub, const outr_publish_item *from)
         .data = outr_str_of(i->data, from->data.n),
         .content_type = outr_str_of(i->content_type, from->content_type.n),
         .metadata = {i->kvs, from->metadata.count},
+        .id = outr_str_of(i->id, (size_t)id_n),
         .attempt = 1,
         .broker_data = i,
     };

@@ -19,7 +19,6 @@
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/json.h"
@@ -64,6 +63,7 @@ typedef struct message_row {
     outr_broker_sub *sub;
     outr_arena *arena;
     bool is_expired;
+    bool is_ordered; /* others may wait for it */
 } message_row;
 
 struct outr_broker_sub {
@@ -90,11 +90,12 @@ typedef struct job {
     outr_broker_sub *sub;
     size_t want;
     message_row **claimed;
-    size_t claimed_count;
+    size_t claimed_count, found; /* found: expired ones as well */
     int64_t next_due_ms;
     int64_t seq;
     outr_settlement how;
     uint32_t attempt;
+    bool is_ordered;
 } job;
 
 struct broker {
@@ -122,11 +123,11 @@ static broker *of(outr_broker *base)
     return OUTR_CONTAINER(base, broker, base);
 }
 
-static int64_t now_ms(void)
+/* The wall clock, not a loop's: processes share the file. */
+static int64_t now_ms(const broker *b)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t); /* shared by processes, so not a loop's clock */
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    outr_env *env = outr_loop_env(b->loop);
+    return env->unix_ns(env) / (int64_t)OUTR_MS;
 }
 
 /* ---- on the worker: schema ------------------------------------------------------------------- */
@@ -163,8 +164,8 @@ static const struct {
      "INSERT OR IGNORE INTO deliveries (grp, topic, seq, ordering_key) SELECT ?1, topic, seq, "
      "ordering_key FROM messages WHERE topic = ?2"},
     {offsetof(broker, claim),
-     "SELECT d.seq, m.data, m.content_type, m.metadata, d.attempt, m.expires_ms <= ?3 FROM "
-     "deliveries d JOIN messages m ON m.seq = d.seq"
+     "SELECT d.seq, m.data, m.content_type, m.metadata, d.attempt, m.expires_ms <= ?3, "
+     "d.ordering_key IS NOT NULL FROM deliveries d JOIN messages m ON m.seq = d.seq"
      " WHERE d.grp = ?1 AND d.topic = ?2 AND d.due_ms <= ?3 AND d.lease_ms <= ?3"
      " AND (d.ordering_key IS NULL OR NOT EXISTS (SELECT 1 FROM deliveries e WHERE e.grp = d.grp "
      "AND e.topic = d.topic AND e.ordering_key = d.ordering_key AND e.seq < d.seq))"
@@ -187,7 +188,9 @@ static const struct {
      "DELETE FROM messages WHERE ((expires_ms IS NOT NULL AND expires_ms <= ?1) OR published_ms < "
      "?2) AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.seq = messages.seq)"},
     {offsetof(broker, next_due),
-     "SELECT min(max(due_ms, lease_ms)) FROM deliveries WHERE grp = ?1 AND topic = ?2"},
+     "SELECT min(max(d.due_ms, d.lease_ms)) FROM deliveries d WHERE d.grp = ?1 AND d.topic = ?2"
+     " AND (d.ordering_key IS NULL OR NOT EXISTS (SELECT 1 FROM deliveries e WHERE e.grp = d.grp "
+     "AND e.topic = d.topic AND e.ordering_key = d.ordering_key AND e.seq < d.seq))"},
 };
 
 static sqlite3_stmt **statement(broker *b, size_t i)
@@ -273,7 +276,7 @@ static int64_t number_of(sqlite3_stmt *stmt)
 
 static outr_code do_publish(broker *b, job *j, outr_err *err)
 {
-    int64_t now = now_ms(), room = b->c.max_messages - (int64_t)j->publish->count;
+    int64_t now = now_ms(b), room = b->c.max_messages - (int64_t)j->publish->count;
     /* Counting reads the whole table; the span of the keys is never less and costs two lookups. */
     int64_t held = number_of(b->span);
     if (held > room && (held = number_of(b->count)) > room)
@@ -324,6 +327,7 @@ static message_row *take_row(broker *b, outr_broker_sub *sub)
     row->msg.content_type = outr_arena_str(arena, outr_sqlite_text(b->claim, 2));
     row->msg.metadata = read_metadata(arena, outr_arena_str(arena, outr_sqlite_text(b->claim, 3)));
     row->is_expired = sqlite3_column_int(b->claim, 5);
+    row->is_ordered = sqlite3_column_int(b->claim, 6);
     row->msg.attempt = (uint32_t)sqlite3_column_int(b->claim, 4) + 1;
     row->msg.id = outr_arena_printf(arena, "%lld", (long long)row->seq);
     row->msg.broker_data = row;
@@ -357,7 +361,7 @@ static outr_code lease_row(broker *b, const message_row *row, int64_t until_ms, 
 static outr_code do_claim(broker *b, job *j, outr_err *err)
 {
     outr_broker_sub *sub = j->sub;
-    int64_t now = now_ms();
+    int64_t now = now_ms(b);
     outr_code rc = sub->is_grouped ? OUTR_OK : do_group(b, sub, err);
     if (rc)
         return rc;
@@ -372,8 +376,9 @@ static outr_code do_claim(broker *b, job *j, outr_err *err)
         j->claimed[j->claimed_count++] = take_row(b, sub);
     rc = step == SQLITE_DONE ? OUTR_OK : outr_sqlite_fail(b->db, err, "claim");
     sqlite3_reset(b->claim);
-    size_t found = j->claimed_count, kept = 0;
-    for (size_t i = 0; i < found; i++) {
+    size_t kept = 0;
+    j->found = j->claimed_count;
+    for (size_t i = 0; i < j->found; i++) {
         message_row *row = j->claimed[i];
         if (row->is_expired) {
             rc = rc ? rc : drop_row(b, row, err);
@@ -384,6 +389,8 @@ static outr_code do_claim(broker *b, job *j, outr_err *err)
         rc = rc ? rc : lease_row(b, row, now + b->c.lease_ns / (int64_t)OUTR_MS, err);
     }
     j->claimed_count = kept;
+    if (j->found == j->want) /* the next claim follows at once; what else there is may be much */
+        return rc;
     outr_sqlite_bind(b->next_due, 1, outr_str_from(b->consumer));
     outr_sqlite_bind(b->next_due, 2, outr_str_from(sub->topic));
     if (sqlite3_step(b->next_due) == SQLITE_ROW &&
@@ -408,7 +415,7 @@ static outr_code do_settle(broker *b, const job *j, outr_err *err)
         unsigned doubled = OUTR_MIN(j->attempt > 0 ? j->attempt - 1 : 0, 20u);
         pause_ms = OUTR_MIN(b->c.redeliver_ns << doubled, b->c.max_redeliver_ns) / (int64_t)OUTR_MS;
     }
-    sqlite3_bind_int64(stmt, 4, now_ms() + pause_ms);
+    sqlite3_bind_int64(stmt, 4, now_ms(b) + pause_ms);
     outr_sqlite_bind(stmt, 5, outr_str_from(b->owner));
     sqlite3_bind_int64(stmt, 6, j->how == OUTR_SETTLE_RELEASE);
     return outr_sqlite_run(b->db, stmt, err);
@@ -416,14 +423,14 @@ static outr_code do_settle(broker *b, const job *j, outr_err *err)
 
 static outr_code do_renew(broker *b, outr_err *err)
 {
-    sqlite3_bind_int64(b->renew, 1, now_ms() + b->c.lease_ns / (int64_t)OUTR_MS);
+    sqlite3_bind_int64(b->renew, 1, now_ms(b) + b->c.lease_ns / (int64_t)OUTR_MS);
     outr_sqlite_bind(b->renew, 2, outr_str_from(b->owner));
     return outr_sqlite_run(b->db, b->renew, err);
 }
 
 static outr_code do_sweep(broker *b, outr_err *err)
 {
-    int64_t now = now_ms(),
+    int64_t now = now_ms(b),
             oldest = b->c.retention_ns > 0 ? now - b->c.retention_ns / (int64_t)OUTR_MS : INT64_MIN;
     sqlite3_stmt *both[] = {b->expire_rows, b->expire};
     outr_code rc = OUTR_OK;
@@ -484,7 +491,8 @@ static void run_batch(broker *b, outr_work **items, size_t count)
         if (do_job(b, j))
             outr_sqlite_exec(b->db, "ROLLBACK TO j", NULL);
         else
-            has_news |= j->what == PUBLISH || (j->what == SETTLE && j->how != OUTR_SETTLE_ACK);
+            has_news |= (j->what == PUBLISH && j->publish->count > 0) ||
+                        (j->what == SETTLE && (j->how != OUTR_SETTLE_ACK || j->is_ordered));
         outr_sqlite_exec(b->db, "RELEASE j", NULL);
     }
     if (!rc && (rc = outr_sqlite_exec(b->db, "COMMIT", &err)))
@@ -624,7 +632,7 @@ static void on_claimed(job *j, const outr_err *err)
                  OUTR_Z("topic", sub->topic), OUTR_ERR(err));
         outr_timer_start(sub->req.loop, &sub->due, now + OUTR_SEC);
     } else {
-        sub->has_more |= j->claimed_count == j->want;
+        sub->has_more |= j->found == j->want || j->found > j->claimed_count;
         if (j->next_due_ms > 0)
             outr_timer_start(sub->req.loop, &sub->due, now + (uint64_t)j->next_due_ms * OUTR_MS);
     }
@@ -653,6 +661,7 @@ static void on_done(outr_op *inner)
         if (err.code) /* the lease runs out and the message comes again */
             OUTR_LOG(b->log, WARN, "a message could not be settled", OUTR_ERR(&err));
         j->sub->settling--;
+        j->sub->has_more |= j->is_ordered; /* the next of its key */
         outr_loop_defer(j->sub->req.loop, &j->sub->pump);
         break;
     case RENEW:
@@ -724,7 +733,12 @@ static void settle(outr_broker_sub *sub, outr_message_in *msg, outr_settlement h
     sub->unsettled--;
     sub->settling++;
     submit(sub->broker, sub->req.loop,
-           &(job){.what = SETTLE, .sub = sub, .seq = row->seq, .how = how, .attempt = msg->attempt},
+           &(job){.what = SETTLE,
+                  .sub = sub,
+                  .seq = row->seq,
+                  .how = how,
+                  .attempt = msg->attempt,
+                  .is_ordered = row->is_ordered},
            NULL);
     outr_arena_free(row->arena);
     outr_loop_defer(sub->req.loop, &sub->pump);

@@ -328,9 +328,11 @@ static int64_t env_unix(outr_env *env)
     return INT64_C(1700000000000000000) + (int64_t)of_env(env)->now;
 }
 
-static void env_entropy(outr_env *env OUTR_UNUSED, void *out, size_t n)
+static void env_entropy(outr_env *env, void *out, size_t n)
 {
-    memset(out, 7, n);
+    unsigned char *bytes = out;
+    for (size_t i = 0; i < n; i++)
+        bytes[i] = (unsigned char)outr_rand_below(&of_env(env)->rand, 256);
 }
 
 static void env_connect(outr_env *env, struct outr_loop *loop OUTR_UNUSED, outr_connect *req,
