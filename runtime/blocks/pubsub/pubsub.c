@@ -15,7 +15,9 @@ typedef struct set {
     outr_snapshot *snapshot;
     outr_subscription *subs;
     struct visit {
-        outr_message start, message; /* the start may still be on its way when the end is sent */
+        /* Each may still be on its way when the next is sent. */
+        outr_message start, pause, message;
+        uint8_t pause_posted; /* atomic */
         outr_subscription *sub;
         uint64_t patience_ns;
     } * visits;
@@ -43,7 +45,7 @@ struct outr_pubsub {
     outr_op op;
     outr_timer again;
     outr_op *stopping;
-    bool is_asked, has_asked_in_vain, is_started, is_ending_set, is_stopped, is_paused;
+    bool is_asked, has_asked_in_vain, is_started, is_ending_set, is_stopped;
     /* A lock: metadata is read on every loop, the set changes on the main one, streams on theirs.
      */
     pthread_mutex_t lock;
@@ -247,6 +249,14 @@ static void on_end(outr_message *message, outr_loop *loop OUTR_UNUSED)
     outr_subscription_end(v->sub, v->patience_ns);
 }
 
+/* On the subscription's loop: as the app is by now. */
+static void on_pause(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
+    struct visit *v = OUTR_CONTAINER(message, struct visit, pause);
+    __atomic_store_n(&v->pause_posted, 0, __ATOMIC_RELEASE);
+    outr_subscription_pause(v->sub, !outr_app_is_healthy(v->sub->app));
+}
+
 static bool is_same(const outr_subscription_spec *a, const outr_subscription_spec *b)
 {
     return outr_str_eq(a->pubsub, b->pubsub) && outr_str_eq(a->topic, b->topic);
@@ -279,7 +289,6 @@ static void prepare_sub(outr_pubsub *p, set *s, size_t i)
     sub->loop = p->o.loops[loop];
     sub->app = p->o.apps[loop];
     sub->host = p->o.host;
-    sub->is_paused = p->is_paused;
     sub->ended = on_ended;
     sub->set = s;
     if (outr_subscription_prepare(sub, s->arena, &err)) {
@@ -330,19 +339,28 @@ static void end_set(outr_pubsub *p, uint64_t patience_ns)
     }
 }
 
-/* Brings what runs in line with what should: subscriptions run while the app is up and well. */
+static void tell_set(outr_pubsub *p)
+{
+    set *s = p->set;
+    for (size_t i = 0; i < s->count; i++) {
+        struct visit *v = &s->visits[i];
+        v->pause.run = on_pause;
+        if (__atomic_exchange_n(&v->pause_posted, 1, __ATOMIC_ACQ_REL) == 0)
+            outr_loop_post(s->subs[i].loop, &v->pause);
+    }
+}
+
+/* Brings what runs in line with what should: subscriptions begin once the app is up and well, and
+ * pause while it is not. They stay, so that the broker keeps what comes meanwhile. */
 static void reconcile(outr_pubsub *p)
 {
-    bool should_run =
-        p->is_started && !p->is_stopped && !p->is_paused && outr_app_is_healthy(p->o.apps[0]);
-    if (p->is_ending_set || outr_op_is_pending(&p->op))
+    if (p->is_ending_set || outr_op_is_pending(&p->op) || !p->is_started || p->is_stopped)
         return;
-    if (!should_run) {
-        if (p->set)
-            end_set(p, 0);
+    if (p->set) {
+        tell_set(p);
         return;
     }
-    if (p->set)
+    if (!outr_app_is_healthy(p->o.apps[0]))
         return;
     outr_view *view = outr_host_pin(p->o.host, main_loop(p));
     bool has_brokers = outr_view_count(view, OUTR_KIND_PUBSUB) > 0;

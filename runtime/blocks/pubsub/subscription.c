@@ -123,8 +123,8 @@ static void settle_next(outr__delivery *d)
     bool has_grave = d->s->spec.dead_letter_topic.n > 0;
     for (; d->at < d->count; d->at++) {
         outr__outcome how = d->items[d->at].outcome;
-        bool is_to_be_buried = has_grave && (how == OUTR__RETRY || how == OUTR__DROP);
-        if (is_to_be_buried && !d->s->is_ending) {
+        bool is_released = how == OUTR__RETRY && d->s->is_ending;
+        if (has_grave && !is_released && (how == OUTR__RETRY || how == OUTR__DROP)) {
             if (bury(d))
                 return;
             how = OUTR__RETRY;
@@ -298,6 +298,18 @@ static void flush_batch(outr_subscription *s)
     hand_over_batch(batch);
 }
 
+/* What has gathered is anybody's again. */
+static void release_batch(outr_subscription *s)
+{
+    outr_timer_stop(s->loop, &s->batch_timer);
+    s->batch_count = s->batch_bytes = 0;
+    while (!outr_list_is_empty(&s->batch)) {
+        gathered *g = OUTR_LIST_ITEM(outr_list_pop(&s->batch), gathered, link);
+        s->component->broker->backend->settle(s->sub, g->msg, OUTR_SETTLE_RELEASE);
+        free(g);
+    }
+}
+
 static void on_batch_time(outr_timer *timer)
 {
     flush_batch(OUTR_CONTAINER(timer, outr_subscription, batch_timer));
@@ -397,6 +409,18 @@ bool outr_subscription_move(outr_subscription *s)
     return true;
 }
 
+void outr_subscription_pause(outr_subscription *s, bool is_paused)
+{
+    if (s->is_paused == is_paused)
+        return;
+    s->is_paused = is_paused;
+    if (!s->sub || s->is_ending)
+        return;
+    s->component->broker->backend->pause(s->sub, is_paused);
+    if (is_paused)
+        release_batch(s);
+}
+
 static void on_unsubscribed(outr_op *op)
 {
     outr_subscription *s = OUTR_CONTAINER(op, outr_subscription, closing);
@@ -428,9 +452,10 @@ static void stop_taking(outr_subscription *s)
     if (s->is_ending)
         return;
     s->is_ending = true;
-    if (s->sub)
-        s->component->broker->backend->pause(s->sub, true);
-    flush_batch(s);
+    if (!s->sub)
+        return;
+    s->component->broker->backend->pause(s->sub, true);
+    release_batch(s);
 }
 
 void outr_subscription_end(outr_subscription *s, uint64_t patience_ns)

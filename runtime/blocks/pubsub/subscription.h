@@ -50,6 +50,8 @@ outr_code outr_subscription_start(outr_subscription *s, outr_err *err);
 /* The components have changed: true when it goes on with the same broker, as the new view has it;
  * false: it is to be ended. */
 bool outr_subscription_move(outr_subscription *s);
+/* The broker keeps what comes; what is in hand is its taker's. */
+void outr_subscription_pause(outr_subscription *s, bool is_paused);
 /* No new messages; s->ended follows, once, when those in hand are answered. After patience_ns (0:
  * never) they are released unanswered. Again: with the shorter patience. */
 void outr_subscription_end(outr_subscription *s, uint64_t patience_ns);
