@@ -242,6 +242,8 @@ static void call(delivery *d, const outr_trace *trace)
     d->unary.arena = d->arena;
     outr_headers_init(&d->unary.metadata, d->arena);
     add_trace(d->arena, &d->unary.metadata, trace);
+    outr_app_add_trace_bin(&d->unary.metadata,
+                           outr_headers_get(&d->unary.metadata, "traceparent"));
     outr_op_init(&d->op, input->loop, NULL, 0, on_grpc_answer);
     outr_app_unary_start(input->app, &d->unary,
                          "/dapr.proto.runtime.v1.AppCallback/OnBindingEvent", &req, &d->op);

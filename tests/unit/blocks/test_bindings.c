@@ -39,6 +39,7 @@ typedef struct world {
     bool is_well;
     unsigned options, events, lists;
     char target[128], headers[1024];
+    bool has_trace_bin;
     const char *wanted;               /* gRPC: what ListInputBindings says */
     const event_response *grpc_answer; /* NULL: an empty one */
     outr_code grpc_code;
@@ -105,6 +106,8 @@ static void run_event(outr_grpc_call *call)
     int n = 0;
     o->events++;
     snprintf(o->target, sizeof o->target, "%s", req->name);
+    o->has_trace_bin = outr_headers_has(&call->x->req.headers, "traceparent") &&
+                       outr_headers_has(&call->x->req.headers, "grpc-trace-bin");
     o->headers[0] = 0;
     for (size_t i = 0; i < req->n_metadata; i++)
         n += snprintf(o->headers + n, sizeof o->headers - (size_t)n, "%s=%s;",
@@ -452,6 +455,25 @@ static void components_that_come_and_go_are_followed(void **state OUTR_UNUSED)
     close_world(o);
 }
 
+static void a_span_goes_with_the_event(void **state OUTR_UNUSED)
+{
+    static const outr_app_protocol protocols[] = {OUTR_APP_HTTP, OUTR_APP_GRPC};
+    for (size_t i = 0; i < OUTR_LEN(protocols); i++) {
+        for (int is_on = 0; is_on < 2; is_on++) {
+            world *o = open_world(protocols[i], TICK);
+            o->wanted = "tick";
+            o->snapshot->configuration.tracing_is_on = is_on;
+            o->snapshot->configuration.sampling_rate = 1;
+            start_world(o);
+            pass_seconds(o, 1);
+            assert_int_equal(o->events, 1);
+            bool has = o->has_trace_bin || strstr(o->headers, "Traceparent=00-");
+            assert_int_equal(has, is_on);
+            close_world(o);
+        }
+    }
+}
+
 /* ---- apps over gRPC -------------------------------------------------------------------------- */
 
 static void a_grpc_app_names_what_it_wants(void **state OUTR_UNUSED)
@@ -698,6 +720,7 @@ int main(void)
         cmocka_unit_test(nothing_is_read_while_the_app_is_unwell),
         cmocka_unit_test(an_app_that_hangs_does_not_hold_the_end_up),
         cmocka_unit_test(components_that_come_and_go_are_followed),
+        cmocka_unit_test(a_span_goes_with_the_event),
         cmocka_unit_test(a_grpc_app_names_what_it_wants),
         cmocka_unit_test(explicit_direction_asks_no_grpc_app),
         cmocka_unit_test(an_answer_saves_state_and_sends_on),
