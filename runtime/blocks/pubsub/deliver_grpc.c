@@ -107,7 +107,7 @@ static void on_batch_answer(outr_op *op)
                               &op->err, &err)) {
         if (err.code == OUTR_UNIMPLEMENTED && !d->grpc.is_second_name) {
             d->grpc.is_second_name = true;
-            s->bulk_has_old_name = !s->bulk_has_old_name;
+            s->bulk_has_old_name = !d->grpc.has_old_name;
             send_batch(d);
             return;
         }
@@ -182,9 +182,10 @@ static void send_batch(outr__delivery *d)
     request.entries = outr_arena_alloc(d->arena, d->count * sizeof *request.entries);
     for (size_t i = 0; i < d->count; i++)
         request.entries[i] = new_entry(d, &d->items[i]);
+    d->grpc.has_old_name = d->s->bulk_has_old_name;
     start(d,
-          d->s->bulk_has_old_name ? ALPHA_SERVICE "OnBulkTopicEventAlpha1"
-                                  : SERVICE "OnBulkTopicEvent",
+          d->grpc.has_old_name ? ALPHA_SERVICE "OnBulkTopicEventAlpha1"
+                               : SERVICE "OnBulkTopicEvent",
           &request, on_batch_answer);
 }
 

@@ -44,7 +44,7 @@ typedef struct outr__delivery {
         } http;
         struct {
             outr_app_unary unary;
-            bool is_second_name; /* of the bulk method */
+            bool has_old_name, is_second_name; /* of the bulk method */
         } grpc;
         struct {
             outr_link link; /* waiting to be sent, or in the client's hands */

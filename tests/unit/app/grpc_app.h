@@ -37,6 +37,15 @@ static const outr_grpc_method grpc_app_methods[] = {
     {.path = "/dapr.proto.runtime.v1.AppCallback/OnTopicEvent",
      .request = &dapr__proto__runtime__v1__topic_event_request__descriptor,
      .run = grpc_app_run},
+    {.path = "/dapr.proto.runtime.v1.AppCallback/ListTopicSubscriptions",
+     .request = &google__protobuf__empty__descriptor,
+     .run = grpc_app_run},
+    {.path = "/dapr.proto.runtime.v1.AppCallback/OnBulkTopicEvent",
+     .request = &dapr__proto__runtime__v1__topic_event_bulk_request__descriptor,
+     .run = grpc_app_run},
+    {.path = "/dapr.proto.runtime.v1.AppCallbackAlpha/OnBulkTopicEventAlpha1",
+     .request = &dapr__proto__runtime__v1__topic_event_bulk_request__descriptor,
+     .run = grpc_app_run},
     {.path = "/dapr.proto.runtime.v1.AppCallbackHealthCheck/HealthCheck",
      .request = &google__protobuf__empty__descriptor,
      .run = grpc_app_run},
@@ -63,7 +72,7 @@ static void grpc_app_gone(outr_grpc_call *call)
 }
 
 /* Answered later by the test, or never. */
-static void grpc_app_hold(grpc_app *a, outr_grpc_call *call)
+OUTR_UNUSED static void grpc_app_hold(grpc_app *a, outr_grpc_call *call)
 {
     call->on_gone = grpc_app_gone;
     a->held[a->held_count++] = call;
