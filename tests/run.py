@@ -166,14 +166,15 @@ def internal(tally):
     python_part([sys.executable, os.path.join(HERE, "conformance", "internal.py")], "internal", tally, env)
 
 
-def real_parts(path, name):
+def real_parts(path, name, preset="release"):
     """Official SDKs and gRPC's own cases: what they need is installed by their runners."""
     def part(tally):
-        if not build("release", tally):
+        if not build(preset, tally):
             return
         env = environment()
-        env["OUTRIGGER_BIN"] = binaries("release")
-        python_part([sys.executable, os.path.join(HERE, *path)], name, tally, env)
+        env["OUTRIGGER_BIN"] = binaries(preset)
+        env["OUTRIGGER_BUILD"] = preset
+        python_part([sys.executable, os.path.join(HERE, *path)], "%s (%s)" % (name, preset), tally, env)
     return part
 
 
@@ -203,6 +204,8 @@ PARTS = {
     "internal": ("recorded calls between sidecars, debug build", internal),
     "interop": ("gRPC's own interoperability cases through proxying sidecars", real_parts(["interop", "run.py"], "interop")),
     "sdk": ("official SDKs, unmodified, from their registries", real_parts(["integration", "sdk", "run.py"], "sdk")),
+    "interop-debug": ("the same cases on the debug build", real_parts(["interop", "run.py"], "interop", "debug")),
+    "sdk-debug": ("the same SDKs on the debug build", real_parts(["integration", "sdk", "run.py"], "sdk", "debug")),
 }
 
 

@@ -16,9 +16,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(os.path.dirname(HERE), "integration"), os.path.join(os.path.dirname(HERE), "integration", "sdk")]
 
 import install  # noqa: E402
-from harness import SLOW, Case, Port, wait_for  # noqa: E402
+from harness import SLOW, Case, Port, Sidecar, wait_for  # noqa: E402
 
 CASE_S = 30 * SLOW
+JVM = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"]
 ORCA = ("--service_config_json={\"loadBalancingConfig\":[{\"test_backend_metrics_load_balancer\":{}}]}",)
 SOAK = ("--soak_iterations=100", "--soak_per_iteration_max_acceptable_latency_ms=%d" % (1000 * SLOW))
 CASES = {  # name -> flags beside the usual ones
@@ -30,13 +31,22 @@ CASES = {  # name -> flags beside the usual ones
     "timeout_on_sleeping_server": (), "very_large_request": (), "pick_first_unary": (), "rpc_soak": SOAK,
     "channel_soak": SOAK, "orca_per_rpc": ORCA,
 }
+CHECKED = {"client_compressed_unary": (), "client_compressed_streaming": ()}  # by CheckingServer
+ONCE = ("pick_first_unary", "rpc_soak", "channel_soak")  # long, and nothing about them differs by transport
 # What this client and server cannot do, or not through a proxy, and why. All about TLS and OAuth is left out.
 IMPOSSIBLE = {
-    "client_compressed_unary": "its probe needs a server that checks compression, the Java server does not",
-    "client_compressed_streaming": "its probe needs a server that checks compression, the Java server does not",
-    "cacheable_unary": "the Java server lacks the method",
+    "cacheable_unary": "is about a proxy that caches GET, and the Java server lacks the method",
     "orca_oob": "its out-of-band call carries no metadata, so nobody can know whom it is for",
 }
+
+
+def plan(word):
+    """(label, case, app id, flags); the client has two HTTP/2 transports, Netty and OkHttp."""
+    for transport, mark in (("", ""), ("--use_okhttp=true", " with OkHttp")):
+        for case, flags in (*CASES.items(), *CHECKED.items()):
+            if word in case and not (transport and case in ONCE):
+                app_id = "checking" if case in CHECKED else "server"
+                yield case + mark, case, app_id, (*flags, *filter(None, [transport]))
 
 
 class Cases:
@@ -44,7 +54,7 @@ class Cases:
 
     def __init__(self, classpath, log):
         self.process = subprocess.Popen(
-            ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", classpath, "io.grpc.testing.integration.InteropCases"],
+            [*JVM, classpath, "io.grpc.testing.integration.InteropCases"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=open(log, "w"), text=True)
         self.lines = queue.Queue()
         threading.Thread(target=self.read, daemon=True).start()
@@ -75,14 +85,14 @@ class Interop(Case):
     def runTest(self):
         pass
 
-    def server(self, classpath):
-        """TestServiceServer as it comes, on a port of the kernel's choice; its port."""
+    def server(self, app_id, classpath, class_, *arguments):
+        """On a port of the kernel's choice, %d in arguments, beside a sidecar; its port."""
         port = Port()
-        with open(self.path("server.log"), "w") as log:
+        with open(self.path(app_id + ".log"), "w") as log:
             self.started.append(subprocess.Popen(
-                ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", classpath,
-                 "io.grpc.testing.integration.TestServiceServer", "--use_tls=false", "--port=%d" % port.number],
+                [*JVM, classpath, "io.grpc.testing.integration." + class_, *(a.replace("%d", str(port.number)) for a in arguments)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+        self.sidecar(app_id, port.number, is_ready=False, flags=["--app-protocol", "grpc"])
 
         def listens():
             with socket.create_connection(("127.0.0.1", port.number)):
@@ -91,23 +101,25 @@ class Interop(Case):
         port.release()
         return port.number
 
-    def run_all(self, classpath, names, verbose):
+    def run_all(self, classpath, cases, verbose):
         counts = [0, 0]
-        server = self.server(classpath)
-        self.sidecar("server", server, flags=["--app-protocol", "grpc"])
+        ports = {"server": self.server("server", classpath, "TestServiceServer", "--use_tls=false", "--port=%d"),
+                 "checking": self.server("checking", classpath, "CheckingServer", "%d")}
+        for sidecar in [s for s in self.started if isinstance(s, Sidecar)]:
+            sidecar.wait_ready()
         caller = self.sidecar("client")
         client = Cases(classpath, self.path("client.log"))
         self.started.append(client.process)
-        for name in names:
+        for label, case, app_id, flags in cases:
             began = time.monotonic()
-            trouble = client.run(name, caller.ports["grpc"].number, "--additional_metadata=dapr-app-id:server", *CASES[name])
+            trouble = client.run(case, caller.ports["grpc"].number, "--additional_metadata=dapr-app-id:" + app_id, *flags)
             took = time.monotonic() - began
             counts[trouble is not None] += 1
             if trouble:
-                direct = client.run(name, server, *CASES[name])
-                print("FAIL %s (%.1f s): %s%s" % (name, took, trouble, "; without sidecars: %s" % direct if direct else ""))
+                direct = client.run(case, ports[app_id], *flags)
+                print("FAIL %s (%.1f s): %s%s" % (label, took, trouble, "; without sidecars: %s" % direct if direct else ""))
             elif verbose:
-                print("ok   %s (%.1f s)" % (name, took))
+                print("ok   %s (%.1f s)" % (label, took))
             sys.stdout.flush()
         return counts
 
@@ -117,18 +129,18 @@ def main():
     parser.add_argument("-v", action="store_true", help="show what passed, too")
     parser.add_argument("-k", default="", help="only cases whose name contains this")
     options = parser.parse_args()
-    names = [name for name in CASES if options.k in name]
+    cases = list(plan(options.k))
     skipped = [(name, why) for name, why in IMPOSSIBLE.items() if options.k in name]
     passed = failed = 0
     try:
         classpath = install.java("interop", os.path.join(HERE, "pom.xml"), install.java_sources(HERE))
     except install.Unavailable as error:
-        skipped += [(name, str(error)) for name in names]
+        skipped += [(label, str(error)) for label, *_ in cases]
     else:
         case = Interop()
         case.setUp()
         try:
-            passed, failed = case.run_all(classpath, names, options.v)
+            passed, failed = case.run_all(classpath, cases, options.v)
         finally:
             try:
                 case.tearDown()

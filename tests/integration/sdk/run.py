@@ -82,7 +82,7 @@ class Sdk(Case):
         port = Port()
         sidecar = self.sidecar(app_id, port.number, is_ready=False, resources=self.resources(),
                                env={"APP_API_TOKEN": "app-secret", "DAPR_API_TOKEN": "api-secret"},
-                               flags=["--app-protocol", protocol])
+                               flags=["--app-protocol", protocol, "--enable-app-health-check", "--app-health-probe-interval", "1"])
         self.program(app_id, argv, sidecar, port.number)
         self.held.append(port)
         return sidecar

@@ -37,6 +37,7 @@ public final class HttpApp {
                 type = x.getRequestHeaders().getFirst("Content-Type");
                 x.getResponseHeaders().set("x-answer", "yes");
             }
+            case "/healthz" -> { }
             case "/about" -> answer = about(x).getBytes(StandardCharsets.UTF_8);
             case "/next-event" -> {
                 try {

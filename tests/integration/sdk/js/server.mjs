@@ -40,6 +40,7 @@ for (const method of [HttpMethod.GET, HttpMethod.POST, HttpMethod.PUT, HttpMetho
     { method },
   );
 }
+if (!isGrpc) await server.invoker.listen("healthz", async () => ({ ok: true }), { method: HttpMethod.GET });
 // Waits for an event of the topic that the body names.
 await server.invoker.listen(
   "next-event",

@@ -23,6 +23,11 @@ async def echo(request: Request):
     return Response(await request.body(), 200, headers, request.headers.get("content-type"))
 
 
+@app.get("/healthz")
+def healthz():
+    return {}
+
+
 @app.get("/teapot")
 def teapot():
     return Response("short and stout", 418)
