@@ -558,6 +558,72 @@ static void a_bulk_is_refused_as_a_whole(void **state)
     api_close(a);
 }
 
+/* Not settled: what comes after it waits. */
+static void hold_event(void *ctx, outr_message_in *msg)
+{
+    *(outr_message_in **)ctx = msg;
+}
+
+static void entries_that_failed_are_listed_the_others_are_out(void **state)
+{
+    enum { ROOM = 10000, MORE = 3 }; /* what the broker lets wait */
+    api_world *a = api_open(&plain, components, NULL, 0);
+    outr_view *view = outr_host_pin(a->host, a->w.loop);
+    outr_broker *broker = outr_view_find(view, OUTR_KIND_PUBSUB, OUTR_STR("bus"))->broker;
+    outr_message_in *held = NULL;
+    const outr_subscribe subscribe = {.topic = OUTR_STR("orders"),
+                                      .loop = a->w.loop,
+                                      .credit = 1,
+                                      .on_message = hold_event,
+                                      .ctx = &held};
+    publish_entry *entries = outr_alloc((ROOM + MORE) * sizeof *entries);
+    publish_entry **pointers = outr_alloc((ROOM + MORE) * sizeof *pointers);
+    char(*ids)[8] = outr_alloc((ROOM + MORE) * sizeof *ids);
+    bulk_publish_request req = DAPR__PROTO__RUNTIME__V1__BULK_PUBLISH_REQUEST__INIT;
+    outr_broker_sub *sub;
+    outr_op op;
+    web_call c;
+    rpc r = {0};
+    (void)state;
+    assert_int_equal(broker->backend->subscribe(broker, &subscribe, &sub, NULL), OUTR_OK);
+    for (int i = 0; i < ROOM + MORE; i++) {
+        snprintf(ids[i], sizeof ids[i], "%d", i);
+        dapr__proto__runtime__v1__bulk_publish_request_entry__init(&entries[i]);
+        entries[i].entry_id = ids[i];
+        pointers[i] = &entries[i];
+    }
+    req.pubsub_name = text("bus");
+    req.topic = text("orders");
+    req.n_entries = ROOM + MORE;
+    req.entries = pointers;
+    const Dapr__Proto__Runtime__V1__BulkPublishResponse *got =
+        rpc_ok(a, &r, "BulkPublishEvent", &req, D(bulk_publish_response));
+    assert_int_equal(got->n_failedentries, MORE);
+    assert_string_equal(got->failedentries[0]->entry_id, "10000");
+    assert_non_null(strstr(got->failedentries[MORE - 1]->error, "wait for topic orders"));
+    rpc_done(&r);
+    api_call(a, &c, "POST", "/v1.0/publish/bus/orders", NULL, "x"); /* for the one handed over */
+    web_call_done(&c);
+    req.n_entries = 2;
+    rpc_refused(a, "BulkPublishEvent", &req, OUTR_INTERNAL, "DAPR_PUBSUB_PUBLISH_MESSAGE",
+                "error when publish to topic orders in pubsub bus: more than");
+    api_call(a, &c, "POST", "/v1.0/publish/bulk/bus/orders", NULL,
+             "[{\"entryId\":\"7\",\"event\":\"x\",\"contentType\":\"text/plain\"}]");
+    assert_int_equal(c.call.head.status, 500);
+    assert_true(outr_str_starts(outr_buf_view(&c.taker.body),
+                                OUTR_STR("{\"failedEntries\":[{\"entryId\":\"7\",\"error\":")));
+    web_call_done(&c);
+    outr_op_init(&op, a->w.loop, NULL, 0, api_must);
+    broker->backend->unsubscribe(sub, &op);
+    broker->backend->settle(sub, held, OUTR_SETTLE_RELEASE);
+    api_wait(a, &op);
+    outr_view_unpin(view);
+    free(ids);
+    free(pointers);
+    free(entries);
+    api_close(a);
+}
+
 /* ---- secrets --------------------------------------------------------------------------------- */
 
 static void secrets_are_read_as_far_as_scopes_allow(void **state)
@@ -883,7 +949,8 @@ static void calls_operations_and_errors_are_counted(void **state)
     api_world *a = api_open(&plain, components,
                             "kind: Configuration\nspec: {metrics: {recordErrorCodes: true}}\n", 0);
     get_request none = get_of("none", "k");
-    publish_request shut = publish_of("bus", "secret", "x"), good = publish_of("bus", "orders", "x");
+    publish_request shut = publish_of("bus", "secret", "x"),
+                    good = publish_of("bus", "orders", "x");
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(16 * OUTR_MIB);
     rpc r = {0};
     (void)state;
@@ -930,6 +997,7 @@ int main(void)
         cmocka_unit_test(entries_of_a_bulk_have_spans_of_their_own),
         cmocka_unit_test(an_event_that_cannot_be_published_says_why),
         cmocka_unit_test(a_bulk_is_refused_as_a_whole),
+        cmocka_unit_test(entries_that_failed_are_listed_the_others_are_out),
         cmocka_unit_test(secrets_are_read_as_far_as_scopes_allow),
         cmocka_unit_test(metadata_says_what_there_is_and_keeps_what_is_set),
         cmocka_unit_test(metadata_grows_to_its_caps_only),
