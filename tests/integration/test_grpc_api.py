@@ -1,5 +1,7 @@
 """State, events, secrets and metadata over gRPC, with grpcio's own client, and together with HTTP."""
 import json
+import os
+import sqlite3
 import threading
 
 from grpc_client import Client, needs_grpc, new
@@ -241,6 +243,27 @@ class Rest(Grpc):
             gone.start("Dapr/SaveState", request)
         gone.close()
         self.ok(client.call("Dapr/GetState", {"store_name": "st", "key": "k"}))
+
+    @tag("debug")
+    def test_what_waits_for_its_store_ends_with_the_deadline_and_the_client(self):
+        a = self.sidecar("app", resources={
+            **store("state.sqlite"), "mem.yaml": component("mem", "state.in-memory")})
+        client = self.client(a)
+        save = {"store_name": "st", "states": [{"key": "k", "value": b"1"}]}
+        self.ok(client.call("Dapr/SaveState", save))
+        lock = sqlite3.connect(os.path.join(a.dir, "s.db"), isolation_level=None)
+        self.addCleanup(lock.close)
+        lock.execute("BEGIN EXCLUSIVE")
+        self.assertEqual(client.call("Dapr/SaveState", save, timeout_s=0.3).code, "DEADLINE_EXCEEDED")
+        waiting = client.start("Dapr/SaveState", new("dapr.proto.runtime.v1.SaveStateRequest", save).SerializeToString())
+        self.ok(client.call("Dapr/SaveState", {**save, "store_name": "mem"}))
+        waiting.cancel()
+        counted = ('dapr_grpc_io_server_completed_rpcs{app_id="app",grpc_server_method="/dapr.proto.runtime.v1.Dapr/'
+                   'SaveState",grpc_server_status="%s"} 1')
+        wait_for("the deadline", lambda: counted % "DEADLINE_EXCEEDED" in a.metrics() or counted % "CANCELLED" in a.metrics())
+        lock.execute("COMMIT")
+        self.ok(client.call("Dapr/SaveState", save))
+        self.assertEqual(self.ok(client.call("Dapr/GetState", {"store_name": "st", "key": "k"}))["data"], b"1")
 
     @tag("debug")
     def test_calls_are_counted_and_logged(self):

@@ -2,7 +2,7 @@
 #include <google/rpc/status.pb-c.h>
 
 #include "api/grpc/grpc_api.h"
-#include "api/http/api_metrics.h"
+#include "api/api_metrics.h"
 
 #define TYPE_PREFIX "type.googleapis.com/google.rpc."
 

@@ -1,6 +1,6 @@
 #include "api/http/http_api.h"
 
-#include "api/http/api_metrics.h"
+#include "api/api_metrics.h"
 #include "api/http/cors.h"
 #include "api/http/invoke.h"
 #include "api/rules.h"

@@ -1,4 +1,4 @@
-#include "api/http/api_metrics.h"
+#include "api/api_metrics.h"
 
 #include "http/router.h"
 

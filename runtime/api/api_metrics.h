@@ -1,12 +1,13 @@
-/* api_metrics - dapr_http_server_* of one loop. Source: contract/metrics.csv.
+/* api_metrics - dapr_http_server_* of one loop, and error codes of both front ends. Source:
+ * contract/metrics.csv.
  *
  * The path label is bounded: shortened as Dapr does, replaced by spec.metrics.http.pathMatching,
  * and
  * capped by base/metric. The series of a recent (method, path, status) are kept in a small table,
  * so
  * that a request costs one hash. */
-#ifndef OUTR_API_HTTP_API_METRICS_H
-#define OUTR_API_HTTP_API_METRICS_H
+#ifndef OUTR_API_API_METRICS_H
+#define OUTR_API_API_METRICS_H
 
 #include "config/resource.h"
 #include "http/server.h"
