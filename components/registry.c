@@ -5,7 +5,7 @@ extern const outr_pubsub_backend outr_pubsub_in_memory, outr_pubsub_sqlite, outr
 extern const outr_secret_backend outr_secretstores_local_env, outr_secretstores_local_file,
     outr_secretstores_pluggable;
 extern const outr_binding_backend outr_bindings_cron, outr_bindings_http,
-    outr_bindings_localstorage;
+    outr_bindings_localstorage, outr_bindings_pluggable;
 extern const outr_resolver_backend outr_nameresolution_sqlite, outr_nameresolution_static,
     outr_nameresolution_nameformat, outr_nameresolution_structuredformat, outr_nameresolution_dns;
 
@@ -90,5 +90,7 @@ outr_backends outr_registry_find(outr_str type, outr_str version, outr_str socke
         found.pubsub = &outr_pubsub_pluggable;
     else if (outr_str_iis(category, "secretstores"))
         found.secrets = &outr_secretstores_pluggable;
+    else if (outr_str_iis(category, "bindings"))
+        found.binding = &outr_bindings_pluggable;
     return found;
 }

@@ -404,3 +404,42 @@ class PubSub(Pluggable):
         wait_for("both events", lambda: {0, 1} <= {r.json["data"] for r in app.seen("/t")})
         a.wait_log("not this topic")
         self.assertGreaterEqual(len([c for c in p.calls("PullMessages") if c["topic"] == "ends"]), 2)
+
+
+class Bindings(Pluggable):
+    @tag("debug", "tsan")
+    def test_operations(self):
+        p = self.plugged("dev", "--serves", "bindings")
+        a = self.with_sockets("app", resources={"bd.yaml": component("bd", "bindings.dev", {"direction": "output"})})
+        self.assertEqual(len(p.calls("Init")), 1)  # the input side is not asked for
+        done = a.call_json("POST", "/v1.0/bindings/bd", {"operation": "turn", "data": "abc", "metadata": {"m": "n"}})
+        self.assertEqual((done.status, done.body), (200, b'"cba"'))
+        self.assertEqual(p.calls("Invoke")[0]["metadata"], {"m": "n"})
+        failed = a.call_json("POST", "/v1.0/bindings/bd", {"operation": "fail", "data": "abc"})
+        self.assertEqual(failed.status, 500)
+        self.assertIn("it failed", failed.json["message"])
+        unknown = a.call_json("POST", "/v1.0/bindings/bd", {"operation": "list", "data": "abc"})
+        self.assertGreaterEqual(unknown.status, 400)
+        capabilities = next(c for c in a.call("GET", "/v1.0/metadata").json["components"] if c["name"] == "bd")["capabilities"]
+        self.assertEqual(capabilities, ["OUTPUT_BINDING"])
+
+    @tag("debug", "tsan")
+    def test_events(self):
+        p = self.plugged("dev", "--serves", "bindings")
+        refusals = [1]
+
+        def handle(request):
+            if request.method == "OPTIONS":
+                return Reply(200)
+            if request.json["n"] == 1 and refusals:
+                refusals.pop()
+                return Reply(500)
+            return Reply(200, b'{"done": %d}' % request.json["n"], [("Content-Type", "application/json")])
+        app = self.app(handle)
+        self.with_sockets("app", app, resources={"bd.yaml": component("bd", "bindings.dev")})
+        wait_for("all answers", lambda: len(p.calls("Answered")) == 4)
+        self.assertEqual([(c["id"], bool(c["error"])) for c in p.calls("Answered")],
+                         [("0", False), ("1", True), ("1", False), ("2", False)])
+        p.kill()
+        p.start()
+        wait_for("reading again", lambda: len({c["pid"] for c in p.calls("Read")}) == 2)
