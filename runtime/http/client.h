@@ -90,6 +90,7 @@ struct outr_http_call {
     bool body_taken;       /* reading of `body` has begun: it cannot be sent a second time */
     bool was_reused;       /* it went out on a kept-alive connection (a stale one may be retried) */
     uint32_t peer_setting; /* value of settings_id in the peer's SETTINGS, 0 when absent */
+    uint32_t reset_code;   /* of the RST_STREAM that ended it, RFC 9113 section 7; 0: none did */
     void *impl;            /* machinery */
 };
 

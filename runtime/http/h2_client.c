@@ -192,6 +192,7 @@ static void on_close(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, uint32_t erro
         end_if_over(k); /* else the end of the body does it */
         return;
     }
+    k->call->reset_code = error_code;
     outr_fail(&err, OUTR_UNAVAILABLE, "the peer reset the stream (error %u)", error_code);
     if (error_code ==
         NGHTTP2_REFUSED_STREAM) { /* the peer says so, or its GOAWAY leaves the stream out */

@@ -2,13 +2,13 @@
 
 #define CONNECTION_WINDOW (4 * 1024 * 1024)
 /* of all streams; then the connection's window stays shut */
-#define HELD_MAX          (8 * OUTR_MIB)
-#define FRAME_BYTES            16384 /* SETTINGS_MAX_FRAME_SIZE as it is without saying */
-#define CONTINUATIONS_SPARE    8     /* of a head that is cut into smaller frames than need be */
-#define QUEUE_HIGH        (64 * OUTR_KIB)
-#define QUEUE_LOW         (16 * OUTR_KIB)
-#define PULL_MAX          (256 * OUTR_KIB)
-#define COPY_BELOW        2048
+#define HELD_MAX            (8 * OUTR_MIB)
+#define FRAME_BYTES         16384 /* SETTINGS_MAX_FRAME_SIZE as it is without saying */
+#define CONTINUATIONS_SPARE 8     /* of a head that is cut into smaller frames than need be */
+#define QUEUE_HIGH          (64 * OUTR_KIB)
+#define QUEUE_LOW           (16 * OUTR_KIB)
+#define PULL_MAX            (256 * OUTR_KIB)
+#define COPY_BELOW          2048
 
 static outr__h2_stream *stream_of(nghttp2_session *session, int32_t id)
 {
@@ -214,12 +214,13 @@ static void out_end(outr_sink *sink, const struct outr_headers *trailers)
     wake_out(s);
 }
 
-static void out_abort(outr_sink *sink, const outr_err *err OUTR_UNUSED)
+static void out_abort(outr_sink *sink, const outr_err *err)
 {
     outr__h2_stream *s = of_sink(sink);
     sink->source = NULL;
-    if (!s->out_ended)
-        outr__h2_stream_reset(s, NGHTTP2_INTERNAL_ERROR);
+    if (!s->out_ended) /* who gave up is not who failed */
+        outr__h2_stream_reset(s, err->code == OUTR_CANCELLED ? NGHTTP2_CANCEL
+                                                             : NGHTTP2_INTERNAL_ERROR);
 }
 
 static const outr_sink_ops out_ops = {.data = out_data, .end = out_end, .abort = out_abort};
@@ -669,8 +670,8 @@ outr_code outr__h2_init(outr__h2 *h2, const outr__h2_options *o, outr_err *err)
         nghttp2_option_set_max_outbound_ack(option, 1000);
         nghttp2_option_set_max_settings(option, 32);
         /* As many as the largest head fills (CVE-2024-28182). */
-        nghttp2_option_set_max_continuations(
-            option, o->limits->max_header_bytes / FRAME_BYTES + CONTINUATIONS_SPARE);
+        nghttp2_option_set_max_continuations(option, o->limits->max_header_bytes / FRAME_BYTES +
+                                                         CONTINUATIONS_SPARE);
         rc = o->is_server ? nghttp2_session_server_new2(&h2->session, cb, h2, option)
                           : nghttp2_session_client_new2(&h2->session, cb, h2, option);
     }

@@ -87,7 +87,8 @@ typedef struct outr_http_limits {
     uint64_t idle_ns;       /* keep-alive without a request; 0: 120 s */
     uint64_t write_idle_ns; /* peer reads nothing while we have something to send; 0: 120 s */
     uint32_t max_streams;   /* HTTP/2 concurrent streams per connection; 0: 1000 */
-    uint32_t window_bytes;  /* HTTP/2 stream window; 0: 256 KiB */
+    uint32_t window_bytes;  /* HTTP/2 stream window; 0: 192 KiB, so that with what
+                            * is queued behind it a stream nobody reads costs 256 KiB */
     size_t arena_bytes;     /* cap per request, at least what a head may need; 0: 64 MiB */
 } outr_http_limits;
 

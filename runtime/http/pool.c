@@ -139,7 +139,7 @@ void outr_http_call_start(outr_http_pool *pool, outr_http_call *call, outr_op *o
     call->progress = OUTR_CALL_NOT_SENT;
     call->response = NULL;
     call->was_reused = call->body_taken = false;
-    call->peer_setting = 0;
+    call->peer_setting = call->reset_code = 0;
     pool->in_flight++;
     outr_op_begin(op, call, on_cancel);
     outr_list_push(&pool->waiting, &impl->link);

@@ -44,7 +44,7 @@ void outr__limits_default(outr_http_limits *l)
     if (!l->max_streams)
         l->max_streams = 1000;
     if (!l->window_bytes)
-        l->window_bytes = 256 * 1024;
+        l->window_bytes = 192 * 1024;
     if (!l->arena_bytes)
         l->arena_bytes = 64 * OUTR_MIB;
     /* Heads are parsed without asking: there must be room for the largest one, and for a copy of

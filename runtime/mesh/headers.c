@@ -26,6 +26,13 @@ static bool is_internal(outr_str name)
     return false;
 }
 
+void outr__headers_set_timeout(outr_headers *headers, uint64_t now_ns, uint64_t deadline_ns)
+{
+    uint64_t left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 1;
+    outr_headers_set(headers, OUTR_STR("grpc-timeout"),
+                     outr_grpc_timeout_write(headers->arena, left_ns));
+}
+
 void outr__headers_disown(outr_headers *headers)
 {
     size_t kept = 0;

@@ -63,6 +63,8 @@ void outr__headers_of_proxied(outr_headers *out, const outr_headers *in, const o
                               const outr__target *target, bool is_of_peer, const outr_trace *trace);
 /* Of an answer, in either direction. keeps_grpc: to a peer, from an app that speaks gRPC. */
 void outr__headers_of_answer(outr_headers *out, const outr_headers *in, bool keeps_grpc);
+/* grpc-timeout: what is left. */
+void outr__headers_set_timeout(outr_headers *headers, uint64_t now_ns, uint64_t deadline_ns);
 /* Without what only sidecars may say. */
 void outr__headers_disown(outr_headers *headers);
 
@@ -77,13 +79,18 @@ typedef struct outr__relay {
     bool keeps_grpc; /* outr__headers_of_answer */
     /* before it goes out; may be NULL */
     void (*on_head)(struct outr__relay *relay, outr_http_response *head);
-    bool has_head; /* the head has gone out */
+    bool has_head;     /* the head has gone out */
+    const outr_op *op; /* is_proxied: of the call, which tells why it was cancelled */
     /* machinery */
     outr_http_response head;
     outr_sink guesser;
+    outr_source source; /* what the exchange's sink takes from the guesser */
     outr_sink *to;
+    outr_headers trailers;
 } outr__relay;
 void outr__relay_answer(outr__relay *relay, outr_http_call *call); /* from call->on_response */
+/* How a proxied call failed, in gRPC's words: grpc/grpc doc/PROTOCOL-HTTP2.md "Errors". */
+outr_code outr__grpc_failure(const outr_http_call *call, const outr_err *err);
 
 /* A body that must not be longer than max: a source in front of a source. */
 typedef struct outr__limiter {

@@ -9,7 +9,9 @@
 
 #define ROUNDS_MAX     4 /* the first and three more */
 #define ROUND_PAUSE_NS OUTR_SEC
-#define PEER_ERROR_MAX (8 * OUTR_KIB)
+/* A proxied call goes to another instance when one cannot be reached, and waits for none. */
+#define PROXIED_TRIES_MAX 4
+#define PEER_ERROR_MAX    (8 * OUTR_KIB)
 /* of a body kept for a daprd that may have to be asked twice */
 #define REPLAY_MAX (64 * OUTR_KIB)
 
@@ -165,6 +167,9 @@ static void on_response(outr_http_call *http)
     c->relay.x = c->x;
     c->relay.guesses_type = !c->invoke->is_proxied;
     c->relay.is_proxied = c->invoke->is_proxied;
+    c->relay.op = &c->op;
+    if (c->relay.is_proxied)
+        outr__headers_disown(&http->head.headers);
     c->relay.on_head = on_relay_head;
     outr__relay_answer(&c->relay, http);
 }
@@ -279,6 +284,8 @@ static void fill_http(call *c, outr_http_call *http)
                              .user = c,
                              .arena = c->x->arena};
     c->sent_ns = outr_loop_now(c->mesh->o.loop);
+    if (c->invoke->is_proxied && c->invoke->deadline_ns)
+        outr__headers_set_timeout(&c->req.headers, c->sent_ns, c->invoke->deadline_ns);
 }
 
 static int step_local(outr_steps *steps)
@@ -565,6 +572,8 @@ static int step_send(outr_steps *steps)
         if (c->target.kind != OUTR__APP)
             return c->tries == 1 && http->was_reused ? (c->reach.op = NULL, CALL_REACH)
                                                      : fail(c, &err);
+        if (c->invoke->is_proxied && c->tries >= PROXIED_TRIES_MAX)
+            return fail(c, &err);
         bool has_more = c->tries % 4 != 0 && c->pick.tried_count < OUTR_LEN(c->pick.tried);
         c->pick.is_fresh = true;
         if (has_more &&
@@ -572,9 +581,11 @@ static int step_send(outr_steps *steps)
               c->pick.tried[c->pick.tried_count - 1] == c->pick.tried[c->pick.tried_count - 2]))
             return CALL_PICK;
         c->err = err;
-        return CALL_PAUSE;
+        return c->invoke->is_proxied ? CALL_FAILED : CALL_PAUSE;
     }
-    if (is_local && !c->relay.has_head && err.code != OUTR_CANCELLED) {
+    if (c->invoke->is_proxied) {
+        err.code = outr__grpc_failure(http, &err);
+    } else if (is_local && !c->relay.has_head && err.code != OUTR_CANCELLED) {
         outr_err inner = err;
         outr_fail(&err, OUTR_INTERNAL, "error invoking app channel: %s", inner.text);
     }

@@ -1,3 +1,4 @@
+#include "grpc/status.h"
 #include "mesh/internal.h"
 
 /* ---- content type of an answer that names none
@@ -91,6 +92,41 @@ static outr__relay *of_guesser(outr_sink *sink)
     return OUTR_CONTAINER(sink, outr__relay, guesser);
 }
 
+/* The exchange's sink asks the guesser, and the guesser the call: whoever ends first, the other is
+ * not left with a pointer to what has gone. */
+static void between_start(outr_source *source OUTR_UNUSED) {}
+
+static void between_resume(outr_source *source)
+{
+    outr_source_resume(OUTR_CONTAINER(source, outr__relay, source)->guesser.source);
+}
+
+static void between_cancel(outr_source *source, const outr_err *err)
+{
+    outr__relay *r = OUTR_CONTAINER(source, outr__relay, source);
+    outr_source *from = r->guesser.source;
+    r->guesser.source = NULL;
+    outr_source_cancel(from, err);
+}
+
+static const outr_source_ops between_ops = {
+    .start = between_start, .resume = between_resume, .cancel = between_cancel};
+
+static void couple(outr__relay *r)
+{
+    r->source = (outr_source){.ops = &between_ops, .length = r->head.content_length};
+    outr_source_attach(&r->source, r->to);
+}
+
+/* The sink that ends now: nobody feeds it any more. */
+static outr_sink *uncouple(outr__relay *r)
+{
+    outr_sink *to = r->source.sink ? r->source.sink : r->to;
+    r->source.sink = NULL;
+    to->source = NULL;
+    return to;
+}
+
 static bool guess_data(outr_sink *sink, outr_slice own_slice)
 {
     outr__relay *r = of_guesser(sink);
@@ -98,7 +134,7 @@ static bool guess_data(outr_sink *sink, outr_slice own_slice)
         outr_headers_add(&r->head.headers, OUTR_STR("Content-Type"),
                          outr_str_from(guess(outr_str_of(own_slice.p, own_slice.n))));
         send_head(r);
-        r->to->source = sink->source; /* resume goes straight to where the bytes come from */
+        couple(r);
     }
     return r->to->ops->data(r->to, own_slice);
 }
@@ -108,7 +144,9 @@ static void guess_end(outr_sink *sink, const struct outr_headers *trailers)
     outr__relay *r = of_guesser(sink);
     if (!r->has_head)
         send_head(r);
-    r->to->ops->end(r->to, trailers);
+    sink->source = NULL;
+    outr_sink *to = uncouple(r);
+    to->ops->end(to, trailers);
 }
 
 static void guess_abort(outr_sink *sink, const outr_err *err)
@@ -116,11 +154,59 @@ static void guess_abort(outr_sink *sink, const outr_err *err)
     outr__relay *r = of_guesser(sink);
     if (!r->has_head)
         send_head(r);
-    r->to->ops->abort(r->to, err);
+    sink->source = NULL;
+    outr_sink *to = uncouple(r);
+    to->ops->abort(to, err);
 }
 
 static const outr_sink_ops guesser_ops = {
     .data = guess_data, .end = guess_end, .abort = guess_abort};
+
+/* ---- of a gRPC call -------------------------------------------------------------------------- */
+
+outr_code outr__grpc_failure(const outr_http_call *call, const outr_err *err)
+{
+    enum { REFUSED_STREAM = 7, CANCEL = 8, ENHANCE_YOUR_CALM = 11, INADEQUATE_SECURITY = 12 };
+    switch (call->reset_code) {
+    case 0:
+    case REFUSED_STREAM:
+        return err->code;
+    case CANCEL:
+        return OUTR_CANCELLED;
+    case ENHANCE_YOUR_CALM:
+        return OUTR_RESOURCE_EXHAUSTED;
+    case INADEQUATE_SECURITY:
+        return OUTR_PERMISSION_DENIED;
+    default:
+        return OUTR_INTERNAL;
+    }
+}
+
+/* A stream that breaks off ends with a status: its caller learns why. */
+static void proxied_abort(outr_sink *sink, const outr_err *err)
+{
+    outr__relay *r = of_guesser(sink);
+    outr_grpc_status status = {.code = outr__grpc_failure(r->call, err),
+                               .message = outr_str_from(err->text)};
+    if (r->op && r->op->err.code == OUTR_DEADLINE_EXCEEDED)
+        status = (outr_grpc_status){.code = OUTR_DEADLINE_EXCEEDED,
+                                    .message = OUTR_STR("context deadline exceeded")};
+    outr_headers_init(&r->trailers, r->x->arena);
+    outr_grpc_status_write(&r->trailers, &status);
+    sink->source = NULL;
+    outr_sink *to = uncouple(r);
+    to->ops->end(to, &r->trailers);
+}
+
+static const outr_sink_ops proxied_ops = {
+    .data = guess_data, .end = guess_end, .abort = proxied_abort};
+
+static void relay_proxied(outr__relay *r, outr_source *from)
+{
+    r->guesser.ops = &proxied_ops;
+    couple(r);
+    outr_source_attach(from, &r->guesser);
+}
 
 void outr__relay_answer(outr__relay *r, outr_http_call *call)
 {
@@ -150,7 +236,9 @@ void outr__relay_answer(outr__relay *r, outr_http_call *call)
         outr_http_has_body(x->req.method, r->head.status))
         r->head.content_length = 0;
     send_head(r);
-    if (call->response)
+    if (call->response && r->is_proxied)
+        relay_proxied(r, call->response);
+    else if (call->response)
         outr_source_attach(call->response, r->to);
     else
         r->to->ops->end(r->to, NULL);

@@ -10,6 +10,7 @@ typedef struct served {
     outr_op op;
     outr_app_call call;
     outr_http_request req;
+    uint64_t deadline_ns; /* 0: none */
     outr__relay relay;
     outr_str caller;
     outr__daprd_served *daprd; /* of a daprd's CallLocal; NULL: the request as it is */
@@ -72,10 +73,11 @@ static void on_response(outr_http_call *http)
         return;
     }
     bool is_grpc_app = outr_app_speaks_grpc(s->mesh->o.app);
-    if (!is_grpc_app && !s->is_proxied)
+    if (!is_grpc_app || s->is_proxied)
         outr__headers_disown(&http->head.headers);
     s->relay.x = s->x;
     s->relay.is_proxied = s->is_proxied;
+    s->relay.op = &s->op;
     s->relay.keeps_grpc = is_grpc_app;
     outr__relay_answer(&s->relay, http);
 }
@@ -126,7 +128,8 @@ static void on_done(outr_op *op)
         return;
     }
     if (s->is_proxied) {
-        refuse(x, op->err.code, op->err.text);
+        refuse(x, outr__grpc_failure(http, &op->err),
+               op->err.code == OUTR_DEADLINE_EXCEEDED ? "context deadline exceeded" : op->err.text);
         return;
     }
     char text[OUTR_ERR_TEXT_MAX + 32];
@@ -149,7 +152,7 @@ static void start(served *s)
                                        .on_inform = on_inform,
                                        .user = s,
                                        .arena = s->x->arena}};
-    outr_op_init(&s->op, s->mesh->o.loop, NULL, s->daprd ? s->daprd->deadline_ns : 0, on_done);
+    outr_op_init(&s->op, s->mesh->o.loop, NULL, s->deadline_ns, on_done);
     if (s->is_proxied)
         outr_app_call_start(s->mesh->o.app, &s->call, &s->op);
     else
@@ -205,6 +208,11 @@ static bool admit(outr_mesh *mesh, outr_exchange *x)
         refuse(x, OUTR_INTERNAL, "app is not in a healthy state");
         return false;
     }
+    uint64_t timeout_ns;
+    if (is_grpc && !outr_grpc_timeout_read(&timeout_ns, &x->req.headers)) {
+        refuse(x, OUTR_INTERNAL, "malformed grpc-timeout");
+        return false;
+    }
     if (is_grpc && mesh->o.settings->app_protocol < OUTR_APP_H2C) {
         refuse(x, OUTR_UNAVAILABLE, "the app does not speak gRPC: --app-protocol is http");
         return false;
@@ -229,6 +237,7 @@ static void serve(outr_mesh *mesh, outr_exchange *x, const outr_http_request *re
     s->mesh = mesh;
     s->x = x;
     s->daprd = daprd;
+    s->deadline_ns = daprd ? daprd->deadline_ns : 0;
     s->caller = outr_headers_get(&req->headers, "dapr-caller-app-id");
     x->user = s;
     x->on_gone = on_gone;
@@ -243,9 +252,12 @@ static void serve(outr_mesh *mesh, outr_exchange *x, const outr_http_request *re
                                  .upgrade = req->upgrade};
     s->is_proxied = !daprd && is_proxied(req);
     outr_headers_init(&s->req.headers, x->arena);
-    if (s->is_proxied)
+    if (s->is_proxied) {
+        uint64_t timeout_ns; /* admit has looked at it */
+        if (outr_grpc_timeout_read(&timeout_ns, &req->headers) && timeout_ns)
+            s->deadline_ns = outr_loop_now(mesh->o.loop) + timeout_ns;
         outr__headers_of_proxied(&s->req.headers, &req->headers, mesh, NULL, true, &span);
-    else
+    } else
         outr__headers_to_app(&s->req.headers,
                              &(outr__to_app){.in = &req->headers,
                                              .trace = &span,

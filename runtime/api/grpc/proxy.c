@@ -7,8 +7,10 @@ static void on_failed(outr_invoke *invoke, const outr_err *err)
 {
     /* Dapr says UNKNOWN of a name it cannot make sense of. */
     bool is_name = err->code == OUTR_NOT_FOUND || err->code == OUTR_INVALID_ARGUMENT;
+    const char *text =
+        err->code == OUTR_DEADLINE_EXCEEDED ? "context deadline exceeded" : err->text;
     invoke->x->on_gone = NULL;
-    outr_grpc_refuse(invoke->x, is_name ? OUTR_UNKNOWN : err->code, outr_str_from(err->text));
+    outr_grpc_refuse(invoke->x, is_name ? OUTR_UNKNOWN : err->code, outr_str_from(text));
 }
 
 static void on_done(outr_invoke *invoke, const outr_err *err OUTR_UNUSED)
@@ -38,6 +40,13 @@ void outr_rpc_proxy(outr_api *api, outr_exchange *x)
                             .is_proxied = true,
                             .on_failed = on_failed,
                             .on_done = on_done};
+    uint64_t timeout_ns;
+    if (!outr_grpc_timeout_read(&timeout_ns, headers)) {
+        outr_grpc_refuse(x, OUTR_INTERNAL, OUTR_STR("malformed grpc-timeout"));
+        return;
+    }
+    if (timeout_ns)
+        invoke->deadline_ns = outr_loop_now(api->loop) + timeout_ns;
     outr_trace_read(&parent, headers);
     outr_trace_start(&invoke->trace, &parent, &api->trace, outr_loop_rand(api->loop));
     outr_mesh_invoke(api->mesh, invoke);
