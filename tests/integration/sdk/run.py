@@ -56,7 +56,10 @@ class Sdk(Case):
     def resources(self):
         with open(self.path("secrets.json"), "w") as file:
             file.write('{"password": "s3cret", "nested": {"key": "value"}}')
+        os.makedirs(self.path("files"), exist_ok=True)
         return {
+            "tick.yaml": component("tick", "bindings.cron", {"schedule": "@every 1s"}),
+            "files.yaml": component("files", "bindings.localstorage", {"rootPath": self.path("files")}),
             "memory.yaml": component("memory", "state.in-memory"),
             "sqlite.yaml": component("sqlite", "state.sqlite", {"connectionString": self.path("state.db")}),
             "events.yaml": component("events", "pubsub.sqlite", {"connectionString": self.path("events.db"),

@@ -99,6 +99,7 @@ public final class Checks {
         invocation();
         events();
         streaming();
+        bindings();
         check("shutdown", () -> wait(client.shutdown()));
         OUT.println("end");
         System.exit(0);
@@ -243,6 +244,20 @@ public final class Checks {
                 wait(client.publishEvent("events", topic + "-dropped", "dead"));
                 holds(nextEvent(app, topic + "-dead").contains("dead"), "data");
             });
+        }
+    }
+
+    private static void bindings() {
+        check("output_binding", () -> {
+            byte[] value = UUID.randomUUID().toString().getBytes(StandardCharsets.UTF_8);
+            Map<String, String> file = Map.of("fileName", "java.txt");
+            wait(client.invokeBinding("files", "create", value, file));
+            equal(new String(wait(client.invokeBinding("files", "get", new byte[0], file)), StandardCharsets.UTF_8),
+                new String(value, StandardCharsets.UTF_8));
+            holds(refused(client.invokeBinding("files", "fly", "")).getMessage().contains("fly"), "message");
+        });
+        for (String app : new String[] {"grpc-app", "http-app"}) {
+            check("input_binding_of_" + app, () -> equal(nextEvent(app, "tick"), "tock"));
         }
     }
 

@@ -5,6 +5,8 @@ import io.dapr.v1.AppCallbackGrpc;
 import io.dapr.v1.AppCallbackHealthCheckGrpc;
 import io.dapr.v1.CommonProtos.InvokeRequest;
 import io.dapr.v1.CommonProtos.InvokeResponse;
+import io.dapr.v1.DaprAppCallbackProtos.BindingEventRequest;
+import io.dapr.v1.DaprAppCallbackProtos.BindingEventResponse;
 import io.dapr.v1.DaprAppCallbackProtos.HealthCheckResponse;
 import io.dapr.v1.DaprAppCallbackProtos.ListInputBindingsResponse;
 import io.dapr.v1.DaprAppCallbackProtos.ListTopicSubscriptionsResponse;
@@ -77,7 +79,13 @@ public final class GrpcApp extends AppCallbackGrpc.AppCallbackImplBase {
 
     @Override
     public void listInputBindings(Empty request, StreamObserver<ListInputBindingsResponse> out) {
-        answer(out, ListInputBindingsResponse.getDefaultInstance());
+        answer(out, ListInputBindingsResponse.newBuilder().addBindings("tick").build());
+    }
+
+    @Override
+    public void onBindingEvent(BindingEventRequest event, StreamObserver<BindingEventResponse> out) {
+        EVENTS.add(event.getName(), "tock");
+        answer(out, BindingEventResponse.getDefaultInstance());
     }
 
     @Override

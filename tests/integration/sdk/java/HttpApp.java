@@ -47,6 +47,11 @@ public final class HttpApp {
                     status = 504;
                 }
             }
+            case "/tick" -> {
+                if (x.getRequestMethod().equals("POST")) {  // OPTIONS asks whether we want it
+                    EVENTS.add("tick", "tock");
+                }
+            }
             case "/on-event" -> arrived("java-http", body);
             case "/on-dead" -> arrived("java-http-dead", body);
             case "/on-retried" -> {

@@ -172,6 +172,14 @@ for (const [protocol, client] of Object.entries(clients)) {
     await refused(client.invoker.invoke("nobody", "echo", HttpMethod.GET));
   });
 
+  await over("output_binding", async () => {
+    const value = { text: randomUUID() };
+    await client.binding.send("files", "create", value, { fileName: `js-${protocol}.txt` });
+    const found = await client.binding.send("files", "get", "", { fileName: `js-${protocol}.txt` });
+    assert.deepEqual(isGrpc ? JSON.parse(Buffer.from(found.data).toString()) : found, value);
+    assert.match(await refused(client.binding.send("files", "fly", "")), /fly/);
+  });
+
   for (const app of ["http", "grpc"]) {
     const topic = `js-${app}`;
     await over(`publish_to_${app}_app`, async () => {
@@ -214,6 +222,9 @@ for (const [protocol, client] of Object.entries(clients)) {
   }
 }
 
+for (const app of ["http", "grpc"]) {
+  await check(`input_binding_of_${app}_app`, async () => assert.equal(await nextEvent(`${app}-app`, "tick"), "tock"));
+}
 await check("shutdown", () => clients.http.sidecar.shutdown());
 say("end");
 process.exit(0);

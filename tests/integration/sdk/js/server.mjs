@@ -75,4 +75,6 @@ await server.pubsub.subscribeWithOptions("events", `${prefix}-dropped`, {
 });
 await server.pubsub.subscribe("events", `${prefix}-dead`, async (data) => arrive(`${prefix}-dead`, { data }));
 
+await server.binding.receive("tick", async () => arrive("tick", { data: "tock" }));
+
 await server.start();

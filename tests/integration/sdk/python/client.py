@@ -1,4 +1,5 @@
 """What a program with Dapr's Python SDK asks of its sidecar. run.py gives it ports by the SDK's own variables."""
+import asyncio
 import json
 import queue
 import uuid
@@ -334,6 +335,46 @@ def streaming_subscription_with_handler(client):
     close()
 
 
+# ---------------------------------------------------------------- bindings
+@check
+def output_binding(client):
+    text = "n\u00e4me %s" % uuid.uuid4()
+    client.invoke_binding("files", "create", text, {"fileName": "python.txt"})
+    equal(client.invoke_binding("files", "get", b"", {"fileName": "python.txt"}).data, text.encode())
+    client.invoke_binding("files", "delete", b"", {"fileName": "python.txt"})
+    try:
+        client.invoke_binding("files", "fly", b"")
+    except grpc.RpcError as error:
+        assert "fly" in error.details(), error.details()
+    else:
+        raise AssertionError("an unknown operation was not refused")
+
+
+@check
+def input_binding(client):
+    for app in ("grpc-app", "http-app"):
+        equal(next_event(client, app, "tick"), {})
+
+
+# ---------------------------------------------------------------- limits
+@check
+def large_values(client):
+    value = bytes(range(256)) * 4 * 1024 * 3  # 3 MiB
+    client.save_state("memory", "large", value)
+    equal(client.get_state("memory", "large").data, value)
+    equal(client.invoke_method("http-app", "echo", value, "application/octet-stream", http_verb="POST").data, value)
+    refused(grpc.StatusCode.RESOURCE_EXHAUSTED, client.save_state, "memory", "larger", value + value)
+    equal(client.get_state("memory", "large").data, value)
+
+
+@check
+def deadlines(client):
+    """The app waits for an event that never comes; its caller does not."""
+    refused(grpc.StatusCode.DEADLINE_EXCEEDED, DaprGrpcClient.invoke_method, client, "grpc-app", "next-event", b"never", timeout=0.3)
+    refused(grpc.StatusCode.DEADLINE_EXCEEDED, DaprGrpcClient.invoke_method, client, "http-app", "next-event", b"never",
+            http_verb="POST", timeout=0.3)
+
+
 # ---------------------------------------------------------------- asyncio
 class TokenOfStreams(grpc.aio.StreamStreamClientInterceptor):
     """The SDK's own interceptor is both unary and streaming; grpc.aio takes such a one for unary calls only."""
@@ -356,6 +397,18 @@ async def asyncio_client(_):
 
 
 @check
+async def asyncio_many_at_once(_):
+    async with AsyncDaprClient() as client:
+        await asyncio.gather(*(client.save_state("sqlite", "many-%d" % i, str(i)) for i in range(200)))
+        found = await asyncio.gather(*(client.get_state("sqlite", "many-%d" % i) for i in range(200)))
+        equal([f.data for f in found], [b"%d" % i for i in range(200)])
+        answers = await asyncio.gather(*(
+            client.invoke_method(app, "echo", "n%d" % i, "text/plain", http_verb="POST")
+            for i in range(50) for app in ("grpc-app", "http-app")))
+        equal([a.data for a in answers], [b"n%d" % (i // 2) for i in range(100)])
+
+
+@check
 async def asyncio_streaming_subscription(_):
     async with AsyncDaprClient(interceptors=[TokenOfStreams()]) as client:
         subscription = await client.subscribe("events", "py-async")
@@ -368,6 +421,7 @@ async def asyncio_streaming_subscription(_):
 
 @check
 def shutdown(client):
+    client.subscribe("events", "py-open")  # still there when the sidecar is to end
     client.shutdown()
 
 

@@ -67,6 +67,13 @@ def on_other(event):
     arrived("other", event)
 
 
+@app.binding("tick")
+def on_tick(request):
+    with lock:
+        waiting = events.setdefault("tick", queue.Queue())
+    waiting.put({})
+
+
 attempts = {}
 
 

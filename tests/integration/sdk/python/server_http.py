@@ -23,6 +23,11 @@ async def echo(request: Request):
     return Response(await request.body(), 200, headers, request.headers.get("content-type"))
 
 
+@app.post("/tick")
+async def on_tick():
+    await of("tick").put({})
+
+
 @app.get("/healthz")
 def healthz():
     return {}
