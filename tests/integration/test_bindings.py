@@ -3,6 +3,7 @@ import base64
 import json
 import os
 import signal
+import ssl
 import threading
 import time
 from concurrent import futures
@@ -10,6 +11,7 @@ from concurrent import futures
 import grpc_client
 from grpc_client import Client, needs_grpc
 from harness import Case, Port, Reply, component, tag, wait_for
+from test_invoke import authority
 
 
 def cron(name="tick", schedule="@every 50ms", **metadata):
@@ -260,6 +262,29 @@ class Output(Case):
         for _ in range(3):  # kept connections of a server that has gone and come back
             server.drop_connections()
             self.assertEqual(self.invoke(a, "web", "get").status, 200)
+
+    @tag("debug")
+    def test_https_with_an_own_authority_and_a_client_certificate(self):
+        pem = authority(self.dir)
+
+        def file(name):
+            return os.path.join(self.dir, name)
+        server = self.app(lambda r: Reply(200, b"sealed"))
+        server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.tls.load_cert_chain(file("server.pem"), file("server.key"))
+        server.tls.load_verify_locations(file("ca.pem"))
+        server.tls.verify_mode = ssl.CERT_REQUIRED
+        url = "https://localhost:%d/x" % server.port
+        client = {"MTLSClientCert": file("client.pem"), "MTLSClientKey": file("client.key")}
+        kinds = {"both": {"MTLSRootCA": pem["ca.pem"], **client}, "nobody": {"MTLSRootCA": file("ca.pem")}, "stranger": client}
+        a = self.sidecar("app", resources={k + ".yaml": component(k, "bindings.http", {"url": url, **m}) for k, m in kinds.items()})
+        answer = self.invoke(a, "both", "get")
+        self.assertEqual((answer.status, answer.body), (200, b"sealed"))
+        self.assertEqual(server.requests[-1].header("Host"), "localhost:%d" % server.port)
+        self.assertEqual(self.invoke(a, "both", "post", "x" * 100000).status, 200)
+        for name in ("nobody", "stranger"):
+            self.assertEqual(self.error(self.invoke(a, name, "get"))[0], "ERR_INVOKE_OUTPUT_BINDING")
+        self.assertEqual(len(server.requests), 2)
 
     @tag("debug")
     def test_what_is_not_there_is_said(self):
