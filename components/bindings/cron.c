@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "components/bindings.h"
 #include "components/common/schedule.h"
+#include "components/common/zone.h"
 
 /* An event without data whenever a schedule is due. Times that pass while nobody reads, or while
  * as many events as the engine lets out are still with the app, are left out: a clock that went
@@ -25,9 +26,10 @@ static const outr_bind_row rows[] = {
 
 typedef struct cron {
     outr_binding base;
-    outr_schedule schedule;
+    outr_schedule schedule; /* its texts: of text */
+    outr_zone *zone;        /* from open on; NULL: the machine's own */
     const outr_log *log;
-    char *name;
+    char *name, *text;
 } cron;
 
 struct outr_binding_reader {
@@ -51,8 +53,11 @@ static cron *of(outr_binding *base)
     return OUTR_CONTAINER(base, cron, base);
 }
 
-static int64_t local_zone(int64_t unix_s)
+static int64_t zone_of(const void *ctx, int64_t unix_s)
 {
+    const cron *b = ctx;
+    if (b->zone)
+        return outr_zone_offset(b->zone, unix_s);
     time_t t = (time_t)unix_s;
     struct tm tm;
     return localtime_r(&t, &tm) ? tm.tm_gmtoff : 0;
@@ -83,7 +88,7 @@ static void fire(outr_binding_reader *r, int64_t now_ns)
     tick *t = outr_alloc(sizeof *t);
     t->metadata[0] = (outr_kv){OUTR_STR("readTimeUTC"), print_time(now_ns, t->time)};
     t->metadata[1] = (outr_kv){OUTR_STR("timeZone"),
-                               r->cron->schedule.is_utc ? OUTR_STR("UTC") : OUTR_STR("Local")};
+                               OUTR_STR("Local")}; /* whatever the schedule's own zone is */
     t->event = (outr_binding_event){.metadata = {t->metadata, OUTR_LEN(t->metadata)},
                                     .binding_data = t};
     r->is_skipping = false;
@@ -98,7 +103,7 @@ static void arm(outr_binding_reader *r, int64_t now_ns)
 {
     outr_loop *loop = r->read.loop;
     uint64_t wait_ns;
-    r->next_ns = outr_schedule_next(&r->cron->schedule, now_ns, local_zone);
+    r->next_ns = outr_schedule_next(&r->cron->schedule, now_ns, zone_of, r->cron);
     if (r->next_ns == INT64_MAX)
         wait_ns = LOOK_NS;
     else
@@ -151,37 +156,51 @@ static void stop(outr_binding_reader *r, outr_op *op)
     outr_op_finish_soon(op);
 }
 
+static void free_cron(cron *b)
+{
+    outr_zone_free(b->zone);
+    free(b->name);
+    free(b->text);
+    free(b);
+}
+
 static outr_code create(outr_binding **out, const outr_component_init *init, outr_err *err)
 {
     OUTR_AUTO(outr_err_list) errors = {0};
     config c = {0};
-    outr_schedule schedule;
     if (outr_bind_kvs(rows, OUTR_LEN(rows), &c, init->metadata, &errors)) {
         *err = errors.items[0];
         return err->code;
     }
-    if (outr_schedule_parse(&schedule, c.schedule, err))
-        return outr_wrap(err, "invalid schedule format '" OUTR_FMT "'", OUTR_ARG(c.schedule));
     cron *b = outr_alloc(sizeof *b);
+    b->text = outr_str_dup(c.schedule);
+    if (outr_schedule_parse(&b->schedule, outr_str_of(b->text, c.schedule.n), err)) {
+        free_cron(b);
+        return outr_wrap(err, "invalid schedule format '" OUTR_FMT "'", OUTR_ARG(c.schedule));
+    }
     b->base.backend = &outr_bindings_cron;
-    b->schedule = schedule;
     b->log = init->log;
     b->name = outr_str_dup(init->name);
     *out = &b->base;
     return OUTR_OK;
 }
 
-static void open_cron(outr_binding *base OUTR_UNUSED, outr_op *op)
+static void open_cron(outr_binding *base, outr_op *op)
 {
+    cron *b = of(base);
+    outr_err err;
     outr_op_begin(op, NULL, NULL);
+    if (b->schedule.zone.n > 0 && outr_zone_load(&b->zone, b->schedule.zone, &err)) {
+        outr_wrap(&err, "schedule");
+        outr_op_fail_soon(op, &err);
+        return;
+    }
     outr_op_finish_soon(op);
 }
 
 static void close_cron(outr_binding *base, outr_op *op)
 {
-    cron *b = of(base);
-    free(b->name);
-    free(b);
+    free_cron(of(base));
     outr_op_begin(op, NULL, NULL);
     outr_op_finish_soon(op);
 }

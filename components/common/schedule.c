@@ -1,9 +1,10 @@
 #include "components/common/schedule.h"
 
+#include "components/common/calendar.h"
+
 #define STAR       (UINT64_C(1) << 63)
 #define TEXT_MAX   1024
 #define YEARS_MAX  5
-#define DAY_S      86400
 #define SEC_NS     INT64_C(1000000000)
 #define MILLI_NS   INT64_C(1000000)
 #define FIELDS_MAX 6
@@ -182,8 +183,7 @@ static outr_code read_descriptor(outr_schedule *s, outr_str text, outr_err *err)
                      OUTR_ARG(text));
 }
 
-/* "TZ=UTC " or "CRON_TZ=UTC " before the rest. Other zones would need tables that are read at run
- * time; what is not done right is not begun. */
+/* "TZ=Area/City " or "CRON_TZ=Area/City " before the rest. */
 static outr_code read_zone(outr_schedule *s, outr_str *text, outr_err *err)
 {
     if (!outr_str_starts(*text, OUTR_STR("TZ=")) && !outr_str_starts(*text, OUTR_STR("CRON_TZ=")))
@@ -194,12 +194,11 @@ static outr_code read_zone(outr_schedule *s, outr_str *text, outr_err *err)
                          "timezone prefix " OUTR_FMT " is not followed by a schedule",
                          OUTR_ARG(*text));
     *text = outr_str_trim(rest);
-    s->is_utc = name.n == 0 || outr_str_is(name, "UTC") || outr_str_is(name, "Etc/UTC");
-    if (s->is_utc || outr_str_is(name, "Local"))
-        return OUTR_OK;
-    return outr_fail(err, OUTR_UNIMPLEMENTED,
-                     "time zone " OUTR_FMT ": only UTC and Local are in this version",
-                     OUTR_ARG(name));
+    if (name.n == 0)
+        s->zone = OUTR_STR("UTC");
+    else if (!outr_str_is(name, "Local"))
+        s->zone = name;
+    return OUTR_OK;
 }
 
 outr_code outr_schedule_parse(outr_schedule *out, outr_str text, outr_err *err)
@@ -218,55 +217,26 @@ outr_code outr_schedule_parse(outr_schedule *out, outr_str text, outr_err *err)
     return rc;
 }
 
-/* ---- the calendar ---------------------------------------------------------------------------- */
+/* ---- the next time --------------------------------------------------------------------------- */
 
-typedef struct civil {
-    int64_t year;
-    unsigned month, day, hour, minute, second, weekday;
-} civil;
+/* What clocks show where the schedule is meant. */
+typedef struct place {
+    outr_zone_fn *zone;
+    const void *ctx;
+} place;
 
-static int64_t floor_div(int64_t a, int64_t b)
+static int64_t offset_at(const place *p, int64_t unix_s)
 {
-    return a / b - (a % b < 0);
-}
-
-/* Days since 1970 of a date of the Gregorian calendar, and back: Howard Hinnant, "chrono-
- * Compatible Low-Level Date Algorithms". Years begin in March, so that a leap day is their last. */
-static int64_t days_of(int64_t year, unsigned month, unsigned day)
-{
-    year -= month <= 2;
-    int64_t era = floor_div(year, 400), of_era = year - era * 400;
-    int64_t of_year = (153 * (int64_t)(month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1;
-    return era * 146097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719468;
-}
-
-static civil civil_of(int64_t local_s)
-{
-    int64_t days = floor_div(local_s, DAY_S), rest = local_s - days * DAY_S;
-    int64_t shifted = days + 719468, era = floor_div(shifted, 146097);
-    int64_t of_era = shifted - era * 146097;
-    int64_t year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
-    int64_t of_year = of_era - (365 * year + year / 4 - year / 100);
-    int64_t month = (5 * of_year + 2) / 153;
-    civil c = {.day = (unsigned)(of_year - (153 * month + 2) / 5 + 1),
-               .month = (unsigned)(month < 10 ? month + 3 : month - 9),
-               .hour = (unsigned)(rest / 3600),
-               .minute = (unsigned)(rest / 60 % 60),
-               .second = (unsigned)(rest % 60)};
-    c.year = year + era * 400 + (c.month <= 2);
-    c.weekday = (unsigned)(((days + 4) % 7 + 7) % 7);
-    return c;
+    return p->zone(p->ctx, unix_s);
 }
 
 /* The first moment of a date; when that hour is skipped there, something near it. */
-static int64_t midnight_of(int64_t days, outr_zone_fn *zone)
+static int64_t midnight_of(int64_t days, const place *p)
 {
-    int64_t local = days * DAY_S, offset = zone(local), at = local - offset;
-    int64_t there = zone(at);
+    int64_t local = days * OUTR_DAY_S, offset = offset_at(p, local), at = local - offset;
+    int64_t there = offset_at(p, at);
     return there == offset ? at : local - there;
 }
-
-/* ---- the next time --------------------------------------------------------------------------- */
 
 static bool has(uint64_t bits, unsigned value)
 {
@@ -274,7 +244,7 @@ static bool has(uint64_t bits, unsigned value)
 }
 
 /* Day and weekday restrict each other only when one of them is a star (as in crontab(5)). */
-static bool is_day(const outr_schedule *s, const civil *c)
+static bool is_day(const outr_schedule *s, const outr_civil *c)
 {
     bool day = has(s->day, c->day), weekday = has(s->weekday, c->weekday);
     if ((s->day | s->weekday) & STAR)
@@ -282,23 +252,18 @@ static bool is_day(const outr_schedule *s, const civil *c)
     return day || weekday;
 }
 
-static int64_t utc(int64_t unix_s OUTR_UNUSED)
+static int64_t next_second(const outr_schedule *s, int64_t t, const place *p)
 {
-    return 0;
-}
-
-static int64_t next_second(const outr_schedule *s, int64_t t, outr_zone_fn *zone)
-{
-    civil c = civil_of(t + zone(t));
+    outr_civil c = outr_civil_of(t + offset_at(p, t));
     const int64_t last_year = c.year + YEARS_MAX;
     while (c.year <= last_year) {
         int64_t to_next_hour = 3600 - (int64_t)c.minute * 60 - c.second, later = t;
         if (!has(s->month, c.month))
-            later = midnight_of(c.month == 12 ? days_of(c.year + 1, 1, 1)
-                                              : days_of(c.year, c.month + 1, 1),
-                                zone);
+            later = midnight_of(c.month == 12 ? outr_civil_days(c.year + 1, 1, 1)
+                                              : outr_civil_days(c.year, c.month + 1, 1),
+                                p);
         else if (!is_day(s, &c))
-            later = midnight_of(days_of(c.year, c.month, c.day) + 1, zone);
+            later = midnight_of(outr_civil_days(c.year, c.month, c.day) + 1, p);
         else if (!has(s->hour, c.hour))
             later = t + to_next_hour;
         else if (!has(s->minute, c.minute))
@@ -309,18 +274,20 @@ static int64_t next_second(const outr_schedule *s, int64_t t, outr_zone_fn *zone
             return t;
         /* A midnight that does not exist may be put before the hours that were skipped. */
         t = later > t ? later : t + to_next_hour;
-        c = civil_of(t + zone(t));
+        c = outr_civil_of(t + offset_at(p, t));
     }
     return INT64_MAX;
 }
 
-int64_t outr_schedule_next(const outr_schedule *s, int64_t after_ns, outr_zone_fn *zone)
+int64_t outr_schedule_next(const outr_schedule *s, int64_t after_ns, outr_zone_fn *zone,
+                           const void *zone_ctx)
 {
+    const place p = {zone, zone_ctx};
     int64_t next;
     if (s->every_ns > 0) {
-        int64_t beyond = after_ns - floor_div(after_ns, MILLI_NS) * MILLI_NS;
+        int64_t beyond = after_ns - outr_floor_div(after_ns, MILLI_NS) * MILLI_NS;
         return __builtin_add_overflow(after_ns - beyond, s->every_ns, &next) ? INT64_MAX : next;
     }
-    next = next_second(s, floor_div(after_ns, SEC_NS) + 1, s->is_utc ? utc : zone);
+    next = next_second(s, outr_floor_div(after_ns, SEC_NS) + 1, &p);
     return next < INT64_MAX / SEC_NS ? next * SEC_NS : INT64_MAX;
 }

@@ -14,15 +14,18 @@ typedef struct outr_schedule {
     /* A bit per value; the top bit: it was a star. */
     uint64_t second, minute, hour, day, month, weekday;
     int64_t every_ns; /* not 0: the fields mean nothing */
-    bool is_utc;      /* TZ=UTC: not the machine's zone */
+    /* Of "TZ=" or "CRON_TZ=", borrowed from the text: "UTC" too when it was empty. NONE: the
+     * machine's own. */
+    outr_str zone;
 } outr_schedule;
 
 /* Seconds east of UTC at that moment. */
-typedef int64_t outr_zone_fn(int64_t unix_s);
+typedef int64_t outr_zone_fn(const void *ctx, int64_t unix_s);
 
 outr_code outr_schedule_parse(outr_schedule *out, outr_str text, outr_err *err);
 /* The first moment after after_ns, both Unix time; INT64_MAX: not within five years. An hour that
  * is skipped when clocks go forward is not made up for; one that comes twice counts twice. */
-int64_t outr_schedule_next(const outr_schedule *s, int64_t after_ns, outr_zone_fn *zone);
+int64_t outr_schedule_next(const outr_schedule *s, int64_t after_ns, outr_zone_fn *zone,
+                           const void *zone_ctx);
 
 #endif

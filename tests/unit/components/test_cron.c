@@ -163,6 +163,15 @@ static void bad_schedules_name_the_mistake(void **state OUTR_UNUSED)
                                      "fields, found 2: every minute");
     assert_int_equal(open_binding(b, TYPE, none), OUTR_INVALID_ARGUMENT);
     assert_non_null(strstr(b->err.text, "schedule"));
+    const char *const mars[] = {"schedule", "TZ=Mars/Olympus @daily", NULL},
+                      *const above[] = {"schedule", "TZ=../../etc/passwd @daily", NULL};
+    assert_int_equal(open_binding(b, TYPE, mars), OUTR_NOT_FOUND);
+    assert_string_equal(b->err.text,
+                        "schedule: time zone Mars/Olympus is not known here (package tzdata)");
+    b->backend->close(b->binding, begin(b));
+    assert_int_equal(wait(b), OUTR_OK);
+    b->binding = NULL;
+    assert_int_equal(open_binding(b, TYPE, above), OUTR_INVALID_ARGUMENT);
     close_bench(b);
 }
 
