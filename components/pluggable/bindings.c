@@ -11,11 +11,13 @@
 
 #define INPUT_SERVICE                                                                              \
     {                                                                                              \
-        "dapr.proto.components.v1.InputBinding", INPUT("Init"), NULL, OUTR_BINDING_INPUT           \
+        "dapr.proto.components.v1.InputBinding", INPUT("Init"), NULL, INPUT("Ping"),               \
+            OUTR_BINDING_INPUT                                                                     \
     }
 #define OUTPUT_SERVICE                                                                             \
     {                                                                                              \
-        "dapr.proto.components.v1.OutputBinding", OUTPUT("Init"), NULL, OUTR_BINDING_OUTPUT        \
+        "dapr.proto.components.v1.OutputBinding", OUTPUT("Init"), NULL, OUTPUT("Ping"),            \
+            OUTR_BINDING_OUTPUT                                                                    \
     }
 
 /* What the resource's direction leaves out is not initialised. */

@@ -88,6 +88,7 @@ static void go(outr__plug_call *c)
 {
     outr__plug *p = c->plug;
     c->session = p->session;
+    p->used_ns = outr_loop_now(p->loop);
     outr__plug_hold(c->session);
     c->unary = (outr_grpc_unary){.arena = c->scratch,
                                  .loop = p->loop,

@@ -8,6 +8,7 @@
 #define PAUSE_MIN   (50 * OUTR_MS)
 #define PAUSE_MAX   (5 * OUTR_SEC)
 #define PAUSE_FIRST (500 * OUTR_MS) /* at most, while the sidecar starts and somebody waits */
+#define PING_NS     (60 * OUTR_SEC) /* some servers close what is idle for two minutes */
 #define STABLE_NS   (10 * OUTR_SEC) /* a connection that held so long begins the pauses anew */
 #define ARENA_MAX   (64 * OUTR_MIB)
 
@@ -101,6 +102,41 @@ static void new_session(outr__plug *p, const outr_addr *addr)
     });
     p->session = s;
     p->session_count++;
+}
+
+/* ---- keeping it alive ------------------------------------------------------------------------ */
+
+/* How it went does not matter: a lost connection tells of itself, calls have their deadlines. */
+static void on_ponged(outr_op *op)
+{
+    outr__plug *p = OUTR_CONTAINER(op, outr__plug, ping_op);
+    outr__plug_call_done(&p->ping);
+}
+
+static const char *ping_path(const outr__plug *p)
+{
+    const outr__plug_service *s = p->kind->services;
+    while (!(p->services & s->bit))
+        s++;
+    return s->ping;
+}
+
+static void on_ping_time(outr_timer *timer)
+{
+    static const Dapr__Proto__Components__V1__PingRequest message =
+        DAPR__PROTO__COMPONENTS__V1__PING_REQUEST__INIT;
+    outr__plug *p = OUTR_CONTAINER(timer, outr__plug, pinger);
+    uint64_t now = outr_loop_now(p->loop);
+    if (p->is_ready && now - p->used_ns >= PING_NS && !outr_op_is_pending(&p->ping_op)) {
+        p->ping =
+            (outr__plug_call){.path = ping_path(p),
+                              .message = &message,
+                              .type = &dapr__proto__components__v1__ping_response__descriptor};
+        outr_op_init(&p->ping_op, p->loop, NULL, now + PING_NS / 2, on_ponged);
+        outr__plug_call_start(p, &p->ping, &p->ping_op);
+    }
+    bool is_busy = now - p->used_ns < PING_NS;
+    outr_timer_start(p->loop, timer, (is_busy ? p->used_ns : now) + PING_NS);
 }
 
 /* ---- steps ----------------------------------------------------------------------------------- */
@@ -316,6 +352,7 @@ static int step_ready(outr_steps *steps)
     if (p->was_ready)
         OUTR_LOG(p->log, INFO, "pluggable component is back", OUTR_S("component", p->name));
     p->was_ready = true;
+    outr_timer_start(p->loop, &p->pinger, p->ready_since_ns + PING_NS);
     set_ready(p, true);
     outr__plug_calls_go(p, NULL);
     if (opening)
@@ -415,6 +452,7 @@ outr__plug *outr__plug_new(const outr_component_init *init, const outr__plug_kin
     outr_list_init(&p->waiting);
     outr_list_init(&p->watchers);
     outr_steps_init(&p->steps, table, FIND, NULL);
+    p->pinger.fire = on_ping_time;
     return p;
 }
 
@@ -423,6 +461,8 @@ static void stop(outr__plug *p)
 {
     outr_err err;
     p->is_stopped = true;
+    outr_timer_stop(p->loop, &p->pinger);
+    outr_op_cancel(&p->ping_op, OUTR_CANCELLED);
     if (p->is_ready)
         set_ready(p, false);
     outr__plug_fail_absent(p, &err);

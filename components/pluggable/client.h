@@ -7,7 +7,7 @@
  * started. Calls of other loops get there and back by mailbox, as the memory they are made of: two
  * wake-ups and no copy. The connection is made again for ever, with pauses that grow; each new one
  * is asked what it serves, and initialised, before calls go out on it. While there is none, calls
- * fail at once with UNAVAILABLE.
+ * fail at once with UNAVAILABLE. A ping now and then keeps servers from closing it for being idle.
  * Errors that are not the component's own words name it. */
 #ifndef OUTR_COMPONENTS_PLUGGABLE_CLIENT_H
 #define OUTR_COMPONENTS_PLUGGABLE_CLIENT_H
@@ -30,6 +30,7 @@ typedef struct outr__plug_service {
     const char *name;     /* "dapr.proto.components.v1.StateStore" */
     const char *init;     /* path of Init; all have messages of the same wire */
     const char *features; /* path of Features; NULL: has none */
+    const char *ping;     /* path of Ping */
     unsigned bit;         /* in outr__plug_services */
 } outr__plug_service;
 

@@ -37,6 +37,10 @@ struct outr__plug {
     outr__plug_sockets found;
     size_t at, service; /* socket being tried, service being initialised */
     uint64_t pause_ns, ready_since_ns;
+    outr_timer pinger;
+    outr__plug_call ping;
+    outr_op ping_op;
+    uint64_t used_ns; /* when the last call went out */
     outr_err err;              /* the last failure */
     char told[OUTR_ERR_TEXT_MAX]; /* of it, to the log */
     outr_list waiting;         /* calls, while there is a connection but not ready yet */

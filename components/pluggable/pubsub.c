@@ -6,7 +6,7 @@
 #define BROKER(method) OUTR__PLUG_PATH("PubSub", method)
 
 static const outr__plug_service services[] = {
-    {"dapr.proto.components.v1.PubSub", BROKER("Init"), BROKER("Features"), 1},
+    {"dapr.proto.components.v1.PubSub", BROKER("Init"), BROKER("Features"), BROKER("Ping"), 1},
     {0},
 };
 static const outr__plug_name feature_names[] = {

@@ -7,7 +7,7 @@
 #define STORE(method) OUTR__PLUG_PATH("SecretStore", method)
 
 static const outr__plug_service services[] = {
-    {"dapr.proto.components.v1.SecretStore", STORE("Init"), STORE("Features"), 1},
+    {"dapr.proto.components.v1.SecretStore", STORE("Init"), STORE("Features"), STORE("Ping"), 1},
     {0},
 };
 static const outr__plug_name feature_names[] = {

@@ -17,7 +17,8 @@
 enum { SERVES_STATE = 1, SERVES_TRANSACTIONS = 2, SERVES_MAX_SIZE = 4 };
 
 static const outr__plug_service services[] = {
-    {"dapr.proto.components.v1.StateStore", STORE("Init"), STORE("Features"), SERVES_STATE},
+    {"dapr.proto.components.v1.StateStore", STORE("Init"), STORE("Features"), STORE("Ping"),
+     SERVES_STATE},
     {0},
 };
 static const outr__plug_name more[] = {
