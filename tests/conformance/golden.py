@@ -8,6 +8,7 @@ does not know. That is read from the case and its setup. Where we differ on purp
 Environment: OUTRIGGER_BIN, the directory of the binaries (build/bin)."""
 import argparse
 import csv
+import fcntl
 import importlib.util
 import json
 import os
@@ -134,6 +135,13 @@ def python():
     if all(importlib.util.find_spec(name) for name in ("grpc", "google.protobuf", "grpc_reflection")):
         return sys.executable
     place = os.path.join(os.path.expanduser("~"), ".cache", "outrigger-golden")
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    with open(place + ".lock", "w") as lock:  # test files run side by side
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return prepare(place)
+
+
+def prepare(place):
     interpreter = os.path.join(place, "bin", "python")
     probe = [interpreter, "-c", "import grpc, google.protobuf, grpc_reflection"]
     if os.path.exists(interpreter) and subprocess.run(probe, stderr=subprocess.DEVNULL).returncode == 0:

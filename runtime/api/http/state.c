@@ -49,6 +49,17 @@ static bool parse_body(outr_api_request *r, outr_json **out)
     return false;
 }
 
+static outr_kvs read_metadata(outr_arena *arena, const outr_json *object)
+{
+    if (!object || object->kind != OUTR_JSON_OBJECT || object->count == 0)
+        return (outr_kvs){0};
+    outr_kv *items = outr_arena_alloc(arena, object->count * sizeof *items);
+    size_t n = 0;
+    for (const outr_json *m = object->child; m; m = m->next)
+        items[n++] = (outr_kv){m->key, m->text};
+    return (outr_kvs){items, n};
+}
+
 /* ---- the way of every request ---------------------------------------------------------------- */
 
 /* NULL: answered. */
@@ -186,6 +197,7 @@ static void bulk_get(outr_api_request *r)
 {
     outr_core_state *s = begin(r, OUTR_CORE_STATE_BULK_GET);
     outr_json *body;
+    int64_t parallelism;
     if (!s || !parse_body(r, &body))
         return;
     const outr_json *keys = outr_json_ifind(body, "keys");
@@ -202,22 +214,15 @@ static void bulk_get(outr_api_request *r)
     size_t i = 0;
     for (const outr_json *k = keys ? keys->child : NULL; k; k = k->next)
         s->get.items[i++].key = k->text;
-    s->get.metadata = outr_api_metadata(r);
+    s->get.metadata =
+        outr_core_merge(r->x->arena, outr_api_metadata(r),
+                        read_metadata(r->x->arena, outr_json_ifind(body, "metadata")));
+    if (outr_json_i64(outr_json_ifind(body, "parallelism"), &parallelism))
+        s->parallelism = (int32_t)OUTR_MAX(OUTR_MIN(parallelism, (int64_t)INT32_MAX), (int64_t)0);
     run(r, on_bulk_got);
 }
 
 /* ---- writes ---------------------------------------------------------------------------------- */
-
-static outr_kvs read_metadata(outr_arena *arena, const outr_json *object)
-{
-    if (!object || object->kind != OUTR_JSON_OBJECT || object->count == 0)
-        return (outr_kvs){0};
-    outr_kv *items = outr_arena_alloc(arena, object->count * sizeof *items);
-    size_t n = 0;
-    for (const outr_json *m = object->child; m; m = m->next)
-        items[n++] = (outr_kv){m->key, m->text};
-    return (outr_kvs){items, n};
-}
 
 /* One {key, value, etag, metadata, options}; metadata of the request goes to it and wins. False:
  * answered. */
