@@ -73,7 +73,7 @@ static void on_response(outr_http_call *http)
         return;
     }
     bool is_grpc_app = outr_app_speaks_grpc(s->mesh->o.app);
-    if (!is_grpc_app || s->is_proxied)
+    if (s->is_proxied)
         outr__headers_disown(&http->head.headers);
     s->relay.x = s->x;
     s->relay.is_proxied = s->is_proxied;

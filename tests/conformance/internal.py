@@ -34,6 +34,9 @@ INTERNALS = "/dapr.proto.internals.v1.ServiceInvocation/"
 
 # Lines that are left out, and why.
 OUT = {
+    "http2.callee.idle": "the called side does not ping; a connection without calls ends when its caller leaves",
+    "http2.callee.no-ack": "the called side does not ping",
+    **{"http2.callee.pings." + every: "pings are answered at any rate; floods are bounded by nghttp2" for every in ("1", "5", "7.5")},
     "callee.app.gzip": "an app is not asked for gzip in the caller's name, so nothing is unpacked for it",
 }
 
@@ -172,6 +175,8 @@ class CallerSide:
         peers = [peer for peer, _ in calls]
         if len(calls) > 1 and calls[1][1].header(":path") == calls[0][1].header(":path"):
             same("connections", len(set(map(id, peers))), len(peers))
+            for peer in peers[:-1]:
+                harness.wait_for("GOAWAY on the connection before", lambda: any(f.type == h2raw.GOAWAY and f.code == 0 for f in peer.frames))
         saw(line["client_saw"])
 
     # ---- what the client does
@@ -647,7 +652,56 @@ def wire_text(text):
     return re.sub(r"%([0-9A-Fa-f]{2})", lambda m: chr(int(m[1], 16)), text)
 
 
-SIDES = [("caller.jsonl", CallerSide), ("callee.jsonl", CalleeSide)]
+# ---------------------------------------------------------------- connections
+class ConnectionSide:
+    """What a connection says besides calls."""
+
+    name = "http2"
+
+    def __init__(self, place):
+        self.caller = CallerSide(place)
+        self.callee = harness.Sidecar(place, "callee").start()
+
+    def close(self):
+        return self.caller.close() or self.callee.finish()
+
+    def run(self, line):
+        getattr(self, line["id"].replace(".", "_"))()
+
+    def connection(self):
+        """One of the caller's, after a call."""
+        line = next(line for line in lines("caller.jsonl") if line["id"] == "get")
+        self.caller.peer.answers.extend(line["answered"])
+        self.caller.over_http(line)
+        return self.caller.peer.take()[0][0]
+
+    def caller_start(self):
+        first = next(f for f in self.connection().frames)
+        same("first frame", (first.type, first.flags, first.stream), (h2raw.SETTINGS, 0, 0))
+
+    def caller_unavailable(self):
+        line = next(line for line in lines("caller.jsonl") if line["id"] == "answer.grpc.unavailable.once")
+        self.caller.run(line)  # which looks for the GOAWAY
+
+    def caller_idle(self):
+        """A ping after 10 s, and the end 5 s after one that is not answered."""
+        peer = self.connection()
+        peer.answers = False
+        began = time.monotonic()
+        ping = harness.wait_for("a ping", lambda: next((f for f in peer.frames if f.type == h2raw.PING and not f.flags), None), 15)
+        same("ping", ping.payload, bytes(8))
+        harness.wait_for("the end of the connection", lambda: peer.sock.fileno() < 0, 10)
+        took = time.monotonic() - began
+        assert 12 < took < 20, "%.1f s" % took
+
+    def callee_pings_9(self):
+        with h2raw.Peer(port=self.callee.internal) as peer:
+            for _ in range(4):
+                peer.sync()
+            assert not peer.first(h2raw.GOAWAY)
+
+
+SIDES = [("caller.jsonl", CallerSide), ("callee.jsonl", CalleeSide), ("http2.jsonl", ConnectionSide)]
 
 
 def main():
