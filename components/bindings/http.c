@@ -321,7 +321,7 @@ static outr_code make_remote(client *b, outr_err *err)
     if (rc)
         return rc;
     bool has_certificate = c->certificate.n > 0 && c->key.n > 0;
-    if (c->root_ca.n > 0 || has_certificate) {
+    if (c->root_ca.n > 0 || has_certificate || outr_str_istarts(c->url, OUTR_STR("https:"))) {
         outr_tls_options options = {.verify_peer = true, .ca_pem = c->root_ca, .alpn = alpn};
         if (has_certificate) {
             options.certificate_pem = c->certificate;

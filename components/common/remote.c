@@ -311,7 +311,7 @@ static outr_str authority_of(outr_remote_call *c)
 static void send(outr_remote_call *c)
 {
     outr_err err;
-    outr_http_pool *pool;
+    outr_http_pool *pool = NULL;
     if (find_pool(c, &c->addresses.addrs[c->at], &pool, &err)) {
         finish(c, &err);
         return;

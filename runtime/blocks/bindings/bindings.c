@@ -19,9 +19,16 @@ typedef struct set {
     outr_binding_input *inputs;
     struct visit {
         outr_message start, message; /* the start may still be on its way when the end is sent */
+        outr_message renew;
+        uint8_t is_renewing; /* atomic: renew is on its way */
         outr_binding_input *input;
     } * visits;
     size_t count, pending;
+    /* All input bindings that there were, wanted or not, to see whether others are there now; the
+     * view keeps them from being closed, so that no other can be where one was. */
+    outr_view *view;
+    const outr_component **seen;
+    size_t seen_count;
 } set;
 
 struct outr_bindings {
@@ -108,6 +115,7 @@ static void on_input_left(outr_message *message, outr_loop *loop OUTR_UNUSED)
         return;
     b->set = NULL;
     b->is_ending_set = b->is_asked = false;
+    outr_view_unpin(s->view);
     free(s->visits);
     outr_arena_free(s->arena);
     if (b->stopping) {
@@ -135,6 +143,13 @@ static void on_start(outr_message *message, outr_loop *loop OUTR_UNUSED)
 static void on_end(outr_message *message, outr_loop *loop OUTR_UNUSED)
 {
     outr_binding_input_end(OUTR_CONTAINER(message, struct visit, message)->input);
+}
+
+static void on_renew(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
+    struct visit *v = OUTR_CONTAINER(message, struct visit, renew);
+    __atomic_store_n(&v->is_renewing, 0, __ATOMIC_RELEASE);
+    outr_binding_input_renew(v->input);
 }
 
 static bool is_input(const outr_component *c)
@@ -193,15 +208,19 @@ static void start_set(outr_bindings *b, const outr_view *view)
     size_t max = outr_view_count(view, OUTR_KIND_BINDINGS);
     *s = (set){.engine = b, .arena = arena};
     s->inputs = outr_arena_alloc(arena, (max + 1) * sizeof *s->inputs);
+    s->seen = outr_arena_alloc(arena, (max + 1) * sizeof *s->seen);
     for (size_t i = 0; (c = outr_view_at(view, i)); i++) {
-        if (is_input(c))
-            add_input(b, s, c);
+        if (!is_input(c))
+            continue;
+        s->seen[s->seen_count++] = c;
+        add_input(b, s, c);
     }
     if (s->count == 0) {
         outr_arena_free(arena);
         return;
     }
     s->visits = outr_alloc(s->count * sizeof *s->visits);
+    s->view = outr_host_pin(b->o.host, main_loop(b));
     b->set = s;
     for (size_t i = 0; i < s->count; i++) {
         s->visits[i].input = &s->inputs[i];
@@ -219,6 +238,33 @@ static void end_set(outr_bindings *b)
         s->visits[i].message.run = on_end;
         outr_loop_post(s->inputs[i].loop, &s->visits[i].message);
     }
+}
+
+/* Other components have changed only: what runs goes on, with the view of now. False: it cannot. */
+static bool renew_set(outr_bindings *b)
+{
+    set *s = b->set;
+    const outr_component *c;
+    outr_view *view = outr_host_pin(b->o.host, main_loop(b));
+    size_t n = 0;
+    bool is_same = true;
+    for (size_t i = 0; (c = outr_view_at(view, i)); i++) {
+        if (is_input(c))
+            is_same &= n < s->seen_count && s->seen[n++] == c;
+    }
+    if (!is_same || n != s->seen_count) {
+        outr_view_unpin(view);
+        return false;
+    }
+    outr_view_unpin(s->view);
+    s->view = view;
+    for (size_t i = 0; i < s->count; i++) {
+        struct visit *v = &s->visits[i];
+        v->renew.run = on_renew;
+        if (__atomic_exchange_n(&v->is_renewing, 1, __ATOMIC_ACQ_REL) == 0)
+            outr_loop_post(v->input->loop, &v->renew);
+    }
+    return true;
 }
 
 /* How many there are, and whether the app must be asked about any. */
@@ -291,7 +337,7 @@ void outr_bindings_update(outr_bindings *b, const outr_snapshot *snapshot)
     outr_snapshot *before = b->snapshot;
     b->snapshot = outr_snapshot_ref(snapshot);
     outr_snapshot_unref(before);
-    if (b->set && !b->is_ending_set)
+    if (b->set && !b->is_ending_set && !renew_set(b))
         end_set(b); /* a new set starts when it has ended */
     if (b->set)
         return;

@@ -28,6 +28,7 @@ typedef struct delivery {
     outr_binding_input *input;
     outr_binding_event *event;
     outr_arena *arena;
+    outr_view *view; /* what the answer asks for is there until it is done */
     outr_op op;
     union {
         outr_app_fetch fetch;
@@ -57,6 +58,7 @@ static void settle(delivery *d, outr_str answer, const outr_err *err)
     outr_link_remove(&d->link);
     /* May end the reader, and with it the input: nothing of either is touched afterwards. */
     input->component->binding->backend->settle(input->reader, d->event, answer, err);
+    outr_view_unpin(d->view);
     outr_arena_free(d->arena);
 }
 
@@ -182,7 +184,7 @@ static outr_code read_answer(delivery *d, const event_response *reply, outr_err 
         read_state(d->arena, reply->states[i], &states[i]);
     d->answer = (outr_binding_answer){
         .arena = d->arena,
-        .view = input->view,
+        .view = d->view,
         .settings = input->settings,
         .log = input->log,
         .binding = input->name,
@@ -272,6 +274,7 @@ void outr__binding_deliver(outr_binding_input *input, outr_binding_event *event)
     d->input = input;
     d->event = event;
     d->began_ns = outr_loop_now(input->loop);
+    d->view = outr_host_pin(input->host, input->loop);
     outr_list_push(&input->delivering, &d->link);
     start_span(d, &trace);
     if (outr_app_speaks_grpc(input->app))

@@ -122,6 +122,15 @@ void outr_binding_input_start(outr_binding_input *input)
         ask(input);
 }
 
+void outr_binding_input_renew(outr_binding_input *input)
+{
+    outr_view *now = outr_host_pin(input->host, input->loop);
+    bool is_there =
+        input->view && outr_view_find(now, OUTR_KIND_BINDINGS, input->name) == input->component;
+    outr_view_unpin(is_there ? input->view : now); /* not there: the end is on its way */
+    input->view = is_there ? now : input->view;
+}
+
 void outr_binding_input_end(outr_binding_input *input)
 {
     input->is_ending = true;

@@ -37,6 +37,8 @@ typedef struct outr_binding_input {
 
 /* On its loop. */
 void outr_binding_input_start(outr_binding_input *input);
+/* Other components have changed: those that are gone are no longer held. */
+void outr_binding_input_renew(outr_binding_input *input);
 /* No new events. Those with the app have --dapr-graceful-shutdown-seconds to end; then
  * input->ended, once. */
 void outr_binding_input_end(outr_binding_input *input);

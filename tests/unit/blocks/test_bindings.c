@@ -442,16 +442,68 @@ static void an_app_that_hangs_does_not_hold_the_end_up(void **state OUTR_UNUSED)
     close_world(o);
 }
 
+/* The folder's file says something else now. */
+static void reload(world *o, const char *yaml)
+{
+    outr_snapshot *before = o->snapshot;
+    outr_op op;
+    load(o, yaml);
+    const outr_component_spec *added[8], *removed[8];
+    outr_reload_diff diff = {
+        .before = before, .after = o->snapshot, .added = added, .removed = removed};
+    for (size_t i = 0; i < before->component_count; i++) {
+        bool stays = false;
+        for (size_t k = 0; k < o->snapshot->component_count; k++)
+            stays |= outr_str_eq(before->components[i].base.name,
+                                 o->snapshot->components[k].base.name);
+        if (!stays)
+            removed[diff.removed_count++] = &before->components[i];
+    }
+    for (size_t k = 0; k < o->snapshot->component_count; k++) {
+        bool was_there = false;
+        for (size_t i = 0; i < before->component_count; i++)
+            was_there |= outr_str_eq(before->components[i].base.name,
+                                     o->snapshot->components[k].base.name);
+        if (!was_there)
+            added[diff.added_count++] = &o->snapshot->components[k];
+    }
+    outr_op_init(&op, o->w.loop, NULL, 0, must);
+    outr_host_apply(o->host, &diff, &op);
+    wait_for(o, &op);
+    outr_bindings_update(o->engine, o->snapshot);
+    turn(o);
+    outr_snapshot_unref(before);
+}
+
+#define TOCK COMPONENT("tock", "bindings.cron", "{name: schedule, value: '@every 1s'}")
+#define STATE(name) COMPONENT(name, "state.in-memory", "")
+
 static void components_that_come_and_go_are_followed(void **state OUTR_UNUSED)
 {
-    world *o = open_world(OUTR_APP_HTTP, TICK);
+    world *o = open_world(OUTR_APP_HTTP, TICK STATE("one"));
     start_world(o);
     pass_seconds(o, 1);
     assert_int_equal(o->events, 1);
-    outr_bindings_update(o->engine, o->snapshot);
+    reload(o, TICK STATE("two")); /* none of ours: what runs goes on */
+    reload(o, TICK STATE("three"));
     pass_seconds(o, 2);
-    assert_int_equal(o->options, 2);
-    assert_true(o->events >= 2);
+    assert_int_equal(o->options, 1);
+    assert_int_equal(o->events, 3);
+    reload(o, TICK TOCK);
+    pass_seconds(o, 2);
+    assert_int_equal(o->options, 3);
+    assert_in_range(o->events, 5, 7);
+    reload(o, TOCK);
+    pass_seconds(o, 1);
+    assert_int_equal(o->options, 4);
+    o->events = 0;
+    pass_seconds(o, 3);
+    assert_int_equal(o->events, 3);
+    assert_string_equal(o->target, "/tock");
+    reload(o, STATE("one"));
+    o->events = 0;
+    pass_seconds(o, 3);
+    assert_int_equal(o->events, 0);
     close_world(o);
 }
 
