@@ -382,7 +382,7 @@ static void on_pong(outr__h2 *h2, const uint8_t *opaque)
 static void on_goaway_sent(outr__h2 *h2)
 {
     h2_conn *c = of_h2(h2);
-    if (!c->has_final_goaway)
+    if (c->is_draining && !c->has_final_goaway)
         nghttp2_submit_ping(h2->session, NGHTTP2_FLAG_NONE, drain_ping);
 }
 

@@ -358,12 +358,16 @@ static outr_slice take(outr__h2_stream *s, size_t n)
 
 /* The payload goes by reference behind its nine bytes of frame header; no padding is ever asked
  * for. */
-static int on_send_data(nghttp2_session *session OUTR_UNUSED, nghttp2_frame *frame OUTR_UNUSED,
-                        const uint8_t *framehd, size_t length, nghttp2_data_source *source,
-                        void *user)
+static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *framehd,
+                        size_t length, nghttp2_data_source *source OUTR_UNUSED, void *user)
 {
     outr__h2 *h2 = user;
-    outr__h2_stream *s = source->ptr;
+    outr__h2_stream *s = stream_of(session, frame->hd.stream_id);
+    /* nghttp2 goes from one such frame to the next without coming back to outr__h2_pull. */
+    if (h2->out.bytes >= PULL_MAX)
+        return NGHTTP2_ERR_WOULDBLOCK;
+    if (!s) /* let go of while the frame waited, its RST_STREAM not sent yet */
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     s->sent_ns = outr_loop_now(h2->loop);
     outr_bufq_copy(&h2->out, framehd, 9);
     while (length > 0) {
@@ -669,9 +673,12 @@ outr_code outr__h2_init(outr__h2 *h2, const outr__h2_options *o, outr_err *err)
         nghttp2_option_set_max_send_header_block_length(option, 2 * OUTR_MIB);
         nghttp2_option_set_max_outbound_ack(option, 1000);
         nghttp2_option_set_max_settings(option, 32);
-        /* As many as the largest head fills (CVE-2024-28182). */
-        nghttp2_option_set_max_continuations(option, o->limits->max_header_bytes / FRAME_BYTES +
-                                                         CONTINUATIONS_SPARE);
+        /* Twice as many as the largest head fills (CVE-2024-28182): one somewhat too large still
+         * gets its answer. */
+        nghttp2_option_set_max_continuations(
+            option, 2 * o->limits->max_header_bytes / FRAME_BYTES + CONTINUATIONS_SPARE);
+        /* h2_guard counts, by stream and with the code that says why. */
+        nghttp2_option_set_stream_reset_rate_limit(option, UINT32_MAX, UINT32_MAX);
         rc = o->is_server ? nghttp2_session_server_new2(&h2->session, cb, h2, option)
                           : nghttp2_session_client_new2(&h2->session, cb, h2, option);
     }

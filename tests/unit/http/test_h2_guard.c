@@ -290,6 +290,26 @@ static void floods_end_the_connection(void **state)
     }
 }
 
+static void a_peer_that_reads_nothing_is_not_written_to(void **state)
+{
+    static const char get[] = "\x82\x84\x86\x41\x01x";
+    site *st = open_site();
+    char *big = outr_alloc(8 * OUTR_MIB);
+    outr_http_response head = {.status = 200, .content_length = -1};
+    (void)state;
+    st->s->is_stalled = true;
+    send_frame(st, 4, 0, 0, "\0\4\177\377\377\377", 6); /* windows as large as can be */
+    send_frame(st, 8, 0, 0, "\177\0\0\0", 4);
+    send_frame(st, 1, 5, 1, get, sizeof get - 1);
+    assert_non_null(st->held);
+    outr_headers_init(&head.headers, st->held->arena);
+    outr_http_reply(st->held, &head, outr_str_of(big, 8 * OUTR_MIB));
+    wire_run(&st->w);
+    assert_true(st->s->base.pending_bytes < OUTR_MIB);
+    close_site(st);
+    free(big);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -304,6 +324,7 @@ int main(void)
         cmocka_unit_test(answering_pings_does_not_keep_an_idle_connection),
         cmocka_unit_test(a_call_begun_behind_the_warning_is_served),
         cmocka_unit_test(floods_end_the_connection),
+        cmocka_unit_test(a_peer_that_reads_nothing_is_not_written_to),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
