@@ -232,6 +232,8 @@ static outr_code check_head(outr_grpc_call *c, uint64_t *timeout_ns, outr_err *e
     outr_code rc = outr_grpc_metadata_check(&c->x->req.headers, err);
     if (rc)
         return rc;
+    if (*timeout_ns == 1)
+        return outr_fail(err, OUTR_DEADLINE_EXCEEDED, "context deadline exceeded");
     if (!outr_grpc_reader_can(encoding)) {
         outr_headers_add(&c->headers, OUTR_STR("grpc-accept-encoding"), OUTR_STR("gzip"));
         return outr_fail(err, OUTR_UNIMPLEMENTED,

@@ -121,8 +121,8 @@ bool outr_grpc_timeout_read(uint64_t *out_ns, const outr_headers *headers)
     for (size_t i = 0; i < OUTR_LEN(units); i++) {
         if (units[i].letter == text.p[text.n - 1]) {
             /* 8 digits of hours are more than a clock of nanoseconds holds */
-            value = OUTR_MIN(OUTR_MAX(value, 1u), OUTR_GRPC_TIMEOUT_MAX_NS / units[i].ns);
-            *out_ns = value * units[i].ns;
+            value = OUTR_MIN(value, OUTR_GRPC_TIMEOUT_MAX_NS / units[i].ns);
+            *out_ns = OUTR_MAX(value * units[i].ns, 1u);
             return true;
         }
     }

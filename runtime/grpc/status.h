@@ -24,7 +24,7 @@ void outr_grpc_status_write(outr_headers *out, const outr_grpc_status *status);
 void outr_grpc_status_read(outr_grpc_status *out, const outr_headers *trailers, int http_status);
 
 /* grpc-timeout: at most 8 digits and a unit. False: malformed. No header: *out_ns is 0. Longer than
- * OUTR_GRPC_TIMEOUT_MAX_NS is that. */
+ * OUTR_GRPC_TIMEOUT_MAX_NS is that, none at all 1. */
 #define OUTR_GRPC_TIMEOUT_MAX_NS ((uint64_t)100 * 365 * 24 * 3600 * OUTR_SEC)
 bool outr_grpc_timeout_read(uint64_t *out_ns, const outr_headers *headers);
 outr_str outr_grpc_timeout_write(outr_arena *arena, uint64_t left_ns);

@@ -82,6 +82,9 @@ struct outr_http_call {
      * may still be changed for this peer. A failure ends the call with *err. May be NULL. */
     outr_code (*on_place)(outr_http_call *call, outr_err *err);
     void *user;
+    /* HTTP/2: when the answer is over so is the call, though the body is not: gRPC. Else a peer may
+     * answer and read on. */
+    bool ends_with_answer;
     /* out */
     outr_http_response head; /* on the call's arena, until done */
     outr_source *response;   /* NULL: no body */

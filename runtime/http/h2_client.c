@@ -116,6 +116,17 @@ static void end_if_over(h2_call *k)
         end_call(k, NULL);
 }
 
+/* The answer is over, and with it the call; the peer need not reset what it does not read. */
+static void end_if_answered(h2_call *k)
+{
+    outr__h2_stream *s = &k->stream;
+    if (!k->call || !k->call->ends_with_answer || !s->in_ended || !s->is_told || s->is_closed ||
+        s->out_ended)
+        return;
+    outr__h2_stream_reset(s, NGHTTP2_NO_ERROR);
+    end_call(k, NULL);
+}
+
 /* ---- what the session tells ------------------------------------------------------------------ */
 
 static bool take_head(h2_call *k)
@@ -170,6 +181,7 @@ static void on_head(outr__h2 *h2, outr__h2_stream *s)
         outr_source_attach(call->body, &s->out);
     }
     call->on_response(call);
+    end_if_answered(k);
 }
 
 static void on_inform(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, int status)
@@ -238,6 +250,7 @@ static void on_told(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s)
         end_call(k, NULL);
     }
     end_if_over(k);
+    end_if_answered(k);
 }
 
 static outr__h2_stream *no_stream(outr__h2 *h2 OUTR_UNUSED)

@@ -282,6 +282,7 @@ static void fill_http(call *c, outr_http_call *http)
                              .on_response = on_response,
                              .on_inform = on_inform,
                              .user = c,
+                             .ends_with_answer = c->invoke->is_proxied,
                              .arena = c->x->arena};
     c->sent_ns = outr_loop_now(c->mesh->o.loop);
     if (c->invoke->is_proxied && c->invoke->deadline_ns)

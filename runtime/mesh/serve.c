@@ -151,6 +151,7 @@ static void start(served *s)
                                        .on_response = on_response,
                                        .on_inform = on_inform,
                                        .user = s,
+                                       .ends_with_answer = s->is_proxied,
                                        .arena = s->x->arena}};
     outr_op_init(&s->op, s->mesh->o.loop, NULL, s->deadline_ns, on_done);
     if (s->is_proxied)

@@ -255,6 +255,7 @@ static void heads_that_no_call_has(void **state)
         int code;
     } heads[] = {{"grpc-timeout", "soon", OUTR_INTERNAL},
                  {"x-bin", "*", OUTR_INTERNAL},
+                 {"grpc-timeout", "0S", OUTR_DEADLINE_EXCEEDED},
                  {"grpc-encoding", "br", OUTR_UNIMPLEMENTED}};
     bench *b = open_bench(run_echo, false);
     (void)state;
