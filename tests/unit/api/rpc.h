@@ -1,7 +1,11 @@
-/* rpc - calls of the gRPC API in an api_world, as its clients make them. */
+/* rpc - calls of the gRPC API in an api_world, as its clients make them, and the components that the
+ * tests of it share. */
 #ifndef OUTR_TESTS_RPC_H
 #define OUTR_TESTS_RPC_H
 
+#include <dapr/proto/runtime/v1/pubsub.pb-c.h>
+#include <dapr/proto/runtime/v1/state.pb-c.h>
+#include <google/protobuf/empty.pb-c.h>
 #include <google/rpc/error_details.pb-c.h>
 #include <google/rpc/status.pb-c.h>
 
@@ -110,6 +114,81 @@ OUTR_UNUSED static void rpc_refused(api_world *a, const char *method, const void
         strcmp(info ? info->reason : "", reason) != 0)
         fail_msg("%s: %d \"%s\" %s", method, r.err.code, r.err.text, info ? info->reason : "");
     rpc_done(&r);
+}
+
+/* ---- what the tests share -------------------------------------------------------------------- */
+
+#define D(type) &dapr__proto__runtime__v1__##type##__descriptor
+#define EMPTY   &google__protobuf__empty__descriptor
+
+typedef Dapr__Proto__Common__V1__StateItem state_item;
+typedef Dapr__Proto__Runtime__V1__GetStateRequest get_request;
+typedef Dapr__Proto__Runtime__V1__GetStateResponse get_response;
+typedef Dapr__Proto__Runtime__V1__SaveStateRequest save_request;
+typedef Dapr__Proto__Runtime__V1__PublishEventRequest publish_request;
+
+static const outr_settings plain OUTR_UNUSED = {.max_body_bytes = 4 * 1024 * 1024};
+
+static const char components[] OUTR_UNUSED =
+    "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: store}\n"
+    "spec: {type: state.in-memory, version: v1}\n---\n"
+    "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: bus}\n"
+    "spec:\n  type: pubsub.in-memory\n  metadata:\n"
+    "  - {name: publishingScopes, value: \"me=orders,a/b;you=secret\"}\n"
+    "  - {name: protectedTopics, value: closed}\n---\n"
+    "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: vault}\n"
+    "spec: {type: secretstores.local.env, version: v1}\n";
+
+static inline char *text(const char *s)
+{
+    return (char *)(uintptr_t)s;
+}
+
+static inline ProtobufCBinaryData bytes(const char *s)
+{
+    return (ProtobufCBinaryData){strlen(s), (uint8_t *)(uintptr_t)s};
+}
+
+static inline void save(api_world *a, const char *key, ProtobufCBinaryData value)
+{
+    state_item item = DAPR__PROTO__COMMON__V1__STATE_ITEM__INIT, *items[] = {&item};
+    save_request req = DAPR__PROTO__RUNTIME__V1__SAVE_STATE_REQUEST__INIT;
+    rpc r = {0};
+    item.key = text(key);
+    item.value = value;
+    req.store_name = text("store");
+    req.n_states = 1;
+    req.states = items;
+    rpc_ok(a, &r, "SaveState", &req, EMPTY);
+    rpc_done(&r);
+}
+
+static inline get_request get_of(const char *store, const char *key)
+{
+    get_request req = DAPR__PROTO__RUNTIME__V1__GET_STATE_REQUEST__INIT;
+    req.store_name = text(store);
+    req.key = text(key);
+    return req;
+}
+
+static inline void check_value(api_world *a, const char *key, const char *value, size_t n)
+{
+    get_request req = get_of("store", key);
+    rpc r = {0};
+    const get_response *got = rpc_ok(a, &r, "GetState", &req, D(get_state_response));
+    assert_int_equal(got->data.len, n);
+    assert_true(n == 0 || memcmp(got->data.data, value, n) == 0);
+    assert_int_equal(got->etag[0] != 0, n > 0);
+    rpc_done(&r);
+}
+
+static inline publish_request publish_of(const char *pubsub, const char *topic, const char *data)
+{
+    publish_request req = DAPR__PROTO__RUNTIME__V1__PUBLISH_EVENT_REQUEST__INIT;
+    req.pubsub_name = text(pubsub);
+    req.topic = text(topic);
+    req.data = bytes(data);
+    return req;
 }
 
 #endif
