@@ -117,10 +117,20 @@ class Input(Case):
         app = self.app()
         a = self.sidecar("app", app, resources={"a.yaml": cron("first")})
         wait_for("events", lambda: len(app.seen("/first")) >= 3)
+
+        def names():
+            return {c["name"] for c in a.call("GET", "/v1.0/metadata").json["components"]}
+        for name in ("one", "two"):  # what is no binding disturbs none
+            a.write("s.yaml", component(name, "state.in-memory"))
+            wait_for("the store", lambda: names() == {"first", name})
+            before = len(app.seen("/first"))
+            wait_for("more events", lambda: len(app.seen("/first")) > before + 2)
+        self.assertEqual([r.method for r in app.seen("/first")].count("OPTIONS"), 1)
+        a.remove("s.yaml")
         a.write("b.yaml", cron("second"))
         wait_for("events of the second", lambda: len(app.seen("/second")) >= 3)
         a.remove("a.yaml")
-        wait_for("the reload", lambda: [c["name"] for c in a.call("GET", "/v1.0/metadata").json["components"]] == ["second"])
+        wait_for("the reload", lambda: names() == {"second"})
 
         def is_gone():
             first, second = len(app.seen("/first")), len(app.seen("/second"))
