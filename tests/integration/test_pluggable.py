@@ -11,6 +11,7 @@ import time
 from grpc_client import DESCRIPTORS, needs_grpc
 from harness import WAIT_S, Case, Reply, component, tag, wait_for
 
+SUBSCRIPTIONS = [{"pubsubname": "ps", "topic": "t", "route": "/t", "metadata": {"m": "n"}}]
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -277,6 +278,41 @@ class Start(Pluggable):
         self.assertEqual(a.call("GET", "/v1.0/state/st/a").status, 400)
 
 
+    def test_a_reload_opens_and_closes_components(self):
+        p = self.plugged("mem")
+        a = self.with_sockets("app", resources={"a.yaml": component("a", "state.mem")})
+        a.write("b.yaml", component("b", "state.mem", {"n": "1"}))
+        wait_for("the second", lambda: a.call("GET", "/v1.0/state/b/k").status == 204)
+        a.write("b.yaml", component("b", "state.mem", {"n": "2"}))
+        wait_for("the changed one", lambda: [c["properties"] for c in p.calls("Init")] == [{}, {"n": "1"}, {"n": "2"}])
+        wait_for("its calls", lambda: a.call("GET", "/v1.0/state/b/k").status == 204)
+        a.remove("a.yaml")
+        wait_for("the end of the first", lambda: a.call("GET", "/v1.0/state/a/k").status == 400)
+        self.assertEqual(a.call("GET", "/v1.0/state/b/k").status, 204)
+
+    def test_a_sidecar_ends_in_time_beside_a_component_that_hangs(self):
+        p = self.plugged("mem", "--serves", "state,pubsub")
+        app = self.app(lambda request: Reply(200), subscriptions=SUBSCRIPTIONS)
+        a = self.with_sockets("app", app, resources={"st.yaml": component("st", "state.mem"), "ps.yaml": component("ps", "pubsub.mem")})
+        wait_for("subscription", lambda: p.calls("PullMessages"))
+        outcomes = []
+
+        def ask():
+            try:
+                outcomes.append(a.call("GET", "/v1.0/state/st/hang").status)
+            except (OSError, EOFError) as error:
+                outcomes.append(str(error))
+        asking = threading.Thread(target=ask)
+        asking.start()
+        wait_for("the hanging call", lambda: p.calls("Get"))
+        p.signal(signal.SIGSTOP)
+        a.signal(signal.SIGTERM)
+        a.wait_exit()
+        asking.join()
+        self.assertEqual(len(outcomes), 1)
+        p.signal(signal.SIGCONT)
+
+
 class Secrets(Pluggable):
     @tag("debug", "tsan")
     def test_get_and_bulk(self):
@@ -295,9 +331,6 @@ class Secrets(Pluggable):
                                                    "      name: many\n      key: b\nauth:\n  secretStore: s\n")
         self.with_sockets("app", resources={"s.yaml": component("s", "secretstores.vault"), "st.yaml": st})
         self.assertIn(("st", {"password": "y"}), [(c["instance"], c["properties"]) for c in p.calls("Init")])
-
-
-SUBSCRIPTIONS = [{"pubsubname": "ps", "topic": "t", "route": "/t", "metadata": {"m": "n"}}]
 
 
 class PubSub(Pluggable):
