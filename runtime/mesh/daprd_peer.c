@@ -161,6 +161,17 @@ static void fail(outr__daprd_call *c, outr_code code, const char *text)
 
 static const char lacks[] = "response does not contain the required fields in the leading chunk";
 
+/* Entries of both maps have one layout. */
+typedef Dapr__Proto__Internals__V1__InternalInvokeResponse__HeadersEntry entry;
+
+static size_t count_values(entry *const *entries, size_t n)
+{
+    size_t count = n;
+    for (size_t i = 0; i < n; i++)
+        count += entries[i]->value ? entries[i]->value->n_values : 0;
+    return count;
+}
+
 static response *read_response(outr__daprd_call *c, outr_str bytes)
 {
     void *message;
@@ -172,9 +183,15 @@ static response *read_response(outr__daprd_call *c, outr_str bytes)
         return NULL;
     }
     response *r = message;
-    if (r->status && is_http_status(r->status->code))
+    if (!r->status)
+        fail(c, OUTR_INTERNAL, lacks);
+    else if (!is_http_status(r->status->code))
+        fail(c, OUTR_INTERNAL, "invalid status code in the answer of the peer");
+    else if (count_values(r->headers, r->n_headers) > OUTR__HEADERS_MAX ||
+             count_values((entry **)r->trailers, r->n_trailers) > OUTR__HEADERS_MAX)
+        fail(c, OUTR_RESOURCE_EXHAUSTED, "too many headers in the answer of the peer");
+    else
         return r;
-    fail(c, OUTR_INTERNAL, r->status ? "invalid status code in the answer of the peer" : lacks);
     return NULL;
 }
 
@@ -283,6 +300,7 @@ outr_code outr__daprd_send(outr__daprd_call *c, outr_http_call *http,
         return rc;
     c->http = http;
     c->has_answer = false;
+    c->status = OUTR_OK;
     outr_err_clear(&c->failure);
     c->req =
         (outr_http_request){.method = OUTR_STR("POST"),

@@ -124,10 +124,22 @@ static bool take_header(outr__daprd_served *d, outr_str key, outr_str value)
     return false;
 }
 
+static size_t count_values(const request *r)
+{
+    size_t count = r->n_metadata;
+    for (size_t i = 0; i < r->n_metadata; i++)
+        count += r->metadata[i]->value ? r->metadata[i]->value->n_values : 0;
+    return count;
+}
+
 static bool take_metadata(outr__daprd_served *d, const request *r)
 {
     outr_arena *arena = d->x->arena;
     outr_str type = text_of(r->message->content_type);
+    if (count_values(r) > OUTR__HEADERS_MAX) {
+        outr__daprd_refuse(d, OUTR_RESOURCE_EXHAUSTED, "too many headers");
+        return false;
+    }
     d->req.content_length = -1;
     outr_headers_init(&d->req.headers, arena);
     for (size_t i = 0; i < r->n_metadata; i++) {

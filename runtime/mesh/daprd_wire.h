@@ -12,6 +12,8 @@
 
 #define OUTR__INTERNALS "/dapr.proto.internals.v1.ServiceInvocation/"
 #define OUTR__PIECE_MAX 2048 /* bytes of a body in one message; a rule of the wire */
+/* Names and values in a head that is taken; as many headers as an HTTP head may have, and names. */
+#define OUTR__HEADERS_MAX 2000
 
 /* A message of CallLocalStream, either way. */
 typedef struct outr__daprd_piece {

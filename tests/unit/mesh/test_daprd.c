@@ -8,6 +8,7 @@
 
 #include <ctype.h>
 
+#include "mesh/daprd_wire.h"
 #include "unit/mesh/world.h"
 
 static world *open_daprds(uint64_t seed)
@@ -285,6 +286,59 @@ static void an_app_that_cannot_be_reached_is_an_internal_error(void **state)
     close_world(w);
 }
 
+/* A hostile peer, by hand. */
+static void call_by_hand(world *w, web_call *c, outr_http_pool *pool, outr_slice body)
+{
+    web_call_init(c, w->w.loop, "POST", OUTR__INTERNALS "CallLocalStream");
+    outr_headers_add(&c->req.headers, OUTR_STR("content-type"), OUTR_STR("application/grpc"));
+    outr_headers_add(&c->req.headers, OUTR_STR("te"), OUTR_STR("trailers"));
+    web_call_bytes(c, body.p, body.n);
+    c->req.content_length = -1;
+    web_call_start(c, pool);
+    run_until_over(w, c);
+}
+
+static void headers_beyond_measure_are_refused(void **state)
+{
+    static const struct {
+        unsigned headers;
+        const char *status;
+    } rows[] = {{100, "0"}, {1500, "8"}, {20000, "8"}};
+    world *w = open_daprds(1);
+    outr_http_pool_options o = {.loop = w->w.loop, .version = OUTR_HTTP_2};
+    (void)state;
+    o.addr.kind = OUTR_ADDR_IP4;
+    o.addr.port = 9000;
+    outr_http_pool *pool = outr_http_pool_new(&o);
+    for (size_t i = 0; i < OUTR_LEN(rows); i++) {
+        outr_arena *arena = outr_arena_new(64 * OUTR_MIB);
+        outr_headers metadata;
+        outr_str head;
+        outr_err err;
+        uint64_t seq = 0;
+        web_call c;
+        outr_headers_init(&metadata, arena);
+        for (unsigned k = 0; k < rows[i].headers; k++)
+            outr_headers_add(&metadata,
+                             k < 1000 ? outr_arena_printf(arena, "X-%u", k) : OUTR_STR("X-999"),
+                             OUTR_STR("v"));
+        const outr__daprd_request said = {.metadata = &metadata, .verb = OUTR_STR("GET")};
+        assert_int_equal(outr__daprd_request_write(&head, arena, &said, &err), 0);
+        outr_slice body = outr__daprd_frames(&head, OUTR_STR_NONE, &seq, false);
+        call_by_hand(w, &c, pool, body);
+        char expected[32];
+        snprintf(expected, sizeof expected, "grpc-status=%s;", rows[i].status);
+        if (!strstr(c.taker.trailers, expected))
+            fail_msg("%u headers: %s", rows[i].headers, c.taker.trailers);
+        web_call_done(&c);
+        outr_slice_done(&body);
+        outr_arena_free(arena);
+    }
+    assert_int_equal(w->nodes[0].requests, 1);
+    outr_http_pool_free(pool);
+    close_world(w);
+}
+
 /* Whatever breaks, every call ends once and nothing stays behind. */
 static void connections_break_anywhere(void **state)
 {
@@ -323,6 +377,7 @@ int main(void)
         cmocka_unit_test(another_app_id_is_not_served),
         cmocka_unit_test(a_chunked_upload_is_not_sent_again),
         cmocka_unit_test(an_app_that_cannot_be_reached_is_an_internal_error),
+        cmocka_unit_test(headers_beyond_measure_are_refused),
         cmocka_unit_test(connections_break_anywhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
