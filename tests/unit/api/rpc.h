@@ -1,5 +1,5 @@
-/* rpc - calls of the gRPC API in an api_world, as its clients make them, and the components that the
- * tests of it share. */
+/* rpc - calls of the gRPC API in an api_world, as its clients make them, and the components that
+ * its tests share. */
 #ifndef OUTR_TESTS_RPC_H
 #define OUTR_TESTS_RPC_H
 
@@ -100,8 +100,8 @@ static void *rpc_detail(rpc *r, const char *name, const ProtobufCMessageDescript
 }
 
 /* One call that is refused: its code, part of its message, reason of its ErrorInfo ("": none). */
-OUTR_UNUSED static void rpc_refused(api_world *a, const char *method, const void *request, outr_code code,
-                        const char *reason, const char *text)
+OUTR_UNUSED static void rpc_refused(api_world *a, const char *method, const void *request,
+                                    outr_code code, const char *reason, const char *text)
 {
     rpc r = {0};
     rpc_start(a, &r, method, request);
