@@ -70,6 +70,22 @@ class GrpcHostile(Case):
             self.assertEqual(peer.call(HEALTH, NAMED).status, 0)
 
     @tag("debug")
+    def test_the_largest_message_is_what_the_flags_say(self):
+        for flags, limit in (([], 4 << 20), (["--max-body-size", "64Ki"], 64 << 10), (["--dapr-http-max-request-size", "1"], 1 << 20),
+                             (["--max-body-size", "0"], None)):
+            sidecar = self.sidecar("app", flags=flags)
+            with Peer(sidecar.ports["grpc"].number) as peer:
+                fits = peer.begin_call(HEALTH, struct.pack(">BI", 0, limit or 64 << 20) + b"abc", ends=False)
+                if limit:
+                    over = peer.begin_call(HEALTH, struct.pack(">BI", 0, limit + 1) + b"abc", ends=False)
+                    self.assertEqual(peer.until_over(over).status, 8, flags)
+                    self.assertEqual(over.header("grpc-message"),
+                                     "grpc: received message larger than max (%d vs. %d)" % (limit + 1, limit))
+                peer.sync()
+                self.assertFalse(fits.is_over, flags)
+                self.assertEqual(peer.call(HEALTH, NAMED).status, 0)
+
+    @tag("debug")
     def test_what_is_no_grpc_call(self):
         sidecar = self.sidecar("app")
         with Peer(sidecar.ports["grpc"].number) as peer:
