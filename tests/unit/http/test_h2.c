@@ -878,6 +878,44 @@ static void pitfall_14_refused_and_left_out_streams_were_not_sent(void **state)
     }
 }
 
+/* Head with END_STREAM (":status: 200"), or head, body and its end; the request goes on. */
+static void a_call_may_end_with_its_answer(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        bool has_body = i & 1, ends = i & 2;
+        site *st = open_site(NULL);
+        web_giver giver;
+        st->w.on_accept = NULL;
+        web_giver_init(&giver, -1);
+        CALL(c, st);
+        c.req.method = OUTR_STR("POST");
+        c.req.content_length = -1;
+        c.call.body = &giver.base;
+        c.call.ends_with_answer = ends;
+        web_call_start(&c, st->pool);
+        run(st);
+        web_give(&giver, "some");
+        run(st);
+        frame(st->w.last, 4, 0, 0, "", 0);
+        frame(st->w.last, 1, has_body ? 4 : 5, 1, "\x88", 1);
+        if (has_body)
+            frame(st->w.last, 0, 1, 1, "hello", 5);
+        run(st);
+        assert_int_equal(c.done_count, ends);
+        assert_int_equal(giver.was_cancelled, ends);
+        assert_true(!has_body || body_is(&c, "hello"));
+        if (!ends) {
+            web_give_end(&giver);
+            run(st);
+            assert_int_equal(c.done_count, 1);
+        }
+        assert_int_equal(c.err.code, OUTR_OK);
+        web_call_done(&c);
+        close_site(st);
+    }
+}
+
 static void count_leaving(void *ctx)
 {
     ++*(unsigned *)ctx;
@@ -1133,6 +1171,7 @@ int main(void)
         cmocka_unit_test(upgrading_from_http1),
         cmocka_unit_test(a_drained_server_forgets_an_upgraded_connection),
         cmocka_unit_test(pitfall_14_refused_and_left_out_streams_were_not_sent),
+        cmocka_unit_test(a_call_may_end_with_its_answer),
         cmocka_unit_test(a_pool_tells_once_that_a_connection_takes_no_more_calls),
         cmocka_unit_test(a_stopped_pool_opens_no_connection),
         cmocka_unit_test(silence_is_found_out_by_pings),
