@@ -68,6 +68,7 @@ static void on_connected(uv_connect_t *req, int status)
         return;
     }
     outr_tcp_ready(c->tcp);
+    outr_tcp_keep_alive(c->tcp);
     c->request->stream = &c->tcp->base;
     free(c);
     outr_op_finish(op);

@@ -2,6 +2,7 @@
 
 #include <netinet/in.h>
 
+#define KEEPALIVE_S 60 /* of silence; then one probe each second, ten of them */
 #define IOVECS 64
 #define LINGER_NS                                                                                  \
     (5 * OUTR_SEC) /* closing with unsent bytes: so long the peer may take to read them */
@@ -307,6 +308,19 @@ void outr_tcp_ready(outr_tcp *tcp)
     n = sizeof addr;
     if (uv_tcp_getsockname(&tcp->tcp, (struct sockaddr *)&addr, &n) == 0)
         outr_addr_from_sys(&tcp->base.local, &addr);
+}
+
+static bool is_of_this_machine(const outr_addr *addr)
+{
+    static const uint8_t loopback6[16] = {[15] = 1};
+    return addr->kind == OUTR_ADDR_IP6 ? memcmp(addr->ip, loopback6, sizeof loopback6) == 0
+                                       : addr->ip[0] == 127;
+}
+
+void outr_tcp_keep_alive(outr_tcp *tcp)
+{
+    if (tcp->handle.type == UV_TCP && !is_of_this_machine(&tcp->base.peer))
+        uv_tcp_keepalive(&tcp->tcp, 1, KEEPALIVE_S);
 }
 
 void outr_tcp_discard(outr_tcp *tcp)

@@ -28,6 +28,10 @@ typedef struct outr_tcp {
 outr_tcp *outr_tcp_new(outr_loop *loop, bool is_unix);
 /* It is connected: addresses are read, TCP_NODELAY is on, counting begins. */
 void outr_tcp_ready(outr_tcp *tcp);
+/* A connected one: the kernel notices within about a minute that the other machine is gone, also
+ * while nothing is to be sent. It asks the other kernel, so a process that sleeps is not taken for
+ * a dead one. */
+void outr_tcp_keep_alive(outr_tcp *tcp);
 /* Closes one that was never handed out. */
 void outr_tcp_discard(outr_tcp *tcp);
 /* UV error to ours: "<what>: connection refused". */

@@ -16,10 +16,10 @@ typedef struct set {
     outr_subscription *subs;
     struct visit {
         /* Each may still be on its way when the next is sent. */
-        outr_message start, pause, message;
+        outr_message start, pause, message, hurry, hurried;
         uint8_t pause_posted; /* atomic */
         outr_subscription *sub;
-        uint64_t patience_ns;
+        uint64_t patience_ns, hurry_ns;
     } * visits;
     size_t count, pending;
 } set;
@@ -202,9 +202,9 @@ static void update_streams(outr_pubsub *p)
 
 /* ---- sets ------------------------------------------------------------------------------------ */
 
-static void on_sub_left(outr_message *message, outr_loop *loop OUTR_UNUSED)
+/* One of those that were sent out has come back; with the last the set is gone. */
+static void count_back(set *s)
 {
-    set *s = OUTR_CONTAINER(message, struct visit, message)->sub->set;
     outr_pubsub *p = s->engine;
     if (--s->pending > 0)
         return;
@@ -219,6 +219,16 @@ static void on_sub_left(outr_message *message, outr_loop *loop OUTR_UNUSED)
         end_stop_if_over(p);
     else
         reconcile(p);
+}
+
+static void on_sub_left(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
+    count_back(OUTR_CONTAINER(message, struct visit, message)->sub->set);
+}
+
+static void on_hurried(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
+    count_back(OUTR_CONTAINER(message, struct visit, hurried)->sub->set);
 }
 
 static struct visit *visit_of(outr_subscription *sub)
@@ -247,6 +257,13 @@ static void on_end(outr_message *message, outr_loop *loop OUTR_UNUSED)
 {
     struct visit *v = OUTR_CONTAINER(message, struct visit, message);
     outr_subscription_end(v->sub, v->patience_ns);
+}
+
+static void on_hurry(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
+    struct visit *v = OUTR_CONTAINER(message, struct visit, hurry);
+    outr_subscription_end(v->sub, v->hurry_ns);
+    outr_loop_post(main_loop(((set *)v->sub->set)->engine), &v->hurried);
 }
 
 /* On the subscription's loop: as the app is by now. */
@@ -336,6 +353,20 @@ static void end_set(outr_pubsub *p, uint64_t patience_ns)
         s->visits[i].patience_ns = patience_ns;
         s->visits[i].message.run = on_end;
         outr_loop_post(s->subs[i].loop, &s->visits[i].message);
+    }
+}
+
+/* A set that is ending already is to end within patience_ns. */
+static void hurry_set(outr_pubsub *p, uint64_t patience_ns)
+{
+    set *s = p->set;
+    s->pending += s->count;
+    for (size_t i = 0; i < s->count; i++) {
+        struct visit *v = &s->visits[i];
+        v->hurry_ns = patience_ns;
+        v->hurry.run = on_hurry;
+        v->hurried.run = on_hurried;
+        outr_loop_post(s->subs[i].loop, &v->hurry);
     }
 }
 
@@ -432,8 +463,8 @@ void outr_pubsub_stop(outr_pubsub *p, outr_op *op)
         outr_op_cancel(&p->op, OUTR_CANCELLED);
     p->stopping = op;
     stop_streams(p);
-    if (p->set && !p->is_ending_set)
-        end_set(p, p->o.settings->graceful_shutdown_ns);
+    if (p->set)
+        (p->is_ending_set ? hurry_set : end_set)(p, p->o.settings->graceful_shutdown_ns);
     end_stop_if_over(p);
 }
 

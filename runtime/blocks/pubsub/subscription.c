@@ -158,9 +158,10 @@ void outr__delivery_decide_all(outr__delivery *d, outr__outcome how, bool is_ask
 
 /* ---- to its taker ---------------------------------------------------------------------------- */
 
-static outr__delivery *new_delivery(outr_subscription *s, size_t count)
+/* bytes: of the messages, for what is made of them. */
+static outr__delivery *new_delivery(outr_subscription *s, size_t count, size_t bytes)
 {
-    outr_arena *arena = outr_arena_new(DELIVERY_ARENA);
+    outr_arena *arena = outr_arena_new(DELIVERY_ARENA + 16 * bytes);
     outr__delivery *d = outr_arena_alloc(arena, sizeof *d);
     d->s = s;
     d->arena = arena;
@@ -219,7 +220,7 @@ static void dispose(outr__delivery *d, judgement found)
 
 static void deliver(outr_subscription *s, outr_message_in *msg)
 {
-    outr__delivery *d = new_delivery(s, 1);
+    outr__delivery *d = new_delivery(s, 1, msg->data.n);
     d->count = 1;
     judgement found = judge(s, d->arena, msg, &d->items[0], &d->path);
     if (found == GOOD)
@@ -251,13 +252,13 @@ static outr_str new_id(outr_subscription *s, outr_arena *arena)
 /* Puts msg into *batch, whose size is for all that may follow; what belongs to another route begins
  * the next one, what is for nobody is settled alone. */
 static void add_to_batch(outr_subscription *s, outr__delivery **batch, outr_message_in *msg,
-                         size_t room)
+                         size_t room, size_t bytes)
 {
     outr_str path = OUTR_STR_NONE;
-    outr__delivery *d = *batch ? *batch : (*batch = new_delivery(s, room));
+    outr__delivery *d = *batch ? *batch : (*batch = new_delivery(s, room, bytes));
     judgement found = judge(s, d->arena, msg, &d->items[d->count], &path);
     if (found != GOOD) {
-        outr__delivery *alone = new_delivery(s, 1);
+        outr__delivery *alone = new_delivery(s, 1, 0);
         alone->items[0].msg = msg;
         alone->count = 1;
         dispose(alone, found);
@@ -266,7 +267,7 @@ static void add_to_batch(outr_subscription *s, outr__delivery **batch, outr_mess
     outr__delivery *full = NULL;
     if (d->count > 0 && !outr_str_eq(d->path, path)) {
         full = d;
-        d = *batch = new_delivery(s, room);
+        d = *batch = new_delivery(s, room, bytes);
         judge(s, d->arena, msg, &d->items[0], &path); /* once more, on the arena it stays on */
     }
     d->path = path; /* of the spec */
@@ -281,7 +282,7 @@ static void flush_batch(outr_subscription *s)
 {
     outr__delivery *batch = NULL;
     outr_list all;
-    size_t left = s->batch_count;
+    size_t left = s->batch_count, bytes = s->batch_bytes;
     outr_timer_stop(s->loop, &s->batch_timer);
     s->batch_count = s->batch_bytes = 0;
     if (left == 0)
@@ -293,7 +294,7 @@ static void flush_batch(outr_subscription *s)
         gathered *g = OUTR_LIST_ITEM(outr_list_pop(&all), gathered, link);
         outr_message_in *msg = g->msg;
         free(g);
-        add_to_batch(s, &batch, msg, left--);
+        add_to_batch(s, &batch, msg, left--, bytes);
     }
     hand_over_batch(batch);
 }

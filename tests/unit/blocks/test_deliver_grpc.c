@@ -600,6 +600,18 @@ static void an_app_that_never_answers_does_not_hold_up_the_end(void **state)
     close_bench(b); /* within the graceful time: the message is released */
 }
 
+static void nor_does_it_when_subscriptions_were_just_being_renewed(void **state)
+{
+    bench *b = open_bench();
+    (void)state;
+    b->a->on_call = hold_events;
+    publish(b, "t", "{\"id\":\"e\"}");
+    outr_pubsub_update(b->pubsub, b->snapshot);
+    wire_sleep(&b->a->w, 60 * OUTR_SEC);
+    assert_int_equal(b->a->held_count, 1);
+    close_bench(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -621,6 +633,7 @@ int main(void)
         cmocka_unit_test_setup(an_app_without_the_method_has_no_subscriptions, forget),
         cmocka_unit_test_setup(an_app_that_goes_away_gets_the_event_again_when_it_is_back, forget),
         cmocka_unit_test_setup(an_app_that_never_answers_does_not_hold_up_the_end, forget),
+        cmocka_unit_test_setup(nor_does_it_when_subscriptions_were_just_being_renewed, forget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
