@@ -54,7 +54,6 @@ static void finish(outr__plug_call *c)
  * whatever else went wrong names the component. */
 static void take_error(outr__plug_call *c, const outr_err *err)
 {
-    const outr_err *http = &c->inner.err;
     outr_code code = err->code;
     bool has_status = c->http.progress == OUTR_CALL_ANSWERED &&
                       (outr_headers_has(&c->unary.trailers, "grpc-status") ||
@@ -64,8 +63,6 @@ static void take_error(outr__plug_call *c, const outr_err *err)
                         code == OUTR_CANCELLED;
     c->is_said = !is_ours;
     c->status = c->unary.status;
-    if (http->code == OUTR_CANCELLED && !outr_op_is_cancelled(&c->inner))
-        code = OUTR_UNAVAILABLE; /* the connection was given up below the call */
     if (is_ours)
         outr_fail(&c->err, is_passed_on ? code : OUTR_INTERNAL, "component " OUTR_FMT ": %s",
                   OUTR_ARG(c->plug->name), err->text);
@@ -108,13 +105,20 @@ static void start_here(outr__plug_call *c)
         go(c);
         return;
     }
-    if (!p->is_pausing && !p->is_stopped && p->waiting_count < WAITING_MAX) {
-        outr_list_push(&p->waiting, &c->waiting);
-        p->waiting_count++;
+    if (p->is_pausing || p->is_stopped) {
+        outr__plug_fail_absent(p, &c->err);
+        finish(c);
         return;
     }
-    outr__plug_fail_absent(p, &c->err);
-    finish(c);
+    if (p->waiting_count == WAITING_MAX) {
+        outr_fail(&c->err, OUTR_UNAVAILABLE,
+                  "component " OUTR_FMT ": more than %d calls wait for it", OUTR_ARG(p->name),
+                  WAITING_MAX);
+        finish(c);
+        return;
+    }
+    outr_list_push(&p->waiting, &c->waiting);
+    p->waiting_count++;
 }
 
 static void leave_queue(outr__plug_call *c)

@@ -517,6 +517,48 @@ static void calls_wait_while_a_component_is_being_initialised(void **state)
     close_bench(b);
 }
 
+typedef struct one_of_many {
+    outr_op op;
+    unsigned *good, *failed;
+} one_of_many;
+
+static void on_one(outr_op *op)
+{
+    one_of_many *one = OUTR_CONTAINER(op, one_of_many, op);
+    ++*(op->err.code ? one->failed : one->good);
+}
+
+static void no_more_calls_wait_than_a_thousand(void **state)
+{
+    bench *b = open_bench("state.mem");
+    unsigned good = 0, failed = 0;
+    (void)state;
+    kill_server(b);
+    assert_true(wire_run(&b->w));
+    b->hangs_on = "Init";
+    start_server(b);
+    wire_sleep(&b->w, OUTR_SEC);
+    for (size_t i = 0; i < 1100; i++) {
+        one_of_many *one = outr_arena_alloc(b->arena, sizeof *one);
+        outr_state_get *req = outr_arena_alloc(b->arena, sizeof *req);
+        *one = (one_of_many){.good = &good, .failed = &failed};
+        req->arena = b->arena;
+        req->items = outr_arena_alloc(b->arena, sizeof *req->items);
+        req->items[0].key = OUTR_STR("a");
+        req->count = 1;
+        outr_op_init(&one->op, b->w.loop, NULL, 0, on_one);
+        b->backends.state->get(b->store, req, &one->op);
+    }
+    assert_true(wire_run(&b->w));
+    assert_int_equal(failed, 76);
+    assert_int_equal(good, 0);
+    b->hangs_on = NULL;
+    b->said[0] = 0;
+    wire_sleep(&b->w, 100 * OUTR_SEC); /* that Init is given up; what waited for it ends */
+    assert_int_equal(good + failed, 1100);
+    close_bench(b);
+}
+
 static void a_component_that_leaves_politely_finishes_its_calls(void **state)
 {
     bench *b = open_bench("state.mem");
@@ -796,6 +838,7 @@ int main(void)
         cmocka_unit_test(a_socket_that_serves_something_else_is_refused_at_once),
         cmocka_unit_test(a_lost_component_fails_calls_and_is_initialised_anew),
         cmocka_unit_test(calls_wait_while_a_component_is_being_initialised),
+        cmocka_unit_test(no_more_calls_wait_than_a_thousand),
         cmocka_unit_test(a_component_that_leaves_politely_finishes_its_calls),
         cmocka_unit_test(a_call_that_is_cancelled_or_late_is_given_up),
         cmocka_unit_test(only_a_detail_of_the_field_etag_is_an_etag_error),
