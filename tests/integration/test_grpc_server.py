@@ -1,12 +1,10 @@
 """What the gRPC ports of a sidecar tell about themselves: reflection, health; keepalive and the end of connections."""
-import struct
 import threading
-import time
 
 import h2raw
-from h2raw import Peer, message
+from h2raw import Peer, Server, message
 
-from harness import Case, tag
+from harness import Case, tag, wait_for
 
 REFLECTION = "/grpc.reflection.%s.ServerReflection/ServerReflectionInfo"
 SERVICES = {"dapr.proto.runtime.v1.Dapr", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
@@ -165,6 +163,59 @@ class GrpcServer(Case):
         with Peer(sidecar.ports["grpc"].number) as peer:  # apps may ping their own sidecar
             for _ in range(20):
                 peer.sync()
+
+    def grpc_app(self, run, with_settings=()):
+        server = Server(run, with_settings)
+        self.addCleanup(server.close)
+        self.sidecar("callee", server.port, flags=["--app-protocol", "grpc"])
+        return self.sidecar("caller"), server
+
+    @tag("debug")
+    def test_14_an_app_that_takes_one_stream_at_a_time_gets_more_connections(self):
+        gate = threading.Event()
+
+        def run(peer):
+            while True:
+                stream = peer.until_request(60)
+                if stream.header(":path") != "/a.B/C":  # what the sidecar asks of its own accord
+                    peer.respond(stream.id, data=None, status=12)
+                    continue
+                with lock:
+                    at_work.append(peer)
+                gate.wait(60)
+                peer.respond(stream.id, [b"done"])
+        at_work, lock = [], threading.Lock()
+        caller, _ = self.grpc_app(run, {h2raw.MAX_CONCURRENT_STREAMS: 1})
+        with Peer(caller.ports["grpc"].number) as peer:
+            streams = [peer.begin_call("/a.B/C", message(b"x"), [("dapr-app-id", "callee")]) for _ in range(6)]
+            wait_for("six calls at the app", lambda: len(at_work) == 6)
+            self.assertEqual(len(set(map(id, at_work))), 6)
+            gate.set()
+            for stream in streams:
+                self.assertEqual(peer.until_over(stream).status, 0)
+
+    @tag("debug")
+    def test_16_an_app_that_ends_its_connections_in_two_steps_loses_no_call(self):
+        def run(peer):
+            calls = last = 0
+            while True:
+                stream = peer.until_request(60)
+                if stream.header(":path") != "/a.B/C":
+                    peer.respond(stream.id, data=None, status=12)
+                    continue
+                calls, last = calls + 1, stream.id
+                if calls == 3:  # as at the end of a connection's age: the calls in hand are answered
+                    peer.send(h2raw.goaway(2**31 - 1), h2raw.frame(h2raw.PING, 0, 0, b"goodbye!"))
+                    peer.until("the answer", lambda: any(f.payload == b"goodbye!" for f in peer.frames))
+                    peer.send(h2raw.goaway(max(s.id for s in peer.streams.values())))
+                peer.respond(last, [b"done"])
+        caller, server = self.grpc_app(run)
+        with Peer(caller.ports["grpc"].number) as peer:
+            for _ in range(10):
+                streams = [peer.begin_call("/a.B/C", message(b"x"), [("dapr-app-id", "callee")]) for _ in range(7)]
+                for stream in streams:
+                    self.assertEqual((peer.until_over(stream).status, stream.messages), (0, [b"done"]))
+        self.assertGreater(len(server.peers), 2)
 
     @tag("debug")
     def test_shutdown_says_goodbye_twice_and_loses_no_call(self):
