@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-from grpc_client import DESCRIPTORS, needs_grpc
+from grpc_client import DESCRIPTORS, Client, needs_grpc
 from harness import WAIT_S, Case, Reply, component, tag, wait_for
 
 SUBSCRIPTIONS = [{"pubsubname": "ps", "topic": "t", "route": "/t", "metadata": {"m": "n"}}]
@@ -102,6 +102,26 @@ class State(Pluggable):
         self.assertEqual(a.call("GET", "/v1.0/state/st/d").json, 4)
         self.assertEqual(a.call("GET", "/v1.0/state/st/a").status, 204)
         self.assertIn("ETAG", next(c for c in a.call("GET", "/v1.0/metadata").json["components"] if c["name"] == "st")["capabilities"])
+
+    def test_over_grpc(self):
+        p = self.plugged("mem")
+        a = self.with_sockets("app", resources={"st.yaml": component("st", "state.mem")})
+        with Client(a.grpc) as client:
+            def save(value, etag=None):
+                item = {"key": "a", "value": value, **({"etag": {"value": etag}} if etag else {})}
+                return client.call("Dapr/SaveState", {"store_name": "st", "states": [item]})
+            self.assertEqual(save(b"\x00\xff").code, "OK")
+            self.assertEqual(client.call("Dapr/GetState", {"store_name": "st", "key": "a"}).response,
+                             {"data": b"\x00\xff", "etag": "1"})
+            self.assertEqual(save(b"x", "7").code, "ABORTED")
+            self.assertEqual(save(b"x", "no number").code, "INVALID_ARGUMENT")
+            self.assertEqual(save(b"x", "1").code, "OK")
+            late = client.call("Dapr/GetState", {"store_name": "st", "key": "hang"}, timeout_s=0.3)
+            self.assertEqual(late.code, "DEADLINE_EXCEEDED")
+            p.kill()
+            down = client.call("Dapr/GetState", {"store_name": "st", "key": "a"})
+            self.assertEqual(down.code, "INTERNAL")
+            self.assertIn("component st", down.message)
 
     def test_a_store_without_bulk_methods_is_asked_one_by_one(self):
         p = self.plugged("mem", "--lacks", "BulkGet,BulkSet,TransactionalStateStore")
