@@ -42,6 +42,9 @@ struct outr_stream {
     bool is_closing;
     bool is_secure; /* TLS */
     outr_str alpn;  /* negotiated protocol, NONE without TLS */
+    /* TLS: the one URI name of the peer's certificate, when it was verified; lives as long as s. */
+    outr_str peer_id;
+    uint64_t expires_ns; /* loop time when a certificate of either side ends; 0: none does */
 };
 
 static inline void outr_stream_read_start(outr_stream *s)

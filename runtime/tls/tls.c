@@ -1,150 +1,6 @@
-#include "tls/tls.h"
-
-#include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/ssl.h>
-#include <openssl/x509v3.h>
+#include "tls/internal.h"
 
 #define PLAIN_PIECE ((size_t)16384) /* one TLS record */
-
-struct outr_tls {
-    uint32_t refs; /* atomic */
-    SSL_CTX *ctx;
-    bool is_server, verify_peer;
-    unsigned char alpn[64]; /* length-prefixed */
-    unsigned alpn_n;
-};
-
-static outr_code fail_ssl(outr_err *err, outr_code code, const char *what)
-{
-    char text[160] = "unknown error";
-    unsigned long last = ERR_peek_last_error();
-    if (last)
-        ERR_error_string_n(last, text, sizeof text);
-    ERR_clear_error();
-    return outr_fail(err, code, "%s: %s", what, text);
-}
-
-/* ---- contexts -------------------------------------------------------------------------------- */
-
-static BIO *bio_of(outr_str pem)
-{
-    return BIO_new_mem_buf(pem.p, (int)pem.n);
-}
-
-static outr_code load_anchors(SSL_CTX *ctx, outr_str pem, outr_err *err)
-{
-    BIO *bio = bio_of(pem);
-    X509_STORE *store = SSL_CTX_get_cert_store(ctx);
-    size_t count = 0;
-    for (X509 *x; (x = PEM_read_bio_X509(bio, NULL, NULL, NULL)); count++) {
-        X509_STORE_add_cert(store, x);
-        X509_free(x);
-    }
-    BIO_free(bio);
-    ERR_clear_error();
-    return count
-               ? OUTR_OK
-               : outr_fail(err, OUTR_INVALID_ARGUMENT, "trust anchors: no certificate in PEM form");
-}
-
-static outr_code load_identity(SSL_CTX *ctx, const outr_tls_options *o, outr_err *err)
-{
-    BIO *bio = bio_of(o->certificate_pem);
-    X509 *leaf = PEM_read_bio_X509(bio, NULL, NULL, NULL);
-    outr_code rc = leaf && SSL_CTX_use_certificate(ctx, leaf) == 1
-                       ? OUTR_OK
-                       : fail_ssl(err, OUTR_INVALID_ARGUMENT, "certificate");
-    for (X509 *x; !rc && (x = PEM_read_bio_X509(bio, NULL, NULL, NULL));) {
-        if (SSL_CTX_add0_chain_cert(ctx, x) != 1)
-            X509_free(x);
-    }
-    X509_free(leaf);
-    BIO_free(bio);
-    ERR_clear_error();
-    if (rc)
-        return rc;
-    bio = bio_of(o->key_pem);
-    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
-    if (!key || SSL_CTX_use_PrivateKey(ctx, key) != 1 || SSL_CTX_check_private_key(ctx) != 1)
-        rc = fail_ssl(err, OUTR_INVALID_ARGUMENT, "private key");
-    EVP_PKEY_free(key);
-    BIO_free(bio);
-    return rc;
-}
-
-static int select_alpn(SSL *ssl OUTR_UNUSED, const unsigned char **out, unsigned char *out_n,
-                       const unsigned char *in, unsigned in_n, void *arg)
-{
-    const outr_tls *tls = arg;
-    int rc = SSL_select_next_proto((unsigned char **)out, out_n, tls->alpn, tls->alpn_n, in, in_n);
-    return rc == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL;
-}
-
-static void set_alpn(outr_tls *tls, const char *const *names)
-{
-    for (; names && *names; names++) {
-        size_t n = strlen(*names);
-        if (tls->alpn_n + n + 1 > sizeof tls->alpn)
-            return;
-        tls->alpn[tls->alpn_n++] = (unsigned char)n;
-        memcpy(tls->alpn + tls->alpn_n, *names, n);
-        tls->alpn_n += (unsigned)n;
-    }
-    if (tls->alpn_n && tls->is_server)
-        SSL_CTX_set_alpn_select_cb(tls->ctx, select_alpn, tls);
-    else if (tls->alpn_n)
-        SSL_CTX_set_alpn_protos(tls->ctx, tls->alpn, tls->alpn_n);
-}
-
-outr_code outr_tls_new(outr_tls **out, const outr_tls_options *o, outr_err *err)
-{
-    outr_tls *tls = outr_alloc(sizeof *tls);
-    outr_code rc = OUTR_OK;
-    tls->refs = 1;
-    tls->is_server = o->is_server;
-    tls->verify_peer = o->verify_peer;
-    tls->ctx = SSL_CTX_new(o->is_server ? TLS_server_method() : TLS_client_method());
-    if (!tls->ctx) {
-        free(tls);
-        return fail_ssl(err, OUTR_INTERNAL, "TLS context");
-    }
-    SSL_CTX_set_min_proto_version(tls->ctx, TLS1_2_VERSION);
-    SSL_CTX_set_options(tls->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-    SSL_CTX_set_mode(tls->ctx, SSL_MODE_RELEASE_BUFFERS);
-    set_alpn(tls, o->alpn);
-    if (o->ca_pem.n)
-        rc = load_anchors(tls->ctx, o->ca_pem, err);
-    else if (o->verify_peer && !o->is_server)
-        SSL_CTX_set_default_verify_paths(tls->ctx);
-    if (!rc && o->certificate_pem.n)
-        rc = load_identity(tls->ctx, o, err);
-    SSL_CTX_set_verify(tls->ctx,
-                       o->verify_peer
-                           ? SSL_VERIFY_PEER | (o->is_server ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0)
-                           : SSL_VERIFY_NONE,
-                       NULL);
-    if (rc) {
-        outr_tls_unref(tls);
-        return rc;
-    }
-    *out = tls;
-    return OUTR_OK;
-}
-
-outr_tls *outr_tls_ref(outr_tls *tls)
-{
-    __atomic_fetch_add(&tls->refs, 1, __ATOMIC_RELAXED);
-    return tls;
-}
-
-void outr_tls_unref(outr_tls *tls)
-{
-    if (!tls || __atomic_sub_fetch(&tls->refs, 1, __ATOMIC_ACQ_REL) > 0)
-        return;
-    SSL_CTX_free(tls->ctx);
-    free(tls);
-}
 
 /* ---- the filter ------------------------------------------------------------------------------ */
 
@@ -160,6 +16,8 @@ typedef struct tls_stream {
     outr_op *op;
     bool wants_read, wants_shutdown, is_open, saw_eof, told_eof, is_failed;
     bool has_bad_name;
+    outr__verdict verdict;
+    int64_t own_expires_s; /* of our chain; 0: none */
 } tls_stream;
 
 static tls_stream *of(outr_stream *s)
@@ -215,7 +73,7 @@ static void read_plain(tls_stream *t)
             fail_stream(t, &err);
         } else if (why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) {
             outr_err err;
-            fail_ssl(&err, OUTR_UNAVAILABLE, "TLS read");
+            outr__fail_ssl(&err, OUTR_UNAVAILABLE, "TLS read");
             fail_stream(t, &err);
         }
         return;
@@ -309,26 +167,88 @@ static const outr_stream_ops tls_ops = {.read_start = read_start,
 
 /* ---- handshake ------------------------------------------------------------------------------- */
 
-static void end_handshake(tls_stream *t, const outr_err *err)
+static void end_handshake(tls_stream *t, const outr_err *err, const char *reason)
 {
     outr_op *op = t->op;
     t->op = NULL;
     if (!op)
         return;
+    t->verdict.check = (outr_tls_check){0}; /* its context need not outlive the request */
     if (err) {
         outr_err copy = *err;
+        t->request->reason = reason;
         outr_stream_close(&t->base);
         outr_op_fail(op, &copy);
         return;
     }
     t->is_open = true;
     t->request->stream = &t->base;
+    outr_stream_read_stop(t->below);
+    outr_op_finish(op);
+}
+
+static uint64_t loop_time_of(const outr_loop *loop, int64_t unix_s)
+{
+    int64_t left_s = unix_s - outr_loop_unix_ns(loop) / (int64_t)OUTR_SEC;
+    if (left_s <= 0)
+        return 1; /* long ago */
+    return outr_loop_now(loop) + (uint64_t)OUTR_MIN(left_s, INT32_MAX) * OUTR_SEC;
+}
+
+/* TLS is agreed on; is it what was asked for? */
+static void finish_handshake(tls_stream *t)
+{
+    outr__verdict *v = &t->verdict;
+    outr_err err;
     const unsigned char *alpn;
     unsigned n;
     SSL_get0_alpn_selected(t->ssl, &alpn, &n);
     t->base.alpn = n ? outr_str_of(alpn, n) : OUTR_STR_NONE;
-    outr_stream_read_stop(t->below);
-    outr_op_finish(op);
+    t->request->was_resumed = SSL_session_reused(t->ssl) == 1;
+    if (n == 0 && t->tls->requires_alpn) {
+        outr_fail(&err, OUTR_UNAVAILABLE,
+                  "authentication handshake failed: cannot check peer: missing selected ALPN "
+                  "property");
+        end_handshake(t, &err, OUTR_TLS_ALPN);
+        return;
+    }
+    if (t->tls->verify_peer && t->tls->verify_uri) {
+        if (t->request->was_resumed && outr__judge_resumed(t->ssl, v, &err)) {
+            outr_wrap(&err, "authentication handshake failed");
+            end_handshake(t, &err, OUTR_TLS_IDENTITY);
+            return;
+        }
+        if (t->request->was_resumed && !v->expires_s) { /* the client's side of it */
+            const SSL_SESSION *session = SSL_get_session(t->ssl);
+            v->expires_s =
+                (int64_t)SSL_SESSION_get_time(session) + (int64_t)SSL_SESSION_get_timeout(session);
+        }
+        t->base.peer_id = outr_str_of(v->id, v->id_n);
+    }
+    int64_t expires_s = v->expires_s;
+    if (t->own_expires_s && (!expires_s || t->own_expires_s < expires_s))
+        expires_s = t->own_expires_s;
+    t->base.expires_ns = expires_s ? loop_time_of(t->base.loop, expires_s) : 0;
+    end_handshake(t, NULL, NULL);
+}
+
+static const char *reason_of_error(unsigned long last)
+{
+    if (ERR_GET_LIB(last) != ERR_LIB_SSL)
+        return OUTR_TLS_PROTOCOL;
+    int reason = ERR_GET_REASON(last);
+    switch (reason) {
+    case SSL_R_HTTP_REQUEST:
+    case SSL_R_HTTPS_PROXY_REQUEST:
+    case SSL_R_WRONG_VERSION_NUMBER:
+        return OUTR_TLS_PLAIN;
+    case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
+        return OUTR_TLS_NO_CERT;
+    case SSL_R_NO_APPLICATION_PROTOCOL:
+        return OUTR_TLS_ALPN;
+    default:
+        return reason > SSL_AD_REASON_OFFSET ? OUTR_TLS_REFUSED : OUTR_TLS_PROTOCOL;
+    }
 }
 
 static void step_handshake(tls_stream *t)
@@ -337,22 +257,37 @@ static void step_handshake(tls_stream *t)
     int rc = SSL_do_handshake(t->ssl);
     flush_out(t);
     if (rc == 1) {
-        end_handshake(t, NULL);
+        finish_handshake(t);
         return;
     }
     int why = SSL_get_error(t->ssl, rc);
     outr_err err;
+    const char *reason;
     if (why == SSL_ERROR_WANT_READ && !t->saw_eof)
         return;
     long verdict = SSL_get_verify_result(t->ssl);
-    if (t->saw_eof)
+    if (t->verdict.reason) {
+        reason = t->verdict.reason;
+        err = t->verdict.err;
+        outr_wrap(&err, "authentication handshake failed");
+    } else if (t->saw_eof) {
+        reason = OUTR_TLS_CLOSED;
         outr_fail(&err, OUTR_UNAVAILABLE, "TLS handshake: the peer closed the connection");
-    else if (verdict != X509_V_OK)
+    } else if (verdict != X509_V_OK) {
+        reason = OUTR_TLS_UNTRUSTED;
         outr_fail(&err, OUTR_UNAVAILABLE, "TLS handshake: %s",
                   X509_verify_cert_error_string(verdict));
-    else
-        fail_ssl(&err, OUTR_UNAVAILABLE, "TLS handshake");
-    end_handshake(t, &err);
+    } else {
+        reason = reason_of_error(ERR_peek_last_error());
+        if (reason == (const char *)OUTR_TLS_PLAIN)
+            outr_fail(&err, OUTR_UNAVAILABLE,
+                      "authentication handshake failed: first record does not look like a TLS "
+                      "handshake");
+        else
+            outr__fail_ssl(&err, OUTR_UNAVAILABLE, "TLS handshake");
+        ERR_clear_error();
+    }
+    end_handshake(t, &err, reason);
 }
 
 static void below_data(outr_stream *below, outr_chunk *chunk OUTR_UNUSED, const char *p, size_t n)
@@ -389,7 +324,7 @@ static void below_error(outr_stream *below, const outr_err *err)
     if (t->is_open)
         fail_stream(t, err);
     else
-        end_handshake(t, err);
+        end_handshake(t, err, OUTR_TLS_CLOSED);
 }
 
 static void below_closed(outr_stream *below)
@@ -401,7 +336,9 @@ static void below_closed(outr_stream *below)
         t->base.events->on_closed(&t->base);
     outr_bufq_done(&t->plain);
     SSL_free(t->ssl);
+    outr_tls_sessions_unref(t->verdict.sessions);
     outr_tls_unref(t->tls);
+    free(t->verdict.id);
     free(t);
 }
 
@@ -415,6 +352,8 @@ static void on_cancel(outr_op *op)
 {
     tls_stream *t = op->impl;
     t->op = NULL;
+    t->verdict.check = (outr_tls_check){0};
+    t->request->reason = op->err.code == OUTR_DEADLINE_EXCEEDED ? OUTR_TLS_TIMEOUT : NULL;
     outr_stream_close(&t->base);
     outr_op_finish(op);
 }
@@ -446,7 +385,15 @@ static void on_begin(outr_deferred *deferred)
     if (t->has_bad_name) {
         outr_err err;
         outr_fail(&err, OUTR_INVALID_ARGUMENT, "TLS handshake: the server's name is no host name");
-        end_handshake(t, &err);
+        end_handshake(t, &err, NULL);
+        return;
+    }
+    if (t->own_expires_s && t->tls->verify_uri &&
+        t->own_expires_s * (int64_t)OUTR_SEC <= outr_loop_unix_ns(t->base.loop)) {
+        outr_err err; /* the peer would only say that it is bad */
+        outr_fail(&err, OUTR_UNAVAILABLE,
+                  "authentication handshake failed: this sidecar's own certificate has expired");
+        end_handshake(t, &err, OUTR_TLS_OWN_EXPIRED);
         return;
     }
     outr_stream_read_start(t->below);
@@ -466,7 +413,9 @@ void outr_tls_handshake_start(outr_tls_handshake *req, outr_op *op)
                             .is_secure = true};
     t->below = below;
     t->tls = outr_tls_ref(req->tls);
-    t->ssl = SSL_new(req->tls->ctx);
+    t->verdict.check = req->check;
+    t->verdict.sessions = req->tls->is_server ? NULL : outr_tls_sessions_ref(req->sessions);
+    t->ssl = outr__ssl_new(req->tls, &t->verdict, &t->own_expires_s);
     t->in = BIO_new(BIO_s_mem());
     t->out = BIO_new(BIO_s_mem());
     t->request = req;
@@ -480,7 +429,17 @@ void outr_tls_handshake_start(outr_tls_handshake *req, outr_op *op)
     below->owner = t;
     below->events = &below_events;
     req->stream = NULL;
+    req->reason = NULL;
+    req->was_resumed = false;
     t->reader.run = on_begin;
     outr_op_begin(op, t, on_cancel);
     outr_loop_defer(below->loop, &t->reader);
+}
+
+bool outr_tls_is_covered(const outr_stream *stream)
+{
+    if (stream->ops != &tls_ops)
+        return true;
+    tls_stream *t = OUTR_CONTAINER((outr_stream *)(uintptr_t)stream, tls_stream, base);
+    return outr__is_covered(t->tls, t->ssl);
 }

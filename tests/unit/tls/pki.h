@@ -34,8 +34,8 @@ static void pki_extend(X509 *x509, int nid, const char *value)
 
 /* names: "DNS:a,IP:127.0.0.1", NULL for an authority; issuer NULL: signs itself. Valid from an hour
  * ago until until_s seconds from now. */
-static pki_identity pki_make(const char *common_name, const char *names, const pki_identity *issuer,
-                             long until_s)
+static OUTR_UNUSED pki_identity pki_make(const char *common_name, const char *names,
+                                         const pki_identity *issuer, long until_s)
 {
     static long serial;
     pki_identity id = {.x509 = X509_new(), .key = EVP_EC_gen("P-256")};
@@ -60,7 +60,7 @@ static pki_identity pki_make(const char *common_name, const char *names, const p
     return id;
 }
 
-static void pki_free(pki_identity *id)
+static OUTR_UNUSED void pki_free(pki_identity *id)
 {
     X509_free(id->x509);
     EVP_PKEY_free(id->key);

@@ -1,0 +1,58 @@
+/* What the files of tls/ share. */
+#ifndef OUTR_TLS_INTERNAL_H
+#define OUTR_TLS_INTERNAL_H
+
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <pthread.h>
+
+#include "tls/tls.h"
+
+/* Text of the newest OpenSSL error behind what; the queue is empty then. */
+outr_code outr__fail_ssl(outr_err *err, outr_code code, const char *what);
+BIO *outr__bio_of(outr_str pem);
+/* The next certificate of a PEM text; NULL: no more (*err is clear) or no certificate. */
+X509 *outr__read_cert(BIO *bio);
+int64_t outr__unix_of(const ASN1_TIME *time);
+
+/* What was found out about a peer. Lies with the stream; OpenSSL's callbacks find it there. */
+typedef struct outr__verdict {
+    outr_tls_check check;
+    outr_tls_sessions *sessions; /* NULL: nothing is resumed */
+    unsigned generation;         /* of the context */
+    const char *reason;          /* why not; NULL: nothing was found */
+    outr_err err;
+    char *id; /* heap; of the certificate's URI */
+    size_t id_n;
+    int64_t expires_s; /* of the earliest certificate that was relied on; 0: none was */
+} outr__verdict;
+
+struct outr_tls {
+    uint32_t refs; /* atomic */
+    bool is_server, verify_peer, verify_uri, requires_alpn;
+    unsigned char alpn[64]; /* length-prefixed */
+    unsigned alpn_n;
+    /* Taken once a handshake, for as long as it takes to copy three words: outr_tls_renew comes
+     * from another thread. */
+    pthread_mutex_t lock;
+    SSL_CTX *ctx;
+    int64_t expires_s; /* of our own chain; 0: there is none */
+    unsigned generation;
+};
+
+/* A session by the context as it is now, with the verdict as its data. */
+SSL *outr__ssl_new(outr_tls *tls, outr__verdict *verdict, int64_t *own_expires_s);
+/* After the handshake: the peer of a resumed session, whom nobody has looked at this time. */
+outr_code outr__judge_resumed(SSL *ssl, outr__verdict *verdict, outr_err *err);
+
+/* Whether the peer's certificates still lead to an anchor of the newest context. */
+bool outr__is_covered(outr_tls *tls, const SSL *ssl);
+
+struct outr_tls_sessions {
+    unsigned refs, generation;
+    SSL_SESSION *session;
+};
+
+#endif
