@@ -21,12 +21,19 @@ static const outr_metric_desc client_sent = {"dapr_http_client_sent_bytes",
                                              {"method", "path", "status"}};
 /* ---- shared state ---------------------------------------------------------------------------- */
 
+static void on_wake(outr_message *message, outr_loop *loop);
+static void on_notice(outr_message *message, outr_loop *loop);
+
 outr_app_state *outr_app_state_new(const outr_settings *settings, size_t loop_count)
 {
     outr_app_state *state = outr_alloc(sizeof *state + loop_count * sizeof state->loops[0]);
     state->settings = settings;
     state->limit = settings->app_max_concurrency;
     state->loop_count = loop_count;
+    for (size_t i = 0; i < loop_count; i++) {
+        state->loops[i].wake.run = on_wake;
+        state->loops[i].notice.run = on_notice;
+    }
     return state;
 }
 
@@ -77,7 +84,6 @@ static void announce(outr_app *app)
 {
     for (size_t i = 0; i < app->state->loop_count; i++) {
         outr__shared_loop *l = &app->state->loops[i];
-        l->notice.run = on_notice;
         if (l->app && __atomic_exchange_n(&l->notice_posted, 1, __ATOMIC_ACQ_REL) == 0)
             outr_loop_post(l->app->loop, &l->notice);
     }
@@ -150,7 +156,6 @@ static void give_slot_back(outr_app *app)
     __atomic_fetch_sub(&state->in_flight, 1, __ATOMIC_ACQ_REL);
     for (size_t i = 0; i < state->loop_count; i++) {
         outr__shared_loop *l = &state->loops[i];
-        l->wake.run = on_wake;
         if (__atomic_load_n(&l->waiting, __ATOMIC_ACQUIRE) > 0 &&
             __atomic_exchange_n(&l->wake_posted, 1, __ATOMIC_ACQ_REL) == 0)
             outr_loop_post(l->app->loop, &l->wake);
