@@ -71,6 +71,15 @@ static void take_grpc_status(outr__daprd_call *c, const rpc_status *s)
     c->reader.bytes = outr_app_status_json(arena, &got);
 }
 
+/* Binary values of gRPC are padded in the maps of the messages, and not on the wire. */
+static outr_str value_of(outr_str name, const char *z)
+{
+    outr_str value = outr_str_trim(text_of(z));
+    while (outr_grpc_is_bin(name) && value.n > 0 && value.p[value.n - 1] == '=')
+        value.n--;
+    return value;
+}
+
 static void take_headers(outr__daprd_call *c, const response *r)
 {
     outr_str type = r->message ? text_of(r->message->content_type) : OUTR_STR_NONE;
@@ -83,7 +92,7 @@ static void take_headers(outr__daprd_call *c, const response *r)
             continue;
         for (size_t k = 0; list && k < list->n_values; k++)
             outr_headers_add(&c->head.headers, is_type ? OUTR_STR("Content-Type") : name,
-                             outr_str_trim(text_of(list->values[k])));
+                             value_of(name, list->values[k]));
     }
     if (type.n > 0)
         outr_headers_set(&c->head.headers, OUTR_STR("Content-Type"), type);
@@ -92,7 +101,6 @@ static void take_headers(outr__daprd_call *c, const response *r)
                          text_of(r->message->data->type_url));
 }
 
-/* Binary values of gRPC are padded in the maps of the messages, and not on the wire. */
 static void take_trailers(outr__daprd_call *c, const response *r)
 {
     outr_headers_init(&c->trailers, c->arena);
@@ -104,7 +112,7 @@ static void take_trailers(outr__daprd_call *c, const response *r)
             outr_str_istarts(name, OUTR_STR("outrigger-")))
             continue;
         for (size_t k = 0; list && k < list->n_values; k++)
-            outr_headers_add(&c->trailers, name, outr_str_trim(text_of(list->values[k])));
+            outr_headers_add(&c->trailers, name, value_of(name, list->values[k]));
     }
     if (c->trailers.count > 0)
         c->reader.trailers = &c->trailers;

@@ -82,6 +82,21 @@ static outr_str name_beyond_grpc(outr_headers *out, outr_str name)
     return outr_arena_join(out->arena, OUTR_STR("dapr-"), name, OUTR_STR_NONE);
 }
 
+/* Binary metadata as gRPC emits it, without padding. False: its value is no base64, which a gRPC
+ * app could not read. */
+static bool take_bin(outr_str *value)
+{
+    while (value->n > 0 && value->p[value->n - 1] == '=')
+        value->n--;
+    for (size_t i = 0; i < value->n; i++) {
+        char c = value->p[i];
+        bool is_alnum = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        if (!is_alnum && c != '+' && c != '/' && c != ',')
+            return false;
+    }
+    return true;
+}
+
 /* All that may cross: no hop-by-hop, no tokens, nothing that speaks in our name, one baggage. */
 static void copy_request(outr_headers *out, const outr_headers *in, bool keeps_bin)
 {
@@ -93,7 +108,9 @@ static void copy_request(outr_headers *out, const outr_headers *in, bool keeps_b
             continue;
         if (outr_str_iis(h->name, "baggage") && outr_headers_has(out, "baggage"))
             continue; /* only the first was looked at */
-        outr_headers_add(out, name_beyond_grpc(out, h->name), h->value);
+        outr_str value = h->value;
+        if (!outr_grpc_is_bin(h->name) || take_bin(&value))
+            outr_headers_add(out, name_beyond_grpc(out, h->name), value);
     }
 }
 

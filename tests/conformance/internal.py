@@ -606,6 +606,12 @@ class CalleeSide:
     def compare_grpc(self, got, wanted):
         same("path", got.header(":path"), wanted["path"])
         same("messages of the app", [m.hex() for m in got.messages], wanted["messages"])
+        # Hop-by-hop names and the like end at the hop; a name's case is not looked at.
+        ends_here = (":authority", "user-agent", "grpc-accept-encoding", "content-type", "dapr-connection", "dapr-content-length",
+                     "dapr-host", "accept")
+        pairs = {(n, wire.trace_bin(v)) for n, v in wanted["metadata"] if n not in ends_here}
+        missing = pairs - set(got.headers)
+        assert not missing, "the app did not get %r of %r" % (missing, got.headers)
 
 
 class RecordedGrpcApp:

@@ -210,6 +210,25 @@ static void to_peer(bench *b, const char *host, const char *forwarded)
     outr__headers_to_peer(&b->out, &mesh, &by_http, &req, &t, false);
 }
 
+static void binary_metadata_reaches_only_who_can_read_it(void **state)
+{
+    bench b;
+    (void)state;
+    open_bench(&b);
+    give(&b, "x-a-bin", "AAE=");
+    give(&b, "x-b-bin", "AAEC");
+    give(&b, "x-c-bin", "not base64!");
+    outr__headers_to_app(&b.out,
+                         &(outr__to_app){.in = &b.in, .trace = &b.trace, .is_grpc_app = true});
+    assert_value(&b, "x-a-bin", "AAE");
+    assert_value(&b, "x-b-bin", "AAEC");
+    assert_value(&b, "x-c-bin", NULL);
+    outr_headers_init(&b.out, b.arena);
+    outr__headers_to_app(&b.out, &(outr__to_app){.in = &b.in, .trace = &b.trace});
+    assert_value(&b, "x-b-bin", NULL);
+    close_bench(&b);
+}
+
 static void the_caller_is_named_and_the_hop_is_added(void **state)
 {
     bench b;
@@ -319,6 +338,7 @@ int main(void)
         cmocka_unit_test(names_of_grpc_get_a_prefix),
         cmocka_unit_test(repeated_headers_stay_apart_and_in_order_but_baggage_is_one),
         cmocka_unit_test(an_answer_keeps_its_cookies_and_loses_what_is_of_the_hop),
+        cmocka_unit_test(binary_metadata_reaches_only_who_can_read_it),
         cmocka_unit_test(the_caller_is_named_and_the_hop_is_added),
         cmocka_unit_test(an_endpoint_sets_its_headers_over_the_clients),
         cmocka_unit_test(a_trace_passes_as_far_as_it_is_understood),
