@@ -404,13 +404,6 @@ static const outr_headers *on_broken(outr__daprd_writer *writer, const outr_err 
     return &d->trailers;
 }
 
-static outr_str padded(outr_arena *arena, outr_str value)
-{
-    size_t n = (4 - value.n % 4) % 4;
-    return n == 1 || n == 2 ? outr_arena_join(arena, value, outr_str_of("==", n), OUTR_STR_NONE)
-                            : value;
-}
-
 /* What the app said, but for what this hop alone is told. Names as Go spells them, metadata of gRPC
  * as it is. */
 static void take_answer_headers(outr__daprd_served *d, const outr_http_response *head, bool is_grpc)
@@ -426,7 +419,8 @@ static void take_answer_headers(outr__daprd_served *d, const outr_http_response 
             outr_str_istarts(h->name, OUTR_STR("outrigger-")) ||
             (is_grpc && outr_str_iis(h->name, "content-type")))
             continue;
-        outr_str value = is_grpc && outr_grpc_is_bin(h->name) ? padded(arena, h->value) : h->value;
+        outr_str value =
+            is_grpc && outr_grpc_is_bin(h->name) ? outr__daprd_pad(arena, h->value) : h->value;
         outr_headers_add(&d->headers, is_grpc ? h->name : outr__daprd_canonical(arena, h->name),
                          value);
     }
@@ -513,7 +507,8 @@ static void collect_end(outr_sink *sink, const outr_headers *trailers)
     for (size_t i = 0; trailers && i < trailers->count; i++) {
         const outr_header *h = &trailers->items[i];
         outr_headers_add(&d->said_trailers, h->name,
-                         outr_grpc_is_bin(h->name) ? padded(d->x->arena, h->value) : h->value);
+                         outr_grpc_is_bin(h->name) ? outr__daprd_pad(d->x->arena, h->value)
+                                                   : h->value);
     }
     d->answer.trailers = &d->said_trailers;
     if (d->answer.status.code != OUTR_OK)

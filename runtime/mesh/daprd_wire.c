@@ -424,6 +424,13 @@ outr_str outr__daprd_canonical(outr_arena *arena, outr_str name)
     return copy ? outr_str_of(copy, name.n) : name;
 }
 
+outr_str outr__daprd_pad(outr_arena *arena, outr_str value)
+{
+    size_t n = (4 - value.n % 4) % 4;
+    return n == 1 || n == 2 ? outr_arena_join(arena, value, outr_str_of("==", n), OUTR_STR_NONE)
+                            : value;
+}
+
 /* version 0; fields 0: trace id, 1: span id, 2: options */
 outr_str outr__daprd_trace_bin(outr_arena *arena, const outr_trace *trace)
 {

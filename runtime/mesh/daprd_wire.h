@@ -63,6 +63,8 @@ outr_code outr__daprd_answer_write(outr_str *out, outr_arena *arena,
 
 /* "x-one" as Go's net/http spells it: "X-One". */
 outr_str outr__daprd_canonical(outr_arena *arena, outr_str name);
+/* A binary value of gRPC as it stands in the maps of the messages: padded. */
+outr_str outr__daprd_pad(outr_arena *arena, outr_str value);
 /* grpc-trace-bin: the OpenCensus binary form, base64. */
 outr_str outr__daprd_trace_bin(outr_arena *arena, const outr_trace *trace);
 bool outr__daprd_trace_read(outr_trace *out, outr_arena *arena, outr_str trace_bin);

@@ -160,15 +160,6 @@ static bool has_content_length(const outr_http_request *req)
              outr_str_is(req->method, "PATCH")));
 }
 
-/* In a map of the messages binary values are padded. */
-static outr_str pad(outr_arena *arena, outr_str value)
-{
-    static const char padding[] = "==";
-    size_t n = (4 - value.n % 4) % 4;
-    return n == 0 || n == 3 ? value
-                            : outr_arena_join(arena, value, outr_str_of(padding, n), OUTR_STR_NONE);
-}
-
 void outr__headers_to_daprd(outr_headers *out, const outr_mesh *mesh, const outr_invoke *invoke,
                             const outr_http_request *req, const outr__target *target)
 {
@@ -183,7 +174,8 @@ void outr__headers_to_daprd(outr_headers *out, const outr_mesh *mesh, const outr
             outr_headers_add(out, outr__daprd_canonical(out->arena, h->name), h->value);
         else
             outr_headers_add(out, h->name,
-                             outr_grpc_is_bin(h->name) ? pad(out->arena, h->value) : h->value);
+                             outr_grpc_is_bin(h->name) ? outr__daprd_pad(out->arena, h->value)
+                                                       : h->value);
     }
     if (invoke->is_grpc) { /* of the call itself, as the reference tells it */
         if (req->authority.n > 0)
