@@ -34,9 +34,10 @@ def run(argv, cwd=None):
     except subprocess.TimeoutExpired:
         raise Unavailable("%s took longer than %d s" % (os.path.basename(argv[0]), INSTALL_S))
     if done.returncode != 0:
-        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-        telling = [line for line in lines if re.search(r"error|could not|not find|failed", line, re.I)] or lines or ["no output"]
-        raise Unavailable("%s failed: %s" % (os.path.basename(argv[0]), re.sub(r"\S+://\S+", "URL", telling[0])[:300]))
+        text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+        lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no output"]
+        telling = next((line for line in lines if re.search(r"\bERROR\b|^npm (error|ERR!)", line)), lines[-1])
+        raise Unavailable("%s failed: %s" % (os.path.basename(argv[0]), re.sub(r"\w+://[^\s)]+", "(address)", telling)[:300]))
     return done.stdout
 
 
@@ -81,7 +82,7 @@ def node(directory):
     def make(target):
         for name in files:
             shutil.copy(name, target)
-        run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], cwd=target)
+        run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--fetch-retries=1"], cwd=target)
     return once("node", digest(files, run(["node", "--version"])), make)
 
 
