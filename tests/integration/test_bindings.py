@@ -73,7 +73,7 @@ class Input(Case):
         app.up()
         wait_for("events", lambda: len(app.seen("/tick")) >= 3)
 
-    @tag("debug")
+    @tag("debug", "tsan")
     def test_nothing_while_the_app_is_unwell(self):
         well = [True]
         app = self.app(lambda r: Reply(200 if r.path != "/alive" or well[0] else 503))
