@@ -117,6 +117,31 @@ typedef struct outr_feature {
     outr_str name;
     bool is_on;
 } outr_feature;
+/* spec.accessControl: who may call what of this app. */
+typedef struct outr_access_operation {
+    outr_str name;
+    int line, column;
+    const outr_str *verbs; /* upper case, or "*" */
+    size_t verb_count;
+    bool is_allowed;
+    outr_str action; /* as given */
+} outr_access_operation;
+typedef struct outr_access_caller {
+    outr_str app_id, namespace_, trust_domain;
+    int line, column;
+    bool is_allowed; /* what no operation names */
+    outr_str default_action; /* as given; empty: the default of all */
+    const outr_access_operation *operations;
+    size_t operation_count;
+} outr_access_caller;
+typedef struct outr_access_spec {
+    bool is_on;      /* anything was said */
+    bool is_allowed; /* callers that no policy names */
+    outr_str default_action, trust_domain; /* as given */
+    const outr_access_caller *callers;
+    size_t caller_count;
+} outr_access_spec;
+
 typedef struct outr_configuration {
     outr_str name;
     bool tracing_is_on;
@@ -145,8 +170,9 @@ typedef struct outr_configuration {
     const outr_str *denied_components;
     size_t denied_component_count;
     bool api_logging, api_logging_obfuscate, api_logging_omit_health;
+    outr_access_spec access;
     /* parts that later layers bind further */
-    bool has_access_control, has_http_pipeline, has_app_pipeline;
+    bool has_http_pipeline, has_app_pipeline;
 } outr_configuration;
 
 #endif

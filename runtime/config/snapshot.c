@@ -366,6 +366,9 @@ outr_snapshot *outr_snapshot_ref(const outr_snapshot *snapshot)
 
 void outr_snapshot_unref(outr_snapshot *s)
 {
-    if (s && __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) == 0)
-        outr_arena_free(s->arena);
+    if (!s || __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) > 0)
+        return;
+    if (s->access)
+        s->free_access(s->access);
+    outr_arena_free(s->arena);
 }

@@ -25,6 +25,9 @@ typedef struct outr_snapshot {
     size_t endpoint_count;
     const outr_resiliency_spec *resiliencies;
     size_t resiliency_count;
+    /* configuration.access as security/access.h has compiled it; atomic, NULL until then */
+    void *access;
+    void (*free_access)(void *access);
 } outr_snapshot;
 
 /* Reads --config files and resource folders. errors: fatal mistakes (non-empty exactly when it

@@ -5,6 +5,7 @@
 #include "base/url.h"
 #include "mesh/daprd_peer.h"
 #include "mesh/mesh.h"
+#include "security/access.h"
 
 /* ---- target.c: who is meant, and which path -------------------------------------------------- */
 
@@ -154,12 +155,20 @@ void outr__outside_free(outr__outside *outside);
 void outr__outside_update(outr__outside *outside); /* endpoints have changed */
 void outr__reach_start(outr__outside *outside, outr__reach *reach, outr_arena *arena, outr_op *op);
 
+/* ---- admit.c: may it be called? -------------------------------------------------------------- */
+
+/* req is what will be dispatched. False: spec.accessControl of this app refuses it, *why has the
+ * reference's words for it. */
+bool outr__admits(outr_mesh *mesh, outr_exchange *x, const outr_http_request *req, bool is_proxied,
+                  const char **why);
+
 /* ---- the mesh itself ------------------------------------------------------------------------- */
 
 struct outr_mesh {
     outr_mesh_options o;
     outr_str forwarded; /* RFC 7239: this hop's element; owned */
     outr_snapshot *snapshot;
+    const outr_access *access; /* the snapshot's; NULL: no rules */
     outr_trace_config trace;
     outr__peers *peers;
     outr__outside *outside;

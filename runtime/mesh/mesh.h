@@ -12,6 +12,7 @@
 #include "config/snapshot.h"
 #include "http/server.h"
 #include "observe/trace.h"
+#include "security/identity.h"
 
 typedef struct outr_mesh outr_mesh;
 
@@ -27,6 +28,9 @@ typedef struct outr_mesh_options {
     uint16_t internal_port;           /* bound */
     outr_secret_read_fn *read_secret; /* of HTTPEndpoints */
     void *secrets;                    /* its ctx */
+    /* Who is at the other end of a peer's connection; the identity stays as long as x. NULL, or
+     * giving NULL: nobody has shown a certificate, access control knows its default alone. */
+    const outr_identity *(*identify)(const outr_exchange *x);
 } outr_mesh_options;
 
 outr_mesh *outr_mesh_new(const outr_mesh_options *options);

@@ -205,6 +205,15 @@ static bool admit(outr_mesh *mesh, outr_exchange *x)
         refuse(x, is_grpc ? OUTR_UNAVAILABLE : OUTR_INTERNAL, "app channel is not initialized");
         return false;
     }
+    if (!is_clean_target(x->arena, x->req.target)) {
+        refuse(x, OUTR_INVALID_ARGUMENT, "malformed method");
+        return false;
+    }
+    const char *why;
+    if (!outr__admits(mesh, x, &x->req, is_grpc, &why)) {
+        refuse(x, OUTR_PERMISSION_DENIED, why);
+        return false;
+    }
     if (outr_app_is_up(mesh->o.app) && !outr_app_is_healthy(mesh->o.app)) {
         refuse(x, OUTR_INTERNAL, "app is not in a healthy state");
         return false;
@@ -220,10 +229,6 @@ static bool admit(outr_mesh *mesh, outr_exchange *x)
     }
     if (outr_str_is(x->req.method, "NONE") && !outr_app_speaks_grpc(mesh->o.app)) {
         refuse(x, OUTR_INTERNAL, OUTR__NO_VERB);
-        return false;
-    }
-    if (!is_clean_target(x->arena, x->req.target)) {
-        refuse(x, OUTR_INVALID_ARGUMENT, "malformed method");
         return false;
     }
     return true;
@@ -272,8 +277,11 @@ static void on_daprd_ready(outr__daprd_served *d)
 {
     outr_mesh *mesh = d->mesh;
     outr_str callee = outr_headers_get(&d->req.headers, "dapr-callee-app-id");
+    const char *why;
     if (callee.p && !outr_str_eq(callee, mesh->o.settings->app_id))
         outr__daprd_refuse(d, OUTR_UNAVAILABLE, "this sidecar serves another app id");
+    else if (!outr__admits(mesh, d->x, &d->req, false, &why))
+        outr__daprd_refuse(d, OUTR_PERMISSION_DENIED, why);
     else if (outr_app_is_up(mesh->o.app) && !outr_app_is_healthy(mesh->o.app))
         outr__daprd_refuse(d, OUTR_INTERNAL,
                            "error invoking app channel: app is not in a healthy state");

@@ -102,7 +102,7 @@ static const outr_yaml_row spec[] = {
     {"metrics", OUTR_YT_GROUP, 0, 0, metrics, 0, 0},
     {"mtls", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
     {"secrets", OUTR_YT_GROUP, 0, 0, secrets, 0, 0},
-    {"accessControl", OUTR_YT_MARK, C(has_access_control), 0, NULL, 0, 0},
+    {"accessControl", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, /* kinds/access.c */
     {"nameResolution", OUTR_YT_GROUP, 0, 0, resolution, 0, 0},
     {"features", OUTR_YT_LIST, C(features), 0, feature, sizeof(outr_feature), 0},
     {"api", OUTR_YT_GROUP, 0, 0, api, 0, 0},
@@ -173,8 +173,7 @@ static void refuse_unenforced(outr_binder *b, const raw *r, const outr_yaml *nod
     const struct {
         bool is_there;
         const char *key;
-    } parts[] = {{r->c.has_access_control, "accessControl"},
-                 {r->c.has_http_pipeline, "httpPipeline"},
+    } parts[] = {{r->c.has_http_pipeline, "httpPipeline"},
                  {r->c.has_app_pipeline, "appHttpPipeline"}};
     for (size_t i = 0; i < OUTR_LEN(parts); i++) {
         const outr_yaml *part = outr_yaml_find(node, parts[i].key);
@@ -189,6 +188,7 @@ void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root,
                              outr_configuration *out)
 {
     const outr_yaml *node = outr_yaml_find(root, "spec"), *older = outr_yaml_find(node, "metric");
+    const outr_yaml *access = outr_yaml_find(node, "accessControl");
     raw *r = outr_arena_alloc(env->binder->arena, sizeof *r);
     r->c = *out;
     if (!outr_yaml_is_null(older))
@@ -197,6 +197,8 @@ void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root,
     finish_tracing(r, outr_yaml_find(node, "tracing"));
     finish_buckets(env->binder, r, node);
     finish_scopes(env->binder, r);
+    if (!outr_yaml_is_null(access))
+        outr_kind_access(env->binder, access, &r->c.access);
     refuse_unenforced(env->binder, r, node);
     *out = r->c;
 }

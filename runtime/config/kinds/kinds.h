@@ -27,6 +27,10 @@ void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root,
                              outr_configuration *out);
 void outr_configuration_default(outr_configuration *out);
 
+/* spec.accessControl of it. All that is wrong with it is an error, unknown fields too: a rule that
+ * is not enforced must not look as if it were. */
+void outr_kind_access(outr_binder *binder, const outr_yaml *node, outr_access_spec *out);
+
 /* Rows that several kinds have. */
 /* name, value, secretKeyRef, envRef of outr_setting */
 extern const outr_yaml_row outr_rows_setting[];

@@ -706,7 +706,7 @@ static void latency_buckets_must_grow(void **state)
 
 static void rules_that_would_not_be_enforced_are_refused(void **state)
 {
-    static const char *const parts[] = {"accessControl", "httpPipeline", "appHttpPipeline"};
+    static const char *const parts[] = {"httpPipeline", "appHttpPipeline"};
     (void)state;
     for (size_t i = 0; i < OUTR_LEN(parts); i++) {
         char text[160];
@@ -717,6 +717,92 @@ static void rules_that_would_not_be_enforced_are_refused(void **state)
         assert_int_equal(b.errors.count, 1);
         assert_told(&b.errors, parts[i]);
         assert_told(&b.errors, "file.yaml:2:");
+        close_bench(&b);
+    }
+}
+
+static const char whole_access[] =
+    "spec:\n"
+    "  accessControl:\n"
+    "    defaultAction: deny\n"
+    "    trustDomain: public\n"
+    "    policies:\n"
+    "    - appId: shop\n"
+    "      namespace: prod\n"
+    "      trustDomain: corp\n"
+    "      defaultAction: allow\n"
+    "      operations:\n"
+    "      - name: /a/*\n"
+    "        httpVerb: [GET, '*']\n"
+    "        action: deny\n";
+
+static void every_field_of_access_control_is_bound(void **state)
+{
+    outr_configuration c;
+    bench b;
+    (void)state;
+    load(&c, &b, whole_access);
+    assert_clean(&b);
+    assert_true(c.access.is_on);
+    assert_false(c.access.is_allowed);
+    assert_int_equal(c.access.caller_count, 1);
+    const outr_access_caller *caller = &c.access.callers[0];
+    assert_text(caller->app_id, "shop");
+    assert_text(caller->namespace_, "prod");
+    assert_text(caller->trust_domain, "corp");
+    assert_true(caller->is_allowed);
+    assert_int_equal(caller->line, 6);
+    assert_int_equal(caller->operation_count, 1);
+    assert_text(caller->operations[0].name, "/a/*");
+    assert_int_equal(caller->operations[0].verb_count, 2);
+    assert_false(caller->operations[0].is_allowed);
+    close_bench(&b);
+    load(&c, &b, "spec: {accessControl: {}}");
+    assert_clean(&b);
+    assert_false(c.access.is_on);
+    close_bench(&b);
+}
+
+static void access_control_that_would_not_be_enforced_as_written_is_refused(void **state)
+{
+#define POLICY(more)                                                                               \
+    "spec:\n  accessControl:\n    policies:\n"                                                     \
+    "    - {appId: a, namespace: n, trustDomain: t, " more "}\n"
+    static const struct {
+        const char *text, *error;
+    } rows[] = {
+        {"spec:\n  accessControl:\n    defaultaction: deny\n",
+         "file.yaml:3:20: spec.accessControl.defaultaction: unknown field"},
+        {"spec: {accessControl: {defaultAction: block}}", "must be allow or deny, not \"block\""},
+        {"spec: {accessControl: []}", "spec.accessControl: must be a mapping"},
+        {"spec: {accessControl: {policies: {}}}", "policies: must be a list"},
+        {"spec: {accessControl: {policies: [{namespace: n, trustDomain: t}]}}", "appId: required"},
+        {"spec: {accessControl: {policies: [{appId: '', namespace: n, trustDomain: t}]}}",
+         "appId: required"},
+        {"spec: {accessControl: {policies: [{appId: a, trustDomain: t}]}}", "namespace: required"},
+        {"spec: {accessControl: {policies: [{appId: a, namespace: n}]}}", "trustDomain: required"},
+        {POLICY("app: b"), "file.yaml:4:"},
+        {POLICY("defaultAction: maybe"), "file.yaml:4:"},
+        {POLICY("operations: [{name: /x}]"), "operation's action: required"},
+        {POLICY("operations: [{action: deny}]"), "operation's name: required"},
+        {POLICY("operations: [{name: /x, action: never}]"), "not \"never\""},
+        {POLICY("operations: [{name: /x, action: deny, httpVerb: [get]}]"), "not \"get\""},
+        {POLICY("operations: [{name: /x, action: deny, httpVerbs: [GET]}]"), "unknown field"},
+        {POLICY("operations: [{name: /x, action: deny, httpVerb: GET}]"), "must be a list"},
+        {POLICY("operations: [{name: /x, action: deny}, {name: x, action: allow}]"),
+         "operation \"x\" contradicts line 4"},
+        {POLICY("operations: [{name: /x, action: deny, httpVerb: [GET]},"
+                " {name: /x, action: deny, httpVerb: [PUT]}]"),
+         "contradicts line 4"},
+        {POLICY("defaultAction: deny") "    - {appId: a, namespace: n, trustDomain: u}\n",
+         "file.yaml:5:7: a policy for app \"a\" in namespace \"n\" is there already, in line 4"},
+    };
+    (void)state;
+    for (size_t i = 0; i < OUTR_LEN(rows); i++) {
+        outr_configuration c;
+        bench b;
+        load(&c, &b, rows[i].text);
+        assert_told(&b.errors, rows[i].error);
         close_bench(&b);
     }
 }
@@ -747,6 +833,8 @@ int main(void)
         cmocka_unit_test(the_newer_spelling_of_metrics_wins_wherever_it_stands),
         cmocka_unit_test(a_later_configuration_adds_to_the_earlier),
         cmocka_unit_test(latency_buckets_must_grow),
+        cmocka_unit_test(every_field_of_access_control_is_bound),
+        cmocka_unit_test(access_control_that_would_not_be_enforced_as_written_is_refused),
         cmocka_unit_test(rules_that_would_not_be_enforced_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -284,6 +284,15 @@ static outr_app *world_make_app(world *w, const outr_settings *settings, outr_ap
     return app;
 }
 
+/* Whom a called sidecar takes its peers for. */
+static const outr_identity *world_peer;
+
+static const outr_identity *world_identify(const outr_exchange *x)
+{
+    (void)x;
+    return world_peer;
+}
+
 static outr_mesh *world_make_mesh(world *w, const outr_settings *settings, outr_app *app,
                                   uint16_t port)
 {
@@ -294,7 +303,8 @@ static outr_mesh *world_make_mesh(world *w, const outr_settings *settings, outr_
                                  .app = app,
                                  .host = OUTR_STR("192.0.2.1"),
                                  .host_name = OUTR_STR("box"),
-                                 .internal_port = port};
+                                 .internal_port = port,
+                                 .identify = world_identify};
     return outr_mesh_new(&o);
 }
 
