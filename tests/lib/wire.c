@@ -286,6 +286,11 @@ bool wire_run(wire *w)
     return false;
 }
 
+void wire_set_now(wire *w, uint64_t now_ns)
+{
+    __atomic_store_n(&w->now, now_ns, __ATOMIC_RELAXED);
+}
+
 void wire_sleep(wire *w, uint64_t ns)
 {
     uint64_t until = w->now + ns;
@@ -294,9 +299,9 @@ void wire_sleep(wire *w, uint64_t ns)
         uint64_t next = outr_loop_tick(w->loop);
         if (next > until)
             break;
-        w->now = OUTR_MAX(next, w->now);
+        wire_set_now(w, OUTR_MAX(next, w->now));
     }
-    w->now = until;
+    wire_set_now(w, until);
     wire_run(w);
 }
 
@@ -311,7 +316,7 @@ bool wire_until(wire *w, bool (*is_over)(void *ctx), void *ctx, uint64_t max_ns)
         uint64_t next = outr_loop_tick(w->loop);
         rests = next > until ? rests + 1 : 0;
         if (next <= until)
-            w->now = OUTR_MAX(next, w->now);
+            wire_set_now(w, OUTR_MAX(next, w->now));
     }
     return is_over(ctx);
 }
@@ -325,7 +330,8 @@ static uint64_t env_now(outr_env *env)
 
 static int64_t env_unix(outr_env *env)
 {
-    return INT64_C(1700000000000000000) + (int64_t)of_env(env)->now;
+    return INT64_C(1700000000000000000) +
+           (int64_t)__atomic_load_n(&of_env(env)->now, __ATOMIC_RELAXED);
 }
 
 static void env_entropy(outr_env *env, void *out, size_t n)

@@ -62,6 +62,8 @@ const char *wire_take(wire_stream *s, size_t *n);
 /* Moves bytes and runs the loop until nothing more happens at this time. False: it did not come to
  * rest. */
 bool wire_run(wire *w);
+/* Workers may ask for the wall clock just then. */
+void wire_set_now(wire *w, uint64_t now_ns);
 /* Lets time pass, timers in their order. */
 void wire_sleep(wire *w, uint64_t ns);
 /* Until is_over(ctx), time passing as timers want it, at most so long. */

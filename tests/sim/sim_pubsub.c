@@ -512,7 +512,7 @@ static bool until(stage *s, bool (*is_over)(stage *s), uint64_t max_ns)
         uint64_t step_ns = is_durable(s) ? OUTR_SEC : 10 * OUTR_SEC;
         s->now = OUTR_MIN(OUTR_MAX(next, s->now + 1), OUTR_MIN(end, s->now + step_ns));
         for (int i = 0; i < NODES && s->nodes[i]; i++)
-            s->nodes[i]->w.now = s->now;
+            wire_set_now(&s->nodes[i]->w, s->now);
     }
 }
 
