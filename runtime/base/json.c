@@ -323,9 +323,9 @@ outr_str outr_json_itext(const outr_json *object, const char *key)
     return text_of(outr_json_ifind(object, key));
 }
 
-bool outr_json_bool(const outr_json *object, const char *key, bool otherwise)
+bool outr_json_ibool(const outr_json *object, const char *key, bool otherwise)
 {
-    const outr_json *m = outr_json_find(object, key);
+    const outr_json *m = outr_json_ifind(object, key);
     return m && m->kind == OUTR_JSON_BOOL ? m->boolean : otherwise;
 }
 

@@ -44,7 +44,7 @@ outr_json *outr_json_ifind(const outr_json *object,
                            const char *key); /* ASCII case ignored, exact first */
 outr_str outr_json_text(const outr_json *object, const char *key); /* string member or NONE */
 outr_str outr_json_itext(const outr_json *object, const char *key); /* the same of ifind's member */
-bool outr_json_bool(const outr_json *object, const char *key, bool otherwise);
+bool outr_json_ibool(const outr_json *object, const char *key, bool otherwise);
 bool outr_json_i64(const outr_json *value, int64_t *out);
 
 typedef enum outr_json_style {

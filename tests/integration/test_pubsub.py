@@ -46,6 +46,26 @@ class PubSub(Case):
                                                                            if "sql" in type_ else None)})
             wait_for("the subscription", lambda: a.publish("ps", "t", "x").status == 204 and (time.sleep(0.05) or app.seen("/event")))
 
+    def test_names_in_what_apps_answer_have_no_case(self):
+        """As Go reads them: SDKs spell them in their own way."""
+        answers = ["retry", "success"]
+
+        def handler(request):
+            if request.path == "/bulk":
+                return reply_json({"Statuses": [{"EntryID": e["entryId"], "Status": "SUCCESS"} for e in request.json["entries"]]})
+            return reply_json({"Status": answers.pop(0).upper() if answers else "SUCCESS"})
+        app = self.app(handler, subscriptions=[
+            {"PubsubName": "ps", "Topic": "t", "Routes": {"Rules": [{"Match": "event.type == 'odd'", "Path": "/odd"}], "Default": "/event"}},
+            {"pubsubName": "ps", "TOPIC": "b", "Route": "/bulk", "BulkSubscribe": {"Enabled": True, "maxmessagescount": 2}}])
+        a = self.sidecar("app", app, resources=self.resources())
+        a.publish("ps", "t", {"n": 1})
+        self.wait_data(app, [{"n": 1}])
+        wait_for("it to come again", lambda: len(app.seen("/event")) == 2)
+        a.publish("ps", "b", {"n": 2})
+        a.publish("ps", "b", {"n": 3})
+        wait_for("the batch", lambda: app.seen("/bulk"))
+        self.assertEqual([len(r.json["entries"]) for r in app.seen("/bulk")], [2])
+
     def test_delivery_is_prompt(self):
         arrived = {}
 

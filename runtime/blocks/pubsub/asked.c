@@ -30,29 +30,30 @@ static bool read_asked(outr_arena *arena, const outr_json *item, outr_subscripti
     const outr_json *routes = outr_json_ifind(item, "routes"),
                     *rules = outr_json_ifind(routes, "rules"),
                     *bulk = outr_json_ifind(item, "bulkSubscribe");
-    outr_str otherwise = outr_json_text(routes, "default"), route = outr_json_text(item, "route");
+    outr_str otherwise = outr_json_itext(routes, "default"), route = outr_json_itext(item, "route");
     outr_subscription_rule *list =
         outr_arena_alloc(arena, ((rules ? rules->count : 0) + 1) * sizeof *list);
     *out = (outr_subscription_spec){
-        .pubsub = outr_json_text(item, "pubsubname"),
-        .topic = outr_json_text(item, "topic"),
-        .dead_letter_topic = outr_json_text(item, "deadLetterTopic"),
+        .pubsub = outr_json_itext(item, "pubsubname"),
+        .topic = outr_json_itext(item, "topic"),
+        .dead_letter_topic = outr_json_itext(item, "deadLetterTopic"),
         .metadata = read_kvs(arena, outr_json_ifind(item, "metadata")),
         .rules = list,
         .bulk_max_messages = BULK_MAX,
         .bulk_max_await_ms = BULK_WAIT_MS,
     };
     for (const outr_json *rule = rules ? rules->child : NULL; rule; rule = rule->next) {
-        outr_str path = outr_json_text(rule, "path");
+        outr_str path = outr_json_itext(rule, "path");
         if (path.n)
-            list[out->rule_count++] = (outr_subscription_rule){outr_json_text(rule, "match"), path};
+            list[out->rule_count++] =
+                (outr_subscription_rule){outr_json_itext(rule, "match"), path};
     }
     if (otherwise.n || route.n)
         list[out->rule_count++].path = otherwise.n ? otherwise : route;
     if (bulk) {
-        out->is_bulk = outr_json_bool(bulk, "enabled", false);
-        outr_json_i64(outr_json_find(bulk, "maxMessagesCount"), &out->bulk_max_messages);
-        outr_json_i64(outr_json_find(bulk, "maxAwaitDurationMs"), &out->bulk_max_await_ms);
+        out->is_bulk = outr_json_ibool(bulk, "enabled", false);
+        outr_json_i64(outr_json_ifind(bulk, "maxMessagesCount"), &out->bulk_max_messages);
+        outr_json_i64(outr_json_ifind(bulk, "maxAwaitDurationMs"), &out->bulk_max_await_ms);
     }
     return out->rule_count > 0 && out->topic.n > 0 && out->pubsub.n > 0;
 }
@@ -85,7 +86,7 @@ static void take_http(outr__asked *a)
             a->count++;
         else
             OUTR_LOG(a->log, WARN, "a subscription without topic or route is left out",
-                     OUTR_S("topic", outr_json_text(item, "topic")));
+                     OUTR_S("topic", outr_json_itext(item, "topic")));
     }
 }
 

@@ -17,7 +17,7 @@ static void on_single_answer(outr__delivery *d)
     outr_json *body;
     outr_str status = OUTR_STR_NONE;
     if (outr_json_parse(&body, d->arena, d->http.fetch.answer, NULL) == OUTR_OK)
-        status = outr_json_text(body, "status");
+        status = outr_json_itext(body, "status");
     outr__outcome how = outcome_of(status, true);
     outr__delivery_decide_all(d, how, how == OUTR__DROP);
 }
@@ -27,15 +27,15 @@ static void on_bulk_answer(outr__delivery *d)
     outr_json *body, *statuses;
     outr_err err;
     if (outr_json_parse(&body, d->arena, d->http.fetch.answer, &err) ||
-        !(statuses = outr_json_find(body, "statuses"))) {
+        !(statuses = outr_json_ifind(body, "statuses"))) {
         outr__delivery_decide_all(d, OUTR__RETRY, false);
         return;
     }
     for (size_t i = 0; i < d->count; i++) {
         outr__outcome how = OUTR__RETRY;
         for (const outr_json *e = statuses->child; e; e = e->next) {
-            if (outr_str_eq(outr_json_text(e, "entryId"), d->items[i].id))
-                how = outcome_of(outr_json_text(e, "status"), false);
+            if (outr_str_eq(outr_json_itext(e, "entryId"), d->items[i].id))
+                how = outcome_of(outr_json_itext(e, "status"), false);
         }
         outr__delivery_decide(d, i, how, how == OUTR__DROP);
     }

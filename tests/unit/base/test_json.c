@@ -119,8 +119,8 @@ static void members_are_found(void **state)
     assert_null(outr_json_itext(root, "N").p);
     assert_null(outr_json_find(root, "absent"));
     assert_null(outr_json_text(root, "n").p);
-    assert_true(outr_json_bool(root, "t", false));
-    assert_true(outr_json_bool(root, "absent", true));
+    assert_true(outr_json_ibool(root, "t", false));
+    assert_true(outr_json_ibool(root, "absent", true));
     assert_true(outr_json_i64(outr_json_find(root, "n"), &n) && n == 5);
     assert_false(outr_json_i64(outr_json_find(root, "f"), &n));
     assert_false(outr_json_i64(outr_json_find(root, "big"), &n));
