@@ -6,6 +6,8 @@ extern const outr_secret_backend outr_secretstores_local_env, outr_secretstores_
     outr_secretstores_pluggable;
 extern const outr_binding_backend outr_bindings_cron, outr_bindings_http,
     outr_bindings_localstorage, outr_bindings_pluggable;
+extern const outr_middleware_backend outr_middleware_uppercase, outr_middleware_routerchecker,
+    outr_middleware_routeralias, outr_middleware_ratelimit;
 extern const outr_resolver_backend outr_nameresolution_sqlite, outr_nameresolution_static,
     outr_nameresolution_nameformat, outr_nameresolution_structuredformat, outr_nameresolution_dns;
 
@@ -15,6 +17,9 @@ static const outr_secret_backend *const secrets[] = {&outr_secretstores_local_en
                                                      &outr_secretstores_local_file};
 static const outr_binding_backend *const bindings[] = {
     &outr_bindings_cron, &outr_bindings_http, &outr_bindings_localstorage};
+static const outr_middleware_backend *const middlewares[] = {
+    &outr_middleware_uppercase, &outr_middleware_routerchecker, &outr_middleware_routeralias,
+    &outr_middleware_ratelimit};
 static const outr_resolver_backend *const resolvers[] = {
     &outr_nameresolution_sqlite,     &outr_nameresolution_static,
     &outr_nameresolution_nameformat, &outr_nameresolution_structuredformat,
@@ -61,6 +66,11 @@ const outr_binding_backend *outr_registry_binding(outr_str type, outr_str versio
     FIND(bindings, type, version);
 }
 
+const outr_middleware_backend *outr_registry_middleware(outr_str type, outr_str version)
+{
+    FIND(middlewares, type, version);
+}
+
 const outr_resolver_backend *outr_registry_resolver(outr_str type, outr_str version)
 {
     FIND(resolvers, type, version);
@@ -79,8 +89,10 @@ outr_backends outr_registry_find(outr_str type, outr_str version, outr_str socke
         .pubsub = outr_registry_pubsub(type, version),
         .secrets = outr_registry_secret(type, version),
         .binding = outr_registry_binding(type, version),
+        .middleware = outr_registry_middleware(type, version),
     };
-    bool is_ours = found.state || found.pubsub || found.secrets || found.binding;
+    bool is_ours =
+        found.state || found.pubsub || found.secrets || found.binding || found.middleware;
     outr_str category, name = outr_str_cut(type, '.', &category);
     if (is_ours || sockets_dir.n == 0 || name.n == 0 || !is_first_version(version))
         return found;

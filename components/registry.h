@@ -3,6 +3,7 @@
 #define OUTR_COMPONENTS_REGISTRY_H
 
 #include "components/bindings.h"
+#include "components/middleware.h"
 #include "components/nameresolution.h"
 #include "components/pubsub.h"
 #include "components/secretstores.h"
@@ -14,6 +15,7 @@ const outr_state_backend *outr_registry_state(outr_str type, outr_str version);
 const outr_pubsub_backend *outr_registry_pubsub(outr_str type, outr_str version);
 const outr_secret_backend *outr_registry_secret(outr_str type, outr_str version);
 const outr_binding_backend *outr_registry_binding(outr_str type, outr_str version);
+const outr_middleware_backend *outr_registry_middleware(outr_str type, outr_str version);
 const outr_resolver_backend *outr_registry_resolver(outr_str type, outr_str version);
 
 /* What a component of a type is made with: at most one is set. A type that is none of ours is a
@@ -24,6 +26,7 @@ typedef struct outr_backends {
     const outr_pubsub_backend *pubsub;
     const outr_secret_backend *secrets;
     const outr_binding_backend *binding;
+    const outr_middleware_backend *middleware;
 } outr_backends;
 outr_backends outr_registry_find(outr_str type, outr_str version, outr_str sockets_dir);
 

@@ -127,6 +127,9 @@ void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub 
         .internal_port = parts->internal_port,
         .read_secret = outr_host_read_secret,
         .secrets = parts->host,
+        .pin_chain = outr_host_pin_app_chain,
+        .unpin_chain = outr_host_unpin_chain,
+        .chains = parts->host,
     };
     lane->mesh = outr_mesh_new(&mesh);
     lane->api = (outr_api){

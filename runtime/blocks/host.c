@@ -12,6 +12,7 @@ typedef struct instance {
 /* What is open, immutable; shared by the loops' views. */
 typedef struct table {
     uint32_t refs; /* atomic */
+    outr_chain http, app;
     size_t count;
     instance *items[];
 } table;
@@ -33,6 +34,8 @@ struct outr_host {
     outr_host_options o;
     host_loop *loops;
     table *table; /* the main loop's idea of the present */
+    /* Pipelines are its; they change with a restart only. NULL until components are opened. */
+    outr_snapshot *configured;
     size_t open_count, pending_swaps;
     void (*changed)(void *ctx);
     void *changed_ctx;
@@ -123,6 +126,9 @@ static void close_backend(const outr_component *c, outr_op *op)
     case OUTR_KIND_BINDINGS:
         c->binding->backend->close(c->binding, op);
         break;
+    case OUTR_KIND_MIDDLEWARE:
+        c->middleware->backend->close(c->middleware, op);
+        break;
     case OUTR_KIND_OTHER:
         break;
     }
@@ -149,6 +155,8 @@ static void unref_table(table *t)
         return;
     for (size_t i = 0; i < t->count; i++)
         unref_instance(t->items[i]);
+    free((void *)t->http.items);
+    free((void *)t->app.items);
     free(t);
 }
 
@@ -168,6 +176,69 @@ static table *new_table(instance *const *items, size_t count)
         __atomic_fetch_add(&items[i]->refs, 1, __ATOMIC_RELAXED);
     }
     return t;
+}
+
+/* ---- pipelines ------------------------------------------------------------------------------- */
+
+static const instance *find_handler(const table *t, const outr_pipeline_handler *h)
+{
+    for (size_t i = 0; i < t->count; i++) {
+        const outr_component *c = &t->items[i]->pub;
+        outr_str version = c->spec->version.n ? c->spec->version : OUTR_STR("v1");
+        if (c->kind == OUTR_KIND_MIDDLEWARE && outr_str_eq(c->spec->base.name, h->name) &&
+            outr_str_ieq(c->spec->type, h->type) && outr_str_ieq(version, h->version))
+            return t->items[i];
+    }
+    return NULL;
+}
+
+/* As the reference does, what is not loaded is left out; here it is said. */
+static void build_chain(const outr_host *host, const table *t, const outr_pipeline *pipeline,
+                        outr_chain *out)
+{
+    outr_middleware **items = outr_alloc((pipeline->count + 1) * sizeof *items);
+    size_t n = 0;
+    for (size_t i = 0; i < pipeline->count; i++) {
+        const outr_pipeline_handler *h = &pipeline->handlers[i];
+        const instance *found = find_handler(t, h);
+        if (found)
+            items[n++] = found->pub.middleware;
+        else
+            OUTR_LOG(host->o.log, WARN,
+                     "pipeline names a middleware that is not loaded, requests pass without it",
+                     OUTR_S("component", h->name), OUTR_S("component_type", h->type),
+                     OUTR_S("file", h->file), OUTR_I("line", h->line));
+    }
+    *out = (outr_chain){items, n};
+}
+
+static void build_chains(const outr_host *host, table *t)
+{
+    if (!host->configured)
+        return;
+    build_chain(host, t, &host->configured->configuration.http_pipeline, &t->http);
+    build_chain(host, t, &host->configured->configuration.app_pipeline, &t->app);
+}
+
+const outr_chain *outr_view_http_chain(const outr_view *view)
+{
+    return &view->table->http;
+}
+
+const outr_chain *outr_host_pin_app_chain(void *ctx, const outr_loop *loop, void **pin)
+{
+    outr_host *host = ctx;
+    outr_view *view = host->loops[outr_loop_index(loop)].view;
+    if (view->table->app.count == 0)
+        return NULL;
+    view->refs++;
+    *pin = view;
+    return &view->table->app;
+}
+
+void outr_host_unpin_chain(void *pin)
+{
+    outr_view_unpin(pin);
 }
 
 /* ---- views ----------------------------------------------------------------------------------- */
@@ -410,7 +481,9 @@ static outr_code refuse_unsupported(outr_kvs metadata, outr_err *err)
 static void warn_unknown(const opening *o, const outr_backend *b, outr_kvs metadata,
                          const char *const *also)
 {
-    for (size_t i = 0; i < metadata.count && b->type; i++) { /* pluggable: its process knows */
+    /* pluggable: its process knows; middleware.http.routeralias: its names are the user's */
+    bool is_free = !b->type || !b->rows;
+    for (size_t i = 0; i < metadata.count && !is_free; i++) {
         bool is_known = outr_bind_is_known(b->rows, b->row_count, metadata.items[i].key);
         for (const char *const *name = also; *name && !is_known; name++)
             is_known = outr_str_iis(metadata.items[i].key, *name);
@@ -470,6 +543,11 @@ static outr_code create(opening *o, outr_err *err)
         warn_unknown(o, &b.binding->base, c->metadata, for_bindings);
         return b.binding->create(&c->binding, &init, err);
     }
+    if (b.middleware) {
+        c->kind = OUTR_KIND_MIDDLEWARE;
+        warn_unknown(o, &b.middleware->base, c->metadata, nothing);
+        return b.middleware->create(&c->middleware, &init, err);
+    }
     return outr_fail(err, OUTR_UNIMPLEMENTED,
                      "couldn't find a component of type " OUTR_FMT "/" OUTR_FMT, OUTR_ARG(s->type),
                      OUTR_ARG(s->version));
@@ -514,6 +592,8 @@ static void create_and_open(opening *o)
         c->broker->backend->open(c->broker, &o->op);
     else if (c->kind == OUTR_KIND_BINDINGS)
         c->binding->backend->open(c->binding, &o->op);
+    else if (c->kind == OUTR_KIND_MIDDLEWARE)
+        c->middleware->backend->open(c->middleware, &o->op);
     else
         c->secrets->backend->open(c->secrets, &o->op);
 }
@@ -620,7 +700,9 @@ static void publish(job *j)
     }
     for (size_t i = 0; i < j->opened_count; i++)
         items[n++] = j->opened[i];
-    swap_views(host, new_table(items, n));
+    table *t = new_table(items, n);
+    build_chains(host, t);
+    swap_views(host, t);
     free(items);
 }
 
@@ -684,6 +766,7 @@ void outr_host_open(outr_host *host, const outr_snapshot *snapshot, outr_op *op)
     const outr_component_spec **specs = outr_alloc((snapshot->component_count + 1) * sizeof *specs);
     for (size_t i = 0; i < snapshot->component_count; i++)
         specs[i] = &snapshot->components[i];
+    host->configured = outr_snapshot_ref(snapshot);
     start_job(host, snapshot, specs, snapshot->component_count, NULL, 0, op);
     free(specs);
 }
@@ -708,6 +791,7 @@ void outr_host_free(outr_host *host)
     for (size_t i = 0; i < host->o.loop_count; i++)
         outr_view_unpin(host->loops[i].view);
     unref_table(host->table);
+    outr_snapshot_unref(host->configured);
     free(host->loops);
     free(host);
 }

@@ -22,6 +22,7 @@ typedef struct outr_instance_of {    /* one open component */
         OUTR_KIND_PUBSUB,
         OUTR_KIND_SECRETS,
         OUTR_KIND_BINDINGS,
+        OUTR_KIND_MIDDLEWARE,
         OUTR_KIND_OTHER
     } kind;
     union {
@@ -29,6 +30,7 @@ typedef struct outr_instance_of {    /* one open component */
         outr_broker *broker;
         outr_secret_store *secrets;
         outr_binding *binding;
+        outr_middleware *middleware;
     };
     unsigned directions; /* bindings: OUTR_BINDING_*, as far as metadata `direction` leaves them */
     outr_kvs metadata;           /* as given to it, secrets included: never log */
@@ -58,6 +60,11 @@ outr_view *outr_host_pin(outr_host *host, const outr_loop *loop);
 void outr_view_unpin(outr_view *view);
 /* Reads one value of a secret; ctx: the host. Any loop, op's. */
 outr_secret_read_fn outr_host_read_secret;
+/* The pipelines of the Configuration as far as their middlewares are open, as long as the view. */
+const outr_chain *outr_view_http_chain(const outr_view *view);
+/* Of the view of loop, which is pinned for it; NULL when it is empty. ctx: the host. */
+const outr_chain *outr_host_pin_app_chain(void *ctx, const outr_loop *loop, void **pin);
+void outr_host_unpin_chain(void *pin);
 /* NULL: no such component of that kind. */
 const outr_component *outr_view_find(const outr_view *view, int kind, outr_str name);
 size_t outr_view_count(const outr_view *view, int kind);

@@ -142,6 +142,18 @@ typedef struct outr_access_spec {
     size_t caller_count;
 } outr_access_spec;
 
+/* spec.httpPipeline, spec.appHttpPipeline: middlewares in their order. */
+typedef struct outr_pipeline_handler {
+    outr_str name;
+    int line, column;
+    outr_str type, version;
+    outr_str file;
+} outr_pipeline_handler;
+typedef struct outr_pipeline {
+    const outr_pipeline_handler *handlers;
+    size_t count;
+} outr_pipeline;
+
 typedef struct outr_configuration {
     outr_str name;
     bool tracing_is_on;
@@ -171,8 +183,7 @@ typedef struct outr_configuration {
     size_t denied_component_count;
     bool api_logging, api_logging_obfuscate, api_logging_omit_health;
     outr_access_spec access;
-    /* parts that later layers bind further */
-    bool has_http_pipeline, has_app_pipeline;
+    outr_pipeline http_pipeline, app_pipeline;
 } outr_configuration;
 
 #endif

@@ -162,6 +162,15 @@ void outr__reach_start(outr__outside *outside, outr__reach *reach, outr_arena *a
 bool outr__admits(outr_mesh *mesh, outr_exchange *x, const outr_http_request *req, bool is_proxied,
                   const char **why);
 
+/* ---- filter.c: calls behind spec.appHttpPipeline --------------------------------------------- */
+
+/* outr_app_invoke_start and outr_http_call_start with the pipeline, if there is one, in front.
+ * client: who calls, for middlewares that count; stays until the op is done. */
+void outr__filtered_app_start(outr_mesh *mesh, outr_app_call *call, const outr_addr *client,
+                              outr_op *op);
+void outr__filtered_http_start(outr_mesh *mesh, outr_http_pool *pool, outr_http_call *call,
+                               const outr_addr *client, outr_op *op);
+
 /* ---- the mesh itself ------------------------------------------------------------------------- */
 
 struct outr_mesh {

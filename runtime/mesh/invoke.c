@@ -326,7 +326,7 @@ static int step_local(outr_steps *steps)
     if (c->invoke->is_proxied)
         outr_app_call_start(c->mesh->o.app, &c->app_call, step_op(c));
     else
-        outr_app_invoke_start(c->mesh->o.app, &c->app_call, step_op(c));
+        outr__filtered_app_start(c->mesh, &c->app_call, &c->x->peer, step_op(c));
     return OUTR_WAIT;
 }
 
@@ -531,7 +531,7 @@ static int step_reach(outr_steps *steps)
                              is_traced(c));
     fill_http(c, &c->http);
     c->steps.state = CALL_SEND;
-    outr_http_call_start(c->reach.pool, &c->http, step_op(c));
+    outr__filtered_http_start(c->mesh, c->reach.pool, &c->http, &c->x->peer, step_op(c));
     return OUTR_WAIT;
 }
 

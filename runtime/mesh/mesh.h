@@ -7,6 +7,7 @@
 #define OUTR_MESH_MESH_H
 
 #include "app/channel.h"
+#include "components/middleware.h"
 #include "components/nameresolution.h"
 #include "components/secretstores.h"
 #include "config/snapshot.h"
@@ -31,6 +32,11 @@ typedef struct outr_mesh_options {
     /* Who is at the other end of a peer's connection; the identity stays as long as x. NULL, or
      * giving NULL: nobody has shown a certificate, access control knows its default alone. */
     const outr_identity *(*identify)(const outr_exchange *x);
+    /* spec.appHttpPipeline as it is now on this loop, held until unpin_chain(*pin). NULL, or giving
+     * NULL: there is none. */
+    const outr_chain *(*pin_chain)(void *ctx, const outr_loop *loop, void **pin);
+    void (*unpin_chain)(void *pin);
+    void *chains; /* its ctx */
 } outr_mesh_options;
 
 outr_mesh *outr_mesh_new(const outr_mesh_options *options);

@@ -157,7 +157,7 @@ static void start(served *s)
     if (s->is_proxied)
         outr_app_call_start(s->mesh->o.app, &s->call, &s->op);
     else
-        outr_app_invoke_start(s->mesh->o.app, &s->call, &s->op);
+        outr__filtered_app_start(s->mesh, &s->call, &s->x->peer, &s->op);
 }
 
 static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED)

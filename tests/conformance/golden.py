@@ -22,13 +22,14 @@ GOLDEN = os.path.join(os.path.dirname(TOP), "shared", "golden")
 
 GROUPS = ("invoke", "limits", "tracing", "http-surface", "metadata", "health", "start-stop", "secrets", "cors",
           "state", "scopes", "metrics", "reload", "grpc-surface", "no-control-plane", "proxy", "token", "api-list",
-          "invoke-grpc", "pubsub-grpc", "bindings", "access-control")
+          "invoke-grpc", "pubsub-grpc", "bindings", "access-control", "middleware")
 # Methods of the Dapr service that are not built yet.
 ABSENT_RPCS = ()
 HAS_GRPC_APPS = True
 SUPPORTED = ("state.in-memory", "state.sqlite", "pubsub.in-memory", "pubsub.sqlite", "secretstores.local.env",
              "secretstores.local.file", "nameresolution.", "bindings.cron", "bindings.http",
-             "bindings.localstorage")
+             "bindings.localstorage", "middleware.http.uppercase", "middleware.http.routerchecker",
+             "middleware.http.routeralias", "middleware.http.ratelimit")
 # First segment of a route after its version -> the kind of component behind it.
 BLOCKS = {"state": "state", "publish": "pubsub", "secrets": "secretstores", "configuration": "configuration",
           "lock": "lock", "unlock": "lock", "crypto": "crypto", "subtlecrypto": "crypto", "conversation": "conversation",

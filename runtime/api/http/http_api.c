@@ -6,6 +6,7 @@
 #include "api/rules.h"
 #include "base/encode.h"
 #include "base/url.h"
+#include "mesh/chain.h"
 
 /* ---- life of the API ------------------------------------------------------------------------- */
 
@@ -73,6 +74,10 @@ void outr_api_update(outr_api *api, const outr_snapshot *snapshot)
 static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED)
 {
     outr_api_request *r = x->user;
+    if (r->chain) {
+        outr_chain_cancel(r->chain);
+        return;
+    }
     if (r->gather.done) {
         outr_gather_cancel(&r->gather);
         r->gather.done = NULL;
@@ -194,6 +199,65 @@ static outr_api_request *begin(outr_api *api, outr_exchange *x)
     return r;
 }
 
+static void dispatch(outr_api_request *r)
+{
+    if (r->route)
+        run(r);
+    else if (r->api->is_invoke_open)
+        outr_api_invoke_any(r);
+    else
+        fail_text(r, 404, "404 page not found\n");
+}
+
+/* ---- spec.httpPipeline ----------------------------------------------------------------------- */
+
+static void on_filtered(outr_chain_run *chain, outr_middleware_verdict verdict,
+                        const outr_err *err)
+{
+    outr_api_request *r = chain->user;
+    outr_middleware_call *call = &chain->call;
+    r->chain = NULL;
+    for (size_t i = 0; i < call->extra.count; i++)
+        outr_headers_add(&r->extra, call->extra.items[i].name, call->extra.items[i].value);
+    if (err && err->code == OUTR_CANCELLED) {
+        outr_api_finish(r);
+    } else if (err) {
+        OUTR_LOG(r->api->log, WARN, "a middleware failed", OUTR_ERR(err));
+        fail_text(r, 500, "Internal Server Error\n");
+    } else if (verdict == OUTR_MIDDLEWARE_ANSWER) {
+        outr_api_reply_with(r, &call->answer, call->answer_body);
+    } else {
+        /* What the middlewares let pass is what is dispatched. */
+        r->x->body = call->body;
+        r->query = outr_str_cut(r->x->req.target, '?', &r->path);
+        r->route = NULL;
+        find_route(r, r->api->router);
+        dispatch(r);
+    }
+}
+
+static void filter(outr_api_request *r)
+{
+    const outr_chain *chain = outr_view_http_chain(r->view);
+    if (chain->count == 0) {
+        dispatch(r);
+        return;
+    }
+    outr_chain_run *run = outr_arena_alloc(r->x->arena, sizeof *run);
+    *run = (outr_chain_run){.chain = chain,
+                            .call = {.loop = r->x->loop,
+                                     .arena = r->x->arena,
+                                     .req = &r->x->req,
+                                     .body = r->x->body,
+                                     .client = &r->x->peer},
+                            .done = on_filtered,
+                            .user = r};
+    r->chain = run;
+    outr_chain_start(run);
+}
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
 static void on_request(void *ctx, outr_exchange *x)
 {
     outr_api *api = ctx;
@@ -210,12 +274,8 @@ static void on_request(void *ctx, outr_exchange *x)
         outr_api_fail(r, &err, NULL);
     } else if (!check_token(r)) {
         fail_text(r, 401, "invalid api token\n");
-    } else if (r->route) {
-        run(r);
-    } else if (api->is_invoke_open) {
-        outr_api_invoke_any(r);
     } else {
-        fail_text(r, 404, "404 page not found\n");
+        filter(r);
     }
 }
 

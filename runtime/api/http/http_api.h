@@ -60,6 +60,7 @@ struct outr_api_request {
     outr_gather gather;
     outr_headers extra; /* CORS and baggage headers of the answer */
     bool is_bare;       /* the answer carries no trace headers */
+    struct outr_chain_run *chain; /* while it is in spec.httpPipeline */
 };
 
 /* Fills router and public_router from the tables, honouring spec.api lists. Call after the fields

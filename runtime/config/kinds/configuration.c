@@ -95,8 +95,8 @@ static const outr_yaml_row logging[] = {{"apiLogging", OUTR_YT_GROUP, 0, 0, api_
                                         {0}};
 
 static const outr_yaml_row spec[] = {
-    {"httpPipeline", OUTR_YT_MARK, C(has_http_pipeline), 0, NULL, 0, 0},
-    {"appHttpPipeline", OUTR_YT_MARK, C(has_app_pipeline), 0, NULL, 0, 0},
+    {"httpPipeline", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, /* kinds/pipeline.c */
+    {"appHttpPipeline", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
     {"tracing", OUTR_YT_GROUP, 0, 0, tracing, 0, 0},
     {"metric", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, /* the older spelling: read first */
     {"metrics", OUTR_YT_GROUP, 0, 0, metrics, 0, 0},
@@ -167,28 +167,13 @@ static void finish_scopes(outr_binder *b, raw *r)
     r->c.secret_scope_count = r->scope_count;
 }
 
-/* A rule that would not be enforced must not look as if it were. */
-static void refuse_unenforced(outr_binder *b, const raw *r, const outr_yaml *node)
-{
-    const struct {
-        bool is_there;
-        const char *key;
-    } parts[] = {{r->c.has_http_pipeline, "httpPipeline"},
-                 {r->c.has_app_pipeline, "appHttpPipeline"}};
-    for (size_t i = 0; i < OUTR_LEN(parts); i++) {
-        const outr_yaml *part = outr_yaml_find(node, parts[i].key);
-        if (parts[i].is_there && part) /* not again for an earlier file's */
-            outr_bind_error(b, part,
-                            "spec.%s is not enforced by this version, refusing to run without it",
-                            parts[i].key);
-    }
-}
-
 void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root,
                              outr_configuration *out)
 {
     const outr_yaml *node = outr_yaml_find(root, "spec"), *older = outr_yaml_find(node, "metric");
     const outr_yaml *access = outr_yaml_find(node, "accessControl");
+    const outr_yaml *http = outr_yaml_find(node, "httpPipeline");
+    const outr_yaml *app = outr_yaml_find(node, "appHttpPipeline");
     raw *r = outr_arena_alloc(env->binder->arena, sizeof *r);
     r->c = *out;
     if (!outr_yaml_is_null(older))
@@ -199,6 +184,9 @@ void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root,
     finish_scopes(env->binder, r);
     if (!outr_yaml_is_null(access))
         outr_kind_access(env->binder, access, &r->c.access);
-    refuse_unenforced(env->binder, r, node);
+    if (!outr_yaml_is_null(http))
+        outr_kind_pipeline(env->binder, http, "spec.httpPipeline", &r->c.http_pipeline);
+    if (!outr_yaml_is_null(app))
+        outr_kind_pipeline(env->binder, app, "spec.appHttpPipeline", &r->c.app_pipeline);
     *out = r->c;
 }

@@ -31,6 +31,10 @@ void outr_configuration_default(outr_configuration *out);
  * is not enforced must not look as if it were. */
 void outr_kind_access(outr_binder *binder, const outr_yaml *node, outr_access_spec *out);
 
+/* One of its pipelines; path: "spec.httpPipeline". As strict. */
+void outr_kind_pipeline(outr_binder *binder, const outr_yaml *node, const char *path,
+                        outr_pipeline *out);
+
 /* Rows that several kinds have. */
 /* name, value, secretKeyRef, envRef of outr_setting */
 extern const outr_yaml_row outr_rows_setting[];

@@ -704,19 +704,54 @@ static void latency_buckets_must_grow(void **state)
     }
 }
 
-static void rules_that_would_not_be_enforced_are_refused(void **state)
+static void every_field_of_a_pipeline_is_bound(void **state)
 {
-    static const char *const parts[] = {"httpPipeline", "appHttpPipeline"};
+    outr_configuration c;
+    bench b;
     (void)state;
-    for (size_t i = 0; i < OUTR_LEN(parts); i++) {
-        char text[160];
+    load(&c, &b,
+         "spec:\n"
+         "  httpPipeline:\n"
+         "    handlers:\n"
+         "    - {name: one, type: middleware.http.ratelimit, version: v2}\n"
+         "    - {name: two, type: middleware.http.uppercase,"
+         " selector: {fields: [{field: a, value: b}]}}\n"
+         "  appHttpPipeline: {handlers: [{name: three, type: middleware.http.uppercase}]}\n");
+    assert_clean(&b);
+    assert_int_equal(c.http_pipeline.count, 2);
+    assert_text(c.http_pipeline.handlers[0].name, "one");
+    assert_text(c.http_pipeline.handlers[0].type, "middleware.http.ratelimit");
+    assert_text(c.http_pipeline.handlers[0].version, "v2");
+    assert_text(c.http_pipeline.handlers[1].version, "v1");
+    assert_text(c.http_pipeline.handlers[1].file, "file.yaml");
+    assert_int_equal(c.http_pipeline.handlers[1].line, 5);
+    assert_int_equal(c.app_pipeline.count, 1);
+    assert_text(c.app_pipeline.handlers[0].name, "three");
+    close_bench(&b);
+}
+
+static void a_pipeline_that_cannot_be_as_it_is_written_is_refused(void **state)
+{
+    static const struct {
+        const char *text, *error;
+    } rows[] = {
+        {"spec:\n  httpPipeline:\n    handler: []\n", "file.yaml:3:"},
+        {"spec: {httpPipeline: {handlers: [{name: a}]}}",
+         "spec.httpPipeline.handlers[0].type: required"},
+        {"spec: {appHttpPipeline: {handlers: [{type: middleware.http.x}]}}",
+         "spec.appHttpPipeline.handlers[0].name: required"},
+        {"spec: {httpPipeline: {handlers: [{name: a, type: state.redis}]}}",
+         "must be a middleware.http type, not \"state.redis\""},
+        {"spec: {httpPipeline: {handlers: [{name: a, type: middleware.http.x, order: 1}]}}",
+         "unknown field"},
+        {"spec: {httpPipeline: []}", "spec.httpPipeline: must be a mapping"},
+    };
+    (void)state;
+    for (size_t i = 0; i < OUTR_LEN(rows); i++) {
         outr_configuration c;
         bench b;
-        snprintf(text, sizeof text, "spec:\n  %s: {handlers: []}\n", parts[i]);
-        load(&c, &b, text);
-        assert_int_equal(b.errors.count, 1);
-        assert_told(&b.errors, parts[i]);
-        assert_told(&b.errors, "file.yaml:2:");
+        load(&c, &b, rows[i].text);
+        assert_told(&b.errors, rows[i].error);
         close_bench(&b);
     }
 }
@@ -835,7 +870,8 @@ int main(void)
         cmocka_unit_test(latency_buckets_must_grow),
         cmocka_unit_test(every_field_of_access_control_is_bound),
         cmocka_unit_test(access_control_that_would_not_be_enforced_as_written_is_refused),
-        cmocka_unit_test(rules_that_would_not_be_enforced_are_refused),
+        cmocka_unit_test(every_field_of_a_pipeline_is_bound),
+        cmocka_unit_test(a_pipeline_that_cannot_be_as_it_is_written_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

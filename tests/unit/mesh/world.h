@@ -293,6 +293,24 @@ static const outr_identity *world_identify(const outr_exchange *x)
     return world_peer;
 }
 
+/* The appHttpPipeline of all sidecars, and how many calls hold it. */
+static const outr_chain *world_chain;
+static int world_pins;
+
+static const outr_chain *world_pin_chain(void *ctx, const outr_loop *loop, void **pin)
+{
+    (void)ctx;
+    (void)loop;
+    *pin = &world_pins;
+    world_pins += world_chain != NULL;
+    return world_chain;
+}
+
+static void world_unpin_chain(void *pin)
+{
+    --*(int *)pin;
+}
+
 static outr_mesh *world_make_mesh(world *w, const outr_settings *settings, outr_app *app,
                                   uint16_t port)
 {
@@ -304,7 +322,9 @@ static outr_mesh *world_make_mesh(world *w, const outr_settings *settings, outr_
                                  .host = OUTR_STR("192.0.2.1"),
                                  .host_name = OUTR_STR("box"),
                                  .internal_port = port,
-                                 .identify = world_identify};
+                                 .identify = world_identify,
+                                 .pin_chain = world_pin_chain,
+                                 .unpin_chain = world_unpin_chain};
     return outr_mesh_new(&o);
 }
 
