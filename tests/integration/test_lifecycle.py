@@ -158,6 +158,14 @@ class Api(Case):
         self.assertIn(("st", "state.in-memory"), [(c["name"], c["type"]) for c in meta["components"]])
         self.assertRegex(meta["runtimeVersion"], r"^1\.\d+\.\d+$")
 
+    def test_02_latency_histograms_resolve_below_a_millisecond(self):
+        a = self.sidecar("app", resources={"st.yaml": component("st", "state.in-memory")})
+        for _ in range(20):
+            a.call("GET", "/v1.0/state/st/k")
+        counts = dict(re.findall(r'^dapr_component_state_latencies_bucket\{.*operation="get".*le="([^"]+)"\} (\d+)', a.metrics(), re.M))
+        self.assertLessEqual({"0.1", "0.25", "0.5", "1"}, set(counts))
+        self.assertGreater(int(counts["0.5"]), 0)
+
     def test_public_port_serves_health_and_metadata_only(self):
         port = Port()
         a = self.sidecar("app", flags=["--dapr-public-port", str(port.number), "--dapr-public-listen-address", "127.0.0.1"])

@@ -66,6 +66,20 @@ class PubSub(Case):
         wait_for("the batch", lambda: app.seen("/bulk"))
         self.assertEqual([len(r.json["entries"]) for r in app.seen("/bulk")], [2])
 
+    @tag("debug")
+    def test_27_events_without_trace_or_with_one_that_is_no_text(self):
+        events = [{"id": "1", "data": {"n": 1}},
+                  {"id": "2", "data": {"n": 2}, "traceid": 7, "traceparent": {"a": []}, "tracestate": False},
+                  {"id": "3", "data": {"n": 3}, "traceid": None, "traceparent": "00-nonsense", "tracestate": ","}]
+        app = self.app(lambda r: Reply(200, b""))
+        a = self.sidecar("app", app, resources=self.resources(subscription("t", "/event")))
+        for event in events:
+            answer = a.call("POST", "/v1.0/publish/ps/t", [("Content-Type", "application/cloudevents+json")], json.dumps(event).encode())
+            self.assertEqual(answer.status, 204, answer.body)
+        self.wait_data(app, [event["data"] for event in events])
+        a.publish("ps", "t", {"n": 4})
+        self.wait_data(app, [{"n": 4}])
+
     def test_delivery_is_prompt(self):
         arrived = {}
 

@@ -48,6 +48,22 @@ class State(Case):
                     thread.join()
                 self.assertEqual(sorted(results), [204] + [409] * 15)
 
+    def test_26_an_empty_etag_and_none_differ_from_a_wrong_one(self):
+        """Empty is none, as in the reference's stores; only what is given and differs is refused."""
+        wrong = "00000000-0000-0000-0000-000000000000"
+        for store in ("state.in-memory", "state.sqlite"):
+            a = self.sidecar("app", resources={"st.yaml": component("st", store, {"connectionString": "s.db"} if "sql" in store else None)})
+
+            def save(value, **more):
+                return a.call_json("POST", "/v1.0/state/st", [{"key": "k", "value": value, **more}]).status
+            self.assertEqual([save(1), save(2, etag=""), save(3, etag=None), save(4, etag=wrong)], [204, 204, 204, 409])
+            first_write = {"options": {"concurrency": "first-write"}}
+            self.assertEqual([save(5, **first_write), save(6, etag="", **first_write)], [409, 409])
+            self.assertEqual(a.call("DELETE", "/v1.0/state/st/k", [("If-Match", wrong)]).status, 409)
+            self.assertEqual(a.call("GET", "/v1.0/state/st/k").json, 3)
+            self.assertEqual(a.call("DELETE", "/v1.0/state/st/k", [("If-Match", "")]).status, 204)
+            self.assertEqual(a.call("GET", "/v1.0/state/st/k").status, 204)
+
     def test_25_two_sidecars_on_one_file_have_one_winner(self):
         path = self.path("shared.db")
         prefix = {"keyPrefix": "none"}
