@@ -2,6 +2,7 @@
 
 #include "api/grpc/grpc_api.h"
 #include "observe/exposition.h"
+#include "security/identity.h"
 
 /* a request, beside what its body may take once it is parsed */
 #define ARENA_BYTES  (64 * OUTR_MIB)
@@ -26,7 +27,59 @@ outr_code outr_lane_open(outr_lane *lane, unsigned index, outr_env *env, outr_me
 static void on_accept(void *ctx, outr_stream *own_stream)
 {
     outr_port_server *port = ctx;
+    if (port->acceptor)
+        outr_tls_acceptor_take(port->acceptor, own_stream);
+    else
+        outr_http_server_take(port->server, own_stream);
+}
+
+/* ---- the internal port with mutual TLS ------------------------------------------------------- */
+
+static const outr_metric_desc refused_total = {"outrigger_mtls_refused_total",
+                                               "peers not let in, by reason",
+                                               OUTR_COUNTER,
+                                               0,
+                                               {"side", "reason"}};
+
+/* Whoever has a SPIFFE id may connect; what a workload's must look like is told with each call. */
+static outr_code is_spiffe(const void *ctx OUTR_UNUSED, outr_str uri, outr_err *err)
+{
+    outr_spiffe id;
+    outr_code rc = outr_spiffe_parse(&id, uri, err);
+    return rc ? outr_wrap(err, "could not get leaf SPIFFE ID") : OUTR_OK;
+}
+
+static void on_secured(void *ctx, outr_stream *own_stream)
+{
+    outr_port_server *port = ctx;
     outr_http_server_take(port->server, own_stream);
+}
+
+static void on_refused(void *ctx, const outr_addr *peer, const char *reason, const outr_err *err)
+{
+    outr_port_server *port = ctx;
+    outr_loop *loop = port->lane->loop;
+    const outr_str labels[] = {OUTR_STR("server"), outr_str_from(reason)};
+    char text[OUTR_ADDR_TEXT_MAX];
+    outr_metric_count(outr_loop_metrics(loop), &refused_total, labels, 1);
+    uint64_t now = outr_loop_now(loop);
+    if (now < port->tell_refused_ns) /* anybody can connect as often as he likes */
+        return;
+    port->tell_refused_ns = now + OUTR_SEC;
+    outr_str address = outr_str_of(text, outr_addr_text(peer, text));
+    OUTR_LOG(outr_loop_log(loop), WARN, "a peer was refused on the internal port",
+             OUTR_S("peer", address), OUTR_Z("reason", reason), OUTR_ERR(err));
+}
+
+static void secure(outr_port_server *port, outr_tls *tls)
+{
+    const outr_tls_acceptor_options options = {.loop = port->lane->loop,
+                                               .tls = tls,
+                                               .check = {is_spiffe, NULL},
+                                               .ready = on_secured,
+                                               .refused = on_refused,
+                                               .ctx = port};
+    port->acceptor = outr_tls_acceptor_new(&options);
 }
 
 outr_code outr_lane_listen(outr_lane *lane, outr_port port, const outr_addr *addr, bool is_shared,
@@ -125,6 +178,7 @@ void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub 
         .host = parts->host_address,
         .host_name = parts->host_name,
         .internal_port = parts->internal_port,
+        .peer_tls = parts->peer_tls,
         .read_secret = outr_host_read_secret,
         .secrets = parts->host,
         .pin_chain = outr_host_pin_app_chain,
@@ -154,6 +208,8 @@ void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub 
         if (lane->ports[port].listener_count > 0)
             lane->ports[port].server = new_server(lane, (outr_port)port, parts);
     }
+    if (parts->internal_tls && lane->ports[OUTR_PORT_INTERNAL].server)
+        secure(&lane->ports[OUTR_PORT_INTERNAL], parts->internal_tls);
 }
 
 static void *run_thread(void *arg)
@@ -194,6 +250,8 @@ void outr_lane_drain(outr_lane *lane, outr_port port, void (*done)(void *ctx), v
 {
     outr_port_server *p = &lane->ports[port];
     close_listeners(p);
+    outr_tls_acceptor_close(p->acceptor);
+    p->acceptor = NULL;
     if (p->server)
         outr_http_server_drain(p->server, done, ctx);
     else
@@ -208,10 +266,20 @@ void outr_lane_update(outr_lane *lane, const outr_snapshot *snapshot)
     outr_grpc_api_open(&lane->api);
 }
 
+void outr_lane_trust_changed(outr_lane *lane)
+{
+    if (lane->mesh)
+        outr_mesh_retire_peers(lane->mesh); /* nobody is lost: they are asked again who they are */
+    if (lane->ports[OUTR_PORT_INTERNAL].server)
+        outr_http_server_dismiss(lane->ports[OUTR_PORT_INTERNAL].server, outr_tls_is_covered);
+}
+
 void outr_lane_close(outr_lane *lane)
 {
     for (int port = 0; port < OUTR_PORT_COUNT; port++) {
         close_listeners(&lane->ports[port]);
+        outr_tls_acceptor_close(lane->ports[port].acceptor);
+        lane->ports[port].acceptor = NULL;
         if (lane->ports[port].server)
             outr_http_server_free(lane->ports[port].server);
         lane->ports[port].server = NULL;

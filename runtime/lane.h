@@ -11,6 +11,7 @@
 #include "api/http/http_api.h"
 #include "blocks/pubsub/pubsub.h"
 #include "loop/op.h"
+#include "tls/accept.h"
 
 typedef enum outr_port {
     OUTR_PORT_HTTP,
@@ -24,8 +25,10 @@ typedef enum outr_port {
 typedef struct outr_port_server {
     struct outr_lane *lane;
     outr_http_server *server;
+    outr_tls_acceptor *acceptor; /* of the internal port with mutual TLS */
     outr_listener *listeners[OUTR_LIST_MAX];
     size_t listener_count;
+    uint64_t tell_refused_ns; /* not again before */
 } outr_port_server;
 
 typedef struct outr_lane {
@@ -51,6 +54,7 @@ typedef struct outr_lane_parts {
     const outr_log *log;
     outr_str host_address, host_name;
     uint16_t internal_port;
+    outr_tls *peer_tls, *internal_tls; /* calling and being called; NULL: clear text */
     void (*shutdown)(void *ctx, bool is_forced); /* any thread */
     void *ctx;
 } outr_lane_parts;
@@ -71,6 +75,8 @@ void outr_lane_accept(outr_lane *lane);                    /* lane: begins to ac
  * once. */
 void outr_lane_drain(outr_lane *lane, outr_port port, void (*done)(void *ctx), void *ctx);
 void outr_lane_update(outr_lane *lane, const outr_snapshot *snapshot); /* lane */
+/* lane: whom we trust has changed; connections with those who are not covered any more end. */
+void outr_lane_trust_changed(outr_lane *lane);
 void outr_lane_close(outr_lane *lane); /* lane: frees all but the loop, stops the loop */
 void outr_lane_join(outr_lane *lane);  /* waits for the thread, frees the loop */
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "api/core/metadata.h"
@@ -13,6 +14,7 @@
 #include "loop/step.h"
 #include "net/env_real.h"
 #include "ports.h"
+#include "security/workload.h"
 #include "trim.h"
 
 /* One thing that every lane does, reported back to the main loop. */
@@ -50,6 +52,7 @@ typedef struct runtime {
     outr_pubsub *pubsub;
     outr_bindings *bindings;
     outr_resolver *resolver;
+    outr_workload *workload; /* NULL: sidecars speak clear text */
     outr_reload *reload;
     outr_signals *signals;
     outr_lane *lanes;
@@ -62,8 +65,8 @@ typedef struct runtime {
 
     outr_steps starting, stopping;
     outr_op op; /* of the step in progress */
-    outr_op app_op, apply_op;
-    round round, update_round;
+    outr_op app_op, apply_op, trust_op;
+    round round, update_round, trust_round;
     outr_mesh_resolver_open resolver_open;
     outr_app_watcher watcher;
     outr_app_fetch config_fetch;
@@ -74,6 +77,7 @@ typedef struct runtime {
     outr_message shutdown_message;
     uint8_t shutdown_posted; /* atomic */
     bool is_starting, is_stopping, is_blocking, is_app_known, is_config_asked;
+    bool has_new_trust; /* while lanes are being told of an earlier change */
     outr_ending ending;
 } runtime;
 
@@ -123,7 +127,15 @@ static void start_round(runtime *rt, round *r, void (*run)(runtime *, outr_lane 
 
 /* ---- start ----------------------------------------------------------------------------------- */
 
-enum { START_RESOLVER, START_LANES, START_COMPONENTS, START_ACCEPT, START_APP, START_FAILED };
+enum {
+    START_IDENTITY,
+    START_RESOLVER,
+    START_LANES,
+    START_COMPONENTS,
+    START_ACCEPT,
+    START_APP,
+    START_FAILED
+};
 
 static void on_step_done(outr_op *op)
 {
@@ -151,9 +163,27 @@ static runtime *of_starting(outr_steps *steps)
     return OUTR_CONTAINER(steps, runtime, starting);
 }
 
+static int fail_start(runtime *rt, const char *event, const outr_err *err)
+{
+    OUTR_LOG(&rt->log, FATAL, event, OUTR_ERR(err));
+    return START_FAILED;
+}
+
+/* Before anything that others could see: with mutual TLS a sidecar without an identity is none. */
+static int step_identity(outr_steps *steps)
+{
+    runtime *rt = of_starting(steps);
+    if (!rt->workload)
+        return START_RESOLVER;
+    outr_workload_open_start(rt->workload, step_op(rt, 0));
+    return outr_steps_wait(steps, START_RESOLVER);
+}
+
 static int step_resolver(outr_steps *steps)
 {
     runtime *rt = of_starting(steps);
+    if (rt->workload && rt->op.err.code)
+        return fail_start(rt, "no identity", &rt->op.err);
     const outr_settings *s = rt->settings;
     rt->resolver_open = (outr_mesh_resolver_open){
         .settings = s,
@@ -184,6 +214,8 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
         .host_address = outr_str_from(rt->host_address),
         .host_name = outr_str_from(rt->host_name),
         .internal_port = rt->resolver_open.self.internal_port,
+        .peer_tls = rt->workload ? outr_workload_client(rt->workload) : NULL,
+        .internal_tls = rt->workload ? outr_workload_server(rt->workload) : NULL,
         .shutdown = on_shutdown_asked,
         .ctx = rt,
     };
@@ -214,12 +246,6 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
     for (unsigned i = 0; i < rt->lane_count; i++)
         outr_lane_build(&rt->lanes[i], &parts, rt->pubsub);
     return OUTR_OK;
-}
-
-static int fail_start(runtime *rt, const char *event, const outr_err *err)
-{
-    OUTR_LOG(&rt->log, FATAL, event, OUTR_ERR(err));
-    return START_FAILED;
 }
 
 static int step_lanes(outr_steps *steps)
@@ -366,7 +392,8 @@ static int step_start_failed(outr_steps *steps)
 }
 
 static const outr_step start_steps[] = {
-    [START_RESOLVER] = {"resolver", step_resolver, TO(START_LANES)},
+    [START_IDENTITY] = {"identity", step_identity, TO(START_RESOLVER)},
+    [START_RESOLVER] = {"resolver", step_resolver, TO(START_LANES) | TO(START_FAILED)},
     [START_LANES] = {"lanes", step_lanes, TO(START_COMPONENTS) | TO(START_FAILED)},
     [START_COMPONENTS] = {"components", step_components, TO(START_ACCEPT) | TO(START_FAILED)},
     [START_ACCEPT] = {"accept", step_accept, 0},
@@ -459,6 +486,39 @@ static void apply_next(runtime *rt)
     outr_host_apply(rt->host, &c->diff, &rt->apply_op);
 }
 
+/* ---- trust ----------------------------------------------------------------------------------- */
+
+static void tell_trust(runtime *rt);
+
+static void tell_lane_of_trust(runtime *rt OUTR_UNUSED, outr_lane *lane, round *r)
+{
+    outr_lane_trust_changed(lane);
+    leave_round(r, lane);
+}
+
+static void on_trust_told(outr_op *op)
+{
+    runtime *rt = OUTR_CONTAINER(op, runtime, trust_op);
+    if (rt->has_new_trust)
+        tell_trust(rt);
+}
+
+static void tell_trust(runtime *rt)
+{
+    rt->has_new_trust = false;
+    outr_op_init(&rt->trust_op, rt->lanes[0].loop, NULL, 0, on_trust_told);
+    start_round(rt, &rt->trust_round, tell_lane_of_trust, &rt->trust_op);
+}
+
+static void on_trust_changed(void *ctx)
+{
+    runtime *rt = ctx;
+    if (outr_op_is_pending(&rt->trust_op))
+        rt->has_new_trust = true;
+    else
+        tell_trust(rt);
+}
+
 /* ---- stop ------------------------------------------------------------------------------------ */
 
 enum {
@@ -548,6 +608,8 @@ static int step_inbound(outr_steps *steps)
     rt->is_blocking = false;
     start_deadline(rt);
     outr_health_set(&rt->health, OUTR_HEALTH_RUNTIME, false);
+    if (rt->workload) /* what it has lasts long enough */
+        outr_workload_stop(rt->workload);
     start_round(rt, &rt->round, drain_inbound, step_op(rt, 0));
     return outr_steps_wait(steps, STOP_API);
 }
@@ -724,10 +786,6 @@ static outr_code prepare(runtime *rt, outr_err *err)
 {
     const outr_settings *s = rt->settings;
     outr_env *env = outr_env_real();
-    if (s->enable_mtls)
-        return outr_fail(err, OUTR_UNIMPLEMENTED,
-                         "--enable-mtls: mutual TLS is not in this version; refusing to run in "
-                         "clear text instead");
     outr_code rc = outr_rundir_make(rt->run_dir, sizeof rt->run_dir, err);
     if (rc)
         return rc;
@@ -738,6 +796,7 @@ static outr_code prepare(runtime *rt, outr_err *err)
     rt->apps = outr_alloc(rt->lane_count * sizeof *rt->apps);
     rt->round.visits = outr_alloc(rt->lane_count * sizeof *rt->round.visits);
     rt->update_round.visits = outr_alloc(rt->lane_count * sizeof *rt->update_round.visits);
+    rt->trust_round.visits = outr_alloc(rt->lane_count * sizeof *rt->trust_round.visits);
     const outr_configuration *c = &rt->snapshot->configuration;
     if (s->enable_metrics && c->metrics_is_on) {
         const outr_metrics_options metrics = {
@@ -752,6 +811,15 @@ static outr_code prepare(runtime *rt, outr_err *err)
     for (unsigned i = 0; i < rt->lane_count && !rc; i++) {
         rc = outr_lane_open(&rt->lanes[i], i, env, rt->metrics, &rt->log, err);
         rt->loops[i] = rt->lanes[i].loop;
+    }
+    if (!rc && s->enable_mtls) {
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0}); /* keys are in this memory from now on */
+        const outr_workload_options workload = {.loop = rt->lanes[0].loop,
+                                                .settings = s,
+                                                .log = &rt->log,
+                                                .trust_changed = on_trust_changed,
+                                                .ctx = rt};
+        rc = outr_workload_new(&rt->workload, &workload, err);
     }
     return rc ? rc
               : outr_ports_bind(rt->lanes, rt->lane_count, s, rt->metrics != NULL, &rt->log, err);
@@ -774,7 +842,7 @@ static void run_loops(runtime *rt)
     rt->shutdown_message.run = on_shutdown_posted;
     rt->is_starting = true;
     rt->running = 1;
-    outr_steps_init(&rt->starting, start_steps, START_RESOLVER, &rt->log);
+    outr_steps_init(&rt->starting, start_steps, START_IDENTITY, &rt->log);
     outr_steps_run(&rt->starting);
     outr_loop_run(rt->lanes[0].loop);
 }
@@ -803,6 +871,8 @@ static void tear_down(runtime *rt)
     free(rt->apps);
     free(rt->round.visits);
     free(rt->update_round.visits);
+    free(rt->trust_round.visits);
+    outr_workload_free(rt->workload);
 }
 
 static int open_log(const char *path)

@@ -96,10 +96,13 @@ static const flag flags[] = {
     {"components-path", LIST, "", R(old_components_paths), "deprecated alias of resources-path"},
     {"config", LIST, "", S(config_files), "Configuration file; repeatable, later files override"},
     {"control-plane-address", UNUSED, "", 0, "operator address (Kubernetes mode)"},
-    {"control-plane-trust-domain", UNUSED, "localhost", 0, "trust domain of the control plane"},
-    {"control-plane-namespace", UNUSED, "default", 0, "namespace of the control plane"},
-    {"sentry-address", UNUSED, "", 0, "address of the certificate authority"},
-    {"sentry-request-jwt-audiences", UNUSED, "", 0, "audiences asked for in the identity token"},
+    {"control-plane-trust-domain", TEXT, "localhost", S(control_plane_trust_domain),
+     "trust domain of the control plane"},
+    {"control-plane-namespace", TEXT, "default", S(control_plane_namespace),
+     "namespace of the control plane"},
+    {"sentry-address", TEXT, "", S(sentry_address), "address of the certificate authority"},
+    {"sentry-request-jwt-audiences", COMMA_LIST, "", S(sentry_audiences),
+     "audiences asked for in the identity token"},
     {"enable-mtls", BOOLEAN, "false", S(enable_mtls), "mutual TLS between sidecars"},
     {"placement-host-address", UNUSED, "", 0, "placement servers; empty: actors are off"},
     {"actors-service", UNUSED, "", 0, "deprecated"},
@@ -289,11 +292,6 @@ static const char *variable(char *const *envp, const char *name)
 
 /* Read by the reference, without function here yet (contract/env.csv). */
 static const char *const unused_variables[] = {
-    "DAPR_TRUST_ANCHORS",
-    "DAPR_CONTROLPLANE_NAMESPACE",
-    "DAPR_CONTROLPLANE_TRUST_DOMAIN",
-    "DAPR_SENTRY_TOKEN_FILE",
-    "SENTRY_LOCAL_IDENTITY",
     "POD_NAME",
     "DAPR_UNSAFE_SKIP_CONTAINER_UID_GID_CHECK",
     "DAPR_SCHEDULER_HOST_ADDRESS_DNS_A",
@@ -324,6 +322,20 @@ static void note_variables(outr_settings *s, char *const *envp)
 /* A path of /tmp anybody may make, but it is where daprd looks. */
 #define SOCKETS_DIR "/tmp/dapr-components-sockets"
 
+static void read_trust(outr_settings *s, char *const *envp)
+{
+    outr_str domain = outr_str_from(variable(envp, "DAPR_CONTROLPLANE_TRUST_DOMAIN"));
+    outr_str namespace_ = outr_str_from(variable(envp, "DAPR_CONTROLPLANE_NAMESPACE"));
+    if (domain.n > 0)
+        s->control_plane_trust_domain = domain;
+    if (namespace_.n > 0)
+        s->control_plane_namespace = namespace_;
+    s->trust_anchors = outr_str_from(variable(envp, "DAPR_TRUST_ANCHORS"));
+    s->trust_anchors_file = outr_str_from(variable(envp, "OUTRIGGER_TRUST_ANCHORS_FILE"));
+    s->sentry_token_file = outr_str_from(variable(envp, "DAPR_SENTRY_TOKEN_FILE"));
+    s->sentry_identity = outr_str_from(variable(envp, "SENTRY_LOCAL_IDENTITY"));
+}
+
 static void read_environment(outr_settings *s, char *const *envp)
 {
     const char *namespace_ = variable(envp, "NAMESPACE"),
@@ -333,6 +345,7 @@ static void read_environment(outr_settings *s, char *const *envp)
     bool is_off = false;
     uint64_t count;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    read_trust(s, envp);
     s->has_namespace = namespace_ != NULL;
     s->namespace_ = namespace_ ? outr_str_from(namespace_) : OUTR_STR("default");
     s->api_token = outr_str_trim(outr_str_from(variable(envp, "DAPR_API_TOKEN")));

@@ -56,6 +56,13 @@ typedef struct outr_settings {
     outr_strs config_files;
     bool enable_metrics;
     bool enable_mtls;
+    outr_str sentry_address; /* host:port */
+    outr_strs sentry_audiences;
+    outr_str control_plane_trust_domain, control_plane_namespace;
+    outr_str trust_anchors;      /* DAPR_TRUST_ANCHORS: PEM */
+    outr_str trust_anchors_file; /* OUTRIGGER_TRUST_ANCHORS_FILE: wins */
+    outr_str sentry_token_file;  /* DAPR_SENTRY_TOKEN_FILE */
+    outr_str sentry_identity;    /* SENTRY_LOCAL_IDENTITY; NONE: the app id */
     bool enable_h2c; /* DAPR_HTTP_DISABLE_H2C not truthy */
     uint64_t reconcile_interval_ns;
     outr_log_level log_level;

@@ -25,6 +25,7 @@ typedef struct outr_http_pool_options {
         version;          /* with TLS and OUTR_HTTP_1 as given; ALPN h2 upgrades when offered */
     outr_tls *tls;        /* NULL: clear text; referenced */
     outr_str server_name; /* SNI and check; copied */
+    outr_tls_check tls_check; /* of a tls that verifies URIs; its ctx outlives the pool's use */
     outr_http_limits
         limits; /* response heads, windows, idle time (0: 90 s); body_idle_ns 0: none, for
                                      how long an answer may take is the caller's deadline */

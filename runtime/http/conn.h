@@ -30,6 +30,16 @@ static inline void outr__list_take(outr_list *all, outr_list *from)
         outr_list_push(all, outr_list_pop(from));
 }
 
+/* When a connection is given up because a certificate of either side is about to end: early enough
+ * for what is on it, and not all of a short life. 0: never. */
+static inline uint64_t outr__leave_time(const outr_stream *stream, uint64_t now_ns)
+{
+    if (!stream->expires_ns)
+        return 0;
+    uint64_t left_ns = stream->expires_ns > now_ns ? stream->expires_ns - now_ns : 0;
+    return now_ns + left_ns - OUTR_MIN(left_ns / 8, 30 * OUTR_SEC);
+}
+
 /* Whether the peer takes what it is sent. */
 typedef struct outr__stall {
     uint64_t written, taken;
@@ -147,6 +157,7 @@ struct outr__client {
     outr_http_pool *pool;    /* lives until the last connection is gone */
     size_t active, capacity; /* calls on it, calls it may carry now */
     uint64_t idle_since_ns;
+    uint64_t leave_ns; /* takes no calls from then on: a certificate ends; 0: none does */
     bool is_used;             /* has carried a call before */
     bool is_retired, is_left; /* left: the pool's owner was told */
     bool is_unmet;            /* HTTP/2: how many streams the peer allows is not known yet */

@@ -18,6 +18,7 @@ typedef struct h2_conn {
     uint64_t opened_ns, drain_since_ns;
     uint64_t idle_since_ns;      /* while there is no exchange */
     uint64_t read_ns, pinged_ns; /* when bytes came; when we asked, 0: nothing to wait for */
+    uint64_t leave_ns;    /* drains from then on: a certificate ends; 0: none does */
     uint64_t sweep_at_ns; /* when to look for bodies that do not come; 0: not set */
     bool is_closed, is_broken, is_draining, has_final_goaway;
     bool was_idle; /* why it drains */
@@ -73,6 +74,8 @@ static void note_time(h2_conn *c)
     else if (!c->sweep_at_ns)
         c->sweep_at_ns = now + limits(c)->body_idle_ns;
     at = ping_time(c);
+    if (c->leave_ns && !c->is_draining)
+        at = OUTR_MIN(at, c->leave_ns);
     if (c->sweep_at_ns)
         at = OUTR_MIN(at, c->sweep_at_ns);
     else if (!c->is_draining)
@@ -207,6 +210,8 @@ static exchange *new_exchange(h2_conn *c, outr_arena *arena)
     x->x.arena = arena;
     x->x.server = c->base.server;
     x->x.peer = c->base.stream->peer;
+    if (c->base.stream->peer_id.n)
+        x->x.peer_id = outr_arena_str(arena, c->base.stream->peer_id);
     x->x.ops = &exchange_ops;
     x->x.started_ns = outr_loop_now(c->base.loop);
     outr__h2_stream_init(&x->stream, &c->h2, arena);
@@ -555,6 +560,8 @@ static void do_expire(outr__conn *conn)
     }
     if (c->is_draining && now >= c->drain_since_ns + DRAIN_PATIENCE_NS) {
         final_goaway(c);
+    } else if (c->leave_ns && !c->is_draining && now >= c->leave_ns) {
+        do_drain(conn);
     } else if (c->exchange_count == 0 && !c->is_draining &&
                now >= c->idle_since_ns + limits(c)->idle_ns) {
         c->was_idle = true;
@@ -584,6 +591,7 @@ static h2_conn *open_conn(outr_http_server *server, outr_stream *stream)
     outr_list_init(&c->exchanges);
     outr__conn_open(&c->base, &conn_ops, server, stream);
     c->opened_ns = c->idle_since_ns = c->read_ns = outr_loop_now(so->loop);
+    c->leave_ns = outr__leave_time(stream, c->opened_ns);
     stream->events = &events;
     if (outr__h2_init(&c->h2, &o, &err)) {
         OUTR_LOG(outr_loop_log(so->loop), ERROR, "a connection could not be served",

@@ -21,6 +21,7 @@ struct outr_http_pool {
     bool knows_peer;
     outr_timer sweeper; /* closes connections that idle too long */
     outr_deferred filler;
+    outr_tls_sessions *sessions; /* with TLS: of the newest connection */
     bool is_freed, is_stopped;
 };
 
@@ -47,6 +48,7 @@ static void free_if_over(outr_http_pool *pool)
     outr_timer_stop(pool->options.loop, &pool->sweeper);
     outr_loop_undefer(&pool->filler);
     outr_tls_unref(pool->options.tls);
+    outr_tls_sessions_unref(pool->sessions);
     free((void *)pool->options.server_name.p);
     free(pool);
 }
@@ -171,8 +173,10 @@ static void add_client(outr_http_pool *pool, outr_stream *stream)
 {
     bool is_h2 =
         stream->alpn.n ? outr_str_is(stream->alpn, "h2") : pool->options.version == OUTR_HTTP_2;
+    uint64_t leave_ns = outr__leave_time(stream, outr_loop_now(pool->options.loop));
     outr__client *client = (is_h2 ? outr__h2_connect : outr__h1_connect)(pool, stream);
     client->idle_since_ns = outr_loop_now(pool->options.loop);
+    client->leave_ns = leave_ns;
     pool->client_count++;
     pool->unmet_count += client->is_unmet;
     place(client);
@@ -225,7 +229,9 @@ static void on_connected(outr_op *op)
     uint64_t deadline_ns = op->deadline_ns;
     o->handshake = (outr_tls_handshake){.tls = pool->options.tls,
                                         .own_below = o->connect.stream,
-                                        .server_name = pool->options.server_name};
+                                        .server_name = pool->options.server_name,
+                                        .check = pool->options.tls_check,
+                                        .sessions = pool->sessions};
     outr_op_init(op, pool->options.loop, NULL, deadline_ns, on_opened);
     o->connect.stream = NULL;
     outr_tls_handshake_start(&o->handshake, op);
@@ -254,9 +260,13 @@ static void fill(outr_http_pool *pool)
         fail_waiting(pool, SIZE_MAX, &err);
         return;
     }
-    while (!outr_list_is_empty(&pool->waiting) && !outr_list_is_empty(&pool->ready))
-        give(OUTR_LIST_ITEM(pool->ready.next, outr__client, link),
-             OUTR_LIST_ITEM(pool->waiting.next, outr__call, link));
+    while (!outr_list_is_empty(&pool->waiting) && !outr_list_is_empty(&pool->ready)) {
+        outr__client *client = OUTR_LIST_ITEM(pool->ready.next, outr__client, link);
+        if (client->leave_ns && outr_loop_now(pool->options.loop) >= client->leave_ns)
+            client->ops->retire(client); /* which takes it out of ready */
+        else
+            give(client, OUTR_LIST_ITEM(pool->waiting.next, outr__call, link));
+    }
     while (!pool->is_freed && pool->waiting_count > covered(pool) &&
            pool->client_count + pool->opening_count < pool->options.max_connections)
         open_one(pool);
@@ -376,6 +386,7 @@ outr_http_pool *outr_http_pool_new(const outr_http_pool_options *options)
     o->max_pending = o->max_pending ? o->max_pending : MAX_PENDING;
     o->connect_timeout_ns = o->connect_timeout_ns ? o->connect_timeout_ns : CONNECT_TIMEOUT;
     o->tls = o->tls ? outr_tls_ref(o->tls) : NULL;
+    pool->sessions = o->tls ? outr_tls_sessions_new() : NULL;
     o->server_name = outr_str_of(outr_str_dup(options->server_name), options->server_name.n);
     outr_list_init(&pool->ready);
     outr_list_init(&pool->busy);

@@ -362,6 +362,15 @@ void outr_http_server_drain(outr_http_server *server, void (*drained)(void *ctx)
     check_empty(server);
 }
 
+void outr_http_server_dismiss(outr_http_server *server, bool (*keeps)(const outr_stream *stream))
+{
+    OUTR_LIST_EACH(link, &server->conns) {
+        outr__conn *conn = OUTR_LIST_ITEM(link, outr__conn, link);
+        if (conn->stream && !keeps(conn->stream))
+            conn->ops->drain(conn);
+    }
+}
+
 void outr_http_server_free(outr_http_server *server)
 {
     server->is_freed = true;

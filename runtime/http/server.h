@@ -27,6 +27,7 @@ struct outr_exchange {
                                      cancels the rest */
     outr_source *tunnel;   /* bytes from the client behind a 101; NULL: no upgrade was asked for */
     outr_addr peer;
+    outr_str peer_id; /* of the client's certificate (net/stream.h), on arena; NONE: none */
     outr_http_server *server;
     uint64_t started_ns;
     void *user; /* the handler's */
@@ -73,6 +74,8 @@ void outr_http_server_take(outr_http_server *server, outr_stream *own_stream);
 /* No new requests: Connection: close, GOAWAY; idle connections close now. drained is called once
  * when the last connection is gone. */
 void outr_http_server_drain(outr_http_server *server, void (*drained)(void *ctx), void *ctx);
+/* No new requests on the connections whose stream is not kept; what is on them ends. */
+void outr_http_server_dismiss(outr_http_server *server, bool (*keeps)(const outr_stream *stream));
 /* Resets what is left. Free only after drained was called or the server never had a connection:
  * outr_http_server_free does reset + free when the last stream is closed. */
 void outr_http_server_free(outr_http_server *server);

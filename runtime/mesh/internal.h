@@ -124,6 +124,7 @@ typedef struct outr__pick {
 
 outr__peers *outr__peers_new(const outr_mesh_options *o);
 void outr__peers_free(outr__peers *peers);
+void outr__peers_retire(outr__peers *peers);
 /* NOT_FOUND: nobody has that id. */
 void outr__pick_start(outr__peers *peers, outr__pick *pick, outr_arena *arena, outr_op *op);
 outr_http_pool *outr__peer_pool(outr__peer *peer);
@@ -170,6 +171,15 @@ void outr__filtered_app_start(outr_mesh *mesh, outr_app_call *call, const outr_a
                               outr_op *op);
 void outr__filtered_http_start(outr_mesh *mesh, outr_http_pool *pool, outr_http_call *call,
                                const outr_addr *client, outr_op *op);
+
+/* ---- serve.c: who calls ---------------------------------------------------------------------- */
+
+/* The peer by its certificate; not authenticated when sidecars speak clear text. PERMISSION_DENIED:
+ * it has an id, but of no workload. */
+outr_code outr__caller(outr_identity *out, const outr_mesh *mesh, const outr_exchange *x,
+                       outr_err *err);
+/* The same for outr_mesh_options, on x's arena. */
+const outr_identity *outr__identify(const outr_exchange *x);
 
 /* ---- the mesh itself ------------------------------------------------------------------------- */
 

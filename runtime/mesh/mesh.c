@@ -27,6 +27,8 @@ outr_mesh *outr_mesh_new(const outr_mesh_options *options)
 {
     outr_mesh *mesh = outr_alloc(sizeof *mesh);
     mesh->o = *options;
+    if (mesh->o.peer_tls && !mesh->o.identify)
+        mesh->o.identify = outr__identify;
     mesh->forwarded = forwarded(options);
     outr_list_init(&mesh->calls);
     use_snapshot(mesh, options->snapshot);
@@ -49,6 +51,11 @@ void outr_mesh_update(outr_mesh *mesh, const outr_snapshot *snapshot)
 {
     use_snapshot(mesh, snapshot);
     outr__outside_update(mesh->outside);
+}
+
+void outr_mesh_retire_peers(outr_mesh *mesh)
+{
+    outr__peers_retire(mesh->peers);
 }
 
 /* ---- the resolver ---------------------------------------------------------------------------- */

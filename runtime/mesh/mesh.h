@@ -27,6 +27,7 @@ typedef struct outr_mesh_options {
     outr_str host; /* our address, for X-Forwarded-For and Forwarded */
     outr_str host_name;
     uint16_t internal_port;           /* bound */
+    outr_tls *peer_tls;               /* for calls to peers; NULL: clear text. Referenced */
     outr_secret_read_fn *read_secret; /* of HTTPEndpoints */
     void *secrets;                    /* its ctx */
     /* Who is at the other end of a peer's connection; the identity stays as long as x. NULL, or
@@ -42,6 +43,8 @@ typedef struct outr_mesh_options {
 outr_mesh *outr_mesh_new(const outr_mesh_options *options);
 void outr_mesh_free(outr_mesh *mesh); /* when no call is in flight on either side */
 void outr_mesh_update(outr_mesh *mesh, const outr_snapshot *snapshot);
+/* Whom we trust is another question now: no more calls on the connections that are there. */
+void outr_mesh_retire_peers(outr_mesh *mesh);
 
 /* Opens the resolver the Configuration names (default: nameresolution.sqlite on a file in run_dir)
  * and registers self. Main loop. A failure is only logged by the caller: *out is NULL when there is

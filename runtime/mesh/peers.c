@@ -14,6 +14,10 @@ struct outr__peer {
     outr_addr addr;
     outr_http_pool *pool;
     outr__peers *peers;
+    /* With mutual TLS a peer is an address and who is expected there: another app that comes by the
+     * same address is another one. */
+    char *path; /* of its SPIFFE id; NULL: nobody is asked */
+    char *key;  /* in by_addr */
     uint64_t down_until_ns, used_ns;
     unsigned holds, names; /* calls that use it, cached names that lead to it */
 };
@@ -29,7 +33,7 @@ typedef struct known {
 struct outr__peers {
     const outr_mesh_options *o;
     outr_map *names;   /* "id.namespace" -> known */
-    outr_map *by_addr; /* text -> peer */
+    outr_map *by_addr; /* key -> peer */
     outr_timer sweeper;
     bool is_freed;
     unsigned refreshing;
@@ -43,17 +47,38 @@ static void free_if_over(outr__peers *p)
 
 /* ---- peers ----------------------------------------------------------------------------------- */
 
-static outr__peer *find_peer(outr__peers *p, const outr_addr *addr)
+/* The path is compared whole, the trust domain not at all (contract/security.md). */
+static outr_code is_peer(const void *ctx, outr_str uri, outr_err *err)
 {
-    char text[OUTR_ADDR_TEXT_MAX];
+    const outr__peer *peer = ctx;
+    outr_spiffe id;
+    outr_code rc = outr_spiffe_parse(&id, uri, err);
+    if (rc)
+        return outr_wrap(err, "could not get leaf SPIFFE ID");
+    if (outr_str_is(id.path, peer->path))
+        return OUTR_OK;
+    return outr_fail(err, OUTR_UNAVAILABLE, "unexpected SPIFFE ID: \"" OUTR_FMT "\"",
+                     OUTR_ARG(outr_str_head(uri, 200)));
+}
+
+static outr__peer *find_peer(outr__peers *p, const outr_addr *addr, const outr_resolve *who)
+{
+    char text[OUTR_ADDR_TEXT_MAX], path[512] = "", key[sizeof text + sizeof path];
     size_t n = outr_addr_text(addr, text);
-    outr__peer *peer = outr_map_get(p->by_addr, outr_str_of(text, n));
+    if (p->o->peer_tls)
+        snprintf(path, sizeof path, "/ns/" OUTR_FMT "/" OUTR_FMT, OUTR_ARG(who->namespace_),
+                 OUTR_ARG(who->app_id));
+    snprintf(key, sizeof key, "%s%s", text, path);
+    outr__peer *peer = outr_map_get(p->by_addr, outr_str_from(key));
     if (peer)
         return peer;
+    peer = outr_alloc(sizeof *peer);
     const outr_http_pool_options options = {
         .loop = p->o->loop,
         .addr = *addr,
         .version = OUTR_HTTP_2,
+        .tls = p->o->peer_tls,
+        .tls_check = {is_peer, peer},
         .limits = {.max_header_bytes = OUTR_MIB,
                    .body_idle_ns = 24 * 3600 * OUTR_SEC,
                    .idle_ns = 180 * OUTR_SEC},
@@ -63,19 +88,22 @@ static outr__peer *find_peer(outr__peers *p, const outr_addr *addr)
         .waits_for_settings = true,
         .max_pending = 65536,
     };
-    peer = outr_alloc(sizeof *peer);
     peer->addr = *addr;
     peer->peers = p;
     memcpy(peer->text, text, n + 1);
+    peer->path = p->o->peer_tls ? outr_strdup(path) : NULL;
+    peer->key = outr_strdup(key);
     peer->pool = outr_http_pool_new(&options);
-    outr_map_put(p->by_addr, outr_str_of(text, n), peer);
+    outr_map_put(p->by_addr, outr_str_from(key), peer);
     return peer;
 }
 
 static void free_peer(outr__peer *peer)
 {
-    outr_map_remove(peer->peers->by_addr, outr_str_from(peer->text));
-    outr_http_pool_free(peer->pool);
+    outr_map_remove(peer->peers->by_addr, outr_str_from(peer->key));
+    outr_http_pool_free(peer->pool); /* its handshakes end here: nobody asks for path after it */
+    free(peer->path);
+    free(peer->key);
     free(peer);
 }
 
@@ -161,7 +189,7 @@ static void learn(outr__peers *p, outr_str key, const outr_resolve *answer)
         k->peers[i]->names--;
     k->count = OUTR_MIN(answer->count, (size_t)INSTANCES_MAX);
     for (size_t i = 0; i < k->count; i++) {
-        k->peers[i] = find_peer(p, &answer->instances[i].addr);
+        k->peers[i] = find_peer(p, &answer->instances[i].addr, answer);
         k->peers[i]->names++;
     }
     if (!outr_timer_is_on(&p->sweeper))
@@ -325,6 +353,13 @@ outr__peers *outr__peers_new(const outr_mesh_options *o)
     p->by_addr = outr_map_new();
     p->sweeper.fire = on_sweep;
     return p;
+}
+
+void outr__peers_retire(outr__peers *p)
+{
+    void *item;
+    for (size_t at = 0; outr_map_next(p->by_addr, &at, NULL, &item);)
+        outr_http_pool_retire(((outr__peer *)item)->pool);
 }
 
 void outr__peers_free(outr__peers *p)

@@ -29,6 +29,12 @@ static const outr_metric_desc res_sent = {"dapr_runtime_service_invocation_res_s
                                           0,
                                           {"dst_app_id", "status"}};
 
+static const outr_metric_desc refused_total = {"outrigger_mtls_refused_total",
+                                               "peers not let in, by reason",
+                                               OUTR_COUNTER,
+                                               0,
+                                               {"side", "reason"}};
+
 /* A gRPC call, where an invocation between Outriggers has no "te" even when its body is of that
  * type. */
 static bool is_proxied(const outr_http_request *req)
@@ -289,9 +295,44 @@ static void on_daprd_ready(outr__daprd_served *d)
         serve(mesh, d->x, &d->req, d);
 }
 
+outr_code outr__caller(outr_identity *out, const outr_mesh *mesh, const outr_exchange *x,
+                       outr_err *err)
+{
+    outr_err inner;
+    *out = (outr_identity){.id = OUTR_STR_NONE};
+    if (!mesh->o.peer_tls)
+        return OUTR_OK;
+    if (outr_identity_parse(out, x->peer_id, &inner) == OUTR_OK)
+        return OUTR_OK;
+    return outr_fail(err, OUTR_PERMISSION_DENIED, "malformed SPIFFE ID: " OUTR_FMT,
+                     OUTR_ARG(outr_str_head(x->peer_id, 256)));
+}
+
+const outr_identity *outr__identify(const outr_exchange *x)
+{
+    outr_identity *who = outr_arena_alloc(x->arena, sizeof *who);
+    return outr_identity_parse(who, x->peer_id, NULL) == OUTR_OK ? who : NULL;
+}
+
+/* Whatever it asks for, also with no access control: contract/security.md. */
+static bool is_workload(const outr_mesh *mesh, outr_exchange *x)
+{
+    static const outr_str labels[] = {OUTR_STR("server"), OUTR_STR("malformed_id")};
+    outr_identity who;
+    outr_err err;
+    if (outr__caller(&who, mesh, x, &err) == OUTR_OK)
+        return true;
+    outr_metric_count(outr_loop_metrics(mesh->o.loop), &refused_total, labels, 1);
+    OUTR_LOG(outr_loop_log(mesh->o.loop), WARN, "a call was refused", OUTR_ERR(&err));
+    refuse(x, err.code, err.text);
+    return false;
+}
+
 static void on_request(void *ctx, outr_exchange *x)
 {
     outr_mesh *mesh = ctx;
+    if (!is_workload(mesh, x))
+        return;
     if (is_proxied(&x->req) && outr_str_starts(x->req.target, OUTR_STR(OUTR__INTERNALS)))
         outr__daprd_serve(mesh, x, on_daprd_ready);
     else if (admit(mesh, x))

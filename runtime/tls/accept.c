@@ -69,7 +69,8 @@ void outr_tls_acceptor_take(outr_tls_acceptor *a, outr_stream *own_stream)
     shaking *s = outr_alloc(sizeof *s);
     s->acceptor = a;
     s->peer = own_stream->peer;
-    s->handshake = (outr_tls_handshake){.tls = a->o.tls, .own_below = own_stream};
+    s->handshake = (outr_tls_handshake){
+        .tls = a->o.tls, .own_below = own_stream, .check = a->o.check};
     outr_list_push(&a->pending, &s->link);
     a->count++;
     outr_op_init(&s->op, a->o.loop, NULL, outr_loop_now(a->o.loop) + a->o.timeout_ns, on_shaken);

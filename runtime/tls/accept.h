@@ -12,7 +12,8 @@ typedef struct outr_tls_acceptor outr_tls_acceptor;
 typedef struct outr_tls_acceptor_options {
     outr_loop *loop;
     outr_tls *tls;       /* referenced */
-    uint64_t timeout_ns; /* 0: 10 s */
+    outr_tls_check check; /* of a tls that verifies URIs */
+    uint64_t timeout_ns;  /* 0: 10 s */
     size_t max_pending;  /* handshakes at once; 0: 4096; over it new ones are reset */
     void (*ready)(void *ctx, outr_stream *own_stream);
     /* reason: OUTR_TLS_*. Not for those that close cancelled. */

@@ -272,7 +272,8 @@ static void step_handshake(tls_stream *t)
         outr_wrap(&err, "authentication handshake failed");
     } else if (t->saw_eof) {
         reason = OUTR_TLS_CLOSED;
-        outr_fail(&err, OUTR_UNAVAILABLE, "TLS handshake: the peer closed the connection");
+        outr_fail(&err, OUTR_UNAVAILABLE, "%s: the peer closed the connection",
+                  t->tls->verify_uri ? "authentication handshake failed" : "TLS handshake");
     } else if (verdict != X509_V_OK) {
         reason = OUTR_TLS_UNTRUSTED;
         outr_fail(&err, OUTR_UNAVAILABLE, "TLS handshake: %s",

@@ -242,11 +242,12 @@ class Stream:
 
 
 class Peer:
-    """One connection. port: connects as client; sock: an accepted one, as server."""
+    """One connection. port: connects as client; sock: an accepted one, as server, unless is_client."""
 
     def __init__(self, port=None, sock=None, host="127.0.0.1", with_settings=(), greets=True, answers=True, window=True,
-                 timeout_s=None, receive_buffer=None):
-        self.is_client, self.timeout_s, self.answers, self.window = sock is None, timeout_s or WAIT_S, answers, window
+                 timeout_s=None, receive_buffer=None, is_client=None):
+        self.is_client = sock is None if is_client is None else is_client
+        self.timeout_s, self.answers, self.window = timeout_s or WAIT_S, answers, window
         if sock is None:
             sock = socket.socket()
             if receive_buffer:

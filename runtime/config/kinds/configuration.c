@@ -94,13 +94,23 @@ static const outr_yaml_row api_logging[] = {
 static const outr_yaml_row logging[] = {{"apiLogging", OUTR_YT_GROUP, 0, 0, api_logging, 0, 0},
                                         {0}};
 
+static const outr_yaml_row mtls[] = {
+    {"enabled", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, /* a sidecar goes by --enable-mtls */
+    {"workloadCertTTL", OUTR_YT_DURATION, C(certificate_ttl_ns), 0, NULL, 0, 0},
+    {"allowedClockSkew", OUTR_YT_DURATION, C(clock_skew_ns), 0, NULL, 0, 0},
+    {"sentryAddress", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"controlPlaneTrustDomain", OUTR_YT_TEXT, C(control_plane_trust_domain), 0, NULL, 0, 0},
+    {"tokenValidators", OUTR_YT_MARK, C(has_token_validators), 0, NULL, 0, 0},
+    {0},
+};
+
 static const outr_yaml_row spec[] = {
     {"httpPipeline", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, /* kinds/pipeline.c */
     {"appHttpPipeline", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
     {"tracing", OUTR_YT_GROUP, 0, 0, tracing, 0, 0},
     {"metric", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, /* the older spelling: read first */
     {"metrics", OUTR_YT_GROUP, 0, 0, metrics, 0, 0},
-    {"mtls", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"mtls", OUTR_YT_GROUP, 0, 0, mtls, 0, 0},
     {"secrets", OUTR_YT_GROUP, 0, 0, secrets, 0, 0},
     {"accessControl", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, /* kinds/access.c */
     {"nameResolution", OUTR_YT_GROUP, 0, 0, resolution, 0, 0},

@@ -369,17 +369,47 @@ static void help_version_and_wait_need_no_app_id(void **state)
     }
 }
 
+/* ---- the certificate authority --------------------------------------------------------------- */
+
+static void the_control_plane_is_named_by_flags_and_variables(void **state)
+{
+    char *const envp[] = {"DAPR_CONTROLPLANE_TRUST_DOMAIN=cp.example",
+                          "DAPR_CONTROLPLANE_NAMESPACE=plane", "DAPR_TRUST_ANCHORS=pem",
+                          "OUTRIGGER_TRUST_ANCHORS_FILE=/f", "DAPR_SENTRY_TOKEN_FILE=/t",
+                          "SENTRY_LOCAL_IDENTITY=other", NULL};
+    (void)state;
+    PARSE(none, "--app-id=a");
+    assert_good(&none);
+    assert_text(none.s.control_plane_trust_domain, "localhost");
+    assert_text(none.s.control_plane_namespace, "default");
+    assert_int_equal(none.s.trust_anchors.n + none.s.sentry_identity.n, 0);
+    done(&none);
+    PARSE_ENV(l, envp, "--app-id=a", "--sentry-address=h:1", "--enable-mtls",
+              "--control-plane-namespace=flag", "--sentry-request-jwt-audiences=a,b");
+    assert_good(&l);
+    assert_true(l.s.enable_mtls);
+    assert_text(l.s.sentry_address, "h:1");
+    assert_text(l.s.control_plane_trust_domain, "cp.example");
+    assert_text(l.s.control_plane_namespace, "flag");
+    assert_text(l.s.trust_anchors, "pem");
+    assert_text(l.s.trust_anchors_file, "/f");
+    assert_text(l.s.sentry_token_file, "/t");
+    assert_text(l.s.sentry_identity, "other");
+    assert_int_equal(l.s.sentry_audiences.count, 2);
+    done(&l);
+}
+
 /* ---- what has no function yet --------------------------------------------------------------- */
 
 static void what_has_no_function_yet_is_noted_with_whether_it_was_the_default(void **state)
 {
     (void)state;
-    PARSE(l, "--app-id=a", "--sentry-address=host:1",
+    PARSE(l, "--app-id=a", "--control-plane-address=host:1",
           "--placement-host-address=", "--scheduler-job-streams=3", "--enable-profiling",
           "--enable-profiling=false");
     assert_good(&l);
     assert_int_equal(l.s.unused_count, 4);
-    assert_text(l.s.unused[0].text, "--sentry-address=host:1");
+    assert_text(l.s.unused[0].text, "--control-plane-address=host:1");
     assert_false(l.s.unused[0].is_default);
     assert_true(l.s.unused[1].is_default);
     assert_true(l.s.unused[2].is_default);
@@ -390,7 +420,7 @@ static void what_has_no_function_yet_is_noted_with_whether_it_was_the_default(vo
 
 static void a_variable_without_function_yet_is_noted_by_its_name_alone(void **state)
 {
-    char *const envp[] = {"DAPR_TRUST_ANCHORS=-----BEGIN CERTIFICATE-----",
+    char *const envp[] = {"OTEL_RESOURCE_ATTRIBUTES=a=b",
                           "OTEL_EXPORTER_OTLP_HEADERS=authorization=secret",
                           "OTEL_SERVICE_NAME=", "HOME=/root", NULL};
     (void)state;
@@ -548,7 +578,10 @@ static void every_variable_of_the_contract_is_taken(void **state)
         static const char *const used[] = {"DAPR_API_TOKEN", "APP_API_TOKEN",
                                            "NAMESPACE",      "DAPR_HOST_IP",
                                            "DAPR_ENV_KEYS",  "DAPR_HTTP_DISABLE_H2C",
-                                           "DAPR_COMPONENTS_SOCKETS_FOLDER"};
+                                           "DAPR_COMPONENTS_SOCKETS_FOLDER",
+                                           "DAPR_TRUST_ANCHORS", "DAPR_CONTROLPLANE_NAMESPACE",
+                                           "DAPR_CONTROLPLANE_TRUST_DOMAIN",
+                                           "DAPR_SENTRY_TOKEN_FILE", "SENTRY_LOCAL_IDENTITY"};
         bool is_used = false;
         for (size_t i = 0; i < OUTR_LEN(used); i++)
             is_used |= strcmp(cells[0], used[i]) == 0;
@@ -593,6 +626,7 @@ int main(void)
         cmocka_unit_test(a_probe_may_take_as_long_as_the_interval),
         cmocka_unit_test(ports_of_servers_that_are_off_do_not_collide),
         cmocka_unit_test(help_version_and_wait_need_no_app_id),
+        cmocka_unit_test(the_control_plane_is_named_by_flags_and_variables),
         cmocka_unit_test(what_has_no_function_yet_is_noted_with_whether_it_was_the_default),
         cmocka_unit_test(a_variable_without_function_yet_is_noted_by_its_name_alone),
         cmocka_unit_test(variables_reach_the_settings),

@@ -1,0 +1,37 @@
+/* workload - the sidecar's own identity: its key, its certificate, whom it trusts; kept fresh.
+ *
+ * Lives on the main loop. Owns the two contexts by which all loops shake hands on the internal port
+ * and with peers; they are renewed under live connections when a certificate or the bundle changes.
+ * A certificate that cannot be renewed stays in use to its end: an authority that is away hurts
+ * nobody before. The private key is in this process's memory only. */
+#ifndef OUTR_SECURITY_WORKLOAD_H
+#define OUTR_SECURITY_WORKLOAD_H
+
+#include "config/settings.h"
+#include "loop/op.h"
+#include "tls/tls.h"
+
+typedef struct outr_workload outr_workload;
+
+typedef struct outr_workload_options {
+    outr_loop *loop;
+    const outr_settings *settings;
+    const outr_log *log;
+    /* The bundle is another one: connections may not be covered any more. On loop. */
+    void (*trust_changed)(void *ctx);
+    void *ctx;
+} outr_workload_options;
+
+/* Reads trust anchors. INVALID_ARGUMENT and the like: what is missing in flags or environment. */
+outr_code outr_workload_new(outr_workload **out, const outr_workload_options *options,
+                            outr_err *err);
+/* The first certificate, for which everything waits. Fails when the authority refuses. */
+void outr_workload_open_start(outr_workload *workload, outr_op *op);
+/* Borrowed; the contexts stay while somebody references them. */
+outr_tls *outr_workload_server(const outr_workload *workload);
+outr_tls *outr_workload_client(const outr_workload *workload);
+/* No timer and no callback any more; on loop. Then it may be freed, with work under way too. */
+void outr_workload_stop(outr_workload *workload);
+void outr_workload_free(outr_workload *workload); /* NULL is fine */
+
+#endif
