@@ -168,23 +168,61 @@ static STACK_OF(X509) * read_all(outr_str pem)
     return all;
 }
 
+static bool verify_once(X509_STORE *store, X509 *anchor, X509 *leaf, STACK_OF(X509) * untrusted,
+                        int64_t now_s, int64_t *ends_s, int *error)
+{
+    X509_STORE_CTX *ctx = X509_STORE_CTX_new();
+    STACK_OF(X509) *anchors = sk_X509_new_null();
+    bool is_good = X509_STORE_CTX_init(ctx, store, leaf, untrusted) == 1;
+    X509_STORE_CTX_set_flags(ctx, X509_V_FLAG_PARTIAL_CHAIN); /* an anchor is an anchor */
+    X509_STORE_CTX_set_purpose(ctx, X509_PURPOSE_ANY);
+    if (now_s)
+        X509_STORE_CTX_set_time(ctx, 0, (time_t)now_s);
+    if (anchor) {
+        sk_X509_push(anchors, anchor);
+        X509_STORE_CTX_set0_trusted_stack(ctx, anchors);
+    }
+    is_good = is_good && X509_verify_cert(ctx) == 1;
+    *error = X509_STORE_CTX_get_error(ctx);
+    STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(ctx);
+    *ends_s = INT64_MAX;
+    for (int i = 0; is_good && i < sk_X509_num(chain); i++)
+        *ends_s = OUTR_MIN(*ends_s, outr__unix_of(X509_get0_notAfter(sk_X509_value(chain, i))));
+    X509_STORE_CTX_free(ctx);
+    sk_X509_free(anchors);
+    ERR_clear_error();
+    return is_good;
+}
+
+bool outr__verify(X509_STORE *store, X509 *leaf, STACK_OF(X509) * untrusted, int64_t now_s,
+                  int64_t *ends_s, int *error)
+{
+    if (verify_once(store, NULL, leaf, untrusted, now_s, ends_s, error))
+        return true;
+    bool is_good = false;
+    int ignored;
+    STACK_OF(X509) *all = X509_STORE_get1_all_certs(store);
+    for (int i = 0; !is_good && sk_X509_num(all) > 1 && i < sk_X509_num(all); i++)
+        is_good = verify_once(store, sk_X509_value(all, i), leaf, untrusted, now_s, ends_s,
+                              &ignored);
+    sk_X509_pop_free(all, X509_free);
+    ERR_clear_error();
+    return is_good;
+}
+
 outr_code outr_cert_verify(outr_str chain_pem, outr_str anchors_pem, int64_t now_s, outr_err *err)
 {
     STACK_OF(X509) *chain = read_all(chain_pem), *anchors = read_all(anchors_pem);
     X509_STORE *store = X509_STORE_new();
-    X509_STORE_CTX *ctx = X509_STORE_CTX_new();
     outr_code rc = OUTR_OK;
+    int64_t ends_s;
+    int error;
     for (int i = 0; i < sk_X509_num(anchors); i++)
         X509_STORE_add_cert(store, sk_X509_value(anchors, i));
-    X509_STORE_CTX_init(ctx, store, sk_X509_value(chain, 0), chain);
-    X509_STORE_CTX_set_flags(ctx, X509_V_FLAG_PARTIAL_CHAIN);
-    X509_STORE_CTX_set_time(ctx, 0, (time_t)now_s);
     if (sk_X509_num(chain) == 0)
         rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "no certificate in PEM form");
-    else if (X509_verify_cert(ctx) != 1)
-        rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "%s",
-                       X509_verify_cert_error_string(X509_STORE_CTX_get_error(ctx)));
-    X509_STORE_CTX_free(ctx);
+    else if (!outr__verify(store, sk_X509_value(chain, 0), chain, now_s, &ends_s, &error))
+        rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "%s", X509_verify_cert_error_string(error));
     X509_STORE_free(store);
     sk_X509_pop_free(chain, X509_free);
     sk_X509_pop_free(anchors, X509_free);

@@ -171,22 +171,17 @@ static int verify_uri(X509_STORE_CTX *store, void *arg OUTR_UNUSED)
 {
     const SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
     outr__verdict *v = verdict_of(ssl);
-    bool is_good = X509_verify_cert(store) == 1;
-    if (!is_good) {
-        int error = X509_STORE_CTX_get_error(store);
+    X509 *leaf = X509_STORE_CTX_get0_cert(store);
+    int error;
+    bool is_good = outr__verify(X509_STORE_CTX_get0_store(store), leaf,
+                                X509_STORE_CTX_get0_untrusted(store), 0, &v->expires_s, &error);
+    if (!is_good)
         not_him(v, reason_of_verify(error), "could not verify leaf certificate: %s",
                 X509_verify_cert_error_string(error));
-    } else {
-        STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(store);
-        for (int i = 0; i < sk_X509_num(chain); i++) {
-            int64_t end_s = outr__unix_of(X509_get0_notAfter(sk_X509_value(chain, i)));
-            v->expires_s = v->expires_s ? OUTR_MIN(v->expires_s, end_s) : end_s;
-        }
-        is_good = judge_leaf(v, X509_STORE_CTX_get0_cert(store)) == OUTR_OK;
-    }
+    else
+        is_good = judge_leaf(v, leaf) == OUTR_OK;
     ERR_clear_error();
-    if (!is_good)
-        X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REJECTED);
+    X509_STORE_CTX_set_error(store, is_good ? X509_V_OK : X509_V_ERR_CERT_REJECTED);
     return is_good;
 }
 
@@ -275,10 +270,7 @@ void outr_tls_sessions_unref(outr_tls_sessions *sessions)
 static void set_uri_rules(const outr_tls *tls, SSL_CTX *ctx)
 {
     static const unsigned char id[] = "outrigger";
-    X509_VERIFY_PARAM *param = SSL_CTX_get0_param(ctx);
     SSL_CTX_set_cipher_list(ctx, CIPHERS);
-    X509_VERIFY_PARAM_set_purpose(param, X509_PURPOSE_ANY);
-    X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_PARTIAL_CHAIN); /* an anchor is an anchor */
     SSL_CTX_set_cert_verify_callback(ctx, verify_uri, NULL);
     SSL_CTX_set_session_id_context(ctx, id, sizeof id - 1);
     SSL_CTX_set_session_ticket_cb(ctx, write_ticket, read_ticket, NULL);
@@ -394,14 +386,11 @@ bool outr__is_covered(outr_tls *tls, const SSL *ssl)
     SSL_CTX *ctx = tls->ctx;
     SSL_CTX_up_ref(ctx);
     pthread_mutex_unlock(&tls->lock);
-    X509_STORE_CTX *store = X509_STORE_CTX_new();
-    bool is_good =
-        X509_STORE_CTX_init(store, SSL_CTX_get_cert_store(ctx), leaf, SSL_get_peer_cert_chain(ssl));
-    X509_STORE_CTX_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN);
-    is_good = is_good && X509_verify_cert(store) == 1;
-    X509_STORE_CTX_free(store);
+    int64_t ends_s;
+    int error;
+    bool is_good = outr__verify(SSL_CTX_get_cert_store(ctx), leaf, SSL_get_peer_cert_chain(ssl), 0,
+                                &ends_s, &error);
     SSL_CTX_free(ctx);
-    ERR_clear_error();
     return is_good;
 }
 

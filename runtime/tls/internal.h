@@ -17,6 +17,13 @@ BIO *outr__bio_of(outr_str pem);
 X509 *outr__read_cert(BIO *bio);
 int64_t outr__unix_of(const ASN1_TIME *time);
 
+/* Whether leaf leads to an anchor of the store, through untrusted (may be NULL). In a bundle of
+ * several roots they may have one and the same name, as sentry's always have, and OpenSSL, which
+ * picks by name, tries one of them: so if need be each is tried. *ends_s: the earliest end of the
+ * chain; *error: OpenSSL's, of the first try. now 0: the system's clock. */
+bool outr__verify(X509_STORE *store, X509 *leaf, STACK_OF(X509) * untrusted, int64_t now_s,
+                  int64_t *ends_s, int *error);
+
 /* What was found out about a peer. Lies with the stream; OpenSSL's callbacks find it there. */
 typedef struct outr__verdict {
     outr_tls_check check;

@@ -363,6 +363,39 @@ class Caller(Mtls):
             self.assertGreaterEqual(self.connections, 4, name)
 
 
+class Access(Mtls):
+    """tls.jsonl callee.acl.*: access control by what the certificate says."""
+
+    RULES = """apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: c}
+spec:
+  accessControl:
+    defaultAction: deny
+    trustDomain: public
+    policies:
+    - {appId: caller, defaultAction: deny, trustDomain: public, namespace: default,
+       operations: [{name: "/ok/*", httpVerb: [GET], action: allow}]}
+"""
+
+    @tag("debug")
+    def test_callers_are_known_by_their_certificate(self):
+        ca = self.authority()
+        app = self.app()
+        self.secure(ca, "callee", app, config=self.RULES)
+        caller, other = self.secure(ca, "caller"), self.secure(ca, "other")
+        elsewhere = self.secure(ca, "caller", env={"NAMESPACE": "prod"})
+        for sidecar, verb, method, status in ((caller, "GET", "ok/a", 200), (caller, "POST", "ok/a", 403), (caller, "GET", "no/a", 403),
+                                              (caller, "GET", "OK/a", 200), (other, "GET", "ok/a", 403)):
+            answer = sidecar.invoke("callee", method, verb)
+            self.assertEqual(answer.status, status, (sidecar.app_id, verb, method, answer))
+        self.assertIn("id: spiffe://public/ns/default/other operation: ok/a verb: GET", other.invoke("callee", "ok/a").json["message"])
+        answer = elsewhere.invoke("callee.default", "ok/a")
+        self.assertEqual(answer.status, 403, answer)
+        self.assertIn("spiffe://public/ns/prod/caller", answer.json["message"])
+        self.assertEqual(len(app.requests), 2)
+
+
 class Rotation(Mtls):
     def load(self, caller, seconds, rate=100, is_over=None):
         """Calls at a rate for so long; the answers that were not 200."""
@@ -431,7 +464,7 @@ class Rotation(Mtls):
         thread = threading.Thread(target=lambda: results.append(self.load(a, 60 * SLOW, is_over=is_over)))
         thread.start()
         new = Authority(self, ttl="6s")
-        Authority(self, folder=new.dir).start().stop()
+        Authority(self, ttl="6s", folder=new.dir).start().stop()
         write(old.anchors + new.anchors, "link")
         for sidecar in (a, b):
             sidecar.wait_log("trust anchors have changed")

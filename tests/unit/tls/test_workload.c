@@ -509,6 +509,40 @@ static void a_session_ends_with_the_certificate_it_was_made_by(void **state)
     free_workload(&b);
 }
 
+/* As sentry's are: one name, and no key id in what they sign. */
+static void roots_of_one_name_in_one_bundle_are_told_apart(void **state)
+{
+    (void)state;
+    for (int turned = 0; turned < 2; turned++) {
+        workload a = good(CALLER),
+                 b = make_workload(&other_ca, OUTR_STR(CALLEE), -60, DAY, true);
+        OUTR_AUTO(outr_buf) bundle = OUTR_BUF_MAX(OUTR_MIB);
+        outr_tls_options o[2] = {options(false, &a, &ca, h2_only),
+                                 options(true, &b, &ca, h2_only)};
+        outr_tls *tls[2];
+        outr_err err;
+        pair p;
+        outr_buf_str(&bundle, outr_buf_view(turned ? &ca.root : &other_ca.root));
+        outr_buf_str(&bundle, outr_buf_view(turned ? &other_ca.root : &ca.root));
+        for (size_t i = 0; i < 2; i++) {
+            o[i].ca_pem = outr_buf_view(&bundle);
+            assert_int_equal(outr_tls_new(&tls[i], &o[i], &err), OUTR_OK);
+        }
+        shake(&p, tls[0], tls[1], CALLEE, NULL);
+        assert_non_null(p.client.shake.stream);
+        assert_non_null(p.server.shake.stream);
+        assert_true(outr_tls_is_covered(p.client.shake.stream));
+        assert_int_equal(outr_cert_verify(outr_buf_view(&b.chain), outr_buf_view(&bundle),
+                                          time(NULL), &err),
+                         OUTR_OK);
+        end_pair(&p);
+        outr_tls_unref(tls[0]);
+        outr_tls_unref(tls[1]);
+        free_workload(&a);
+        free_workload(&b);
+    }
+}
+
 static void a_changed_bundle_no_longer_covers_who_came_by_the_old_one(void **state)
 {
     workload a = good(CALLER), b = good(CALLEE);
@@ -547,6 +581,7 @@ int main(void)
         cmocka_unit_test(plain_bytes_and_broken_ones_are_told_apart),
         cmocka_unit_test(sessions_are_resumed_until_certificates_change),
         cmocka_unit_test(a_session_ends_with_the_certificate_it_was_made_by),
+        cmocka_unit_test(roots_of_one_name_in_one_bundle_are_told_apart),
         cmocka_unit_test(a_changed_bundle_no_longer_covers_who_came_by_the_old_one),
     };
     return cmocka_run_group_tests(tests, make_pki, free_pki);
