@@ -35,12 +35,6 @@ static void on_accept(void *ctx, outr_stream *own_stream)
 
 /* ---- the internal port with mutual TLS ------------------------------------------------------- */
 
-static const outr_metric_desc refused_total = {"outrigger_mtls_refused_total",
-                                               "peers not let in, by reason",
-                                               OUTR_COUNTER,
-                                               0,
-                                               {"side", "reason"}};
-
 /* Whoever has a SPIFFE id may connect; what a workload's must look like is told with each call. */
 static outr_code is_spiffe(const void *ctx OUTR_UNUSED, outr_str uri, outr_err *err)
 {
@@ -59,9 +53,8 @@ static void on_refused(void *ctx, const outr_addr *peer, const char *reason, con
 {
     outr_port_server *port = ctx;
     outr_loop *loop = port->lane->loop;
-    const outr_str labels[] = {OUTR_STR("server"), outr_str_from(reason)};
     char text[OUTR_ADDR_TEXT_MAX];
-    outr_metric_count(outr_loop_metrics(loop), &refused_total, labels, 1);
+    outr_mesh_count_refused(loop, "server", reason);
     uint64_t now = outr_loop_now(loop);
     if (now < port->tell_refused_ns) /* anybody can connect as often as he likes */
         return;

@@ -76,10 +76,12 @@ int main(int argc, char **argv)
     } else if (settings.wait_ready) {
         ending = outr_wait_until_ready(settings.http_port) ? OUTR_ENDED : OUTR_FAILED;
     } else {
+        outr_kept_identity kept = {0};
         export_identity(&settings);
         do
-            ending = outr_runtime_run(&settings, environ);
+            ending = outr_runtime_run(&settings, environ, &kept);
         while (ending == OUTR_RESTART);
+        outr_kept_identity_done(&kept);
     }
     outr_arena_free(arena);
     return ending == OUTR_ENDED ? 0 : 1;

@@ -14,7 +14,6 @@
 #include "loop/step.h"
 #include "net/env_real.h"
 #include "ports.h"
-#include "security/workload.h"
 #include "trim.h"
 
 /* One thing that every lane does, reported back to the main loop. */
@@ -41,6 +40,7 @@ typedef struct change {
 typedef struct runtime {
     const outr_settings *settings;
     char *const *envp;
+    outr_kept_identity *kept;
     outr_log_sink *sink;
     outr_log log;
     outr_snapshot *snapshot;
@@ -814,7 +814,8 @@ static outr_code prepare(runtime *rt, outr_err *err)
     }
     if (!rc && s->enable_mtls) {
         setrlimit(RLIMIT_CORE, &(struct rlimit){0}); /* keys are in this memory from now on */
-        const outr_workload_options workload = {.loop = rt->lanes[0].loop,
+        const outr_workload_options workload = {.kept = rt->kept,
+                                                .loop = rt->lanes[0].loop,
                                                 .settings = s,
                                                 .log = &rt->log,
                                                 .trust_changed = on_trust_changed,
@@ -880,12 +881,14 @@ static int open_log(const char *path)
     return open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
 }
 
-outr_ending outr_runtime_run(const outr_settings *settings, char *const *envp)
+outr_ending outr_runtime_run(const outr_settings *settings, char *const *envp,
+                             outr_kept_identity *kept)
 {
     runtime *rt = outr_alloc(sizeof *rt);
     outr_err err;
     rt->settings = settings;
     rt->envp = envp;
+    rt->kept = kept;
     rt->ending = OUTR_FAILED;
     outr_list_init(&rt->changes);
     rt->begun_ns = outr_env_real()->now_ns(outr_env_real());

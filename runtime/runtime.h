@@ -7,6 +7,7 @@
 #define OUTR_RUNTIME_H
 
 #include "config/settings.h"
+#include "security/workload.h"
 
 typedef enum outr_ending {
     OUTR_ENDED,   /* clean: exit 0 */
@@ -14,7 +15,8 @@ typedef enum outr_ending {
     OUTR_RESTART, /* SIGHUP, or a reload that asks for it */
 } outr_ending;
 
-/* Blocks until the sidecar ends. settings and envp are borrowed. */
-outr_ending outr_runtime_run(const outr_settings *settings, char *const *envp);
+/* Blocks until the sidecar ends. settings and envp are borrowed; kept goes from life to life. */
+outr_ending outr_runtime_run(const outr_settings *settings, char *const *envp,
+                             outr_kept_identity *kept);
 
 #endif

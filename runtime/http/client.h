@@ -41,6 +41,8 @@ typedef struct outr_http_pool_options {
      * before another one is opened; not after outr_http_pool_free, which it must not call
      * (outr_http_pool_stop it may). May be NULL. */
     void (*on_leaving)(void *ctx);
+    /* A TLS handshake failed; reason: OUTR_TLS_*. May be NULL. */
+    void (*on_refused)(void *ctx, const char *reason);
     void *ctx;
     /* HTTP/2: no call goes out on a connection before the peer's SETTINGS are here. For callers
      * whose request depends on them (on_place). */

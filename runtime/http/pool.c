@@ -198,6 +198,7 @@ static void on_opened(outr_op *op)
     outr_http_pool *pool = o->pool;
     outr_stream *stream = o->connect.stream ? o->connect.stream : o->handshake.stream;
     outr_err err = op->err;
+    const char *reason = err.code ? o->handshake.reason : NULL;
     outr_link_remove(&o->link);
     free(o);
     pool->opening_count--;
@@ -213,6 +214,8 @@ static void on_opened(outr_op *op)
     if (!err.code) {
         add_client(pool, stream);
     } else {
+        if (reason && pool->options.on_refused)
+            pool->options.on_refused(pool->options.ctx, reason);
         fail_uncovered(pool, &err);
     }
     fill(pool);

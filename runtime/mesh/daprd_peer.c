@@ -312,7 +312,7 @@ outr_code outr__daprd_send(outr__daprd_call *c, outr_http_call *http,
     outr_err_clear(&c->failure);
     c->req =
         (outr_http_request){.method = OUTR_STR("POST"),
-                            .scheme = OUTR_STR("http"),
+                            .scheme = c->scheme,
                             .authority = c->authority,
                             .target = c->is_unary ? OUTR_STR(OUTR__INTERNALS "CallLocal")
                                                   : OUTR_STR(OUTR__INTERNALS "CallLocalStream"),

@@ -17,6 +17,7 @@ typedef struct outr__daprd_call {
     size_t max_bytes; /* of one message of the answer */
     const outr_trace *trace;
     outr_str authority;   /* the peer's address */
+    outr_str scheme;      /* https under mutual TLS */
     outr_str app_id;      /* for errors */
     uint64_t deadline_ns; /* 0: none */
     bool wants_events;    /* Accept: text/event-stream */

@@ -388,6 +388,7 @@ static outr_code send_to_daprd(call *c, outr_http_call *http, outr_err *err)
         .has_data = invoke->has_data,
     };
     c->daprd->authority = outr__peer_address(c->pick.peer);
+    c->daprd->scheme = c->req.scheme;
     http->body = c->replay ? outr__replay_again(c->replay) : c->body;
     return outr__daprd_send(c->daprd, http, &request, err);
 }
@@ -487,6 +488,8 @@ static int step_pick(outr_steps *steps)
         return fail_cancelled(c);
     if (c->pick.peer) { /* the pick of this step is done */
         c->req.authority = c->target.app_id;
+        if (c->mesh->o.peer_tls)
+            c->req.scheme = OUTR_STR("https");
         if (c->req.headers.count == 0 && c->invoke->is_proxied)
             outr__headers_of_proxied(&c->req.headers, &c->in->headers, c->mesh, &c->target, false,
                                      &c->invoke->trace);

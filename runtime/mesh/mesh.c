@@ -53,6 +53,17 @@ void outr_mesh_update(outr_mesh *mesh, const outr_snapshot *snapshot)
     outr__outside_update(mesh->outside);
 }
 
+void outr_mesh_count_refused(outr_loop *loop, const char *side, const char *reason)
+{
+    static const outr_metric_desc refused_total = {"outrigger_mtls_refused_total",
+                                                   "peers not let in, by reason",
+                                                   OUTR_COUNTER,
+                                                   0,
+                                                   {"side", "reason"}};
+    const outr_str labels[] = {outr_str_from(side), outr_str_from(reason)};
+    outr_metric_count(outr_loop_metrics(loop), &refused_total, labels, 1);
+}
+
 void outr_mesh_retire_peers(outr_mesh *mesh)
 {
     outr__peers_retire(mesh->peers);

@@ -99,6 +99,9 @@ typedef struct outr_invoke {
 void outr_mesh_invoke(outr_mesh *mesh, outr_invoke *invoke);
 void outr_mesh_invoke_cancel(outr_invoke *invoke, outr_code why);
 
+/* A peer that was not let in ("server") or not called ("client"), and why: OUTR_TLS_*. */
+void outr_mesh_count_refused(outr_loop *loop, const char *side, const char *reason);
+
 /* Handler and context for the internal port's server on this loop. */
 extern const outr_http_handler outr_mesh_handler;
 /* SETTINGS entry by which two Outriggers know each other: not registered, so a gRPC peer ignores

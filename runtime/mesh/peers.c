@@ -61,6 +61,12 @@ static outr_code is_peer(const void *ctx, outr_str uri, outr_err *err)
                      OUTR_ARG(outr_str_head(uri, 200)));
 }
 
+static void on_refused(void *ctx, const char *reason)
+{
+    const outr__peer *peer = ctx;
+    outr_mesh_count_refused(peer->peers->o->loop, "client", reason);
+}
+
 static outr__peer *find_peer(outr__peers *p, const outr_addr *addr, const outr_resolve *who)
 {
     char text[OUTR_ADDR_TEXT_MAX], path[512] = "", key[sizeof text + sizeof path];
@@ -79,6 +85,8 @@ static outr__peer *find_peer(outr__peers *p, const outr_addr *addr, const outr_r
         .version = OUTR_HTTP_2,
         .tls = p->o->peer_tls,
         .tls_check = {is_peer, peer},
+        .on_refused = on_refused,
+        .ctx = peer,
         .limits = {.max_header_bytes = OUTR_MIB,
                    .body_idle_ns = 24 * 3600 * OUTR_SEC,
                    .idle_ns = 180 * OUTR_SEC},

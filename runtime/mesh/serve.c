@@ -29,12 +29,6 @@ static const outr_metric_desc res_sent = {"dapr_runtime_service_invocation_res_s
                                           0,
                                           {"dst_app_id", "status"}};
 
-static const outr_metric_desc refused_total = {"outrigger_mtls_refused_total",
-                                               "peers not let in, by reason",
-                                               OUTR_COUNTER,
-                                               0,
-                                               {"side", "reason"}};
-
 /* A gRPC call, where an invocation between Outriggers has no "te" even when its body is of that
  * type. */
 static bool is_proxied(const outr_http_request *req)
@@ -317,12 +311,11 @@ const outr_identity *outr__identify(const outr_exchange *x)
 /* Whatever it asks for, also with no access control: contract/security.md. */
 static bool is_workload(const outr_mesh *mesh, outr_exchange *x)
 {
-    static const outr_str labels[] = {OUTR_STR("server"), OUTR_STR("malformed_id")};
     outr_identity who;
     outr_err err;
     if (outr__caller(&who, mesh, x, &err) == OUTR_OK)
         return true;
-    outr_metric_count(outr_loop_metrics(mesh->o.loop), &refused_total, labels, 1);
+    outr_mesh_count_refused(mesh->o.loop, "server", "malformed_id");
     OUTR_LOG(outr_loop_log(mesh->o.loop), WARN, "a call was refused", OUTR_ERR(&err));
     refuse(x, err.code, err.text);
     return false;

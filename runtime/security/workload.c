@@ -70,9 +70,7 @@ static void free_if_over(outr_workload *w)
     outr_trust_close(&w->trust);
     outr_tls_unref(w->server);
     outr_tls_unref(w->client);
-    outr_key_unref(w->key);
     outr_key_unref(w->next_key);
-    outr_buf_done(&w->chain);
     outr_buf_done(&w->csr);
     outr_secret_done(&w->token);
     outr_arena_free(w->arena);
@@ -373,13 +371,37 @@ static void on_cancel(outr_op *op)
     outr_op_cancel(&w->op, op->err.code);
 }
 
+/* Of an earlier life of this process, when it still does. */
+static bool use_kept(outr_workload *w)
+{
+    outr_kept_identity *kept = w->o.kept;
+    outr_str chain = outr_buf_view(&kept->chain);
+    outr_err err;
+    if (!kept->key || kept->expires_ms <= now_ms(w) ||
+        outr_cert_verify(chain, outr_buf_view(&w->trust.pem), now_ms(w) / 1000, &err) ||
+        use(w, chain, kept->key, &err))
+        return false;
+    w->key = kept->key;
+    w->chain = kept->chain;
+    w->issued_ms = kept->issued_ms;
+    w->expires_ms = kept->expires_ms;
+    *kept = (outr_kept_identity){0};
+    ask_at(w, outr_rotation_due(w->issued_ms, w->expires_ms,
+                                outr_rand_unit(outr_loop_rand(w->o.loop))));
+    return true;
+}
+
 void outr_workload_open_start(outr_workload *w, outr_op *op)
 {
     w->first = op;
     outr_op_begin(op, w, on_cancel);
+    outr_trust_watch(&w->trust, w->o.loop, on_trust);
+    if (use_kept(w)) {
+        outr_op_finish_soon(outr_take(&w->first));
+        return;
+    }
     OUTR_LOG(w->o.log, INFO, "fetching initial identity",
              OUTR_S("sentry", w->o.settings->sentry_address));
-    outr_trust_watch(&w->trust, w->o.loop, on_trust);
     ask(w);
 }
 
@@ -404,10 +426,23 @@ void outr_workload_stop(outr_workload *w)
         outr_op_cancel(&w->op, OUTR_CANCELLED);
 }
 
+void outr_kept_identity_done(outr_kept_identity *kept)
+{
+    outr_key_unref(kept->key);
+    outr_buf_done(&kept->chain);
+    *kept = (outr_kept_identity){0};
+}
+
 void outr_workload_free(outr_workload *w)
 {
     if (!w)
         return;
     w->is_freed = true;
+    const outr_kept_identity ours = {w->key, w->chain, w->issued_ms, w->expires_ms};
+    if (w->key) {
+        outr_kept_identity_done(w->o.kept);
+        *w->o.kept = ours;
+    }
+    w->key = NULL;
     free_if_over(w);
 }

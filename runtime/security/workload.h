@@ -13,7 +13,17 @@
 
 typedef struct outr_workload outr_workload;
 
+/* What is kept from one life of the runtime to the next in the same process: a reload must not need
+ * the authority. Zero: nothing. The process's own. */
+typedef struct outr_kept_identity {
+    outr_key *key;
+    outr_buf chain;
+    int64_t issued_ms, expires_ms;
+} outr_kept_identity;
+void outr_kept_identity_done(outr_kept_identity *kept);
+
 typedef struct outr_workload_options {
+    outr_kept_identity *kept; /* borrowed; used at the start, filled by outr_workload_free */
     outr_loop *loop;
     const outr_settings *settings;
     const outr_log *log;

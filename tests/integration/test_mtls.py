@@ -1,6 +1,7 @@
 """Mutual TLS between real sidecars, with identities of a real authority; peers that are not what they should be."""
 import os
 import re
+import signal
 import socket
 import ssl
 import stat
@@ -163,6 +164,47 @@ class Start(Mtls):
             sidecar.wait_log(said)
             self.assertEqual([a for a in asked if a], [], name)
             self.assertEqual(sidecar.stop(), 0)
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+
+
+    @tag("debug")
+    def test_how_the_first_request_fails(self):
+        """sentry.jsonl first.*: a status that passes gets five tries of three seconds, any other none."""
+        pki = Pki(self.path("pki"))
+        context = server_context(pki.leaf("URI:spiffe://localhost/ns/default/dapr-sentry"))
+        rows = [("internal", 13, "no", 1, "code = Internal desc = no"), ("unavailable", 14, "down", 5, "code = Unavailable desc = down"),
+                ("exhausted", 8, "busy", 5, "code = ResourceExhausted desc = busy"),
+                ("silent", None, "", 5, "code = DeadlineExceeded desc = context deadline exceeded")]
+
+        def serve(listener, status, text, asked):
+            while True:
+                try:
+                    sock, _ = listener.accept()
+                    with Peer(sock=context.wrap_socket(sock, server_side=True), timeout_s=60) as peer:
+                        while True:
+                            stream = peer.until_request()
+                            asked.append(dict(stream.heads[0]))
+                            if status is not None:
+                                peer.respond(stream.id, None, status, text)
+                except (OSError, EOFError, AssertionError):
+                    if listener.fileno() < 0:
+                        return
+        running = []
+        for name, status, text, count, said in rows:
+            listener, asked = socket.create_server(("127.0.0.1", 0)), []
+            threading.Thread(target=serve, args=(listener, status, text, asked), daemon=True).start()
+            sidecar = self.sidecar("a", is_ready=False, env={"DAPR_TRUST_ANCHORS": pki.anchors},
+                                   flags=["--enable-mtls", "--sentry-address", "127.0.0.1:%d" % listener.getsockname()[1]])
+            running.append((name, listener, asked, sidecar, count, said))
+        for name, listener, asked, sidecar, count, said in running:
+            self.assertEqual(sidecar.wait_exit(30 * SLOW), 1, name)
+            sidecar.may_end = True
+            self.assertEqual(len(asked), count, name)
+            self.assertIn("failed to retrieve the initial identity: error from sentry SignCertificate: rpc error: " + said,
+                          sidecar.log())
+            self.assertEqual((asked[0][":path"], asked[0][":scheme"]), ("/dapr.proto.sentry.v1.CA/SignCertificate", "https"))
+            self.assertIn("grpc-timeout", asked[0])
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
 
@@ -361,6 +403,7 @@ class Caller(Mtls):
             self.assertIn("failed to invoke target callee after 3 retries", answer.json["message"], name)
             self.assertIn(said, answer.json["message"], name)
             self.assertGreaterEqual(self.connections, 4, name)
+            self.assertGreater(total(self.started[-1].metrics(), "outrigger_mtls_refused_total", 'side="client"'), 0, name)
 
 
 class Access(Mtls):
@@ -440,6 +483,19 @@ class Rotation(Mtls):
         self.assertIn("expired", answer.json["message"])
         ca.start()
         wait_for("a new certificate", lambda: a.invoke("callee", "x").status == 200, timeout_s=30 * SLOW)
+        self.assertEqual(b.health(), 204)
+
+    @tag("debug")
+    def test_a_restart_in_the_process_needs_no_authority(self):
+        ca = self.authority()
+        a, b = self.secure(ca, "caller"), self.secure(ca, "callee", self.app())
+        ca.kill()
+        for count in (1, 2):
+            a.signal(signal.SIGHUP)
+            a.wait_log("stopped, starting again", count)
+            a.wait_log("dapr initialized", count + 1)
+            self.assertEqual(a.invoke("callee", "x").status, 200)
+        self.assertEqual(a.log().count("fetching initial identity"), 1)
         self.assertEqual(b.health(), 204)
 
     @tag("debug")
