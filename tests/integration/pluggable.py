@@ -78,12 +78,18 @@ def fail(context, code, text, field=None):
     context.abort(code, text)
 
 
+def wait_over(context):
+    """Until the caller is gone or does not want it any more."""
+    over = threading.Event()
+    if context.add_callback(over.set):
+        over.wait()
+
+
 def behave(context, key):
     """What a key is called."""
     name = key.rsplit("||", 1)[-1]
     if name == "hang":
-        while context.is_active():
-            time.sleep(0.05)
+        wait_over(context)
     if name == "error":
         fail(context, grpc.StatusCode.INTERNAL, "this key is broken")
     if name == "invalid":
@@ -244,6 +250,8 @@ def pubsub_pull(requests, context, answer):
                     threading.Timer(0.2, again, [request.ack_message_id]).start()
                 else:
                     store.run("DELETE FROM messages WHERE id = ?", int(request.ack_message_id))
+                    with arrived:
+                        arrived.notify_all()
         except Exception:
             pass
         over.set()
@@ -268,10 +276,10 @@ def pubsub_pull(requests, context, answer):
         store.run("UPDATE messages SET attempts = attempts + 1 WHERE id = ?", id_)
         yield answer(data=data, topic_name=topic, metadata=json.loads(metadata), content_type="application/cloudevents+json",
                      id=str(id_))
-        while topic == "ends" and context.is_active():
-            if not store.run("SELECT 1 FROM messages WHERE id = ?", id_):
-                return
-            time.sleep(0.02)
+        if topic == "ends":
+            with arrived:
+                arrived.wait_for(lambda: over.is_set() or not store.run("SELECT 1 FROM messages WHERE id = ?", id_))
+            return
 
 
 # ---------------------------------------------------------------- secrets
@@ -316,9 +324,7 @@ def input_read(requests, context, answer):
             note(context, "Answered", id=reply.message_id, data=reply.response_data.decode(), error=reply.response_error.message)
             if not reply.response_error.message:
                 break
-            time.sleep(0.1)
-    while context.is_active():
-        time.sleep(0.05)
+    wait_over(context)
 
 
 COMMON = {"Init": init, "Features": features, "Ping": ping}

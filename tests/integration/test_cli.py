@@ -103,14 +103,14 @@ class Cli(Case):
 
     @tag("debug")
     def test_ctrl_c_lets_the_app_call_out_then_ends_both(self):
-        script = ("import os, signal, sys, time, urllib.request as u\n"
+        script = ("import os, signal, sys, urllib.request as u\n"
                   "def stop(*_):\n"
                   "    o = u.build_opener(u.ProxyHandler({}))\n"
                   "    print('goodbye', o.open(os.environ['DAPR_HTTP_ENDPOINT'] + '/v1.0/metadata').status, flush=True)\n"
                   "    sys.exit(3)\n"
                   "signal.signal(signal.SIGINT, stop)\n"
                   "print('up', flush=True)\n"
-                  "while True: time.sleep(1)\n")
+                  "while True: signal.pause()\n")
         process = self.run_app("polite", sys.executable, "-c", script)
         wait_for("the app", lambda: "| up" in self.output("polite"))
         process.send_signal(signal.SIGINT)

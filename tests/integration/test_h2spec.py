@@ -87,7 +87,7 @@ class H2spec(Case):
             raise unittest.SkipTest("h2spec: " + why)
 
         def handler(request):
-            time.sleep(0.03)  # the next frame is on its way: see above
+            time.sleep(0.03)  # the next frame is on its way, and nothing tells which was the last: see above
             return Reply(200, b"answer " * 100)
         sidecar = self.sidecar("app", self.app(handler))
         self.conform("HTTP", sidecar.http, "/v1.0/invoke/app/method/echo")

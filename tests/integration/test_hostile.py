@@ -183,7 +183,7 @@ class Hostile(Case):
             pass
         ticks = lambda: sum(int(x) for x in open("/proc/%d/stat" % a.pid).read().rsplit(")", 1)[1].split()[11:13])
         before = ticks()
-        time.sleep(1)
+        time.sleep(1)  # what is measured is the time it uses in a second
         self.assertLess(ticks() - before, 30)  # it does not spin on accept
         for client in clients:
             client.close()

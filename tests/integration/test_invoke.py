@@ -1,5 +1,6 @@
 """Service invocation through two sidecars: client -> sidecar -> sidecar -> app."""
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -10,8 +11,8 @@ import subprocess
 import threading
 import time
 
-from harness import (SLOW, Answer, App, Case, Client, Cut, Reply, call, header, all_headers, pattern, reply_json, tag,
-                     wait_for)
+from harness import (SLOW, WAIT_S, Answer, App, Case, Client, Cut, Reply, call, header, all_headers, pattern, reply_json,
+                     tag, wait_for)
 
 MIB = 1024 * 1024
 
@@ -130,12 +131,19 @@ class Basics(Case):
             self.assertNotIn(",", values[0])
 
     def test_pipelined_requests_are_answered_in_order(self):
+        gate = threading.Event()
+
         def handler(request):
-            time.sleep(0.05 if request.path == "/0" else 0)
+            if request.path == "/0":
+                gate.wait(WAIT_S)
             return Reply(200, request.path.encode())
-        a, _, _ = self.pair(handler)
+        a, _, app = self.pair(handler)
         with Client(a.http) as client:
             client.send("".join("GET /v1.0/invoke/callee/method/%d HTTP/1.1\r\nHost: x\r\n\r\n" % i for i in range(20)))
+            wait_for("the first", lambda: app.seen("/0"))
+            for _ in range(20):  # time enough for the others to overtake it
+                self.assertEqual(a.invoke("callee", "other").status, 200)
+            gate.set()
             self.assertEqual([client.read_answer().body for _ in range(20)], [b"/%d" % i for i in range(20)])
 
     @tag("debug")
@@ -159,23 +167,30 @@ class Basics(Case):
         self.assertEqual(a.invoke("six", "x").status, 200)
 
     def test_max_concurrency_bounds_parallel_calls(self):
-        lock, now, peak = threading.Lock(), [0], [0]
+        lock, now, peak, leave = threading.Lock(), [0], [0], threading.Semaphore(0)
 
         def handler(request):
             with lock:
                 now[0] += 1
                 peak[0] = max(peak[0], now[0])
-            time.sleep(0.03)
+            leave.acquire(timeout=WAIT_S)
             with lock:
                 now[0] -= 1
             return Reply(200, b"ok")
         app = self.app(handler)
         a = self.sidecar("caller")
         self.sidecar("callee", app, flags=["--app-max-concurrency", "3"])
+
+        def let_go():
+            """One after the other: each place that becomes free is taken before the next one does."""
+            for count in range(3, 21):
+                wait_for("call %d" % count, lambda: len(app.seen("/x")) >= count)
+                leave.release()
+            leave.release(2)
+        threading.Thread(target=let_go, daemon=True).start()
         answers = self.parallel(20, lambda i: a.invoke("callee", "x").status)
         self.assertEqual(answers, [200] * 20)
-        self.assertLessEqual(peak[0], 3)
-        self.assertGreaterEqual(peak[0], 2)
+        self.assertEqual(peak[0], 3)
 
     def parallel(self, count, fn):
         results = [None] * count
@@ -276,19 +291,30 @@ class Streaming(Case):
 
     @tag("debug")
     def test_09_a_reader_that_stops_holds_the_writer(self):
-        sent = [0]
+        sent = {"/endless": 0, "/other": 0}
 
-        def body():
+        def body(path):
             while True:
-                sent[0] += 65536
+                sent[path] += 65536
                 yield b"z" * 65536
-        a, b, _ = self.pair(lambda r: Reply(200, body()))
+        a, b, _ = self.pair(lambda r: Reply(200, body(r.path)))
         stop = self.watch_memory(a, b)
         with Client(a.http) as client:
             client.send_request("GET", "/v1.0/invoke/callee/method/endless")
             client.read_head()
-            wait_for("the writer to be held", lambda: (lambda before: time.sleep(0.3) or before == sent[0])(sent[0]))
-            self.assertLess(sent[0], 32 * MIB)  # socket buffers of three hops and our windows
+            with Client(a.http) as other:
+                other.send_request("GET", "/v1.0/invoke/callee/method/other")
+                status, headers, _ = other.read_head()
+                pieces = other.body_pieces("GET", status, headers, [])
+
+                def is_held():
+                    """While another reader gets a lot."""
+                    before, left = sent["/endless"], 16 * MIB
+                    while left > 0:
+                        left -= len(next(pieces))
+                    return sent["/endless"] == before
+                wait_for("the writer to be held", is_held)
+            self.assertLess(sent["/endless"], 32 * MIB)  # socket buffers of three hops and our windows
         self.assertLess(stop(), self.growth_limit_kib())
         self.assertEqual(a.health(), 204)
 
@@ -339,14 +365,13 @@ class Streaming(Case):
     def test_client_that_leaves_ends_the_call_at_the_app(self):
         ended = threading.Event()
 
-        def body():
-            try:
-                while True:
-                    yield b"tick"
-                    time.sleep(0.01)
-            finally:
-                ended.set()
-        a, b, _ = self.pair(lambda r: Reply(200, body()))
+        def body(request):
+            yield b"tick"
+            with contextlib.suppress(OSError):
+                self.assertEqual(request.sock.recv(1), b"")
+            ended.set()
+            raise Cut()
+        a, b, _ = self.pair(lambda r: Reply(200, body(r)))
         before = (a.descriptors(), b.descriptors())
         client = Client(a.http)
         client.send_request("GET", "/v1.0/invoke/callee/method/ticks")
@@ -440,7 +465,7 @@ class Failures(Case):
         request is written to it."""
         def handler(request):
             request.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-            time.sleep(random.random() * 0.003)
+            time.sleep(random.random() * 0.003)  # the moment is what is tried out
             return None
         a, _, app = self.pair(handler)
         for i in range(200):
@@ -561,8 +586,9 @@ class Failures(Case):
         for thread in threads:
             thread.start()
         for kill in (True, False, True):
-            passing = self.sidecar("callee", app)
-            time.sleep(0.2)
+            other = self.app(app.handler)
+            passing = self.sidecar("callee", other)
+            wait_for("its share of the calls", lambda: len(other.seen()) >= 20)
             passing.kill() if kill else passing.stop()
         over.set()
         for thread in threads:

@@ -5,7 +5,7 @@ import time
 
 import h2raw
 from h2raw import message
-from harness import Case, Sidecar, wait_for
+from harness import WAIT_S, Case, Sidecar, wait_for
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -184,12 +184,16 @@ class Proxied(Case):
 
         def run(app, peer, stream):
             """As much as the windows take, on every stream."""
+            if stream.header("x-last"):
+                return peer.respond(stream.id, None)
             if not hasattr(peer, "left"):
-                peer.left = {}
+                peer.left, peer.has_news, note = {}, threading.Event(), peer.note
+                peer.note = lambda got: (note(got), peer.has_news.set())
                 threading.Thread(target=flood, args=(peer,), daemon=True).start()
             head(peer, stream)
             peer.left[stream.id] = peer.initial = next(f.settings for f in peer.frames if f.type == h2raw.SETTINGS).get(
                 h2raw.INITIAL_WINDOW_SIZE, 65535)
+            peer.has_news.set()
 
         sent = {}
 
@@ -204,7 +208,8 @@ class Proxied(Case):
                         peer.send_data(id_, block)
                         sent[id_] = sent.get(id_, 0) + len(block)
                         connection_left -= len(block)
-                time.sleep(0.002)
+                peer.has_news.wait(WAIT_S)
+                peer.has_news.clear()
 
         caller, callee, _ = self.pair_of(run)
         peer = self.client(caller, window=False, with_settings={h2raw.INITIAL_WINDOW_SIZE: 0}, receive_buffer=64 * KIB)
@@ -216,9 +221,10 @@ class Proxied(Case):
         wait_for("streams at the app", lambda: len(sent) == count)
 
         def is_quiet():
+            """While other calls go through all hops and back."""
             total = sum(sent.values())
-            peer.sync()
-            time.sleep(0.3)
+            for _ in range(20):
+                peer.until_over(self.begin(peer, [("x-last", "1")]))
             return sum(sent.values()) == total
         wait_for("rest", is_quiet)
         after = caller.pss_kib(), callee.pss_kib()

@@ -1,9 +1,12 @@
 """Publishing and delivery, most of it over pubsub.sqlite, where sidecars share one file."""
+import contextlib
 import json
+import signal
+import sqlite3
 import threading
 import time
 
-from harness import SLOW, Case, Reply, component, reply_json, tag, wait_for
+from harness import SLOW, WAIT_S, Case, Reply, component, reply_json, tag, wait_for
 
 
 def subscription(topic, route, name=None, dead_letter=None, extra=""):
@@ -27,6 +30,21 @@ class PubSub(Case):
         wait_for("delivery of %d messages" % len(expected),
                  lambda: set(map(json.dumps, self.data(app, path))) >= set(map(json.dumps, expected)), timeout_s)
 
+    def broker(self, sql):
+        """What stands in the broker's file."""
+        with contextlib.closing(sqlite3.connect("file:%s?mode=ro" % self.path("ps.db"), uri=True, timeout=10)) as db:
+            return db.execute(sql).fetchall()
+
+    def wait_settled(self):
+        """Nothing is left that could be delivered, or delivered again."""
+        wait_for("an empty broker", lambda: self.broker("SELECT count(*) FROM deliveries") == [(0,)])
+
+    def wait_over(self, *subscribers):
+        """Everything is settled, and nothing is on its way to an app any more."""
+        self.wait_settled()
+        for subscriber in subscribers:
+            self.assertEqual(subscriber.stop(), 0)
+
     @tag("debug", "tsan")
     def test_what_one_app_publishes_the_other_receives(self):
         app = self.app(lambda r: Reply(200, b""))
@@ -44,7 +62,9 @@ class PubSub(Case):
             app = self.app(lambda r: Reply(200, b""), subscriptions=[{"pubsubname": "ps", "topic": "t", "route": "/event"}])
             a = self.sidecar("app", app, resources={"ps.yaml": component("ps", type_, {"connectionString": self.path("p.db")}
                                                                            if "sql" in type_ else None)})
-            wait_for("the subscription", lambda: a.publish("ps", "t", "x").status == 204 and (time.sleep(0.05) or app.seen("/event")))
+            a.wait_log('msg="subscribed"')
+            self.assertEqual(a.publish("ps", "t", "x").status, 204)
+            wait_for("delivery", lambda: app.seen("/event"))
 
     def test_names_in_what_apps_answer_have_no_case(self):
         """As Go reads them: SDKs spell them in their own way."""
@@ -91,7 +111,7 @@ class PubSub(Case):
         self.sidecar("subscriber", app, resources=self.resources(subscription("t", "/event")))
         took = []
         for i in range(60):
-            time.sleep(0.01)
+            self.wait_settled()  # what is measured begins at rest
             began = time.monotonic()
             a.publish("ps", "t", {"n": i})
             wait_for("arrival", lambda: i in arrived)
@@ -102,8 +122,7 @@ class PubSub(Case):
     def test_each_group_gets_every_message_and_its_members_share(self):
         apps = {name: self.app(lambda r: Reply(200, b"")) for name in ("x1", "x2", "y")}
         a = self.sidecar("publisher", resources=self.resources())
-        for name, app in apps.items():
-            self.sidecar(name[0], app, resources=self.resources(subscription("t", "/event")))
+        subscribers = [self.sidecar(name[0], app, resources=self.resources(subscription("t", "/event"))) for name, app in apps.items()]
 
         def group(*names):
             return sorted(v["n"] for name in names for v in self.data(apps[name]) if v["n"] >= 0)
@@ -114,7 +133,7 @@ class PubSub(Case):
             self.assertEqual(a.publish("ps", "t", value).status, 204)
         self.wait_data(apps["y"], sent)
         wait_for("group x", lambda: len(group("x1", "x2")) >= 200)
-        time.sleep(0.2)
+        self.wait_over(*subscribers)
         self.assertEqual((group("x1", "x2"), group("y")), (list(range(200)), list(range(200))))
 
     def test_a_group_that_is_away_finds_its_messages(self):
@@ -127,9 +146,9 @@ class PubSub(Case):
         self.assertEqual(b.stop(), 0)
         for i in range(1, 10):
             self.assertEqual(a.publish("ps", "t", {"n": i}).status, 204)
-        self.sidecar("subscriber", app, resources=resources)
+        b = self.sidecar("subscriber", app, resources=resources)
         self.wait_data(app, [{"n": i} for i in range(10)])
-        time.sleep(0.2)
+        self.wait_over(b)
         self.assertEqual(len(app.seen("/event")), 10)
 
     @tag("debug")
@@ -146,22 +165,27 @@ class PubSub(Case):
         b = self.sidecar("subscriber", app, resources=resources)
         acknowledged, n = set(), 0
         for round_ in range(3):
-            end = time.monotonic() + 0.4
-            killed = []
+            under_way, killed = threading.Event(), threading.Event()
 
             def kill():
-                time.sleep(0.2)
+                under_way.wait(WAIT_S)
                 (a if round_ == 1 else b).kill()
-                killed.append(True)
+                killed.set()
             thread = threading.Thread(target=kill)
             thread.start()
-            while time.monotonic() < end:
+            before, after = 0, 0
+            while before < 30 or after < 30:  # without a pause, so the kill falls in the middle
                 n += 1
+                was_killed = killed.is_set()
                 try:
                     if a.publish("ps", "t", {"n": n}).status == 204:
                         acknowledged.add(n)
                 except (OSError, EOFError):
                     break
+                before, after = before + (not was_killed), after + was_killed
+                if before == 30:
+                    under_way.set()
+            under_way.set()
             thread.join()
             if round_ == 1:
                 a = self.sidecar("publisher", resources=self.resources())
@@ -205,7 +229,7 @@ class PubSub(Case):
         for kind in ("retry", "fail", "drop", "none", "fine"):
             a.publish("ps", "t", kind)
         wait_for("retries", lambda: tries.get("retry", 0) >= 3 and tries.get("fail", 0) >= 3)
-        time.sleep(0.7)
+        self.wait_over(a)
         self.assertEqual(tries, {"retry": 3, "fail": 3, "drop": 1, "none": 1, "fine": 1})
 
     def test_dead_letter_gets_what_cannot_be_processed(self):
@@ -218,18 +242,19 @@ class PubSub(Case):
     @tag("debug")
     def test_05_dead_letter_unreachable_keeps_the_message(self):
         """The dead-letter topic is not allowed, so publishing there fails: the message comes again until it is processed."""
-        fine = threading.Event()
-        app = self.app(lambda r: Reply(200 if fine.is_set() else 500, b""))
+        fine, answers = threading.Event(), []
+
+        def handler(request):
+            answers.append(200 if fine.is_set() else 500)
+            return Reply(answers[-1], b"")
+        app = self.app(handler)
         a = self.sidecar("app", app, resources=self.resources(subscription("t", "/event", dead_letter="dead"), allowedTopics="t"))
         self.assertEqual(a.publish("ps", "t", {"n": 1}).status, 204)
         wait_for("redelivery", lambda: len(app.seen("/event")) >= 3)
         fine.set()
-        count = len(app.seen("/event"))
-        wait_for("the last delivery", lambda: len(app.seen("/event")) > count)
-        time.sleep(0.7)
-        settled = len(app.seen("/event"))
-        time.sleep(0.7)
-        self.assertEqual(len(app.seen("/event")), settled)
+        wait_for("the last delivery", lambda: 200 in answers)
+        self.wait_over(a)
+        self.assertEqual(answers.count(200), 1)
 
     @tag("debug")
     def test_unhealthy_app_pauses_delivery_and_resumes(self):
@@ -250,8 +275,10 @@ class PubSub(Case):
         wait_for("two bad probes", lambda: len(app.seen("/healthz")) >= probes + 2)
         for i in range(1, 6):
             self.assertEqual(a.publish("ps", "t", {"n": i}).status, 204)
-        time.sleep(0.5)
+        probes = len(app.seen("/healthz"))
+        wait_for("two more bad probes", lambda: len(app.seen("/healthz")) >= probes + 2)
         self.assertEqual(len(app.seen("/event")), 1)
+        self.assertEqual(self.broker("SELECT attempt FROM deliveries"), [(0,)] * 5)
         healthy.set()
         self.wait_data(app, [{"n": i} for i in range(6)])
 
@@ -261,11 +288,13 @@ class PubSub(Case):
         b = self.sidecar("subscriber", app, is_ready=False, resources=self.resources(subscription("t", "/event")))
         app.up()
         b.wait_ready()
-        wait_for("the subscription", lambda: a.publish("ps", "t", "probe").status == 204 and (time.sleep(0.05) or app.seen("/event")))
+        b.wait_log('msg="subscribed"')
+        self.assertEqual(a.publish("ps", "t", "probe").status, 204)
+        wait_for("delivery", lambda: app.seen("/event"))
         app.down()
         for i in range(5):
             self.assertEqual(a.publish("ps", "t", {"n": i}).status, 204)
-        time.sleep(0.3)
+        b.wait_log("delivery failed, the message comes again")
         app.up()
         self.wait_data(app, [{"n": i} for i in range(5)])
 
@@ -279,14 +308,14 @@ class PubSub(Case):
         time.sleep(3.5)  # several leases long; this is the time that the test is about
         self.assertEqual(len(app.seen("/event")), 1)
         gate.set()
-        time.sleep(0.5)
+        self.wait_over(a)
         self.assertEqual(len(app.seen("/event")), 1)
 
     def test_04_messages_in_hand_are_finished_at_shutdown(self):
-        finished = []
+        finished, gate = [], threading.Event()
 
         def handler(request):
-            time.sleep(0.3)
+            gate.wait(WAIT_S)
             finished.append(request.json["data"]["n"])
             return Reply(200, b"")
         app = self.app(handler)
@@ -296,10 +325,13 @@ class PubSub(Case):
         for i in range(10):
             a.publish("ps", "t", {"n": i})
         wait_for("the first deliveries", lambda: app.seen("/event"))
-        self.assertEqual(b.stop(), 0)
-        self.sidecar("subscriber", app, resources=resources)
+        b.signal(signal.SIGTERM)
+        b.wait_log("shutting down")
+        gate.set()
+        self.assertEqual(b.wait_exit(), 0)
+        b = self.sidecar("subscriber", app, resources=resources)
         wait_for("all messages", lambda: set(finished) == set(range(10)))
-        time.sleep(0.5)
+        self.wait_over(b)
         self.assertEqual(sorted(finished), list(range(10)))  # none twice: those in hand were acknowledged
 
     def test_routes_by_content(self):
@@ -343,10 +375,11 @@ class PubSub(Case):
         b.stop()
         a.call_json("POST", "/v1.0/publish/ps/t?metadata.ttlInSeconds=1", {"n": 1})
         a.publish("ps", "t", {"n": 2})
-        time.sleep(1.5)
-        self.sidecar("subscriber", app, resources=resources)
+        [(expires_ms,)] = self.broker("SELECT expires_ms FROM messages WHERE expires_ms IS NOT NULL")
+        wait_for("its expiry", lambda: time.time() * 1000 > expires_ms)
+        b = self.sidecar("subscriber", app, resources=resources)
         self.wait_data(app, [{"n": 2}])
-        time.sleep(0.2)
+        self.wait_over(b)
         self.assertEqual([v["n"] for v in self.data(app)], [0, 2])
 
     def test_corrupt_broker_file_is_a_clear_error(self):
