@@ -79,6 +79,16 @@ class Pair(Mtls):
         self.assertEqual(a.invoke("callee.prod", "x").status, 200)
 
 
+    @tag("debug")
+    def test_the_authority_is_found_by_name(self):
+        ca = self.authority()
+        options = ca.flags_for()
+        options["flags"][-1] = "localhost:%d" % ca.port
+        a = self.sidecar("caller", **options)
+        self.secure(ca, "callee", self.app())
+        self.assertEqual(a.invoke("callee", "x").status, 200)
+
+
 class Start(Mtls):
     def refused(self, text, **options):
         sidecar = self.sidecar("a", is_ready=False, **options)

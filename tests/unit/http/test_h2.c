@@ -605,6 +605,41 @@ static void a_retired_connection_says_goaway(void **state)
     close_site(st);
 }
 
+static void accept_until_nine(void *ctx, outr_stream *own_stream)
+{
+    ((wire_stream *)(void *)own_stream)->other->base.expires_ns = 9 * OUTR_SEC;
+    outr_http_server_take(((site *)ctx)->server, own_stream);
+}
+
+/* No call goes out by a certificate that may end before its answer; the next connection has another
+ * one. Nobody notices. */
+static void calls_move_on_before_a_certificate_ends(void **state)
+{
+    static const struct {
+        uint64_t at_ns;
+        size_t connects;
+    } rows[] = {{OUTR_SEC, 1}, {7900 * OUTR_MS, 1}, {8100 * OUTR_MS, 2}, {8200 * OUTR_MS, 2}};
+    site *st = open_site(NULL);
+    (void)state;
+    st->w.on_accept = accept_until_nine;
+    for (size_t i = 0; i < OUTR_LEN(rows); i++) {
+        web_call c;
+        if (i == 2)
+            st->w.on_accept = accept_stream;
+        wire_sleep(&st->w, rows[i].at_ns - st->w.now);
+        web_call_init(&c, st->w.loop, "GET", "/a");
+        web_call_start(&c, st->pool);
+        wire_run(&st->w);
+        assert_int_equal(c.done_count, 1);
+        assert_int_equal(c.err.code, OUTR_OK);
+        assert_int_equal(st->w.connect_count, rows[i].connects);
+        web_call_done(&c);
+    }
+    wire_run(&st->w);
+    assert_int_equal(outr_http_pool_connections(st->pool), 1);
+    close_site(st);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -613,6 +648,7 @@ int main(void)
         cmocka_unit_test(a_call_that_is_refused_its_connection_ends_and_others_go_on),
         cmocka_unit_test(a_peer_that_never_says_settings_fails_who_waits_for_them),
         cmocka_unit_test(a_retired_connection_says_goaway),
+        cmocka_unit_test(calls_move_on_before_a_certificate_ends),
         cmocka_unit_test(bodies_and_trailers_go_both_ways),
         cmocka_unit_test(a_large_body_moves_in_bounded_memory),
         cmocka_unit_test(a_full_sink_closes_the_window_of_its_stream_only),

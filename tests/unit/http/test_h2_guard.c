@@ -115,7 +115,7 @@ static void on_request(void *ctx, outr_exchange *x)
     ((site *)ctx)->held = x;
 }
 
-static site *open_site(void)
+static site *open_site_until(uint64_t expires_ns)
 {
     static const outr_http_handler handler = {.on_request = on_request};
     site *st = outr_alloc(sizeof *st);
@@ -130,11 +130,17 @@ static site *open_site(void)
                                         .limits.idle_ns = 180 * OUTR_SEC};
     st->server = outr_http_server_new(&o);
     st->s = wire_open(&st->w);
+    st->s->base.expires_ns = expires_ns;
     outr_http_server_take(st->server, &st->s->base);
     wire_feed_z(st->s, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     wire_feed(st->s, "\0\0\0\4\0\0\0\0\0", 9);
     wire_run(&st->w);
     return st;
+}
+
+static site *open_site(void)
+{
+    return open_site_until(0);
 }
 
 static void close_site(site *st)
@@ -262,6 +268,52 @@ static void a_call_begun_behind_the_warning_is_served(void **state)
     close_site(st);
 }
 
+/* A certificate of either side ends: no new calls in the last eighth of what was left, at most the
+ * last half minute. What is on the connection ends by itself. */
+static void a_connection_is_given_up_before_a_certificate_ends(void **state)
+{
+    static const char head[] = "\x82\x84\x86\x41\x01x";
+    site *st = open_site_until(9 * OUTR_SEC); /* the clock says 1 s */
+    (void)state;
+    send_frame(st, 1, 5, 1, head, sizeof head - 1);
+    seen(st);
+    wire_sleep(&st->w, 6900 * OUTR_MS);
+    assert_string_equal(seen(st), "");
+    wire_sleep(&st->w, 200 * OUTR_MS);
+    assert_non_null(strstr(seen(st), "GOAWAY(7f,0,) PING01 "));
+    send_frame(st, 6, 1, 0, "\1\6\1\10\0\3\3\11", 8);
+    assert_string_equal(seen(st), "GOAWAY(00,0,) ");
+    web_answer(st->held, 200, "whole");
+    st->held = NULL;
+    wire_run(&st->w);
+    assert_int_equal(outr_http_server_connections(st->server), 0);
+    close_site(st);
+}
+
+static bool keeps_none(const outr_stream *stream)
+{
+    return stream == NULL;
+}
+
+static bool keeps_all(const outr_stream *stream)
+{
+    return stream != NULL;
+}
+
+static void connections_that_are_dismissed_take_no_more_calls(void **state)
+{
+    site *st = open_site();
+    (void)state;
+    seen(st);
+    outr_http_server_dismiss(st->server, keeps_all);
+    wire_run(&st->w);
+    assert_string_equal(seen(st), "");
+    outr_http_server_dismiss(st->server, keeps_none);
+    wire_run(&st->w);
+    assert_non_null(strstr(seen(st), "GOAWAY(7f,0,) PING01 "));
+    close_site(st);
+}
+
 static void floods_end_the_connection(void **state)
 {
     static const struct {
@@ -321,6 +373,8 @@ int main(void)
         cmocka_unit_test(a_silent_peer_is_pinged_every_interval),
         cmocka_unit_test(a_peer_that_does_not_answer_is_dropped),
         cmocka_unit_test(too_many_pings_are_said_and_close),
+        cmocka_unit_test(a_connection_is_given_up_before_a_certificate_ends),
+        cmocka_unit_test(connections_that_are_dismissed_take_no_more_calls),
         cmocka_unit_test(answering_pings_does_not_keep_an_idle_connection),
         cmocka_unit_test(a_call_begun_behind_the_warning_is_served),
         cmocka_unit_test(floods_end_the_connection),
