@@ -6,6 +6,7 @@
 #define DEPTH_MAX   100
 #define REPEAT_MAX  1000 /* RE2's */
 #define PROGRAM_MAX 20000
+#define WORK_MAX    (4 * PROGRAM_MAX)
 
 typedef struct set {
     uint64_t bits[4];
@@ -43,6 +44,7 @@ struct outr_regex {
     instruction *program;
     set *sets;
     uint32_t count, set_count, cap;
+    uint32_t work; /* nodes compiled: repeating nothing a million times emits nothing */
 };
 
 typedef struct parser {
@@ -481,11 +483,16 @@ static uint32_t emit(outr_regex *r, instruction i)
     return r->count < PROGRAM_MAX ? r->count++ : PROGRAM_MAX - 1;
 }
 
+static bool is_too_large(const outr_regex *r)
+{
+    return r->count >= PROGRAM_MAX - 1 || r->work > WORK_MAX;
+}
+
 static void compile(outr_regex *r, const node *n);
 
 static void compile_repeat(outr_regex *r, const node *n)
 {
-    for (int i = 0; i < n->min && r->count < PROGRAM_MAX - 1; i++)
+    for (int i = 0; i < n->min && !is_too_large(r); i++)
         compile(r, n->a);
     if (n->max < 0) {
         uint32_t split = emit(r, (instruction){.op = OP_SPLIT});
@@ -496,12 +503,12 @@ static void compile_repeat(outr_regex *r, const node *n)
         return;
     }
     uint32_t last = UINT32_MAX; /* they all leave to the end: linked until that is known */
-    for (int i = n->min; i < n->max && r->count < PROGRAM_MAX - 1; i++) {
+    for (int i = n->min; i < n->max && !is_too_large(r); i++) {
         uint32_t split = emit(r, (instruction){.op = OP_SPLIT, .or_to = last});
         last = split;
         compile(r, n->a);
     }
-    while (last != UINT32_MAX && r->count < PROGRAM_MAX - 1) {
+    while (last != UINT32_MAX && !is_too_large(r)) {
         uint32_t before = r->program[last].or_to;
         r->program[last].to = last + 1;
         r->program[last].or_to = r->count;
@@ -512,6 +519,7 @@ static void compile_repeat(outr_regex *r, const node *n)
 static void compile(outr_regex *r, const node *n)
 {
     uint32_t split, jump;
+    r->work++;
     switch (n->kind) {
     case EMPTY:
         break;
@@ -555,7 +563,7 @@ outr_code outr_regex_new(outr_regex **out, outr_str pattern, outr_err *err)
     if (!failure.code) {
         outr_regex *r = outr_alloc(sizeof *r);
         compile(r, n);
-        if (r->count < PROGRAM_MAX - 1) {
+        if (!is_too_large(r)) {
             emit(r, (instruction){.op = OP_MATCH});
             *out = r;
         } else {

@@ -349,7 +349,7 @@ static bool allows(const judge *j)
 {
     outr_str path, decoded, kept;
     outr_str_cut(j->request->target, '?', &path);
-    if (path.n == 0 || path.p[0] != '/')
+    if (path.n == 0 || path.p[0] != '/' || !is_plain(path))
         return false;
     if (outr_str_find(path, '%') < 0)
         return allows_path(j, path);
