@@ -185,7 +185,6 @@ typedef struct outr_configuration {
     outr_access_spec access;
     /* spec.mtls, of the certificate authority; 0: not given */
     uint64_t certificate_ttl_ns, clock_skew_ns;
-    outr_str control_plane_trust_domain;
     bool has_token_validators;
     outr_pipeline http_pipeline, app_pipeline;
 } outr_configuration;

@@ -10,7 +10,7 @@ import time
 
 from h2raw import Peer, call_headers
 from harness import SLOW, WAIT_S, Case, Client, Port, call, tag, wait_for
-from pki import Authority, Pki, client_context, openssl, server_context
+from pki import Authority, Pki, client_context, openssl, read, server_context
 
 
 def labels(metrics, name):
@@ -177,6 +177,49 @@ class Start(Mtls):
             listener.shutdown(socket.SHUT_RDWR)
             listener.close()
 
+
+    @tag("debug")
+    def test_an_answer_that_lies_is_not_used(self):
+        pki, other = Pki(self.path("pki")), Pki(self.path("other"))
+        context = server_context(pki.leaf("URI:spiffe://localhost/ns/default/dapr-sentry"))
+
+        def sign(signer, body, days):
+            """For the key that is asked for, by somebody."""
+            request = re.search(rb"-----BEGIN CERTIFICATE REQUEST-----.*?-----END CERTIFICATE REQUEST-----\n", body, re.S)[0]
+            with open(signer.path("asked.csr"), "wb") as file:
+                file.write(request)
+            with open(signer.path("asked.ext"), "w") as file:
+                file.write("subjectAltName=critical,URI:spiffe://public/ns/default/a\n")
+            openssl("x509", "-req", "-in", signer.path("asked.csr"), "-CA", signer.path("issuer.crt"), "-CAkey",
+                    signer.path("issuer.key"), "-CAcreateserial", "-days", days, "-extfile", signer.path("asked.ext"),
+                    "-out", signer.path("asked.crt"))
+            return (read(signer.path("asked.crt")) + read(signer.path("issuer.crt"))).encode()
+        rows = [("nothing", lambda body: b"", "no certificate in PEM form"),
+                ("nonsense", lambda body: b"nonsense", "no certificate in PEM form"),
+                ("somebody else's", lambda body: read(pki.leaf("URI:spiffe://public/ns/default/a")[0]).encode(), "for another key"),
+                ("of another root", lambda body: sign(other, body, "2"), "cannot be used"),
+                ("over", lambda body: sign(pki, body, "-1"), "over already")]
+        for name, chain_for, said in rows:
+            listener = socket.create_server(("127.0.0.1", 0))
+
+            def serve():
+                try:
+                    sock, _ = listener.accept()
+                    with Peer(sock=context.wrap_socket(sock, server_side=True)) as peer:
+                        stream = peer.until_request()
+                        chain = chain_for(stream.body)
+                        length = bytes([len(chain) & 0x7f | 0x80, len(chain) >> 7 & 0x7f | 0x80, len(chain) >> 14])
+                        peer.respond(stream.id, [b"\x0a" + length + chain])
+                        peer.until_closed()
+                except (OSError, EOFError, AssertionError):
+                    pass
+            threading.Thread(target=serve, daemon=True).start()
+            sidecar = self.sidecar("a", is_ready=False, env={"DAPR_TRUST_ANCHORS": pki.anchors},
+                                   flags=["--enable-mtls", "--sentry-address", "127.0.0.1:%d" % listener.getsockname()[1]])
+            self.assertEqual(sidecar.wait_exit(), 1, name)
+            sidecar.may_end = True
+            self.assertIn(said, sidecar.log(), name)
+            listener.close()
 
     @tag("debug")
     def test_how_the_first_request_fails(self):

@@ -99,7 +99,7 @@ static const outr_yaml_row mtls[] = {
     {"workloadCertTTL", OUTR_YT_DURATION, C(certificate_ttl_ns), 0, NULL, 0, 0},
     {"allowedClockSkew", OUTR_YT_DURATION, C(clock_skew_ns), 0, NULL, 0, 0},
     {"sentryAddress", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
-    {"controlPlaneTrustDomain", OUTR_YT_TEXT, C(control_plane_trust_domain), 0, NULL, 0, 0},
+    {"controlPlaneTrustDomain", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, /* a flag says it */
     {"tokenValidators", OUTR_YT_MARK, C(has_token_validators), 0, NULL, 0, 0},
     {0},
 };
