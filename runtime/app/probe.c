@@ -32,7 +32,7 @@ static bool was_good(outr_app *app, const outr_err *op_err)
         outr_err err = {0};
         is_good = !outr_app_unary_result(&app->grpc_probe, &reply,
                                          &google__protobuf__empty__descriptor, op_err, &err);
-        label = outr_str_from(outr_app_status_label(err.code));
+        label = outr_str_from(outr_grpc_status_label(err.code));
         desc = &grpc_probe_count;
     } else {
         int status = op_err->code ? 0 : app->probe.status;

@@ -25,28 +25,6 @@ static const outr_metric_desc received = {"dapr_grpc_io_client_received_bytes_pe
                                           OUTR_BUCKETS_BYTES,
                                           {"grpc_client_method"}};
 
-const char *outr_app_status_label(outr_code code)
-{
-    static const char *const labels[] = {"OK",
-                                         "CANCELLED",
-                                         "UNKNOWN",
-                                         "INVALID_ARGUMENT",
-                                         "DEADLINE_EXCEEDED",
-                                         "NOT_FOUND",
-                                         "ALREADY_EXISTS",
-                                         "PERMISSION_DENIED",
-                                         "RESOURCE_EXHAUSTED",
-                                         "FAILED_PRECONDITION",
-                                         "ABORTED",
-                                         "OUT_OF_RANGE",
-                                         "UNIMPLEMENTED",
-                                         "INTERNAL",
-                                         "UNAVAILABLE",
-                                         "DATA_LOSS",
-                                         "UNAUTHENTICATED"};
-    return labels[(unsigned)code < OUTR_LEN(labels) ? (unsigned)code : OUTR_UNKNOWN];
-}
-
 static void count(const outr_app_unary *u)
 {
     outr_loop *loop = u->app->loop;
@@ -54,7 +32,7 @@ static void count(const outr_app_unary *u)
     if (!shard || u->skip_token) /* a probe counts as such */
         return;
     const outr_str labels[] = {outr_str_from(u->path),
-                               outr_str_from(outr_app_status_label(u->grpc.status.code))};
+                               outr_str_from(outr_grpc_status_label(u->grpc.status.code))};
     outr_metric_count(shard, &completed, labels, 1);
     outr_metric_count(shard, &latency, labels,
                       (double)(outr_loop_update(loop) - u->began_ns) / (double)OUTR_MS);

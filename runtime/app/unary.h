@@ -46,7 +46,5 @@ outr_code outr_app_unary_result(outr_app_unary *u, void *out_reply,
                                 outr_err *err);
 /* grpc-trace-bin, what gRPC libraries older than traceparent read; nothing when it is malformed. */
 void outr_app_add_trace_bin(outr_headers *metadata, outr_str traceparent);
-/* The status text of a code as gRPC's metrics spell it: "NOT_FOUND"; others are "UNKNOWN". */
-const char *outr_app_status_label(outr_code code);
 
 #endif

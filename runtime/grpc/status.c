@@ -12,6 +12,28 @@ static bool is_grpc_type(outr_str type)
            (rest.n == 0 || rest.p[0] == '+' || rest.p[0] == ';');
 }
 
+const char *outr_grpc_status_label(outr_code code)
+{
+    static const char *const labels[] = {"OK",
+                                         "CANCELLED",
+                                         "UNKNOWN",
+                                         "INVALID_ARGUMENT",
+                                         "DEADLINE_EXCEEDED",
+                                         "NOT_FOUND",
+                                         "ALREADY_EXISTS",
+                                         "PERMISSION_DENIED",
+                                         "RESOURCE_EXHAUSTED",
+                                         "FAILED_PRECONDITION",
+                                         "ABORTED",
+                                         "OUT_OF_RANGE",
+                                         "UNIMPLEMENTED",
+                                         "INTERNAL",
+                                         "UNAVAILABLE",
+                                         "DATA_LOSS",
+                                         "UNAUTHENTICATED"};
+    return labels[(unsigned)code < OUTR_LEN(labels) ? (unsigned)code : OUTR_UNKNOWN];
+}
+
 bool outr_grpc_is_call(const outr_http_request *req)
 {
     return outr_str_is(req->method, "POST") &&

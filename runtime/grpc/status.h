@@ -10,6 +10,8 @@ typedef struct outr_grpc_status {
     outr_str details; /* a google.rpc.Status, serialised; NONE: no more to say */
 } outr_grpc_status;
 
+/* A code as gRPC's metrics spell it: "NOT_FOUND"; others are "UNKNOWN". */
+const char *outr_grpc_status_label(outr_code code);
 /* Whether a request is a gRPC call: POST with content-type application/grpc[+...]. */
 bool outr_grpc_is_call(const outr_http_request *req);
 /* Whether an answer's content-type is that of gRPC: a proxy's page is not. */

@@ -163,26 +163,8 @@ static void on_finished(void *ctx, outr_exchange *x, bool is_broken OUTR_UNUSED)
     log_call(api, x, call);
     if (!api->metrics)
         return;
-    static const char *const names[] = {"OK",
-                                        "CANCELLED",
-                                        "UNKNOWN",
-                                        "INVALID_ARGUMENT",
-                                        "DEADLINE_EXCEEDED",
-                                        "NOT_FOUND",
-                                        "ALREADY_EXISTS",
-                                        "PERMISSION_DENIED",
-                                        "RESOURCE_EXHAUSTED",
-                                        "FAILED_PRECONDITION",
-                                        "ABORTED",
-                                        "OUT_OF_RANGE",
-                                        "UNIMPLEMENTED",
-                                        "INTERNAL",
-                                        "UNAVAILABLE",
-                                        "DATA_LOSS",
-                                        "UNAUTHENTICATED"};
-    const outr_str labels[] = {
-        outr_str_from(call->method->path),
-        outr_str_from(names[(unsigned)call->code < OUTR_LEN(names) ? call->code : OUTR_UNKNOWN])};
+    const outr_str labels[] = {outr_str_from(call->method->path),
+                               outr_str_from(outr_grpc_status_label(call->code))};
     outr_metric_count(api->metrics, &completed, labels, 1);
     outr_metric_count(api->metrics, &latency, labels,
                       (double)(outr_loop_now(x->loop) - x->started_ns) / (double)OUTR_MS);
