@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "components/bindings.h"
-#include "components/common/remote.h"
+#include "http/remote.h"
 
 /* Requests to one server: the operation is the method, metadata path is put behind the url, and
  * metadata that begin with a capital letter are headers. */

@@ -1,7 +1,7 @@
 #include <pthread.h>
 
 #include "base/json.h"
-#include "components/common/remote.h"
+#include "http/remote.h"
 #include "components/middleware.h"
 #include "tls/jwt.h"
 

@@ -1,12 +1,12 @@
-/* remote - HTTP calls of a component to servers that are named by a URL.
+/* remote - HTTP calls to servers named by a URL: of a component, for the keys of an issuer.
  *
- * One for a component; calls come from any loop, and each loop has its own connections, kept and
- * used again. Names are looked up and remembered for half a minute; every address of a name is
+ * One for each user of it; calls come from any loop, and each loop has its own connections, kept
+ * and used again. Names are looked up and remembered for half a minute; every address of a name is
  * tried as long as nothing was sent. Redirects are followed as Go's net/http follows them (at most
  * ten; credentials stay with the host they were for). Sends clear text and HTTP/1.1 or, with TLS,
  * what ALPN agrees on. */
-#ifndef OUTR_COMPONENTS_COMMON_REMOTE_H
-#define OUTR_COMPONENTS_COMMON_REMOTE_H
+#ifndef OUTR_HTTP_REMOTE_H
+#define OUTR_HTTP_REMOTE_H
 
 #include "base/url.h"
 #include "http/client.h"

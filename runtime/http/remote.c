@@ -1,4 +1,4 @@
-#include "components/common/remote.h"
+#include "http/remote.h"
 
 #include <stdlib.h>
 
