@@ -241,6 +241,59 @@ bool outr_cert_has_key(outr_str pem, outr_key *key)
     return has;
 }
 
+outr_code outr_cert_uri(outr_buf *uri, outr_str pem, outr_err *err)
+{
+    BIO *bio = outr__bio_of(pem);
+    X509 *x = outr__read_cert(bio);
+    GENERAL_NAMES *names = x ? X509_get_ext_d2i(x, NID_subject_alt_name, NULL, NULL) : NULL;
+    outr_str found = OUTR_STR_NONE;
+    size_t count = 0;
+    for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+        if (name->type != GEN_URI)
+            continue;
+        const ASN1_IA5STRING *text = name->d.uniformResourceIdentifier;
+        found = outr_str_of(ASN1_STRING_get0_data(text), (size_t)ASN1_STRING_length(text));
+        count++;
+    }
+    bool is_good = count == 1 && found.n > 0 && !memchr(found.p, 0, found.n) &&
+                   outr_buf_str(uri, found);
+    GENERAL_NAMES_free(names);
+    X509_free(x);
+    BIO_free(bio);
+    ERR_clear_error();
+    return is_good ? OUTR_OK : outr_fail(err, OUTR_INVALID_ARGUMENT, "not exactly one URI name");
+}
+
+void outr_cert_organization(outr_buf *name, outr_str pem)
+{
+    BIO *bio = outr__bio_of(pem);
+    X509 *x = outr__read_cert(bio);
+    char text[256];
+    int n = x ? X509_NAME_get_text_by_NID(X509_get_subject_name(x), NID_organizationName, text,
+                                          sizeof text)
+              : -1;
+    if (n > 0)
+        outr_buf_str(name, outr_str_of(text, (size_t)n));
+    X509_free(x);
+    BIO_free(bio);
+    ERR_clear_error();
+}
+
+outr_str outr_cert_cut(outr_str pem, outr_str *one)
+{
+    const outr_str begin = OUTR_STR("-----BEGIN CERTIFICATE-----");
+    const outr_str end = OUTR_STR("-----END CERTIFICATE-----");
+    ptrdiff_t from = outr_str_search(pem, begin);
+    outr_str rest = outr_str_skip(pem, from < 0 ? pem.n : (size_t)from);
+    ptrdiff_t to = outr_str_search(rest, end);
+    *one = OUTR_STR_NONE;
+    if (from < 0 || to < 0)
+        return OUTR_STR_NONE;
+    *one = outr_str_head(rest, (size_t)to + end.n);
+    return outr_str_skip(rest, one->n);
+}
+
 /* ---- signing --------------------------------------------------------------------------------- */
 
 static bool set_serial(X509 *x)
@@ -284,6 +337,13 @@ static bool add_uri(X509 *x, outr_str uri)
     return is_ok;
 }
 
+static bool add_constraint(X509 *x, X509 *issuer, const char *domain)
+{
+    char value[300];
+    snprintf(value, sizeof value, "critical,permitted;URI:%s", domain);
+    return add_extension(x, issuer, NID_name_constraints, value);
+}
+
 static bool fill(X509 *x, X509 *issuer, const outr_cert_order *o)
 {
     X509_NAME *subject = X509_get_subject_name(x);
@@ -300,11 +360,14 @@ static bool fill(X509 *x, X509 *issuer, const outr_cert_order *o)
                          !o->is_ca       ? "critical,digitalSignature"
                          : issuer == x ? "critical,digitalSignature,keyCertSign"
                                        : "critical,digitalSignature,keyCertSign,cRLSign") &&
-           (o->is_ca ? add_extension(x, issuer, NID_basic_constraints, "critical,CA:TRUE") &&
+           (o->is_ca ? add_extension(x, issuer, NID_basic_constraints,
+                                     o->is_last_ca ? "critical,CA:TRUE,pathlen:0"
+                                                   : "critical,CA:TRUE") &&
                            add_extension(x, issuer, NID_subject_key_identifier, "hash")
                      : add_extension(x, issuer, NID_ext_key_usage, "serverAuth,clientAuth")) &&
            (o->is_ca || !X509_get0_subject_key_id(issuer) ||
             add_extension(x, issuer, NID_authority_key_identifier, "keyid:always")) &&
+           (!o->only_domain || add_constraint(x, issuer, o->only_domain)) &&
            (o->uri.n == 0 || add_uri(x, o->uri));
 }
 

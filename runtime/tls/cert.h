@@ -39,6 +39,13 @@ outr_code outr_cert_info_read(outr_cert_info *out, outr_str pem, outr_err *err);
 outr_code outr_cert_verify(outr_str chain_pem, outr_str anchors_pem, int64_t now_s, outr_err *err);
 /* Whether the first certificate carries the key. */
 bool outr_cert_has_key(outr_str pem, outr_key *key);
+/* The first certificate's URI name, appended. INVALID_ARGUMENT: none, several, or a NUL in it. */
+outr_code outr_cert_uri(outr_buf *uri, outr_str pem, outr_err *err);
+/* The O= of the first certificate's subject, appended; nothing when there is none. */
+void outr_cert_organization(outr_buf *name, outr_str pem);
+/* Cuts the first certificate out of a text of several: what is left behind it, *one NONE at the
+ * end. Looks at the lines around it only. */
+outr_str outr_cert_cut(outr_str pem, outr_str *one);
 
 /* What to sign. */
 typedef struct outr_cert_order {
@@ -46,6 +53,8 @@ typedef struct outr_cert_order {
     outr_str organization; /* O= of the subject; NONE: no subject at all */
     outr_str uri;          /* the only name; NONE: none */
     bool is_ca;
+    bool is_last_ca;         /* path length 0: signs no other authority */
+    const char *only_domain; /* it signs URI names of this host alone (RFC 5280, 4.2.1.10) */
     int64_t not_before_s, not_after_s;
     /* the issuer's; certificate NONE: it signs itself */
     outr_str issuer_pem;
