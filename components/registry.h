@@ -3,6 +3,8 @@
 #define OUTR_COMPONENTS_REGISTRY_H
 
 #include "components/bindings.h"
+#include "components/configuration.h"
+#include "components/lock.h"
 #include "components/middleware.h"
 #include "components/nameresolution.h"
 #include "components/pubsub.h"
@@ -27,6 +29,8 @@ typedef struct outr_backends {
     const outr_secret_backend *secrets;
     const outr_binding_backend *binding;
     const outr_middleware_backend *middleware;
+    const outr_lock_backend *lock;
+    const outr_configuration_backend *configuration;
 } outr_backends;
 outr_backends outr_registry_find(outr_str type, outr_str version, outr_str sockets_dir);
 

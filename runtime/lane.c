@@ -189,6 +189,7 @@ void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub 
         .app = lane->app,
         .mesh = lane->mesh,
         .pubsub = pubsub,
+        .configurations = parts->configurations,
         .metadata = parts->metadata,
         .metrics = outr_loop_metrics(lane->loop),
         .shutdown = parts->shutdown,

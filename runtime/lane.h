@@ -9,6 +9,7 @@
 #include <pthread.h>
 
 #include "api/http/http_api.h"
+#include "blocks/configuration/configuration.h"
 #include "blocks/pubsub/pubsub.h"
 #include "loop/op.h"
 #include "tls/accept.h"
@@ -51,6 +52,7 @@ typedef struct outr_lane_parts {
     outr_host *host;
     outr_health *health;
     struct outr_metadata *metadata;
+    outr_configurations *configurations;
     const outr_log *log;
     outr_str host_address, host_name;
     uint16_t internal_port;

@@ -51,6 +51,7 @@ typedef struct runtime {
     outr_host *host;
     outr_pubsub *pubsub;
     outr_bindings *bindings;
+    outr_configurations *configurations;
     outr_resolver *resolver;
     outr_workload *workload; /* NULL: sidecars speak clear text */
     outr_reload *reload;
@@ -201,6 +202,7 @@ static int step_resolver(outr_steps *steps)
 
 static outr_code build_lanes(runtime *rt, outr_err *err)
 {
+    rt->configurations = outr_configurations_new(rt->loops, rt->lane_count, rt->host);
     const outr_lane_parts parts = {
         .settings = rt->settings,
         .snapshot = rt->snapshot,
@@ -210,6 +212,7 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
         .host = rt->host,
         .health = &rt->health,
         .metadata = rt->metadata,
+        .configurations = rt->configurations,
         .log = &rt->log,
         .host_address = outr_str_from(rt->host_address),
         .host_name = outr_str_from(rt->host_name),
@@ -449,6 +452,7 @@ static void on_applied_everywhere(outr_op *op)
     change *c = OUTR_LIST_ITEM(outr_list_pop(&rt->changes), change, link);
     outr_pubsub_update(rt->pubsub, c->diff.after);
     outr_bindings_update(rt->bindings, c->diff.after);
+    outr_configurations_update(rt->configurations);
     outr_snapshot_unref(rt->snapshot);
     rt->snapshot = outr_snapshot_ref(c->diff.after);
     OUTR_LOG(&rt->log, INFO, "resources reloaded", OUTR_I("added", c->diff.added_count),
@@ -523,6 +527,7 @@ static void on_trust_changed(void *ctx)
 
 enum {
     STOP_BINDINGS,
+    STOP_CONFIGURATION,
     STOP_BLOCK,
     STOP_EVENTS,
     STOP_INBOUND,
@@ -559,8 +564,17 @@ static int step_bindings(outr_steps *steps)
 {
     runtime *rt = of_stopping(steps);
     if (!rt->bindings)
-        return STOP_BLOCK;
+        return STOP_CONFIGURATION;
     outr_bindings_stop(rt->bindings, step_op(rt, 0));
+    return outr_steps_wait(steps, STOP_CONFIGURATION);
+}
+
+static int step_configuration(outr_steps *steps)
+{
+    runtime *rt = of_stopping(steps);
+    if (!rt->configurations)
+        return STOP_BLOCK;
+    outr_configurations_stop(rt->configurations, step_op(rt, 0));
     return outr_steps_wait(steps, STOP_BLOCK);
 }
 
@@ -674,7 +688,8 @@ static int step_close_lanes(outr_steps *steps)
 }
 
 static const outr_step stop_steps[] = {
-    [STOP_BINDINGS] = {"bindings", step_bindings, TO(STOP_BLOCK)},
+    [STOP_BINDINGS] = {"bindings", step_bindings, TO(STOP_CONFIGURATION)},
+    [STOP_CONFIGURATION] = {"configuration", step_configuration, TO(STOP_BLOCK)},
     [STOP_BLOCK] = {"block", step_block, TO(STOP_EVENTS) | TO(STOP_INBOUND)},
     [STOP_EVENTS] = {"events", step_events, TO(STOP_INBOUND)},
     [STOP_INBOUND] = {"inbound", step_inbound, TO(STOP_API)},
@@ -861,6 +876,7 @@ static void tear_down(runtime *rt)
         free_change(OUTR_LIST_ITEM(outr_list_pop(&rt->changes), change, link));
     outr_pubsub_free(rt->pubsub);
     outr_bindings_free(rt->bindings);
+    outr_configurations_free(rt->configurations);
     outr_host_free(rt->host);
     outr_app_state_free(rt->app_state);
     outr_metadata_free(rt->metadata);

@@ -9,7 +9,8 @@
 #include "observe/health.h"
 #include "observe/trace.h"
 
-struct outr_pubsub; /* blocks/pubsub */
+struct outr_pubsub;         /* blocks/pubsub */
+struct outr_configurations; /* blocks/configuration */
 
 typedef struct outr_api outr_api;
 
@@ -25,6 +26,7 @@ struct outr_api {
     outr_app *app;
     outr_mesh *mesh;
     struct outr_pubsub *pubsub;
+    struct outr_configurations *configurations;
     struct outr_metadata *metadata; /* api/core/metadata.h: shared key/values */
     outr_router *router, *public_router;
     bool is_invoke_open; /* spec.api leaves the invoke group open */

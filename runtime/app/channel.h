@@ -81,6 +81,7 @@ typedef struct outr_app_fetch {
     outr_headers headers;    /* in: arena must be set (outr_headers_init) */
     outr_str body;
     size_t max_body;             /* 0: 4 MiB */
+    bool is_invocation;          /* whatever the app speaks: outr_app_invoke_start */
     int status;                  /* out */
     outr_headers answer_headers; /* out, on headers.arena */
     outr_str answer;             /* out, on headers.arena */

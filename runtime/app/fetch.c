@@ -76,5 +76,8 @@ void outr_app_fetch_start(outr_app *app, outr_app_fetch *f, outr_op *op)
     };
     outr_op_begin(op, f, on_fetch_cancel);
     outr_op_init(&f->inner, app->loop, op, 0, on_fetch_done);
-    outr_app_call_start(app, &f->call, &f->inner);
+    if (f->is_invocation)
+        outr_app_invoke_start(app, &f->call, &f->inner);
+    else
+        outr_app_call_start(app, &f->call, &f->inner);
 }

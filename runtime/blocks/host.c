@@ -129,6 +129,12 @@ static void close_backend(const outr_component *c, outr_op *op)
     case OUTR_KIND_MIDDLEWARE:
         c->middleware->backend->close(c->middleware, op);
         break;
+    case OUTR_KIND_LOCK:
+        c->lock->backend->close(c->lock, op);
+        break;
+    case OUTR_KIND_CONFIGURATION:
+        c->configuration->backend->close(c->configuration, op);
+        break;
     case OUTR_KIND_OTHER:
         break;
     }
@@ -506,6 +512,7 @@ static outr_code create(opening *o, outr_err *err)
                                              "maxConcurrency",
                                              NULL};
     static const char *const for_bindings[] = {"direction", "route", NULL};
+    static const char *const for_locks[] = {"keyPrefix", NULL};
     outr_host *host = o->job->host;
     const outr_component_spec *s = o->spec;
     outr_component *c = &o->instance->pub;
@@ -547,6 +554,16 @@ static outr_code create(opening *o, outr_err *err)
         c->kind = OUTR_KIND_MIDDLEWARE;
         warn_unknown(o, &b.middleware->base, c->metadata, nothing);
         return b.middleware->create(&c->middleware, &init, err);
+    }
+    if (b.lock) {
+        c->kind = OUTR_KIND_LOCK;
+        warn_unknown(o, &b.lock->base, c->metadata, for_locks);
+        return b.lock->create(&c->lock, &init, err);
+    }
+    if (b.configuration) {
+        c->kind = OUTR_KIND_CONFIGURATION;
+        warn_unknown(o, &b.configuration->base, c->metadata, nothing);
+        return b.configuration->create(&c->configuration, &init, err);
     }
     return outr_fail(err, OUTR_UNIMPLEMENTED,
                      "couldn't find a component of type " OUTR_FMT "/" OUTR_FMT, OUTR_ARG(s->type),
@@ -594,6 +611,10 @@ static void create_and_open(opening *o)
         c->binding->backend->open(c->binding, &o->op);
     else if (c->kind == OUTR_KIND_MIDDLEWARE)
         c->middleware->backend->open(c->middleware, &o->op);
+    else if (c->kind == OUTR_KIND_LOCK)
+        c->lock->backend->open(c->lock, &o->op);
+    else if (c->kind == OUTR_KIND_CONFIGURATION)
+        c->configuration->backend->open(c->configuration, &o->op);
     else
         c->secrets->backend->open(c->secrets, &o->op);
 }

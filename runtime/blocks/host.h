@@ -23,6 +23,8 @@ typedef struct outr_instance_of {    /* one open component */
         OUTR_KIND_SECRETS,
         OUTR_KIND_BINDINGS,
         OUTR_KIND_MIDDLEWARE,
+        OUTR_KIND_LOCK,
+        OUTR_KIND_CONFIGURATION,
         OUTR_KIND_OTHER
     } kind;
     union {
@@ -31,6 +33,8 @@ typedef struct outr_instance_of {    /* one open component */
         outr_secret_store *secrets;
         outr_binding *binding;
         outr_middleware *middleware;
+        outr_lock_store *lock;
+        outr_configuration_store *configuration;
     };
     unsigned directions; /* bindings: OUTR_BINDING_*, as far as metadata `direction` leaves them */
     outr_kvs metadata;           /* as given to it, secrets included: never log */

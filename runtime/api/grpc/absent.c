@@ -1,6 +1,5 @@
 #include <dapr/proto/runtime/v1/ai.pb-c.h>
 #include <dapr/proto/runtime/v1/jobs.pb-c.h>
-#include <dapr/proto/runtime/v1/lock.pb-c.h>
 #include <google/protobuf/empty.pb-c.h>
 
 #include "api/grpc/grpc_api.h"
@@ -28,12 +27,6 @@ static void actors(outr_grpc_call *call)
     fail(call, OUTR_REASON_ACTOR_NO_PLACEMENT, "placement service is not configured");
 }
 
-static void configuration(outr_grpc_call *call)
-{
-    fail(call, OUTR_REASON_CONFIGURATION_STORE_NOT_CONFIGURED,
-         "configuration stores not configured");
-}
-
 static void crypto(outr_grpc_call *call)
 {
     fail(call, OUTR_REASON_CRYPTO_PROVIDERS_NOT_CONFIGURED, "crypto providers not configured");
@@ -56,27 +49,6 @@ static void conversation2(outr_grpc_call *call)
     const Dapr__Proto__Runtime__V1__ConversationRequestAlpha2 *req = call->request;
     fail(call, OUTR_REASON_CONVERSATION_NOT_FOUND, "failed finding conversation component %s",
          req->name);
-}
-
-static void lock(outr_grpc_call *call)
-{
-    const Dapr__Proto__Runtime__V1__TryLockRequest *req = call->request;
-    if (!req->resource_id[0])
-        fail(call, OUTR_REASON_MALFORMED_REQUEST, "ResourceId is empty in lock store %s",
-             req->store_name);
-    else if (!req->lock_owner[0])
-        fail(call, OUTR_REASON_MALFORMED_REQUEST, "LockOwner is empty in lock store %s",
-             req->store_name);
-    else if (req->expiry_in_seconds <= 0)
-        fail(call, OUTR_REASON_MALFORMED_REQUEST,
-             "ExpiryInSeconds is not positive in lock store %s", req->store_name);
-    else
-        fail(call, OUTR_REASON_LOCK_STORE_NOT_CONFIGURED, "lock store is not configured");
-}
-
-static void unlock(outr_grpc_call *call)
-{
-    fail(call, OUTR_REASON_LOCK_STORE_NOT_CONFIGURED, "lock store is not configured");
 }
 
 /* ---- jobs: the scheduler's errors carry the app's identity ----------------------------------- */
@@ -145,10 +117,6 @@ static void delete_job(outr_grpc_call *call)
         EMPTY("PauseWorkflow" suffix, actors, "workflows", version),                               \
         EMPTY("ResumeWorkflow" suffix, actors, "workflows", version),                              \
         EMPTY("RaiseEventWorkflow" suffix, actors, "workflows", version)
-#define CONFIGURATION(suffix, version)                                                             \
-    EMPTY("GetConfiguration" suffix, configuration, "configuration", version),                     \
-        EMPTY("SubscribeConfiguration" suffix, configuration, "configuration", version),           \
-        EMPTY("UnsubscribeConfiguration" suffix, configuration, "configuration", version)
 #define JOBS(suffix, version)                                                                      \
     ROW("ScheduleJob" suffix, dapr__proto__runtime__v1__schedule_job_request, schedule_job,        \
         "jobs", version),                                                                          \
@@ -169,10 +137,6 @@ const outr_grpc_method outr_rpcs_absent[] = {
     EMPTY("ExecuteActorStateTransaction", actors, "actors", "v1"),
     EMPTY("InvokeActor", actors, "actors", "v1"),
     STREAM("SubscribeActorEventsAlpha1", actors, "actors", "v1alpha1"),
-    CONFIGURATION("", "v1"),
-    CONFIGURATION("Alpha1", "v1alpha1"),
-    ROW("TryLockAlpha1", dapr__proto__runtime__v1__try_lock_request, lock, "lock", "v1alpha1"),
-    EMPTY("UnlockAlpha1", unlock, "unlock", "v1alpha1"),
     STREAM("EncryptAlpha1", crypto, "crypto", "v1alpha1"),
     STREAM("DecryptAlpha1", crypto, "crypto", "v1alpha1"),
     EMPTY("SubtleGetKeyAlpha1", subtle_crypto, "subtlecrypto", "v1alpha1"),

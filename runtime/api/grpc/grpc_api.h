@@ -20,7 +20,7 @@ void outr_grpc_api_done(outr_api *api);
 extern const outr_grpc_method outr_rpcs_reflection[]; /* and health */
 extern const outr_grpc_method outr_rpcs_state[], outr_rpcs_publish[], outr_rpcs_secrets[],
     outr_rpcs_bindings[], outr_rpcs_system[], outr_rpcs_invoke[], outr_rpcs_subscribe[],
-    outr_rpcs_absent[];
+    outr_rpcs_lock[], outr_rpcs_configuration[], outr_rpcs_absent[];
 
 /* What a handler works with: call->ctx. On the call's arena. */
 typedef struct outr_rpc {

@@ -7,7 +7,8 @@
 static const outr_grpc_method *const tables[] = {
     outr_rpcs_state,    outr_rpcs_publish,   outr_rpcs_secrets,
     outr_rpcs_bindings, outr_rpcs_system,    outr_rpcs_reflection,
-    outr_rpcs_invoke,   outr_rpcs_subscribe, outr_rpcs_absent};
+    outr_rpcs_invoke,   outr_rpcs_subscribe, outr_rpcs_lock,
+    outr_rpcs_configuration, outr_rpcs_absent};
 
 static const outr_grpc_method closed = {.path = "closed by spec.api"};
 

@@ -31,12 +31,6 @@ static void actors(outr_api_request *r)
     fail(r, OUTR_REASON_ACTOR_NO_PLACEMENT, OUTR_STR("placement service is not configured"));
 }
 
-static void configuration(outr_api_request *r)
-{
-    fail(r, OUTR_REASON_CONFIGURATION_STORE_NOT_CONFIGURED,
-         OUTR_STR("configuration stores not configured"));
-}
-
 static void crypto(outr_api_request *r)
 {
     fail(r, OUTR_REASON_CRYPTO_PROVIDERS_NOT_CONFIGURED,
@@ -53,29 +47,6 @@ static void conversation(outr_api_request *r)
     fail(r, OUTR_REASON_CONVERSATION_NOT_FOUND,
          outr_arena_printf(r->x->arena, "failed finding conversation component " OUTR_FMT,
                            OUTR_ARG(r->params[0])));
-}
-
-static void lock(outr_api_request *r)
-{
-    outr_json *body;
-    int64_t expiry = 0;
-    if (!read_json(r, &body))
-        return;
-    outr_json_i64(outr_json_find(body, "expiryInSeconds"), &expiry);
-    if (expiry <= 0)
-        fail(r, OUTR_REASON_MALFORMED_REQUEST,
-             outr_arena_printf(r->x->arena,
-                               "ExpiryInSeconds is not positive in lock store " OUTR_FMT,
-                               OUTR_ARG(r->params[0])));
-    else
-        fail(r, OUTR_REASON_LOCK_STORE_NOT_CONFIGURED, OUTR_STR("lock store is not configured"));
-}
-
-static void unlock(outr_api_request *r)
-{
-    outr_json *body;
-    if (read_json(r, &body))
-        fail(r, OUTR_REASON_LOCK_STORE_NOT_CONFIGURED, OUTR_STR("lock store is not configured"));
 }
 
 /* ---- jobs: the scheduler's errors carry the app's identity ----------------------------------- */
@@ -152,21 +123,6 @@ static void delete_job(outr_api_request *r)
         "POST", prefix "/workflows/{component}/{instance}/purge", 0, "workflows", api_version,     \
             NULL, actors, NULL                                                                     \
     }
-#define CONFIGURATION(prefix, api_version)                                                         \
-    {"GET", prefix "/configuration/{store}", 0, "configuration", api_version, NULL, configuration, \
-     NULL},                                                                                        \
-        {"GET",                                                                                    \
-         prefix "/configuration/{store}/subscribe",                                                \
-         0,                                                                                        \
-         "configuration",                                                                          \
-         api_version,                                                                              \
-         NULL,                                                                                     \
-         configuration,                                                                            \
-         NULL},                                                                                    \
-    {                                                                                              \
-        "GET", prefix "/configuration/{store}/{id}/unsubscribe", 0, "configuration", api_version,  \
-            NULL, configuration, NULL                                                              \
-    }
 #define JOBS(prefix, api_version)                                                                  \
     {"POST", prefix "/jobs/{name}", BODY, "jobs", api_version, NULL, schedule_job, NULL},          \
         {"GET", prefix "/jobs/{name}", 0, "jobs", api_version, NULL, get_job, NULL},               \
@@ -188,8 +144,6 @@ const outr_api_route outr_routes_absent[] = {
      actors, NULL},
     {"POST|PUT|DELETE", "/v1.0/actors/{type}/{id}/timers/{name}", 0, "actors", "v1", NULL, actors,
      NULL},
-    CONFIGURATION("/v1.0", "v1"),
-    CONFIGURATION("/v1.0-alpha1", "v1alpha1"),
     {"PUT", "/v1.0-alpha1/crypto/{name}/encrypt", 0, "crypto", "v1alpha1", NULL, crypto, NULL},
     {"PUT", "/v1.0-alpha1/crypto/{name}/decrypt", 0, "crypto", "v1alpha1", NULL, crypto, NULL},
     SUBTLE("getkey"),
@@ -199,8 +153,6 @@ const outr_api_route outr_routes_absent[] = {
     SUBTLE("unwrapkey"),
     SUBTLE("sign"),
     SUBTLE("verify"),
-    {"POST", "/v1.0-alpha1/lock/{store}", BODY, "lock", "v1alpha1", NULL, lock, NULL},
-    {"POST", "/v1.0-alpha1/unlock/{store}", BODY, "unlock", "v1alpha1", NULL, unlock, NULL},
     WORKFLOWS("/v1.0", "v1"),
     WORKFLOWS("/v1.0-beta1", "v1beta1"),
     WORKFLOWS("/v1.0-alpha1", "v1alpha1"),

@@ -12,7 +12,8 @@
 
 static const outr_api_route *const tables[] = {
     outr_routes_system,  outr_routes_state,    outr_routes_secrets, outr_routes_invoke,
-    outr_routes_publish, outr_routes_bindings, outr_routes_absent,
+    outr_routes_publish, outr_routes_bindings, outr_routes_lock,    outr_routes_configuration,
+    outr_routes_absent,
 };
 
 static void build_routers(outr_api *api)
@@ -355,4 +356,19 @@ outr_str outr_api_query(outr_api_request *r, const char *name)
         }
     }
     return OUTR_STR_NONE;
+}
+
+const outr_str *outr_api_query_all(outr_api_request *r, const char *name, size_t *out_count)
+{
+    outr_str rest = r->query, key, value, *values = NULL;
+    size_t n = 0, max = 1;
+    for (size_t i = 0; i < r->query.n; i++)
+        max += r->query.p[i] == '&';
+    values = outr_arena_alloc(r->x->arena, max * sizeof *values);
+    while (outr_query_next(&rest, &key, &value)) {
+        if (n < max && outr_str_is(decode(r, key), name))
+            values[n++] = decode(r, value);
+    }
+    *out_count = n;
+    return values;
 }

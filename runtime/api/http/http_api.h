@@ -43,7 +43,7 @@ typedef struct outr_api_route {
 /* Route tables, each in its own file, terminated by a row with pattern NULL. */
 extern const outr_api_route outr_routes_state[], outr_routes_secrets[], outr_routes_publish[],
     outr_routes_invoke[], outr_routes_system[], outr_routes_absent[],
-    outr_routes_bindings[];
+    outr_routes_bindings[], outr_routes_lock[], outr_routes_configuration[];
 
 struct outr_api_request {
     outr_exchange *x;
@@ -76,6 +76,8 @@ extern const outr_http_handler outr_api_public_handler;
 outr_kvs outr_api_metadata(outr_api_request *r);
 /* A query parameter, decoded; p == NULL when absent. */
 outr_str outr_api_query(outr_api_request *r, const char *name);
+/* All values of a repeated one, in order. */
+const outr_str *outr_api_query_all(outr_api_request *r, const char *name, size_t *out_count);
 
 /* What every answer carries: trace headers when absent, CORS, baggage. The reply functions below do
  * it

@@ -10,7 +10,7 @@ static outr_str lower(outr_arena *arena, outr_str s)
     return outr_str_of(text, s.n);
 }
 
-static outr_str prefix_of(outr_arena *arena, const outr_component *c, const outr_settings *s)
+outr_str outr_state_prefix(outr_arena *arena, const outr_component *c, const outr_settings *s)
 {
     const outr_kv *kv = outr_kvs_find(c->metadata, "keyPrefix");
     outr_str strategy = kv ? lower(arena, outr_str_trim(kv->value)) : OUTR_STR("appid");
@@ -34,7 +34,16 @@ outr_code outr_state_key(outr_str *out, outr_arena *arena, const outr_component 
         return outr_fail_reason(err, OUTR_INVALID_ARGUMENT, OUTR_REASON_STATE_ILLEGAL_KEY,
                                 "input key/keyPrefix '" OUTR_FMT "' can't contain '||'",
                                 OUTR_ARG(key));
-    outr_str prefix = prefix_of(arena, c, settings);
+    outr_str prefix = outr_state_prefix(arena, c, settings);
     *out = prefix.n ? outr_arena_join(arena, prefix, OUTR_STR(SEPARATOR), key) : key;
     return OUTR_OK;
+}
+
+outr_code outr_lock_name(outr_str *out, outr_arena *arena, const outr_component *c,
+                         const outr_settings *settings, outr_str resource, outr_err *err)
+{
+    outr_code rc = outr_state_key(out, arena, c, settings, resource, err);
+    if (!rc)
+        *out = outr_arena_join(arena, OUTR_STR("lock" SEPARATOR), *out, OUTR_STR_NONE);
+    return rc;
 }
