@@ -3,26 +3,24 @@
  * Publishing writes the message and one delivery row per consumer group of its topic, in one commit
  * for everything that queued up. A consumer claims due rows under a lease that it renews while it
  * works; a sidecar that dies loses its leases and another takes over: at least once. A row goes
- * when
- * its group has settled it, a message when its last row went. A message nobody has a group for yet
+ * when its
+ * group has settled it, a message when its last row went. A message nobody has a group for yet
  * waits for the first group until it is older than `retention`.
  *
  * Who commits touches <file>-wake; inotify on it wakes every consumer of the machine at once,
- * without
- * polling. All database work is the worker's. */
+ * without polling. All database work is the worker's. */
 #include "components/common/sqlite.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
-#include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/json.h"
 #include "components/pubsub.h"
+#include "loop/fd_watch.h"
 #include "loop/worker.h"
 
 typedef struct config {
@@ -110,12 +108,10 @@ struct broker {
     const outr_log *log;
     outr_timer renewer, sweeper;
     job *renewing, *sweeping;
-    /* A lock: subscriptions come and go rarely; the watcher reads the list to wake them. */
+    /* A lock: subscriptions come and go rarely, on any loop; the main loop wakes them. */
     pthread_mutex_t lock;
     outr_list subs;
-    pthread_t watcher;
-    int watch_fd, stop_fd;
-    bool has_watcher;
+    outr_fd_watch touched; /* inotify on wake_path */
 };
 
 static broker *of(outr_broker *base)
@@ -548,57 +544,35 @@ static void wake_all(broker *b)
     pthread_mutex_unlock(&b->lock);
 }
 
-static void *watch(void *arg)
+static void on_touched(outr_fd_watch *watch)
 {
-    broker *b = arg;
     char events[4096] __attribute__((aligned(8)));
-    struct pollfd fds[] = {{b->watch_fd, POLLIN, 0}, {b->stop_fd, POLLIN, 0}};
-    pthread_setname_np(pthread_self(), "outr-wake");
-    while (poll(fds, 2, -1) >= 0 || errno == EINTR) {
-        if (fds[1].revents)
-            break;
-        if (read(b->watch_fd, events, sizeof events) > 0)
-            wake_all(b);
-    }
-    return NULL;
+    if (read(watch->fd, events, sizeof events) > 0)
+        wake_all(OUTR_CONTAINER(watch, broker, touched));
 }
 
-static outr_code start_watcher(broker *b, outr_err *err)
+static outr_code start_watching(broker *b, outr_err *err)
 {
     touch(b);
-    b->watch_fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    b->stop_fd = eventfd(0, EFD_CLOEXEC);
-    if (b->watch_fd < 0 || b->stop_fd < 0 ||
-        inotify_add_watch(b->watch_fd, b->wake_path, IN_ATTRIB | IN_MODIFY) < 0)
+    int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    b->touched.fd = fd;
+    if (fd < 0 || inotify_add_watch(fd, b->wake_path, IN_ATTRIB | IN_MODIFY) < 0)
         return outr_fail_errno(err, errno, "watching %s", b->wake_path);
-    pthread_attr_t attr;
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, 64 * OUTR_KIB);
-    int rc = pthread_create(&b->watcher, &attr, watch, b);
-    pthread_attr_destroy(&attr);
-    b->has_watcher = rc == 0;
-    return rc ? outr_fail_errno(err, rc, "thread outr-wake") : OUTR_OK;
+    return outr_fd_watch_start(&b->touched, b->loop, err);
 }
 
-static void stop_watcher(broker *b)
+static void stop_watching(broker *b)
 {
-    uint64_t one = 1;
-    if (b->has_watcher) {
-        ssize_t n = write(b->stop_fd, &one, sizeof one);
-        (void)n;
-        pthread_join(b->watcher, NULL);
-    }
-    if (b->watch_fd >= 0)
-        close(b->watch_fd);
-    if (b->stop_fd >= 0)
-        close(b->stop_fd);
+    outr_fd_watch_stop(&b->touched);
+    if (b->touched.fd >= 0)
+        close(b->touched.fd);
 }
 
 /* ---- on the loops ---------------------------------------------------------------------------- */
 
 static void free_broker(broker *b)
 {
-    stop_watcher(b);
+    stop_watching(b);
     outr_worker_close(b->worker);
     pthread_mutex_destroy(&b->lock);
     free(b->connection);
@@ -672,7 +646,7 @@ static void on_done(outr_op *inner)
         break;
     case OPEN:
         if (!err.code)
-            start_watcher(b, &err);
+            start_watching(b, &err);
         break;
     case CLOSE:
         free_broker(b);
@@ -838,7 +812,8 @@ static outr_code create(outr_broker **out, const outr_component_init *init, outr
     outr_rand_uuid(outr_loop_rand(init->loop), b->owner);
     b->loop = init->loop;
     b->log = init->log;
-    b->watch_fd = b->stop_fd = -1;
+    b->touched.fd = -1;
+    b->touched.ready = on_touched;
     pthread_mutex_init(&b->lock, NULL);
     outr_list_init(&b->subs);
     b->renewer.fire = on_renew;

@@ -1,5 +1,7 @@
 #include "loop/loop.h"
+#include "loop/fd_watch.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <uv.h>
 
@@ -16,6 +18,7 @@ struct outr_loop {
     outr_chunk *read_chunk;
     pthread_t thread;
     bool is_simulated, is_stopping;
+    outr_list fd_watches; /* simulated */
     /* the driver */
     uv_loop_t uv;
     uv_async_t wake;
@@ -52,6 +55,17 @@ static void run_timers(outr_loop *loop)
     }
 }
 
+/* ready may stop its own watch, no other. */
+static void run_fd_watches(outr_loop *loop)
+{
+    OUTR_LIST_EACH(link, &loop->fd_watches) {
+        outr_fd_watch *watch = OUTR_LIST_ITEM(link, outr_fd_watch, link);
+        struct pollfd fd = {watch->fd, POLLIN, 0};
+        if (poll(&fd, 1, 0) > 0)
+            watch->ready(watch);
+    }
+}
+
 /* Deferred calls first, and whatever they defer; only then the flushes, which may defer again. */
 static void run_deferred(outr_loop *loop)
 {
@@ -76,6 +90,7 @@ uint64_t outr_loop_tick(outr_loop *loop)
 {
     outr_loop_update(loop);
     run_messages(loop);
+    run_fd_watches(loop);
     run_timers(loop);
     run_deferred(loop);
     const outr_heap_node *first = outr_heap_min(&loop->timers);
@@ -153,6 +168,7 @@ outr_loop *outr_loop_new(const outr_loop_options *options)
     loop->thread = pthread_self();
     outr_list_init(&loop->deferred);
     outr_list_init(&loop->flushing);
+    outr_list_init(&loop->fd_watches);
     loop->env->entropy(loop->env, &seed, sizeof seed);
     outr_rand_seed(&loop->rand, seed);
     if (!loop->is_simulated)
@@ -306,4 +322,9 @@ void outr_loop_post(outr_loop *loop, outr_message *message)
 bool outr_loop_is_here(const outr_loop *loop)
 {
     return pthread_equal(loop->thread, pthread_self());
+}
+
+outr_list *outr__loop_fd_watches(outr_loop *loop)
+{
+    return loop->is_simulated ? &loop->fd_watches : NULL;
 }

@@ -82,5 +82,7 @@ static inline bool outr_timer_is_on(const outr_timer *timer)
 /* From any thread. After outr_loop_run returned the message is run by outr_loop_free. */
 void outr_loop_post(outr_loop *loop, outr_message *message);
 bool outr_loop_is_here(const outr_loop *loop); /* this thread runs it */
+/* What a tick looks at; NULL: libuv does. For fd_watch.c. */
+outr_list *outr__loop_fd_watches(outr_loop *loop);
 
 #endif

@@ -4,8 +4,10 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include "lib/wire.h"
+#include "loop/fd_watch.h"
 #include "net/env_real.h"
 
 static char order[256];
@@ -308,6 +310,72 @@ static void one_chunk_to_read_into_until_somebody_keeps_it(void **state)
     outr_chunk_unref(kept);
 }
 
+typedef struct listener {
+    outr_fd_watch watch;
+    outr_loop *loop;
+    unsigned heard;
+} listener;
+
+static void on_ready(outr_fd_watch *watch)
+{
+    listener *l = OUTR_CONTAINER(watch, listener, watch);
+    char byte;
+    assert_int_equal(read(watch->fd, &byte, 1), 1);
+    if (++l->heard < 3)
+        return;
+    outr_fd_watch_stop(watch);
+    outr_loop_stop(l->loop);
+}
+
+static void listen_to(listener *l, outr_loop *loop, int ends[2])
+{
+    outr_err err = {0};
+    assert_int_equal(pipe(ends), 0);
+    *l = (listener){.watch = {.ready = on_ready, .fd = ends[0]}, .loop = loop};
+    assert_int_equal(outr_fd_watch_start(&l->watch, loop, &err), 0);
+}
+
+static void close_both(int ends[2])
+{
+    close(ends[0]);
+    close(ends[1]);
+}
+
+static void a_tick_hears_what_was_written_before_it(void **state)
+{
+    (void)state;
+    listener l;
+    int ends[2];
+    listen_to(&l, w.loop, ends);
+    outr_loop_tick(w.loop);
+    assert_int_equal(l.heard, 0);
+    assert_int_equal(write(ends[1], "1", 1), 1);
+    outr_loop_tick(w.loop);
+    outr_loop_tick(w.loop);
+    assert_int_equal(l.heard, 1);
+    outr_fd_watch_stop(&l.watch);
+    assert_int_equal(write(ends[1], "2", 1), 1);
+    outr_loop_tick(w.loop);
+    assert_int_equal(l.heard, 1);
+    outr_fd_watch_stop(&l.watch);
+    close_both(ends);
+}
+
+static void the_real_driver_hears_each_byte_and_nothing_after_the_end(void **state)
+{
+    (void)state;
+    const outr_loop_options options = {.env = outr_env_real()};
+    outr_loop *loop = outr_loop_new(&options);
+    listener l;
+    int ends[2];
+    listen_to(&l, loop, ends);
+    assert_int_equal(write(ends[1], "1234", 4), 4);
+    outr_loop_run(loop);
+    close_both(ends);
+    outr_loop_free(loop);
+    assert_int_equal(l.heard, 3);
+}
+
 #define WITH_WIRE(f) cmocka_unit_test_setup_teardown(f, open_wire, close_wire)
 
 int main(void)
@@ -324,6 +392,8 @@ int main(void)
         WITH_WIRE(what_comes_after_the_last_turn_is_run_at_the_end),
         WITH_WIRE(the_real_driver_keeps_the_order_of_timers_closer_than_its_clock),
         WITH_WIRE(one_chunk_to_read_into_until_somebody_keeps_it),
+        WITH_WIRE(a_tick_hears_what_was_written_before_it),
+        cmocka_unit_test(the_real_driver_hears_each_byte_and_nothing_after_the_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
