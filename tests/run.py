@@ -113,9 +113,13 @@ def python_part(command, name, tally, env=None):
     """A runner of ours: prints FAIL and SKIP lines and ends with 'N passed, N failed, N skipped'."""
     done = subprocess.Popen(command, cwd=TOP, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                             errors="replace")
-    last = ""
+    last, failures = "", []
     for line in done.stdout:
         last = line
+        if line.startswith("FAIL "):
+            failures.append([line[5:].rstrip()])
+        elif failures and line.startswith("     "):
+            failures[-1].append(line.rstrip())
         if not re.match(r"\d+ passed, \d+ failed", line):
             sys.stdout.write("  " + line)
             sys.stdout.flush()
@@ -127,11 +131,12 @@ def python_part(command, name, tally, env=None):
     passed, failed, skipped = map(int, counts.groups())
     tally.passed += passed
     tally.skipped += skipped
-    for _ in range(failed):
-        tally.failed += 1
-    if failed:
-        tally.failures.append(("%s: %d failed" % (name, failed), ""))
-    elif done.returncode != 0:
+    for failure in failures[:failed]:
+        tally.fail("%s: %s" % (name, failure[0]), "\n".join(failure[-12:]))
+    if failed > len(failures):
+        tally.failed += failed - len(failures)
+        tally.failures.append(("%s: %d more" % (name, failed - len(failures)), ""))
+    elif not failed and done.returncode != 0:
         tally.fail(name, "ended with exit code %d" % done.returncode)
 
 
@@ -231,8 +236,10 @@ def main():
             tally.passed - before[0], tally.failed - before[1], tally.skipped - before[2], time.monotonic() - began))
     if tally.failures:
         say("\nFailed:")
-        for title, _ in tally.failures:
+        for title, text in tally.failures:  # once more at the end, which is what is looked at first
             say("  " + title)
+            for line in text.rstrip().splitlines()[-12:]:
+                say("      " + line)
     say("%d passed, %d failed, %d skipped" % (tally.passed, tally.failed, tally.skipped))
     return 1 if tally.failed else 0
 
