@@ -483,22 +483,22 @@ static void sessions_are_resumed_until_certificates_change(void **state)
     free_workload(&c);
 }
 
-static void a_session_ends_with_the_certificate_it_was_made_by(void **state)
+/* By OpenSSL's own clock; our check by the loop's, which stands, lets the second try: the ticket is
+ * worth nothing. False: the machine was too slow for so short a life. */
+static bool session_ends_with_its_certificate(int64_t life_s)
 {
-    workload a = make_workload(&ca, OUTR_STR(CALLER), -60, 1, true), b = good(CALLEE);
+    workload a = make_workload(&ca, OUTR_STR(CALLER), -60, life_s, true), b = good(CALLEE);
     outr_tls_options o = options(false, &a, &ca, h2_only);
     outr_tls *client, *server = context(true, &b);
     outr_tls_sessions *sessions = outr_tls_sessions_new();
     outr_err err;
     pair p;
-    (void)state;
     assert_int_equal(outr_tls_new(&client, &o, &err), OUTR_OK);
     shake(&p, client, server, CALLEE, sessions);
-    assert_non_null(p.server.shake.stream);
+    bool was_in_time = p.server.shake.stream;
     end_pair(&p);
-    while (time(NULL) < outr_tls_expires(client)) /* OpenSSL's own clock */
+    while (time(NULL) < outr_tls_expires(client))
         ;
-    /* our own check by the loop's clock (which stands) lets us try: the ticket is worth nothing */
     shake(&p, client, server, CALLEE, sessions);
     assert_null(p.server.shake.stream);
     end_pair(&p);
@@ -507,6 +507,17 @@ static void a_session_ends_with_the_certificate_it_was_made_by(void **state)
     outr_tls_unref(server);
     free_workload(&a);
     free_workload(&b);
+    return was_in_time;
+}
+
+static void a_session_ends_with_the_certificate_it_was_made_by(void **state)
+{
+    (void)state;
+    int64_t life_s = 1;
+    while (!session_ends_with_its_certificate(life_s)) {
+        assert_true(life_s < 60);
+        life_s *= 2;
+    }
 }
 
 /* As sentry's are: one name, and no key id in what they sign. */
