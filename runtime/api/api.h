@@ -20,7 +20,8 @@ struct outr_api {
     const outr_log *log;
     const outr_settings *settings;
     const outr_snapshot *snapshot; /* referenced; swapped by outr_api_update */
-    outr_trace_config trace;
+    outr_trace_config trace;    /* of the snapshot */
+    struct outr_tracer *tracer; /* observe/span.h; NULL: no span is exported */
     outr_health *health;
     outr_host *host;
     outr_app *app;

@@ -161,9 +161,8 @@ static bool take_metadata(outr__daprd_served *d, const request *r)
 static void take_trace(outr__daprd_served *d)
 {
     const outr_headers *in = &d->x->req.headers;
-    outr_trace_read(&d->trace, in);
-    if (!d->trace.is_valid &&
-        !outr__daprd_trace_read(&d->trace, d->x->arena, outr_headers_get(in, "grpc-trace-bin"))) {
+    outr_trace_read_grpc(&d->trace, in);
+    if (!d->trace.is_valid) {
         outr_trace_read(&d->trace, &d->req.headers);
         return;
     }

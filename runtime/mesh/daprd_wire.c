@@ -2,6 +2,7 @@
 
 #include "base/buf.h"
 #include "base/encode.h"
+#include "grpc/status.h"
 
 #define PREFIX_LEN 5 /* compressed flag, length */
 #define HEAD_MAX   (4 * OUTR_MIB)
@@ -431,35 +432,12 @@ outr_str outr__daprd_pad(outr_arena *arena, outr_str value)
                             : value;
 }
 
-/* version 0; fields 0: trace id, 1: span id, 2: options */
 outr_str outr__daprd_trace_bin(outr_arena *arena, const outr_trace *trace)
 {
-    unsigned char bytes[29] = {0};
-    if (trace->is_valid) {
-        memcpy(bytes + 2, trace->trace_id, sizeof trace->trace_id);
-        memcpy(bytes + 19, trace->span_id, sizeof trace->span_id);
-        bytes[28] = trace->flags;
-    }
-    bytes[18] = 1;
-    bytes[27] = 2;
-    outr_str text = outr_base64_encode(arena, outr_str_of(bytes, sizeof bytes));
-    while (text.n > 0 && text.p[text.n - 1] == '=')
-        text.n--;
-    return text;
-}
-
-bool outr__daprd_trace_read(outr_trace *out, outr_arena *arena, outr_str trace_bin)
-{
-    outr_str bytes;
-    if (!trace_bin.p || !outr_base64_decode(arena, trace_bin, &bytes) || bytes.n != 29 ||
-        bytes.p[0] != 0 || bytes.p[1] != 0 || bytes.p[18] != 1 || bytes.p[27] != 2)
-        return false;
-    char text[OUTR_TRACEPARENT_LEN + 1];
-    outr_trace trace = {.is_valid = true, .flags = (uint8_t)bytes.p[28]};
-    memcpy(trace.trace_id, bytes.p + 2, sizeof trace.trace_id);
-    memcpy(trace.span_id, bytes.p + 19, sizeof trace.span_id);
-    outr_trace_write(&trace, text);
-    return outr_trace_parse(out, outr_str_of(text, OUTR_TRACEPARENT_LEN)); /* ids may be zero */
+    static const outr_trace none;
+    char bytes[OUTR_TRACE_BIN_LEN];
+    outr_trace_write_bin(trace->is_valid ? trace : &none, bytes);
+    return outr_grpc_bin_write(arena, outr_str_of(bytes, sizeof bytes));
 }
 
 static const char *const verbs[] = {"NONE",   "GET",     "HEAD",    "POST",  "PUT",

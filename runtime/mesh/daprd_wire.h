@@ -67,7 +67,6 @@ outr_str outr__daprd_canonical(outr_arena *arena, outr_str name);
 outr_str outr__daprd_pad(outr_arena *arena, outr_str value);
 /* grpc-trace-bin: the OpenCensus binary form, base64. */
 outr_str outr__daprd_trace_bin(outr_arena *arena, const outr_trace *trace);
-bool outr__daprd_trace_read(outr_trace *out, outr_arena *arena, outr_str trace_bin);
 /* Number of a verb in HTTPExtension; -1: unknown there. */
 int outr__daprd_verb(outr_str verb);
 const char *outr__daprd_verb_name(int number); /* NULL: none of these */

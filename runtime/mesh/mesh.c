@@ -5,8 +5,9 @@ static void use_snapshot(outr_mesh *mesh, const outr_snapshot *snapshot)
 {
     outr_snapshot *before = mesh->snapshot;
     mesh->snapshot = outr_snapshot_ref(snapshot);
-    mesh->trace = (outr_trace_config){snapshot->configuration.tracing_is_on,
-                                      snapshot->configuration.sampling_rate};
+    mesh->trace = (outr_trace_config){.is_on = snapshot->configuration.tracing_is_on,
+                                      .sampling_rate = snapshot->configuration.sampling_rate,
+                                      .tracer = mesh->o.tracer};
     mesh->access =
         outr_access_of(mesh->snapshot, mesh->o.settings->app_protocol < OUTR_APP_GRPC);
     outr_snapshot_unref(before);

@@ -28,6 +28,7 @@ typedef struct outr_mesh_options {
     outr_str host_name;
     uint16_t internal_port;           /* bound */
     outr_tls *peer_tls;               /* for calls to peers; NULL: clear text. Referenced */
+    struct outr_tracer *tracer;       /* observe/span.h; NULL: no span is exported */
     outr_secret_read_fn *read_secret; /* of HTTPEndpoints */
     void *secrets;                    /* its ctx */
     /* Who is at the other end of a peer's connection; the identity stays as long as x. NULL, or

@@ -87,13 +87,61 @@ static bool is_state(outr_str state)
     return members > 0;
 }
 
+/* The lines of a list are one list: RFC 9110 section 5.3, W3C Trace Context section 3.3.1.1. */
+static outr_str read_state(const outr_headers *headers)
+{
+    outr_str all = OUTR_STR_NONE;
+    for (size_t i = 0; i < headers->count; i++) {
+        const outr_header *h = &headers->items[i];
+        if (!outr_str_iis(h->name, "tracestate"))
+            continue;
+        if (all.n > TRACESTATE_MAX)
+            break;
+        all = all.p ? outr_arena_join(headers->arena, all, OUTR_STR(","), h->value) : h->value;
+    }
+    return is_state(all) ? all : OUTR_STR_NONE;
+}
+
 void outr_trace_read(outr_trace *out, const outr_headers *headers)
 {
-    if (!outr_trace_parse(out, outr_headers_get(headers, "traceparent")))
-        return;
-    outr_str state = outr_headers_get(headers, "tracestate");
-    if (is_state(state))
-        out->state = state;
+    if (outr_trace_parse(out, outr_headers_get(headers, "traceparent")))
+        out->state = read_state(headers);
+}
+
+bool outr_trace_parse_bin(outr_trace *out, outr_str bytes)
+{
+    outr_trace trace = {.is_valid = true};
+    *out = (outr_trace){0};
+    if (bytes.n != OUTR_TRACE_BIN_LEN || bytes.p[0] != 0 || bytes.p[1] != 0 || bytes.p[18] != 1 ||
+        bytes.p[27] != 2)
+        return false;
+    memcpy(trace.trace_id, bytes.p + 2, 16);
+    memcpy(trace.span_id, bytes.p + 19, 8);
+    trace.flags = (uint8_t)bytes.p[28];
+    if (is_zero(trace.trace_id, 16) || is_zero(trace.span_id, 8))
+        return false;
+    *out = trace;
+    return true;
+}
+
+void outr_trace_write_bin(const outr_trace *trace, char out[OUTR_TRACE_BIN_LEN])
+{
+    memset(out, 0, OUTR_TRACE_BIN_LEN);
+    memcpy(out + 2, trace->trace_id, 16);
+    out[18] = 1;
+    memcpy(out + 19, trace->span_id, 8);
+    out[27] = 2;
+    out[28] = (char)trace->flags;
+}
+
+void outr_trace_read_grpc(outr_trace *out, const outr_headers *headers)
+{
+    outr_str text = outr_headers_get(headers, "grpc-trace-bin"), bytes;
+    if (text.p && outr_base64_decode(headers->arena, text, &bytes) &&
+        outr_trace_parse_bin(out, bytes))
+        out->state = read_state(headers);
+    else
+        outr_trace_read(out, headers);
 }
 
 static void random_id(uint8_t *id, size_t n, outr_rand *rand)
@@ -106,19 +154,41 @@ static void random_id(uint8_t *id, size_t n, outr_rand *rand)
     } while (is_zero(id, n));
 }
 
-void outr_trace_start(outr_trace *out, const outr_trace *parent, const outr_trace_config *config,
-                      outr_rand *rand)
+/* OpenTelemetry's TraceIdRatioBased: whoever decides about a trace by its id decides the same. */
+static bool is_sampled(const uint8_t trace_id[16], double rate)
+{
+    uint64_t x = 0;
+    for (size_t i = 8; i < 16; i++)
+        x = x << 8 | trace_id[i];
+    return rate >= 1 || x >> 1 < (uint64_t)(rate * 0x1p63);
+}
+
+void outr_trace_child(outr_trace *out, const outr_trace *parent, outr_rand *rand)
 {
     outr_trace trace = *parent;
-    if (config->is_on) {
-        if (!trace.is_valid) {
-            random_id(trace.trace_id, sizeof trace.trace_id, rand);
-            trace.flags = outr_rand_unit(rand) < config->sampling_rate ? 1 : 0;
-            trace.is_valid = true;
-        }
+    if (trace.is_valid) {
+        trace.has_parent = true;
+        memcpy(trace.parent_id, parent->span_id, sizeof trace.parent_id);
         random_id(trace.span_id, sizeof trace.span_id, rand);
     }
     *out = trace;
+}
+
+void outr_trace_start(outr_trace *out, const outr_trace *parent, const outr_trace_config *config,
+                      outr_rand *rand)
+{
+    if (!config->is_on || parent->is_valid) {
+        if (config->is_on)
+            outr_trace_child(out, parent, rand);
+        else
+            *out = *parent;
+        return;
+    }
+    outr_trace root = {.is_valid = true};
+    random_id(root.trace_id, sizeof root.trace_id, rand);
+    random_id(root.span_id, sizeof root.span_id, rand);
+    root.flags = is_sampled(root.trace_id, config->sampling_rate) ? OUTR_TRACE_SAMPLED : 0;
+    *out = root;
 }
 
 void outr_trace_write(const outr_trace *trace, char out[OUTR_TRACEPARENT_LEN + 1])

@@ -36,8 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_again(&piece);
     }
     outr__daprd_canonical(arena, message);
-    if (outr__daprd_trace_read(&trace, arena, message))
-        PROPERTY(trace.is_valid);
+    outr_trace_parse_bin(&trace, message);
+    outr__daprd_pad(arena, outr__daprd_trace_bin(arena, &trace));
     outr_arena_free(arena);
     return 0;
 }

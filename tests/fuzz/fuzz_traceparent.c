@@ -29,7 +29,7 @@ static void check_parent(outr_str text)
 
 static void check_child(const outr_trace *parent)
 {
-    const outr_trace_config on = {true, 1}, off = {false, 0};
+    const outr_trace_config on = {true, 1, NULL}, off = {false, 0, NULL};
     outr_trace child;
     outr_rand rand;
     outr_rand_seed(&rand, 1);

@@ -40,7 +40,9 @@ static void use_snapshot(outr_api *api, const outr_snapshot *snapshot)
 {
     const outr_configuration *c = &snapshot->configuration;
     api->snapshot = outr_snapshot_ref(snapshot);
-    api->trace = (outr_trace_config){c->tracing_is_on, c->sampling_rate};
+    api->trace = (outr_trace_config){.is_on = c->tracing_is_on,
+                                     .sampling_rate = c->sampling_rate,
+                                     .tracer = api->tracer};
     api->http_metrics = outr_api_metrics_new(api->metrics, c);
     build_routers(api);
 }

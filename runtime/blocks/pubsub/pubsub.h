@@ -16,6 +16,7 @@ typedef struct outr_pubsub outr_pubsub;
 typedef struct outr_pubsub_options {
     outr_loop *const *loops;
     outr_app *const *apps; /* one per loop */
+    struct outr_tracer *const *tracers; /* observe/span.h, one per loop, or NULL */
     size_t loop_count;
     const outr_settings *settings;
     outr_host *host;

@@ -256,24 +256,16 @@ static void names_are_spelled_as_go_does(void **state)
     outr_arena_free(arena);
 }
 
-static void a_trace_comes_back_from_its_binary_form(void **state)
+static void a_trace_has_a_binary_form(void **state)
 {
     static const char text[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     outr_arena *arena = outr_arena_new(OUTR_MIB);
-    outr_trace trace, again;
+    outr_trace trace;
     (void)state;
     assert_true(outr_trace_parse(&trace, outr_str_from(text)));
-    outr_str bin = outr__daprd_trace_bin(arena, &trace);
-    assert_text(bin, "AABL+S81d7NNpqPOkp0ODkc2AQDwZ6oLqQK3AgE");
-    assert_true(outr__daprd_trace_read(&again, arena, bin));
-    assert_memory_equal(again.trace_id, trace.trace_id, 16);
-    assert_memory_equal(again.span_id, trace.span_id, 8);
-    assert_int_equal(again.flags, 1);
+    assert_text(outr__daprd_trace_bin(arena, &trace), "AABL+S81d7NNpqPOkp0ODkc2AQDwZ6oLqQK3AgE");
     outr_trace none = {0};
-    bin = outr__daprd_trace_bin(arena, &none);
-    assert_text(bin, "AAAAAAAAAAAAAAAAAAAAAAAAAQAAAAAAAAAAAgA");
-    assert_false(outr__daprd_trace_read(&again, arena, bin));
-    assert_false(outr__daprd_trace_read(&again, arena, OUTR_STR("AAA")));
+    assert_text(outr__daprd_trace_bin(arena, &none), "AAAAAAAAAAAAAAAAAAAAAAAAAQAAAAAAAAAAAgA");
     outr_arena_free(arena);
 }
 
@@ -297,7 +289,7 @@ int main(void)
         cmocka_unit_test(text_that_is_not_utf8_cannot_be_said),
         cmocka_unit_test(an_answer_reads_as_it_was_written),
         cmocka_unit_test(names_are_spelled_as_go_does),
-        cmocka_unit_test(a_trace_comes_back_from_its_binary_form),
+        cmocka_unit_test(a_trace_has_a_binary_form),
     };
     return cmocka_run_group_tests(tests, NULL, let_go);
 }

@@ -307,7 +307,7 @@ static void a_trace_passes_as_far_as_it_is_understood(void **state)
 
 static void a_span_of_this_hop_replaces_what_came(void **state)
 {
-    static const outr_trace_config on = {true, 1};
+    static const outr_trace_config on = {true, 1, NULL};
     bench b;
     outr_rand rand;
     (void)state;

@@ -4,6 +4,7 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
+#include "base/encode.h"
 #include "observe/trace.h"
 
 #define TRACE "0af7651916cd43dd8448eb211c80319c"
@@ -200,7 +201,7 @@ static outr_trace parent_with(const char *text)
 
 static void the_parent_decides_whether_a_child_is_sampled(void **state)
 {
-    const outr_trace_config never = {true, 0}, always = {true, 1};
+    const outr_trace_config never = {true, 0, NULL}, always = {true, 1, NULL};
     outr_trace sampled = parent_with("00-" TRACE "-" SPAN "-01"),
                unsampled = parent_with("00-" TRACE "-" SPAN "-00"), child;
     outr_rand rand;
@@ -218,7 +219,7 @@ static void the_parent_decides_whether_a_child_is_sampled(void **state)
 static void a_root_is_sampled_by_the_rate(void **state)
 {
     const outr_trace none = {0};
-    const outr_trace_config some = {true, 0.25};
+    const outr_trace_config some = {true, 0.25, NULL};
     unsigned sampled = 0;
     outr_rand rand;
     (void)state;
@@ -232,9 +233,109 @@ static void a_root_is_sampled_by_the_rate(void **state)
     assert_in_range(sampled, 850, 1150);
 }
 
+/* TraceIdRatioBased of OpenTelemetry: the last eight bytes, halved, against the rate. */
+static void who_samples_by_id_samples_alike(void **state)
+{
+    const outr_trace_config half = {true, 0.5, NULL};
+    const outr_trace none = {0};
+    unsigned low = 0;
+    outr_rand rand;
+    (void)state;
+    outr_rand_seed(&rand, 11);
+    for (int i = 0; i < 100; i++) {
+        outr_trace root;
+        outr_trace_start(&root, &none, &half, &rand);
+        assert_int_equal(root.flags, root.trace_id[8] < 0x80);
+        assert_false(root.has_parent);
+        low += root.flags;
+    }
+    assert_in_range(low, 30, 70);
+}
+
+static void a_child_says_below_whom_it_is(void **state)
+{
+    const outr_trace_config on = {true, 1, NULL};
+    outr_trace parent = parent_with("00-" TRACE "-" SPAN "-01"), none = {0}, child, part;
+    outr_rand rand;
+    (void)state;
+    outr_rand_seed(&rand, 5);
+    outr_trace_start(&child, &parent, &on, &rand);
+    assert_true(child.has_parent);
+    assert_memory_equal(child.parent_id, parent.span_id, 8);
+    outr_trace_child(&part, &child, &rand);
+    assert_memory_equal(part.parent_id, child.span_id, 8);
+    assert_memory_not_equal(part.span_id, child.span_id, 8);
+    outr_trace_child(&part, &none, &rand);
+    assert_false(part.is_valid);
+}
+
+/* ---- several headers, and gRPC's ---------------------------------------------------------------- */
+
+static void the_first_parent_counts_and_states_are_one_list(void **state)
+{
+    outr_headers headers;
+    outr_trace trace;
+    (void)state;
+    outr_headers_init(&headers, arena);
+    outr_headers_add(&headers, OUTR_STR("Traceparent"), OUTR_STR("00-" TRACE "-" SPAN "-01"));
+    outr_headers_add(&headers, OUTR_STR("traceparent"),
+                     OUTR_STR("00-" TRACE "-00f067aa0ba902b7-00"));
+    outr_headers_add(&headers, OUTR_STR("tracestate"), OUTR_STR("a=1"));
+    outr_headers_add(&headers, OUTR_STR("other"), OUTR_STR("x"));
+    outr_headers_add(&headers, OUTR_STR("Tracestate"), OUTR_STR("b=2,c=3"));
+    outr_trace_read(&trace, &headers);
+    assert_true(trace.is_valid);
+    assert_int_equal(trace.flags, 1);
+    assert_int_equal(trace.span_id[0], 0xb7);
+    assert_true(outr_str_is(trace.state, "a=1,b=2,c=3"));
+    outr_headers_add(&headers, OUTR_STR("tracestate"), OUTR_STR("no state"));
+    outr_trace_read(&trace, &headers);
+    assert_true(trace.is_valid && trace.state.n == 0);
+    for (int i = 0; i < 1000; i++) /* no more work than the limit is worth */
+        outr_headers_add(&headers, OUTR_STR("tracestate"), OUTR_STR("d=4"));
+    outr_trace_read(&trace, &headers);
+    assert_true(trace.is_valid && trace.state.n == 0);
+}
+
+static void a_binary_parent_goes_before_the_text(void **state)
+{
+    char bytes[OUTR_TRACE_BIN_LEN];
+    outr_headers headers;
+    outr_trace given = parent_with("00-" TRACE "-" SPAN "-01"), trace;
+    (void)state;
+    outr_trace_write_bin(&given, bytes);
+    assert_true(outr_trace_parse_bin(&trace, outr_str_of(bytes, sizeof bytes)));
+    assert_memory_equal(trace.span_id, given.span_id, 8);
+    outr_headers_init(&headers, arena);
+    outr_headers_add(&headers, OUTR_STR("traceparent"),
+                     OUTR_STR("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"));
+    outr_trace_read_grpc(&trace, &headers);
+    assert_int_equal(trace.trace_id[0], 0x4b);
+    outr_headers_add(&headers, OUTR_STR("grpc-trace-bin"),
+                     outr_base64_encode(arena, outr_str_of(bytes, sizeof bytes)));
+    outr_headers_add(&headers, OUTR_STR("tracestate"), OUTR_STR("a=1"));
+    outr_trace_read_grpc(&trace, &headers);
+    assert_memory_equal(trace.trace_id, given.trace_id, 16);
+    assert_int_equal(trace.flags, 1);
+    assert_true(outr_str_is(trace.state, "a=1"));
+    static const char *const bad[] = {"", "AAAA", "!", "AAAAAAAAAAAAAAAAAAAAAAAAAQAAAAAAAAAAAgA"};
+    for (size_t i = 0; i < OUTR_LEN(bad); i++) { /* then the text counts */
+        outr_headers_set(&headers, OUTR_STR("grpc-trace-bin"), outr_str_from(bad[i]));
+        outr_trace_read_grpc(&trace, &headers);
+        assert_int_equal(trace.trace_id[0], 0x4b);
+    }
+    for (size_t i = 0; i < sizeof bytes; i++) { /* each byte that says what follows */
+        char wrong[sizeof bytes];
+        memcpy(wrong, bytes, sizeof bytes);
+        wrong[i] = (char)(wrong[i] + 1);
+        bool is_field = i < 2 || i == 18 || i == 27;
+        assert_int_equal(outr_trace_parse_bin(&trace, outr_str_of(wrong, sizeof wrong)), !is_field);
+    }
+}
+
 static void with_tracing_off_the_parent_passes_through(void **state)
 {
-    const outr_trace_config off = {false, 1};
+    const outr_trace_config off = {false, 1, NULL};
     outr_trace parent = parent_with("00-" TRACE "-" SPAN "-01"), none = {0}, child;
     outr_rand rand;
     (void)state;
@@ -292,6 +393,10 @@ int main(void)
         WITH_ARENA(a_state_without_a_valid_parent_is_nothing),
         WITH_ARENA(the_parent_decides_whether_a_child_is_sampled),
         WITH_ARENA(a_root_is_sampled_by_the_rate),
+        cmocka_unit_test(who_samples_by_id_samples_alike),
+        cmocka_unit_test(a_child_says_below_whom_it_is),
+        WITH_ARENA(the_first_parent_counts_and_states_are_one_list),
+        WITH_ARENA(a_binary_parent_goes_before_the_text),
         WITH_ARENA(with_tracing_off_the_parent_passes_through),
         WITH_ARENA(baggage_is_well_formed_or_refused),
         WITH_ARENA(baggage_has_its_limits),
