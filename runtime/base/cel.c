@@ -824,16 +824,34 @@ static value eval(machine *m, const node *n, const binding *scope)
     return (value){.kind = NONE};
 }
 
-outr_code outr_cel_test(const outr_cel *cel, outr_arena *arena, const char *name,
-                        const outr_json *v, bool *out, outr_err *err)
+static outr_code test(const outr_cel *cel, outr_arena *arena, const binding *scope, bool *out,
+                      outr_err *err)
 {
     machine m = {.arena = arena, .err = err};
-    const binding scope = {outr_str_from(name), of_json(v), NULL};
-    value r = eval(&m, cel->root, &scope);
+    value r = eval(&m, cel->root, scope);
     if (r.kind == NONE)
         return OUTR_INVALID_ARGUMENT;
     if (r.kind != BOOL)
         return outr_fail(err, OUTR_INVALID_ARGUMENT, "CEL: the result is no boolean");
     *out = r.boolean;
     return OUTR_OK;
+}
+
+outr_code outr_cel_test(const outr_cel *cel, outr_arena *arena, const char *name,
+                        const outr_json *v, bool *out, outr_err *err)
+{
+    const binding scope = {outr_str_from(name), of_json(v), NULL};
+    return test(cel, arena, &scope, out, err);
+}
+
+outr_code outr_cel_test_all(const outr_cel *cel, outr_arena *arena, const outr_json *variables,
+                            bool *out, outr_err *err)
+{
+    const binding *scope = NULL;
+    for (const outr_json *v = variables->child; v; v = v->next) {
+        binding *b = outr_arena_alloc(arena, sizeof *b);
+        *b = (binding){v->key, of_json(v), scope};
+        scope = b;
+    }
+    return test(cel, arena, scope, out, err);
 }

@@ -17,5 +17,8 @@ outr_code outr_cel_compile(outr_cel **out, outr_arena *arena, outr_str text, out
  * there, types that do not fit) or the result is no boolean. arena holds intermediate values. */
 outr_code outr_cel_test(const outr_cel *cel, outr_arena *arena, const char *name,
                         const outr_json *value, bool *out, outr_err *err);
+/* The same where each member of the object variables is a variable. */
+outr_code outr_cel_test_all(const outr_cel *cel, outr_arena *arena, const outr_json *variables,
+                            bool *out, outr_err *err);
 
 #endif

@@ -87,6 +87,7 @@ typedef struct outr_policy_target {
         OUTR_TARGET_COMPONENT_IN
     } kind;
     outr_str name, timeout, retry, breaker;
+    outr_str breaker_scope; /* actors: "type", "id" or "both" */
     int64_t breaker_cache_size;
 } outr_policy_target;
 typedef struct outr_resiliency_spec {

@@ -370,5 +370,7 @@ void outr_snapshot_unref(outr_snapshot *s)
         return;
     if (s->access)
         s->free_access(s->access);
+    if (s->policies)
+        s->free_policies(s->policies);
     outr_arena_free(s->arena);
 }

@@ -28,6 +28,9 @@ typedef struct outr_snapshot {
     /* configuration.access as security/access.h has compiled it; atomic, NULL until then */
     void *access;
     void (*free_access)(void *access);
+    /* resiliencies as resiliency/policies.h has compiled them; atomic, NULL until then */
+    void *policies;
+    void (*free_policies)(void *policies);
 } outr_snapshot;
 
 /* Reads --config files and resource folders. errors: fatal mistakes (non-empty exactly when it

@@ -1,3 +1,5 @@
+#include "base/cel.h"
+#include "config/codes.h"
 #include "config/kinds/kinds.h"
 
 typedef struct raw_retry {
@@ -76,14 +78,28 @@ static void bind_timeouts(outr_binder *b, const outr_yaml *node, outr_resiliency
     out->timeout_count = n;
 }
 
+static const outr_yaml *nth(const outr_yaml *node, size_t n)
+{
+    const outr_yaml *m = node->child;
+    while (n-- > 0)
+        m = m->next;
+    return m;
+}
+
+static void check_codes(outr_binder *b, const outr_yaml *match, const char *key, outr_str set,
+                        int min, int max)
+{
+    outr_err err;
+    if (outr_codes_check(set, min, max, &err))
+        outr_bind_error(b, outr_yaml_find(match, key), "%s: %s", key, err.text);
+}
+
 static void finish_retries(outr_binder *b, const raw_spec *raw, const outr_yaml *node,
                            outr_resiliency_spec *out)
 {
     outr_retry_policy *items = outr_arena_alloc(b->arena, (raw->retry_count + 1) * sizeof *items);
     for (size_t i = 0; i < raw->retry_count; i++) {
-        const outr_yaml *m = node->child;
-        for (size_t k = 0; k < i; k++)
-            m = m->next;
+        const outr_yaml *m = nth(node, i), *match = outr_yaml_find(m, "matching");
         const outr_yaml *count = outr_yaml_find(m, "maxRetries");
         outr_retry_policy *p = &items[i];
         *p = raw->retries[i].policy;
@@ -99,18 +115,42 @@ static void finish_retries(outr_binder *b, const raw_spec *raw, const outr_yaml 
         if (count && !outr_str_to_i64(count->text, -1, INT32_MAX, &p->max_retries))
             outr_bind_error(b, count, "maxRetries must be an integer, not \"" OUTR_FMT "\"",
                             OUTR_ARG(count->text));
+        check_codes(b, match, "httpStatusCodes", p->http_codes, 100, 599);
+        check_codes(b, match, "gRPCStatusCodes", p->grpc_codes, 0, 16);
     }
     out->retries = items;
     out->retry_count = raw->retry_count;
 }
 
-static void finish_breakers(const raw_spec *raw, outr_resiliency_spec *out)
+/* A name that is none would make it a breaker that never opens: told by evaluating it once, with
+ * counts that are safe to divide by. */
+static void check_trip(outr_binder *b, const outr_yaml *at, outr_str trip)
+{
+    static const char *const names[] = {"requests", "totalSuccesses", "totalFailures",
+                                        "consecutiveSuccesses", "consecutiveFailures"};
+    outr_json *ones = outr_json_new(b->arena, OUTR_JSON_OBJECT);
+    outr_cel *cel;
+    outr_err err;
+    bool holds;
+    if (outr_cel_compile(&cel, b->arena, trip, &err)) {
+        outr_bind_error(b, at, "trip: %s", err.text);
+        return;
+    }
+    for (size_t i = 0; i < OUTR_LEN(names); i++)
+        outr_json_put(ones, outr_str_from(names[i]), outr_json_number(b->arena, 1));
+    if (outr_cel_test_all(cel, b->arena, ones, &holds, &err))
+        outr_bind_warning(b, at, "trip may never hold: %s", err.text);
+}
+
+static void finish_breakers(outr_binder *b, const raw_spec *raw, const outr_yaml *node,
+                            outr_resiliency_spec *out)
 {
     for (size_t i = 0; i < raw->breaker_count; i++) {
         outr_breaker_policy *p = &raw->breakers[i];
         p->max_requests = p->max_requests > 0 ? p->max_requests : 1;
         p->timeout_ns = p->timeout_ns ? p->timeout_ns : 60 * OUTR_SEC;
         p->trip = p->trip.n ? p->trip : OUTR_STR("consecutiveFailures > 5");
+        check_trip(b, outr_yaml_find(nth(node, i), "trip"), p->trip);
     }
     out->breakers = raw->breakers;
     out->breaker_count = raw->breaker_count;
@@ -124,7 +164,8 @@ static const outr_yaml_row target_rows[] = {
     {"circuitBreaker", OUTR_YT_TEXT, offsetof(outr_policy_target, breaker), 0, NULL, 0, 0},
     {"circuitBreakerCacheSize", OUTR_YT_INT, offsetof(outr_policy_target, breaker_cache_size), 0,
      NULL, 0, 0},
-    {"circuitBreakerScope", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"circuitBreakerScope", OUTR_YT_TEXT, offsetof(outr_policy_target, breaker_scope), 0, NULL, 0,
+     0},
     {0},
 };
 
@@ -141,6 +182,11 @@ static void add_target(outr_binder *b, outr_resiliency_spec *out, outr_policy_ta
     t->name = name->key;
     t->breaker_cache_size = kind == OUTR_TARGET_ACTOR ? ACTOR_BREAKERS : APP_BREAKERS;
     outr_bind_yaml(b, target_rows, node, "spec.targets", t);
+    bool has_scope = outr_str_is(t->breaker_scope, "type") || outr_str_is(t->breaker_scope, "id") ||
+                     outr_str_is(t->breaker_scope, "both");
+    if (kind == OUTR_TARGET_ACTOR && t->breaker.n && !has_scope)
+        outr_bind_error(b, node, "actor circuit breakers must include scope: circuitBreakerScope "
+                                 "is type, id or both");
 }
 
 /* The named member, when it is there and a mapping. */
@@ -183,6 +229,6 @@ void outr_kind_resiliency(const outr_kind_env *env, const outr_yaml *root,
     bind_timeouts(env->binder, outr_yaml_find(p, "timeouts"), out);
     if (raw.retry_count)
         finish_retries(env->binder, &raw, outr_yaml_find(p, "retries"), out);
-    finish_breakers(&raw, out);
+    finish_breakers(env->binder, &raw, outr_yaml_find(p, "circuitBreakers"), out);
     bind_targets(env->binder, outr_yaml_find(spec, "targets"), out);
 }

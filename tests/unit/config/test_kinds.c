@@ -521,6 +521,34 @@ static void bad_policies_are_all_told(void **state)
     close_bench(&b);
 }
 
+static void conditions_and_codes_are_checked_where_they_stand(void **state)
+{
+    outr_resiliency_spec r = {0};
+    bench b;
+    (void)state;
+    outr_kind_resiliency(&b.env,
+                         open_bench(&b, "spec:\n"
+                                        "  policies:\n"
+                                        "    retries:\n"
+                                        "      r: {matching: {httpStatusCodes: 429-42}}\n"
+                                        "      g: {matching: {gRPCStatusCodes: 17}}\n"
+                                        "    circuitBreakers:\n"
+                                        "      ok: {trip: totalFailures / requests > 2}\n"
+                                        "      bad: {trip: consecutiveFailures >}\n"
+                                        "      typo: {trip: consecutiveFailure > 3}\n"
+                                        "  targets:\n"
+                                        "    actors: {t: {circuitBreaker: ok}}\n"),
+                         &r);
+    assert_told(&b.errors, "file.yaml:4:39: httpStatusCodes: \"429-42\" is not within 100 to 599");
+    assert_told(&b.errors, "file.yaml:5:39: gRPCStatusCodes");
+    assert_told(&b.errors, "file.yaml:8:19: trip: ");
+    assert_told(&b.errors, "circuitBreakerScope");
+    assert_int_equal(b.errors.count, 4);
+    assert_told(&b.warnings, "file.yaml:9:20: trip may never hold: ");
+    assert_int_equal(b.warnings.count, 1);
+    close_bench(&b);
+}
+
 static void parts_of_the_wrong_shape_are_told(void **state)
 {
     static const char *const texts[] = {
@@ -862,6 +890,7 @@ int main(void)
         cmocka_unit_test(every_field_of_a_resiliency_is_bound),
         cmocka_unit_test(breakers_and_targets_have_the_defaults_of_the_contract),
         cmocka_unit_test(bad_policies_are_all_told),
+        cmocka_unit_test(conditions_and_codes_are_checked_where_they_stand),
         cmocka_unit_test(parts_of_the_wrong_shape_are_told),
         cmocka_unit_test(every_field_of_a_configuration_that_is_acted_on_is_bound),
         cmocka_unit_test(tracing_is_on_as_the_rate_and_the_exporters_say),

@@ -1,0 +1,99 @@
+#include "resiliency/guarded.h"
+
+static void finish(outr_guarded *g, const outr_err *err)
+{
+    outr_op *op = g->op;
+    outr_guard_done(&g->guard);
+    if (err->code)
+        outr_op_fail(op, err);
+    else
+        outr_op_finish(op);
+}
+
+static void begin_try(outr_guarded *g);
+
+static bool is_timeout(const outr_guarded *g)
+{
+    return g->inner.err.code == OUTR_DEADLINE_EXCEEDED && g->deadline_ns &&
+           outr_loop_now(g->op->loop) >= g->deadline_ns && !g->is_cancelled;
+}
+
+static void pause_until(outr_guarded *g, uint64_t at);
+
+static void on_tried(outr_op *inner)
+{
+    outr_guarded *g = OUTR_CONTAINER(inner, outr_guarded, inner);
+    outr_loop *loop = g->op->loop;
+    uint64_t now = outr_loop_now(loop), at;
+    outr_err err = inner->err;
+    bool is_final = err.code && g->is_final && g->is_final(&err);
+    if (is_timeout(g)) {
+        outr_guard_end(&g->guard, now, OUTR_OUTCOME_TIMEOUT);
+        outr_fail(&err, OUTR_DEADLINE_EXCEEDED, OUTR_GUARD_TIMEOUT);
+    } else {
+        outr_guard_end(&g->guard, now,
+                       g->is_cancelled              ? OUTR_OUTCOME_NONE
+                       : err.code == 0 || is_final ? OUTR_OUTCOME_GOOD
+                                                    : OUTR_OUTCOME_BAD);
+    }
+    if (err.code && !is_final && !g->is_cancelled &&
+        outr_guard_again(&g->guard, now, -1, outr_loop_rand(loop), &at))
+        pause_until(g, at);
+    else
+        finish(g, &err);
+}
+
+static void on_rested(outr_op *inner)
+{
+    outr_guarded *g = OUTR_CONTAINER(inner, outr_guarded, inner);
+    if (g->is_cancelled) {
+        outr_err err = inner->err;
+        finish(g, &err);
+        return;
+    }
+    begin_try(g);
+}
+
+static void pause_until(outr_guarded *g, uint64_t at)
+{
+    outr_op_init(&g->inner, g->op->loop, g->op, 0, on_rested);
+    outr_sleep_start(at, &g->inner);
+}
+
+static void begin_try(outr_guarded *g)
+{
+    outr_loop *loop = g->op->loop;
+    uint64_t now = outr_loop_now(loop);
+    outr_err err;
+    if (outr_guard_begin(&g->guard, now, &err)) {
+        finish(g, &err);
+        return;
+    }
+    g->deadline_ns = outr_guard_deadline(&g->guard, now);
+    outr_op_init(&g->inner, loop, g->op, g->deadline_ns, on_tried);
+    g->start(g, &g->inner);
+}
+
+static void on_cancel(outr_op *op)
+{
+    outr_guarded *g = op->impl;
+    g->is_cancelled = true;
+    outr_op_cancel(&g->inner, op->err.code);
+}
+
+void outr_guarded_start(outr_guarded *g, outr_op *op)
+{
+    outr_err err;
+    uint64_t now = outr_loop_now(op->loop);
+    g->op = op;
+    g->is_cancelled = false;
+    outr_op_begin(op, g, on_cancel);
+    if (outr_guard_begin(&g->guard, now, &err)) {
+        outr_guard_done(&g->guard);
+        outr_op_fail_soon(op, &err);
+        return;
+    }
+    g->deadline_ns = outr_guard_deadline(&g->guard, now);
+    outr_op_init(&g->inner, op->loop, op, g->deadline_ns, on_tried);
+    g->start(g, &g->inner);
+}
