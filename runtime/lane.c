@@ -137,6 +137,7 @@ static outr_http_server *new_server(outr_lane *lane, outr_port port, const outr_
     case OUTR_PORT_INTERNAL:
         options.handler = &outr_mesh_handler;
         options.ctx = lane->mesh;
+        options.on_cut = outr_mesh_on_cut;
         options.allow_h1 = false;
         options.allow_h2 = true;
         options.allow_connect_protocol = true;
@@ -263,9 +264,10 @@ void outr_lane_update(outr_lane *lane, const outr_snapshot *snapshot)
 void outr_lane_trust_changed(outr_lane *lane)
 {
     if (lane->mesh)
-        outr_mesh_retire_peers(lane->mesh); /* nobody is lost: they are asked again who they are */
+        outr_mesh_dismiss_peers(lane->mesh);
     if (lane->ports[OUTR_PORT_INTERNAL].server)
-        outr_http_server_dismiss(lane->ports[OUTR_PORT_INTERNAL].server, outr_tls_is_covered);
+        outr_http_server_dismiss(lane->ports[OUTR_PORT_INTERNAL].server, outr_tls_is_covered,
+                                 OUTR_MESH_GRACE_NS);
 }
 
 void outr_lane_close(outr_lane *lane)

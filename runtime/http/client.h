@@ -42,7 +42,10 @@ typedef struct outr_http_pool_options {
      * (outr_http_pool_stop it may). May be NULL. */
     void (*on_leaving)(void *ctx);
     /* A TLS handshake failed; reason: OUTR_TLS_*. May be NULL. */
-    void (*on_refused)(void *ctx, const char *reason);
+    void (*on_refused)(void *ctx, const char *reason, const outr_err *err);
+    /* As in server.h: HTTP/2 connections end with their certificates or soon after
+     * outr_http_pool_dismiss, and this tells of calls that were cut off. NULL: they stay. */
+    void (*on_cut)(void *ctx, const char *reason, size_t calls);
     void *ctx;
     /* HTTP/2: no call goes out on a connection before the peer's SETTINGS are here. For callers
      * whose request depends on them (on_place). */
@@ -59,6 +62,9 @@ size_t outr_http_pool_connections(const outr_http_pool *pool);
 bool outr_http_pool_peer_setting(const outr_http_pool *pool, uint32_t *value);
 /* Closes idle connections and lets busy ones finish (peer restarted, address changed). */
 void outr_http_pool_retire(outr_http_pool *pool);
+/* The same for connections whose stream is not kept; what is on them is cut after that time. */
+void outr_http_pool_dismiss(outr_http_pool *pool, bool (*keeps)(const outr_stream *stream),
+                            uint64_t within_ns);
 
 /* No connection is opened any more: calls that wait for one, and those to come, fail with
  * UNAVAILABLE; those on their way go on. */

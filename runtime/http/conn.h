@@ -40,6 +40,18 @@ static inline uint64_t outr__leave_time(const outr_stream *stream, uint64_t now_
     return now_ns + left_ns - OUTR_MIN(left_ns / 8, 30 * OUTR_SEC);
 }
 
+/* When a connection is over whatever goes on on it, and why: OUTR_TLS_*. */
+typedef struct outr__end {
+    uint64_t at_ns; /* 0: it is not */
+    const char *reason;
+} outr__end;
+
+static inline void outr__end_sooner(outr__end *end, uint64_t at_ns, const char *reason)
+{
+    if (at_ns && (!end->at_ns || at_ns < end->at_ns))
+        *end = (outr__end){at_ns, reason};
+}
+
 /* Whether the peer takes what it is sent. */
 typedef struct outr__stall {
     uint64_t written, taken;
@@ -75,6 +87,7 @@ struct outr__conn {
     outr_deferred flusher;
     outr__deadline deadline;
     outr__stall stall;
+    outr__end end; /* HTTP/2 */
 };
 
 /* What a connection does for its exchanges. */
@@ -148,6 +161,7 @@ typedef struct outr__client_ops {
     void (*cancel)(outr__client *client,
                    outr_http_call *call); /* ends the call on the wire; its op is the pool's */
     void (*retire)(outr__client *client); /* no new calls; closes when idle */
+    const outr_stream *(*stream)(const outr__client *client); /* NULL once closed */
     void (*close)(outr__client *client);  /* now; calls in flight fail */
 } outr__client_ops;
 
@@ -158,6 +172,7 @@ struct outr__client {
     size_t active, capacity; /* calls on it, calls it may carry now */
     uint64_t idle_since_ns;
     uint64_t leave_ns; /* takes no calls from then on: a certificate ends; 0: none does */
+    outr__end end;     /* HTTP/2 */
     bool is_used;             /* has carried a call before */
     bool is_retired, is_left; /* left: the pool's owner was told */
     bool is_unmet;            /* HTTP/2: how many streams the peer allows is not known yet */

@@ -379,8 +379,16 @@ static void do_close(outr__client *client)
     close_stream(c);
 }
 
-static const outr__client_ops client_ops = {
-    .start = do_start, .cancel = do_cancel, .retire = do_retire, .close = do_close};
+static const outr_stream *stream_of(const outr__client *client)
+{
+    return OUTR_CONTAINER((outr__client *)(uintptr_t)client, h1_client, base)->stream;
+}
+
+static const outr__client_ops client_ops = {.start = do_start,
+                                            .cancel = do_cancel,
+                                            .retire = do_retire,
+                                            .close = do_close,
+                                            .stream = stream_of};
 
 /* ---- reading --------------------------------------------------------------------------------- */
 

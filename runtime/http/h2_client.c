@@ -15,6 +15,7 @@ typedef struct h2_client {
     outr_timer pinger;   /* keepalive: asks, then waits half an interval for the answer */
     uint32_t pull_count; /* times frames were taken from the session */
     bool is_broken, is_leaving, is_waiting_for_pong, saw_bytes;
+    char farewell[64]; /* text of the peer's GOAWAY, "" before */
 } h2_client;
 
 /* One call on the connection; lies on the call's arena. */
@@ -214,9 +215,13 @@ static void on_close(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s, uint32_t erro
     end_call(k, &err);
 }
 
-static void on_goaway(outr__h2 *h2, int32_t last_stream_id OUTR_UNUSED)
+static void on_goaway(outr__h2 *h2, outr_str text)
 {
     h2_client *c = of_h2(h2);
+    size_t n = 0;
+    for (; n < text.n && n < sizeof c->farewell - 1 && text.p[n] >= ' ' && text.p[n] <= '~'; n++)
+        c->farewell[n] = text.p[n];
+    c->farewell[n] = 0;
     c->base.is_retired = true;
     outr__pool_changed(&c->base);
 }
@@ -272,6 +277,17 @@ static const outr__h2_events h2_events = {
 
 /* ---- what the pool asks ---------------------------------------------------------------------- */
 
+static void note_time(h2_client *c)
+{
+    uint64_t at = outr__stall_deadline(&c->stall, c->stream, outr_loop_now(c->loop),
+                                       limits(c)->write_idle_ns);
+    if (c->base.leave_ns && !c->base.is_retired)
+        at = OUTR_MIN(at, c->base.leave_ns);
+    if (c->base.end.at_ns)
+        at = OUTR_MIN(at, c->base.end.at_ns);
+    outr__deadline_set(c->loop, &c->deadline, at == UINT64_MAX ? 0 : at);
+}
+
 static void on_flush(outr_deferred *deferred)
 {
     h2_client *c = OUTR_CONTAINER(deferred, h2_client, flusher);
@@ -283,9 +299,7 @@ static void on_flush(outr_deferred *deferred)
         c->pull_count++;
         outr__stall_write(&c->stall, c->stream, &c->h2.out);
     }
-    uint64_t at = outr__stall_deadline(&c->stall, c->stream, outr_loop_now(c->loop),
-                                       limits(c)->write_idle_ns);
-    outr__deadline_set(c->loop, &c->deadline, at == UINT64_MAX ? 0 : at);
+    note_time(c);
     if (!goes_on || (c->is_broken && (!has_more || outr_stream_is_full(c->stream))) ||
         (c->base.is_retired && c->base.active == 0))
         outr_stream_close(c->stream);
@@ -335,6 +349,8 @@ static void do_retire(outr__client *client)
     outr__pool_changed(client);
     if (client->active == 0 && c->stream)
         leave(c);
+    else if (c->stream)
+        outr_loop_flush(c->loop, &c->flusher); /* by which it looks at the time again */
 }
 
 /* An answer that is here in full is still given to its sink. */
@@ -378,8 +394,35 @@ static void do_close(outr__client *client)
         outr_stream_close(c->stream);
 }
 
-static const outr__client_ops client_ops = {
-    .start = do_start, .cancel = do_cancel, .retire = do_retire, .close = do_close};
+/* Time is over for a connection on which calls go on: it says why and closes, whether they do or
+ * not. */
+static void cut(h2_client *c)
+{
+    const outr_http_pool_options *o = outr__pool_options(c->base.pool);
+    const char *reason = c->base.end.reason;
+    outr_err err;
+    c->base.end.at_ns = 0;
+    if (c->base.active > 0)
+        o->on_cut(o->ctx, reason, c->base.active);
+    if (!c->is_leaving)
+        nghttp2_submit_goaway(c->h2.session, NGHTTP2_FLAG_NONE, 0, NGHTTP2_NO_ERROR,
+                              (const uint8_t *)reason, strlen(reason));
+    c->is_leaving = true;
+    on_flush(&c->flusher);
+    outr_fail(&err, OUTR_UNAVAILABLE, "the connection was cut off (reason: %s)", reason);
+    lose(c, &err);
+}
+
+static const outr_stream *stream_of_client(const outr__client *client)
+{
+    return OUTR_CONTAINER((outr__client *)(uintptr_t)client, h2_client, base)->stream;
+}
+
+static const outr__client_ops client_ops = {.start = do_start,
+                                            .cancel = do_cancel,
+                                            .retire = do_retire,
+                                            .close = do_close,
+                                            .stream = stream_of_client};
 
 /* ---- the connection -------------------------------------------------------------------------- */
 
@@ -393,9 +436,14 @@ static void on_data(outr_stream *stream, outr_chunk *chunk, const char *p, size_
 
 static void on_eof(outr_stream *stream)
 {
+    h2_client *c = stream->owner;
     outr_err err;
-    outr_fail(&err, OUTR_UNAVAILABLE, "the peer closed the connection");
-    lose(stream->owner, &err);
+    if (c->farewell[0])
+        outr_fail(&err, OUTR_UNAVAILABLE, "the peer closed the connection (reason: %s)",
+                  c->farewell);
+    else
+        outr_fail(&err, OUTR_UNAVAILABLE, "the peer closed the connection");
+    lose(c, &err);
 }
 
 static void on_error(outr_stream *stream, const outr_err *err)
@@ -431,9 +479,14 @@ static const outr_stream_events events = {.on_data = on_data,
 static void on_deadline(outr_timer *timer)
 {
     h2_client *c = OUTR_CONTAINER(timer, h2_client, deadline.timer);
-    if (!outr__deadline_is_due(c->loop, &c->deadline) || !c->stream)
+    uint64_t now = outr_loop_now(c->loop);
+    if (!outr__deadline_is_due(c->loop, &c->deadline) || !c->stream || c->stream->is_closing)
         return;
-    if (outr__stall_is_over(&c->stall, c->stream, outr_loop_now(c->loop), limits(c)->write_idle_ns))
+    if (c->base.end.at_ns && now >= c->base.end.at_ns)
+        cut(c);
+    else if (c->base.leave_ns && !c->base.is_retired && now >= c->base.leave_ns)
+        do_retire(&c->base);
+    else if (outr__stall_is_over(&c->stall, c->stream, now, limits(c)->write_idle_ns))
         outr_stream_reset(c->stream); /* the peer reads nothing */
     else
         outr_loop_flush(c->loop, &c->flusher);

@@ -76,6 +76,8 @@ static void note_time(h2_conn *c)
     at = ping_time(c);
     if (c->leave_ns && !c->is_draining)
         at = OUTR_MIN(at, c->leave_ns);
+    if (c->base.end.at_ns)
+        at = OUTR_MIN(at, c->base.end.at_ns);
     if (c->sweep_at_ns)
         at = OUTR_MIN(at, c->sweep_at_ns);
     else if (!c->is_draining)
@@ -365,6 +367,19 @@ static void final_goaway(h2_conn *c)
         goaway(c, NGHTTP2_NO_ERROR, c->was_idle ? "max_idle" : "");
 }
 
+/* Time is over for a connection on which calls go on: it says why and closes, whether they do or
+ * not. Closing it is what tells the handlers. */
+static void cut(h2_conn *c)
+{
+    const outr_http_server_options *o = outr__server_options(c->base.server);
+    const char *reason = c->base.end.reason;
+    c->base.end.at_ns = 0;
+    if (c->exchange_count > 0)
+        o->on_cut(o->ctx, &c->base.stream->peer, reason, c->exchange_count);
+    goaway(c, NGHTTP2_NO_ERROR, reason);
+    c->is_broken = true;
+}
+
 static void on_ping(outr__h2 *h2)
 {
     h2_conn *c = of_h2(h2);
@@ -391,7 +406,7 @@ static void on_goaway_sent(outr__h2 *h2)
         nghttp2_submit_ping(h2->session, NGHTTP2_FLAG_NONE, drain_ping);
 }
 
-static void on_goaway(outr__h2 *h2 OUTR_UNUSED, int32_t last_stream_id OUTR_UNUSED) {}
+static void on_goaway(outr__h2 *h2 OUTR_UNUSED, outr_str text OUTR_UNUSED) {}
 static void on_settings(outr__h2 *h2 OUTR_UNUSED) {}
 static void on_inform(outr__h2 *h2 OUTR_UNUSED, outr__h2_stream *s OUTR_UNUSED,
                       int status OUTR_UNUSED)
@@ -553,6 +568,10 @@ static void do_expire(outr__conn *conn)
         outr_stream_reset(conn->stream); /* the peer reads nothing */
         return;
     }
+    if (c->base.end.at_ns && now >= c->base.end.at_ns) {
+        cut(c);
+        return;
+    }
     if (c->h2.head_since_ns && now >= c->h2.head_since_ns + limits(c)->header_timeout_ns) {
         nghttp2_session_terminate_session(c->h2.session, NGHTTP2_NO_ERROR);
         outr__conn_flush_soon(conn);
@@ -592,6 +611,8 @@ static h2_conn *open_conn(outr_http_server *server, outr_stream *stream)
     outr__conn_open(&c->base, &conn_ops, server, stream);
     c->opened_ns = c->idle_since_ns = c->read_ns = outr_loop_now(so->loop);
     c->leave_ns = outr__leave_time(stream, c->opened_ns);
+    if (so->on_cut)
+        outr__end_sooner(&c->base.end, stream->expires_ns, OUTR_TLS_EXPIRED);
     stream->events = &events;
     if (outr__h2_init(&c->h2, &o, &err)) {
         OUTR_LOG(outr_loop_log(so->loop), ERROR, "a connection could not be served",

@@ -537,7 +537,8 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
             take_settings(h2, &frame->settings);
         break;
     case NGHTTP2_GOAWAY:
-        h2->events->on_goaway(h2, frame->goaway.last_stream_id);
+        h2->events->on_goaway(
+            h2, outr_str_of(frame->goaway.opaque_data, frame->goaway.opaque_data_len));
         break;
     case NGHTTP2_PING:
         count_idle_frame(h2);

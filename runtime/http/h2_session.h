@@ -29,7 +29,7 @@ typedef struct outr__h2_events {
     void (*on_told)(outr__h2 *h2, outr__h2_stream *s);
     void (*on_ping)(outr__h2 *h2);                            /* of the peer; answered already */
     void (*on_pong)(outr__h2 *h2, const uint8_t *opaque); /* 8 bytes, as they were sent */
-    void (*on_goaway)(outr__h2 *h2, int32_t last_stream_id);
+    void (*on_goaway)(outr__h2 *h2, outr_str text); /* its debug data */
     void (*on_goaway_sent)(outr__h2 *h2); /* it is in out. May be NULL */
     void (*on_settings)(outr__h2 *h2);
     void (*wants_flush)(outr__h2 *h2); /* something is to be sent */

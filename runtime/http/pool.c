@@ -174,9 +174,12 @@ static void add_client(outr_http_pool *pool, outr_stream *stream)
     bool is_h2 =
         stream->alpn.n ? outr_str_is(stream->alpn, "h2") : pool->options.version == OUTR_HTTP_2;
     uint64_t leave_ns = outr__leave_time(stream, outr_loop_now(pool->options.loop));
+    uint64_t ends_ns = stream->expires_ns;
     outr__client *client = (is_h2 ? outr__h2_connect : outr__h1_connect)(pool, stream);
     client->idle_since_ns = outr_loop_now(pool->options.loop);
     client->leave_ns = leave_ns;
+    if (pool->options.on_cut)
+        outr__end_sooner(&client->end, ends_ns, OUTR_TLS_EXPIRED);
     pool->client_count++;
     pool->unmet_count += client->is_unmet;
     place(client);
@@ -215,7 +218,7 @@ static void on_opened(outr_op *op)
         add_client(pool, stream);
     } else {
         if (reason && pool->options.on_refused)
-            pool->options.on_refused(pool->options.ctx, reason);
+            pool->options.on_refused(pool->options.ctx, reason, &err);
         fail_uncovered(pool, &err);
     }
     fill(pool);
@@ -401,7 +404,34 @@ outr_http_pool *outr_http_pool_new(const outr_http_pool_options *options)
     return pool;
 }
 
-static void each_client(outr_http_pool *pool, bool closes)
+static void close_client(outr__client *client, void *ctx OUTR_UNUSED)
+{
+    client->ops->close(client);
+}
+
+static void retire_client(outr__client *client, void *ctx OUTR_UNUSED)
+{
+    client->ops->retire(client);
+}
+
+typedef struct dismissal {
+    bool (*keeps)(const outr_stream *stream);
+    uint64_t at_ns;
+} dismissal;
+
+static void dismiss_client(outr__client *client, void *ctx)
+{
+    const dismissal *d = ctx;
+    const outr_stream *stream = client->ops->stream(client);
+    if (!stream || d->keeps(stream))
+        return;
+    if (client->pool->options.on_cut)
+        outr__end_sooner(&client->end, d->at_ns, OUTR_TLS_UNTRUSTED);
+    client->ops->retire(client);
+}
+
+static void each_client(outr_http_pool *pool, void (*run)(outr__client *client, void *ctx),
+                        void *ctx)
 {
     outr_list *const lists[] = {&pool->ready, &pool->busy};
     for (size_t i = 0; i < OUTR_LEN(lists); i++) {
@@ -410,10 +440,7 @@ static void each_client(outr_http_pool *pool, bool closes)
         while (!outr_list_is_empty(&all)) {
             outr__client *client = OUTR_LIST_ITEM(outr_list_pop(&all), outr__client, link);
             place(client);
-            if (closes)
-                client->ops->close(client);
-            else
-                client->ops->retire(client);
+            run(client, ctx);
         }
     }
 }
@@ -428,7 +455,7 @@ void outr_http_pool_free(outr_http_pool *pool)
     outr_fail(&err, OUTR_CANCELLED, "the connection pool was closed");
     fail_waiting(pool, SIZE_MAX, &err);
     pool->client_count++; /* held while all of it comes down */
-    each_client(pool, true);
+    each_client(pool, close_client, NULL);
     OUTR_LIST_EACH(link, &pool->openings)
         outr_op_cancel(&OUTR_LIST_ITEM(link, opening, link)->op, OUTR_CANCELLED);
     pool->client_count--;
@@ -459,5 +486,12 @@ void outr_http_pool_stop(outr_http_pool *pool)
 
 void outr_http_pool_retire(outr_http_pool *pool)
 {
-    each_client(pool, false);
+    each_client(pool, retire_client, NULL);
+}
+
+void outr_http_pool_dismiss(outr_http_pool *pool, bool (*keeps)(const outr_stream *stream),
+                            uint64_t within_ns)
+{
+    dismissal d = {keeps, outr_loop_now(pool->options.loop) + within_ns};
+    each_client(pool, dismiss_client, &d);
 }

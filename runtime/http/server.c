@@ -362,12 +362,18 @@ void outr_http_server_drain(outr_http_server *server, void (*drained)(void *ctx)
     check_empty(server);
 }
 
-void outr_http_server_dismiss(outr_http_server *server, bool (*keeps)(const outr_stream *stream))
+void outr_http_server_dismiss(outr_http_server *server, bool (*keeps)(const outr_stream *stream),
+                              uint64_t within_ns)
 {
+    uint64_t now = outr_loop_now(server->options.loop);
     OUTR_LIST_EACH(link, &server->conns) {
         outr__conn *conn = OUTR_LIST_ITEM(link, outr__conn, link);
-        if (conn->stream && !keeps(conn->stream))
-            conn->ops->drain(conn);
+        if (!conn->stream || keeps(conn->stream))
+            continue;
+        if (server->options.on_cut)
+            outr__end_sooner(&conn->end, now + within_ns, OUTR_TLS_UNTRUSTED);
+        conn->ops->drain(conn);
+        outr__conn_flush_soon(conn); /* by which it looks at the time again */
     }
 }
 

@@ -66,6 +66,10 @@ typedef struct outr_http_server_options {
     /* Announced in SETTINGS so that a peer can tell an Outrigger; 0: none. */
     uint16_t settings_id;
     uint32_t settings_value;
+    /* HTTP/2 over TLS: no connection outlives a certificate of either side, or its dismissal by
+     * outr_http_server_dismiss for long. It is drained in time; calls that go on are broken off
+     * when it is over, which this tells with the reason (OUTR_TLS_*). NULL: connections stay. */
+    void (*on_cut)(void *ctx, const outr_addr *peer, const char *reason, size_t calls);
 } outr_http_server_options;
 
 outr_http_server *outr_http_server_new(const outr_http_server_options *options);
@@ -74,8 +78,10 @@ void outr_http_server_take(outr_http_server *server, outr_stream *own_stream);
 /* No new requests: Connection: close, GOAWAY; idle connections close now. drained is called once
  * when the last connection is gone. */
 void outr_http_server_drain(outr_http_server *server, void (*drained)(void *ctx), void *ctx);
-/* No new requests on the connections whose stream is not kept; what is on them ends. */
-void outr_http_server_dismiss(outr_http_server *server, bool (*keeps)(const outr_stream *stream));
+/* No new requests on the connections whose stream is not kept; what is on them may end within that
+ * time and is cut then, with reason untrusted. */
+void outr_http_server_dismiss(outr_http_server *server, bool (*keeps)(const outr_stream *stream),
+                              uint64_t within_ns);
 /* Resets what is left. Free only after drained was called or the server never had a connection:
  * outr_http_server_free does reset + free when the last stream is closed. */
 void outr_http_server_free(outr_http_server *server);

@@ -124,7 +124,7 @@ typedef struct outr__pick {
 
 outr__peers *outr__peers_new(const outr_mesh_options *o);
 void outr__peers_free(outr__peers *peers);
-void outr__peers_retire(outr__peers *peers);
+void outr__peers_dismiss(outr__peers *peers);
 /* NOT_FOUND: nobody has that id. */
 void outr__pick_start(outr__peers *peers, outr__pick *pick, outr_arena *arena, outr_op *op);
 outr_http_pool *outr__peer_pool(outr__peer *peer);

@@ -65,9 +65,32 @@ void outr_mesh_count_refused(outr_loop *loop, const char *side, const char *reas
     outr_metric_count(outr_loop_metrics(loop), &refused_total, labels, 1);
 }
 
-void outr_mesh_retire_peers(outr_mesh *mesh)
+void outr_mesh_tell_cut(outr_loop *loop, const char *side, const outr_addr *peer,
+                        const char *reason, size_t calls)
 {
-    outr__peers_retire(mesh->peers);
+    static const outr_metric_desc cut_total = {"outrigger_mtls_cut_total",
+                                               "calls broken off with their connection, by reason",
+                                               OUTR_COUNTER,
+                                               0,
+                                               {"side", "reason"}};
+    const outr_str labels[] = {outr_str_from(side), outr_str_from(reason)};
+    char text[OUTR_ADDR_TEXT_MAX];
+    outr_str address = outr_str_of(text, outr_addr_text(peer, text));
+    outr_metric_count(outr_loop_metrics(loop), &cut_total, labels, (double)calls);
+    OUTR_LOG(outr_loop_log(loop), WARN, "calls were broken off with their connection",
+             OUTR_Z("side", side), OUTR_S("peer", address), OUTR_Z("reason", reason),
+             OUTR_I("calls", (int64_t)calls));
+}
+
+void outr_mesh_on_cut(void *ctx, const outr_addr *peer, const char *reason, size_t calls)
+{
+    const outr_mesh *mesh = ctx;
+    outr_mesh_tell_cut(mesh->o.loop, "server", peer, reason, calls);
+}
+
+void outr_mesh_dismiss_peers(outr_mesh *mesh)
+{
+    outr__peers_dismiss(mesh->peers);
 }
 
 /* ---- the resolver ---------------------------------------------------------------------------- */

@@ -44,8 +44,10 @@ typedef struct outr_mesh_options {
 outr_mesh *outr_mesh_new(const outr_mesh_options *options);
 void outr_mesh_free(outr_mesh *mesh); /* when no call is in flight on either side */
 void outr_mesh_update(outr_mesh *mesh, const outr_snapshot *snapshot);
-/* Whom we trust is another question now: no more calls on the connections that are there. */
-void outr_mesh_retire_peers(outr_mesh *mesh);
+/* Whom we trust is another question now: no more calls on connections to those who are nobody any
+ * more, and OUTR_MESH_GRACE_NS later an end of those that are on them. */
+void outr_mesh_dismiss_peers(outr_mesh *mesh);
+#define OUTR_MESH_GRACE_NS (10 * OUTR_SEC)
 
 /* Opens the resolver the Configuration names (default: nameresolution.sqlite on a file in run_dir)
  * and registers self. Main loop. A failure is only logged by the caller: *out is NULL when there is
@@ -102,6 +104,11 @@ void outr_mesh_invoke_cancel(outr_invoke *invoke, outr_code why);
 
 /* A peer that was not let in ("server") or not called ("client"), and why: OUTR_TLS_*. */
 void outr_mesh_count_refused(outr_loop *loop, const char *side, const char *reason);
+/* Calls that were broken off with their connection: a certificate has ended, or is nobody's any
+ * more. outr_mesh_on_cut is for the internal port's server (http/server.h), whose ctx is a mesh. */
+void outr_mesh_tell_cut(outr_loop *loop, const char *side, const outr_addr *peer,
+                        const char *reason, size_t calls);
+void outr_mesh_on_cut(void *ctx, const outr_addr *peer, const char *reason, size_t calls);
 
 /* Handler and context for the internal port's server on this loop. */
 extern const outr_http_handler outr_mesh_handler;

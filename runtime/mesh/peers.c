@@ -35,6 +35,7 @@ struct outr__peers {
     outr_map *names;   /* "id.namespace" -> known */
     outr_map *by_addr; /* key -> peer */
     outr_timer sweeper;
+    uint64_t tell_refused_ns;
     bool is_freed;
     unsigned refreshing;
 };
@@ -61,10 +62,24 @@ static outr_code is_peer(const void *ctx, outr_str uri, outr_err *err)
                      OUTR_ARG(outr_str_head(uri, 200)));
 }
 
-static void on_refused(void *ctx, const char *reason)
+static void on_refused(void *ctx, const char *reason, const outr_err *err)
 {
     const outr__peer *peer = ctx;
-    outr_mesh_count_refused(peer->peers->o->loop, "client", reason);
+    outr__peers *p = peer->peers;
+    outr_loop *loop = p->o->loop;
+    uint64_t now = outr_loop_now(loop);
+    outr_mesh_count_refused(loop, "client", reason);
+    if (now < p->tell_refused_ns) /* a call tries several times, and there are many calls */
+        return;
+    p->tell_refused_ns = now + OUTR_SEC;
+    OUTR_LOG(outr_loop_log(loop), WARN, "a peer was not called", OUTR_Z("peer", peer->text),
+             OUTR_Z("path", peer->path ? peer->path : ""), OUTR_Z("reason", reason), OUTR_ERR(err));
+}
+
+static void on_cut(void *ctx, const char *reason, size_t calls)
+{
+    const outr__peer *peer = ctx;
+    outr_mesh_tell_cut(peer->peers->o->loop, "client", &peer->addr, reason, calls);
 }
 
 static outr__peer *find_peer(outr__peers *p, const outr_addr *addr, const outr_resolve *who)
@@ -86,6 +101,7 @@ static outr__peer *find_peer(outr__peers *p, const outr_addr *addr, const outr_r
         .tls = p->o->peer_tls,
         .tls_check = {is_peer, peer},
         .on_refused = on_refused,
+        .on_cut = on_cut,
         .ctx = peer,
         .limits = {.max_header_bytes = OUTR_MIB,
                    .body_idle_ns = 24 * 3600 * OUTR_SEC,
@@ -363,11 +379,11 @@ outr__peers *outr__peers_new(const outr_mesh_options *o)
     return p;
 }
 
-void outr__peers_retire(outr__peers *p)
+void outr__peers_dismiss(outr__peers *p)
 {
     void *item;
     for (size_t at = 0; outr_map_next(p->by_addr, &at, NULL, &item);)
-        outr_http_pool_retire(((outr__peer *)item)->pool);
+        outr_http_pool_dismiss(((outr__peer *)item)->pool, outr_tls_is_covered, OUTR_MESH_GRACE_NS);
 }
 
 void outr__peers_free(outr__peers *p)

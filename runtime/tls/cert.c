@@ -169,7 +169,7 @@ static STACK_OF(X509) * read_all(outr_str pem)
 }
 
 static bool verify_once(X509_STORE *store, X509 *anchor, X509 *leaf, STACK_OF(X509) * untrusted,
-                        int64_t now_s, int64_t *ends_s, int *error)
+                        int64_t now_s, outr__chain *out)
 {
     X509_STORE_CTX *ctx = X509_STORE_CTX_new();
     STACK_OF(X509) *anchors = sk_X509_new_null();
@@ -183,11 +183,14 @@ static bool verify_once(X509_STORE *store, X509 *anchor, X509 *leaf, STACK_OF(X5
         X509_STORE_CTX_set0_trusted_stack(ctx, anchors);
     }
     is_good = is_good && X509_verify_cert(ctx) == 1;
-    *error = X509_STORE_CTX_get_error(ctx);
     STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(ctx);
-    *ends_s = INT64_MAX;
-    for (int i = 0; is_good && i < sk_X509_num(chain); i++)
-        *ends_s = OUTR_MIN(*ends_s, outr__unix_of(X509_get0_notAfter(sk_X509_value(chain, i))));
+    int count = sk_X509_num(chain);
+    *out = (outr__chain){.ends_s = INT64_MAX, .error = X509_STORE_CTX_get_error(ctx)};
+    for (int i = 0; is_good && i < count; i++)
+        out->ends_s =
+            OUTR_MIN(out->ends_s, outr__unix_of(X509_get0_notAfter(sk_X509_value(chain, i))));
+    is_good = is_good &&
+              X509_digest(sk_X509_value(chain, count - 1), EVP_sha256(), out->anchor, NULL) == 1;
     X509_STORE_CTX_free(ctx);
     sk_X509_free(anchors);
     ERR_clear_error();
@@ -195,16 +198,17 @@ static bool verify_once(X509_STORE *store, X509 *anchor, X509 *leaf, STACK_OF(X5
 }
 
 bool outr__verify(X509_STORE *store, X509 *leaf, STACK_OF(X509) * untrusted, int64_t now_s,
-                  int64_t *ends_s, int *error)
+                  outr__chain *out)
 {
-    if (verify_once(store, NULL, leaf, untrusted, now_s, ends_s, error))
+    outr__chain other;
+    if (verify_once(store, NULL, leaf, untrusted, now_s, out))
         return true;
     bool is_good = false;
-    int ignored;
     STACK_OF(X509) *all = X509_STORE_get1_all_certs(store);
     for (int i = 0; !is_good && sk_X509_num(all) > 1 && i < sk_X509_num(all); i++)
-        is_good = verify_once(store, sk_X509_value(all, i), leaf, untrusted, now_s, ends_s,
-                              &ignored);
+        is_good = verify_once(store, sk_X509_value(all, i), leaf, untrusted, now_s, &other);
+    if (is_good)
+        *out = other;
     sk_X509_pop_free(all, X509_free);
     ERR_clear_error();
     return is_good;
@@ -215,14 +219,13 @@ outr_code outr_cert_verify(outr_str chain_pem, outr_str anchors_pem, int64_t now
     STACK_OF(X509) *chain = read_all(chain_pem), *anchors = read_all(anchors_pem);
     X509_STORE *store = X509_STORE_new();
     outr_code rc = OUTR_OK;
-    int64_t ends_s;
-    int error;
+    outr__chain how;
     for (int i = 0; i < sk_X509_num(anchors); i++)
         X509_STORE_add_cert(store, sk_X509_value(anchors, i));
     if (sk_X509_num(chain) == 0)
         rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "no certificate in PEM form");
-    else if (!outr__verify(store, sk_X509_value(chain, 0), chain, now_s, &ends_s, &error))
-        rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "%s", X509_verify_cert_error_string(error));
+    else if (!outr__verify(store, sk_X509_value(chain, 0), chain, now_s, &how))
+        rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "%s", X509_verify_cert_error_string(how.error));
     X509_STORE_free(store);
     sk_X509_pop_free(chain, X509_free);
     sk_X509_pop_free(anchors, X509_free);

@@ -172,14 +172,16 @@ static int verify_uri(X509_STORE_CTX *store, void *arg OUTR_UNUSED)
     const SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
     outr__verdict *v = verdict_of(ssl);
     X509 *leaf = X509_STORE_CTX_get0_cert(store);
-    int error;
+    outr__chain chain;
     bool is_good = outr__verify(X509_STORE_CTX_get0_store(store), leaf,
-                                X509_STORE_CTX_get0_untrusted(store), 0, &v->expires_s, &error);
+                                X509_STORE_CTX_get0_untrusted(store), 0, &chain);
     if (!is_good)
-        not_him(v, reason_of_verify(error), "could not verify leaf certificate: %s",
-                X509_verify_cert_error_string(error));
+        not_him(v, reason_of_verify(chain.error), "could not verify leaf certificate: %s",
+                X509_verify_cert_error_string(chain.error));
     else
         is_good = judge_leaf(v, leaf) == OUTR_OK;
+    v->expires_s = chain.ends_s;
+    memcpy(v->anchor, chain.anchor, sizeof v->anchor);
     ERR_clear_error();
     X509_STORE_CTX_set_error(store, is_good ? X509_V_OK : X509_V_ERR_CERT_REJECTED);
     return is_good;
@@ -200,13 +202,20 @@ outr_code outr__judge_resumed(SSL *ssl, outr__verdict *v, outr_err *err)
 /* ---- sessions -------------------------------------------------------------------------------- */
 
 /* OpenSSL does not look at certificates again when a session is resumed: when the first of them
- * ends, so does the ticket. The server writes it into the ticket, the client beside it. A context
- * that is renewed has new keys for tickets, so those of before are worth nothing. */
+ * ends, so does the ticket. The server writes that into the ticket, with the anchor it went by, the
+ * client keeps it beside. A context that is renewed has new keys for tickets, so those of before
+ * are worth nothing. */
+typedef struct ticket {
+    int64_t expires_s;
+    unsigned char anchor[SHA256_DIGEST_LENGTH];
+} ticket;
+
 static int write_ticket(SSL *ssl, void *arg OUTR_UNUSED)
 {
     const outr__verdict *v = verdict_of(ssl);
-    return SSL_SESSION_set1_ticket_appdata(SSL_get_session(ssl), &v->expires_s,
-                                           sizeof v->expires_s) == 1;
+    ticket t = {.expires_s = v->expires_s};
+    memcpy(t.anchor, v->anchor, sizeof t.anchor);
+    return SSL_SESSION_set1_ticket_appdata(SSL_get_session(ssl), &t, sizeof t) == 1;
 }
 
 static SSL_TICKET_RETURN read_ticket(SSL *ssl, SSL_SESSION *session,
@@ -216,15 +225,16 @@ static SSL_TICKET_RETURN read_ticket(SSL *ssl, SSL_SESSION *session,
     outr__verdict *v = verdict_of(ssl);
     void *data = NULL;
     size_t size = 0;
-    int64_t expires_s;
+    ticket t;
     if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
         return SSL_TICKET_RETURN_IGNORE_RENEW;
-    if (SSL_SESSION_get0_ticket_appdata(session, &data, &size) != 1 || size != sizeof expires_s)
+    if (SSL_SESSION_get0_ticket_appdata(session, &data, &size) != 1 || size != sizeof t)
         return SSL_TICKET_RETURN_IGNORE_RENEW;
-    memcpy(&expires_s, data, sizeof expires_s);
-    if (expires_s <= (int64_t)time(NULL))
+    memcpy(&t, data, sizeof t);
+    if (t.expires_s <= (int64_t)time(NULL))
         return SSL_TICKET_RETURN_IGNORE_RENEW;
-    v->expires_s = expires_s;
+    v->expires_s = t.expires_s;
+    memcpy(v->anchor, t.anchor, sizeof v->anchor);
     return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
 }
 
@@ -240,6 +250,7 @@ static int keep_session(SSL *ssl, SSL_SESSION *own_session)
     SSL_SESSION_set_timeout(own_session, (long)OUTR_MAX(OUTR_MIN(left_s, (int64_t)86400), 0));
     s->session = own_session;
     s->generation = v->generation;
+    memcpy(s->anchor, v->anchor, sizeof s->anchor);
     return 1;
 }
 
@@ -372,12 +383,26 @@ SSL *outr__ssl_new(outr_tls *tls, outr__verdict *v, int64_t *own_expires_s)
     pthread_mutex_unlock(&tls->lock);
     SSL_set_app_data(ssl, v);
     outr_tls_sessions *s = v->sessions;
-    if (s && s->session && s->generation == v->generation)
+    if (s && s->session && s->generation == v->generation) {
         SSL_set_session(ssl, s->session);
+        memcpy(v->anchor, s->anchor, sizeof v->anchor); /* a full handshake says which one itself */
+    }
     return ssl;
 }
 
-bool outr__is_covered(outr_tls *tls, const SSL *ssl)
+static bool has_anchor(X509_STORE *store, const unsigned char *anchor)
+{
+    unsigned char hash[SHA256_DIGEST_LENGTH];
+    bool has = false;
+    STACK_OF(X509) *all = X509_STORE_get1_all_certs(store);
+    for (int i = 0; !has && i < sk_X509_num(all); i++)
+        has = X509_digest(sk_X509_value(all, i), EVP_sha256(), hash, NULL) == 1 &&
+              memcmp(hash, anchor, sizeof hash) == 0;
+    sk_X509_pop_free(all, X509_free);
+    return has;
+}
+
+bool outr__is_covered(outr_tls *tls, const SSL *ssl, const outr__verdict *v)
 {
     X509 *leaf = SSL_get0_peer_certificate(ssl);
     if (!leaf)
@@ -386,10 +411,10 @@ bool outr__is_covered(outr_tls *tls, const SSL *ssl)
     SSL_CTX *ctx = tls->ctx;
     SSL_CTX_up_ref(ctx);
     pthread_mutex_unlock(&tls->lock);
-    int64_t ends_s;
-    int error;
-    bool is_good = outr__verify(SSL_CTX_get_cert_store(ctx), leaf, SSL_get_peer_cert_chain(ssl), 0,
-                                &ends_s, &error);
+    X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+    outr__chain how; /* of a resumed session only the leaf is left: the anchor's hash tells */
+    bool is_good = has_anchor(store, v->anchor) ||
+                   outr__verify(store, leaf, SSL_get_peer_cert_chain(ssl), 0, &how);
     SSL_CTX_free(ctx);
     return is_good;
 }

@@ -4,6 +4,7 @@
 
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/sha.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <pthread.h>
@@ -19,10 +20,14 @@ int64_t outr__unix_of(const ASN1_TIME *time);
 
 /* Whether leaf leads to an anchor of the store, through untrusted (may be NULL). In a bundle of
  * several roots they may have one and the same name, as sentry's always have, and OpenSSL, which
- * picks by name, tries one of them: so if need be each is tried. *ends_s: the earliest end of the
- * chain; *error: OpenSSL's, of the first try. now 0: the system's clock. */
+ * picks by name, tries one of them: so if need be each is tried. now 0: the system's clock. */
+typedef struct outr__chain {
+    int64_t ends_s;                        /* the earliest end in it */
+    unsigned char anchor[SHA256_DIGEST_LENGTH]; /* hash of the anchor's certificate */
+    int error;                             /* OpenSSL's, of the first try */
+} outr__chain;
 bool outr__verify(X509_STORE *store, X509 *leaf, STACK_OF(X509) * untrusted, int64_t now_s,
-                  int64_t *ends_s, int *error);
+                  outr__chain *out);
 
 /* What was found out about a peer. Lies with the stream; OpenSSL's callbacks find it there. */
 typedef struct outr__verdict {
@@ -34,6 +39,7 @@ typedef struct outr__verdict {
     char *id; /* heap; of the certificate's URI */
     size_t id_n;
     int64_t expires_s; /* of the earliest certificate that was relied on; 0: none was */
+    unsigned char anchor[SHA256_DIGEST_LENGTH]; /* of the anchor that was relied on */
 } outr__verdict;
 
 struct outr_tls {
@@ -54,12 +60,14 @@ SSL *outr__ssl_new(outr_tls *tls, outr__verdict *verdict, int64_t *own_expires_s
 /* After the handshake: the peer of a resumed session, whom nobody has looked at this time. */
 outr_code outr__judge_resumed(SSL *ssl, outr__verdict *verdict, outr_err *err);
 
-/* Whether the peer's certificates still lead to an anchor of the newest context. */
-bool outr__is_covered(outr_tls *tls, const SSL *ssl);
+/* Whether the peer's certificates still lead to an anchor of the newest context: by themselves, or
+ * because the anchor is there by which they were once believed. */
+bool outr__is_covered(outr_tls *tls, const SSL *ssl, const outr__verdict *verdict);
 
 struct outr_tls_sessions {
     unsigned refs, generation;
     SSL_SESSION *session;
+    unsigned char anchor[SHA256_DIGEST_LENGTH]; /* by which its peer was believed */
 };
 
 #endif

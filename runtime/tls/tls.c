@@ -167,6 +167,16 @@ static const outr_stream_ops tls_ops = {.read_start = read_start,
 
 /* ---- handshake ------------------------------------------------------------------------------- */
 
+/* Between sidecars the word by which metrics count a refusal stands in what logs and callers get to
+ * read, too, however long the rest is. */
+static void add_reason(outr_err *err, const char *reason)
+{
+    char text[64];
+    int n = snprintf(text, sizeof text, " (reason: %s)", reason);
+    size_t at = OUTR_MIN(strlen(err->text), sizeof err->text - 1 - (size_t)n);
+    memcpy(err->text + at, text, (size_t)n + 1);
+}
+
 static void end_handshake(tls_stream *t, const outr_err *err, const char *reason)
 {
     outr_op *op = t->op;
@@ -176,6 +186,8 @@ static void end_handshake(tls_stream *t, const outr_err *err, const char *reason
     t->verdict.check = (outr_tls_check){0}; /* its context need not outlive the request */
     if (err) {
         outr_err copy = *err;
+        if (reason && t->tls->verify_uri)
+            add_reason(&copy, reason);
         t->request->reason = reason;
         outr_stream_close(&t->base);
         outr_op_fail(op, &copy);
@@ -442,5 +454,5 @@ bool outr_tls_is_covered(const outr_stream *stream)
     if (stream->ops != &tls_ops)
         return true;
     tls_stream *t = OUTR_CONTAINER((outr_stream *)(uintptr_t)stream, tls_stream, base);
-    return outr__is_covered(t->tls, t->ssl);
+    return outr__is_covered(t->tls, t->ssl, &t->verdict);
 }

@@ -76,8 +76,7 @@ typedef struct outr_tls_handshake {
     bool was_resumed;
 } outr_tls_handshake;
 void outr_tls_handshake_start(outr_tls_handshake *req, outr_op *op);
-/* Whether the peer's certificates still lead to the anchors of the context as it is now. False also
- * for a resumed session, of which only the leaf is left. */
+/* Whether the peer's certificates still lead to the anchors of the context as it is now. */
 bool outr_tls_is_covered(const outr_stream *stream);
 
 #endif

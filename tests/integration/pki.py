@@ -3,11 +3,27 @@
 An Authority's root and issuer are those of a running `outrigger-control ca`, or made here: either way the test
 holds the issuer's key and may sign whatever a stranger might show."""
 import os
+import re
 import signal
 import ssl
 import subprocess
+import time
 
-from harness import BIN, WAIT_S, Port, call, wait_for
+from harness import BIN, WAIT_S, Case, Port, call, wait_for
+
+# openssl's own way to a certificate with a life in seconds
+CA_CONFIG = """[ca]
+default_ca = here
+[here]
+database = %(dir)s/index.txt
+new_certs_dir = %(dir)s
+rand_serial = yes
+default_md = default
+policy = any
+unique_subject = no
+[any]
+organizationName = optional
+"""
 
 
 def openssl(*args):
@@ -20,6 +36,12 @@ def openssl(*args):
 def read(path):
     with open(path) as file:
         return file.read()
+
+
+def uri_der(*uris):
+    """A subjectAltName extension's value with these bytes as URIs, whatever they are."""
+    names = b"".join(b"\x86" + bytes([len(u)]) + u for u in uris)
+    return "DER:" + ":".join("%02x" % b for b in b"\x30" + bytes([len(names)]) + names)
 
 
 class Pki:
@@ -45,16 +67,35 @@ class Pki:
     def anchors(self):
         return read(self.path("ca.crt"))
 
-    def sign(self, name, key, extensions, issuer, issuer_key, subject="/", days="20"):
+    def sign(self, name, key, extensions, issuer, issuer_key, subject="/", days="20", life=None):
+        """life: (from, to) in seconds from now, instead of days."""
         request, extfile, out = self.path(name + ".csr"), self.path(name + ".ext"), self.path(name + ".crt")
         with open(extfile, "w") as file:
             file.write(extensions)
         openssl("req", "-new", "-key", key, "-subj", subject, "-out", request)
-        openssl("x509", "-req", "-in", request, "-CA", issuer, "-CAkey", issuer_key, "-CAcreateserial", "-days", days,
-                "-extfile", extfile, "-out", out)
+        if not life:
+            openssl("x509", "-req", "-in", request, "-CA", issuer, "-CAkey", issuer_key, "-CAcreateserial", "-days", days,
+                    "-extfile", extfile, "-out", out)
+            return out
+        config = self.path("openssl.cnf")
+        with open(config, "w") as file:
+            file.write(CA_CONFIG % {"dir": self.dir})
+        with open(self.path("index.txt"), "a"):
+            pass
+        start, end = (time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + s)) for s in life)
+        openssl("ca", "-batch", "-notext", "-config", config, "-cert", issuer, "-keyfile", issuer_key, "-in", request,
+                "-startdate", start, "-enddate", end, "-extfile", extfile, "-out", out)
         return out
 
-    def leaf(self, san, days="10", with_issuer=True, usage="serverAuth,clientAuth"):
+    def self_signed(self, san, subject="/O=me"):
+        self.count += 1
+        key, out = self.path("self%d.key" % self.count), self.path("self%d.crt" % self.count)
+        openssl("genpkey", "-algorithm", "ed25519", "-out", key)
+        openssl("req", "-new", "-x509", "-key", key, "-subj", subject, "-days", "9", "-out", out,
+                "-addext", "subjectAltName=" + san, "-addext", "basicConstraints=critical,CA:FALSE")
+        return out, key
+
+    def leaf(self, san, days="10", with_issuer=True, usage="serverAuth,clientAuth", life=None):
         """(chain file, key file) of a workload with these names."""
         self.count += 1
         name = "leaf%d" % self.count
@@ -63,7 +104,8 @@ class Pki:
         extensions = "keyUsage=critical,digitalSignature\nextendedKeyUsage=%s\n" % usage
         if san:
             extensions += "subjectAltName=critical,%s\n" % san
-        leaf = self.sign(name, key, extensions, self.path("issuer.crt"), self.path("issuer.key"), days=days)
+        leaf = self.sign(name, key, extensions, self.path("issuer.crt"), self.path("issuer.key"), days=days,
+                         life=life)
         chain = self.path(name + ".pem")
         with open(chain, "w") as file:
             file.write(read(leaf) + (read(self.path("issuer.crt")) if with_issuer else ""))
@@ -163,3 +205,23 @@ class Authority:
         """What a sidecar needs, as keyword arguments of Case.sidecar."""
         return {"flags": ["--enable-mtls", "--sentry-address", "127.0.0.1:%d" % self.port],
                 "env": {"DAPR_TRUST_ANCHORS": self.anchors}}
+
+
+def labels(metrics, name):
+    """{labels of a series: value}"""
+    return {m[1]: float(m[2]) for m in re.finditer(r"^%s\{([^}]*)\} (\S+)$" % name, metrics, re.M)}
+
+
+def total(metrics, name, *parts):
+    return sum(v for k, v in labels(metrics, name).items() if all(p in k for p in parts))
+
+
+class Mtls(Case):
+    def authority(self, **more):
+        return Authority(self, **more).start()
+
+    def secure(self, authority, app_id, app=None, **more):
+        options = authority.flags_for()
+        options["flags"] = options["flags"] + list(more.pop("flags", ()))
+        options["env"].update(more.pop("env", {}))
+        return self.sidecar(app_id, app, **options, **more)

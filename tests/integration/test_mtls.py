@@ -9,28 +9,8 @@ import threading
 import time
 
 from h2raw import Peer, call_headers
-from harness import SLOW, WAIT_S, Case, Client, Port, call, tag, wait_for
-from pki import Authority, Pki, client_context, openssl, read, server_context
-
-
-def labels(metrics, name):
-    """{labels of a series: value}"""
-    return {m[1]: float(m[2]) for m in re.finditer(r"^%s\{([^}]*)\} (\S+)$" % name, metrics, re.M)}
-
-
-def total(metrics, name, *parts):
-    return sum(v for k, v in labels(metrics, name).items() if all(p in k for p in parts))
-
-
-class Mtls(Case):
-    def authority(self, **more):
-        return Authority(self, **more).start()
-
-    def secure(self, authority, app_id, app=None, **more):
-        options = authority.flags_for()
-        options["flags"] = options["flags"] + list(more.pop("flags", ()))
-        options["env"].update(more.pop("env", {}))
-        return self.sidecar(app_id, app, **options, **more)
+from harness import SLOW, WAIT_S, Client, Port, call, tag, wait_for
+from pki import Authority, Mtls, Pki, client_context, openssl, read, server_context, total
 
 
 class Pair(Mtls):

@@ -363,6 +363,8 @@ static void env_connect(outr_env *env, struct outr_loop *loop OUTR_UNUSED, outr_
         w->last = wire_open(w);
         req->stream = &w->last->base;
     }
+    if (w->expires_ns)
+        req->stream->expires_ns = w->expires_ns;
     outr_op_finish_soon(op);
 }
 

@@ -40,6 +40,7 @@ struct wire {
     unsigned break_per_mille; /* of deliveries that break the connection instead */
     unsigned refuse_percent;  /* of connects */
     size_t connect_count;
+    uint64_t expires_ns; /* of certificates, as if connections had some; 0: none */
     void (*on_accept)(void *ctx, outr_stream *own_stream);
     void *ctx;
     wire_stream *last; /* the newest connected one whose peer is the test */

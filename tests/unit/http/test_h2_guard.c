@@ -107,15 +107,33 @@ typedef struct site {
     outr_http_server *server;
     wire_stream *s;
     outr_exchange *held;
+    bool is_caller_gone;
+    char cut[64]; /* "expired 1;" */
     char log[4096]; /* what came: "GOAWAY(11,too_many_pings) PING+ACK " */
 } site;
 
-static void on_request(void *ctx, outr_exchange *x)
+static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED)
 {
-    ((site *)ctx)->held = x;
+    ((site *)x->user)->is_caller_gone = true;
 }
 
-static site *open_site_until(uint64_t expires_ns)
+static void on_request(void *ctx, outr_exchange *x)
+{
+    site *st = ctx;
+    st->held = x;
+    x->user = st;
+    x->on_gone = on_gone;
+}
+
+static void note_cut(void *ctx, const outr_addr *peer OUTR_UNUSED, const char *reason, size_t calls)
+{
+    site *st = ctx;
+    size_t n = strlen(st->cut);
+    snprintf(st->cut + n, sizeof st->cut - n, "%s %zu;", reason, calls);
+}
+
+static site *open_site_with(uint64_t expires_ns,
+                            void (*on_cut)(void *, const outr_addr *, const char *, size_t))
 {
     static const outr_http_handler handler = {.on_request = on_request};
     site *st = outr_alloc(sizeof *st);
@@ -127,7 +145,8 @@ static site *open_site_until(uint64_t expires_ns)
                                         .ping_interval_ns = 10 * OUTR_SEC,
                                         .ping_timeout_ns = 5 * OUTR_SEC,
                                         .min_ping_ns = 8 * OUTR_SEC,
-                                        .limits.idle_ns = 180 * OUTR_SEC};
+                                        .limits.idle_ns = 180 * OUTR_SEC,
+                                        .on_cut = on_cut};
     st->server = outr_http_server_new(&o);
     st->s = wire_open(&st->w);
     st->s->base.expires_ns = expires_ns;
@@ -136,6 +155,11 @@ static site *open_site_until(uint64_t expires_ns)
     wire_feed(st->s, "\0\0\0\4\0\0\0\0\0", 9);
     wire_run(&st->w);
     return st;
+}
+
+static site *open_site_until(uint64_t expires_ns)
+{
+    return open_site_with(expires_ns, note_cut);
 }
 
 static site *open_site(void)
@@ -290,6 +314,53 @@ static void a_connection_is_given_up_before_a_certificate_ends(void **state)
     close_site(st);
 }
 
+/* And what does not, is cut off with it, be the peer polite or not: it has had its warning. */
+static void a_call_that_never_ends_does_not_outlive_the_certificate(void **state)
+{
+    static const char head[] = "\x82\x84\x86\x41\x01x";
+    (void)state;
+    for (int is_polite = 0; is_polite < 2; is_polite++) {
+        site *st = open_site_until(9 * OUTR_SEC);
+        send_frame(st, 1, 5, 1, head, sizeof head - 1);
+        seen(st);
+        wire_sleep(&st->w, 7100 * OUTR_MS);
+        assert_non_null(strstr(seen(st), "GOAWAY(7f,0,) PING01 "));
+        if (is_polite)
+            send_frame(st, 6, 1, 0, "\1\6\1\10\0\3\3\11", 8);
+        wire_sleep(&st->w, 800 * OUTR_MS);
+        assert_string_equal(seen(st), is_polite ? "GOAWAY(00,0,) " : "");
+        assert_int_equal(outr_http_server_connections(st->server), 1);
+        assert_string_equal(st->cut, "");
+        wire_sleep(&st->w, 200 * OUTR_MS);
+        assert_string_equal(seen(st), "GOAWAY(00,0,expired) ");
+        assert_string_equal(st->cut, "expired 1;");
+        assert_true(st->s->is_gone);
+        assert_true(st->is_caller_gone);
+        close_site(st);
+    }
+}
+
+static void a_certificate_that_ends_with_no_call_going_on_is_no_cut(void **state)
+{
+    site *st = open_site_until(9 * OUTR_SEC);
+    (void)state;
+    wire_sleep(&st->w, 20 * OUTR_SEC);
+    assert_int_equal(outr_http_server_connections(st->server), 0);
+    assert_string_equal(st->cut, "");
+    close_site(st);
+}
+
+static void without_anybody_to_tell_connections_stay(void **state)
+{
+    static const char head[] = "\x82\x84\x86\x41\x01x";
+    site *st = open_site_with(9 * OUTR_SEC, NULL);
+    (void)state;
+    send_frame(st, 1, 5, 1, head, sizeof head - 1);
+    wire_sleep(&st->w, 9 * OUTR_SEC);
+    assert_int_equal(outr_http_server_connections(st->server), 1);
+    close_site(st);
+}
+
 static bool keeps_none(const outr_stream *stream)
 {
     return stream == NULL;
@@ -305,12 +376,35 @@ static void connections_that_are_dismissed_take_no_more_calls(void **state)
     site *st = open_site();
     (void)state;
     seen(st);
-    outr_http_server_dismiss(st->server, keeps_all);
+    outr_http_server_dismiss(st->server, keeps_all, 10 * OUTR_SEC);
     wire_run(&st->w);
     assert_string_equal(seen(st), "");
-    outr_http_server_dismiss(st->server, keeps_none);
+    outr_http_server_dismiss(st->server, keeps_none, 10 * OUTR_SEC);
     wire_run(&st->w);
     assert_non_null(strstr(seen(st), "GOAWAY(7f,0,) PING01 "));
+    close_site(st);
+}
+
+static void what_goes_on_after_a_dismissal_is_cut_off(void **state)
+{
+    static const char head[] = "\x82\x84\x86\x41\x01x";
+    site *st = open_site();
+    (void)state;
+    send_frame(st, 1, 5, 1, head, sizeof head - 1);
+    seen(st);
+    outr_http_server_dismiss(st->server, keeps_none, 10 * OUTR_SEC);
+    wire_run(&st->w);
+    send_frame(st, 6, 1, 0, "\1\6\1\10\0\3\3\11", 8);
+    assert_non_null(strstr(seen(st), "GOAWAY(00,0,) "));
+    wire_sleep(&st->w, 6 * OUTR_SEC);
+    send_frame(st, 6, 1, 0, "\0\0\0\0\0\0\0\0", 8);
+    outr_http_server_dismiss(st->server, keeps_none, 10 * OUTR_SEC); /* again: no later for it */
+    wire_sleep(&st->w, 3900 * OUTR_MS);
+    assert_string_equal(st->cut, "");
+    wire_sleep(&st->w, 200 * OUTR_MS);
+    assert_non_null(strstr(seen(st), "GOAWAY(00,0,untrusted) "));
+    assert_string_equal(st->cut, "untrusted 1;");
+    assert_true(st->s->is_gone);
     close_site(st);
 }
 
@@ -374,7 +468,11 @@ int main(void)
         cmocka_unit_test(a_peer_that_does_not_answer_is_dropped),
         cmocka_unit_test(too_many_pings_are_said_and_close),
         cmocka_unit_test(a_connection_is_given_up_before_a_certificate_ends),
+        cmocka_unit_test(a_call_that_never_ends_does_not_outlive_the_certificate),
+        cmocka_unit_test(a_certificate_that_ends_with_no_call_going_on_is_no_cut),
+        cmocka_unit_test(without_anybody_to_tell_connections_stay),
         cmocka_unit_test(connections_that_are_dismissed_take_no_more_calls),
+        cmocka_unit_test(what_goes_on_after_a_dismissal_is_cut_off),
         cmocka_unit_test(answering_pings_does_not_keep_an_idle_connection),
         cmocka_unit_test(a_call_begun_behind_the_warning_is_served),
         cmocka_unit_test(floods_end_the_connection),

@@ -306,6 +306,103 @@ static void a_pool_tells_once_that_a_connection_takes_no_more_calls(void **state
     }
 }
 
+static void note_cut(void *ctx, const char *reason, size_t calls)
+{
+    char *text = ctx; /* of 64 bytes */
+    size_t n = strlen(text);
+    snprintf(text + n, 64 - n, "%s %zu;", reason, calls);
+}
+
+/* The pool of a client whose connections have certificates; one call that is never answered. */
+static site *open_until(uint64_t expires_ns, char *cut)
+{
+    site *st = open_site(NULL);
+    const outr_http_pool_options po = {.loop = st->w.loop,
+                                       .version = OUTR_HTTP_2,
+                                       .on_cut = cut ? note_cut : NULL,
+                                       .ctx = cut};
+    outr_http_pool_free(st->pool);
+    st->pool = outr_http_pool_new(&po);
+    st->w.on_accept = NULL;
+    st->w.expires_ns = expires_ns;
+    return st;
+}
+
+static bool keeps_none(const outr_stream *stream)
+{
+    return stream == NULL;
+}
+
+static void a_client_leaves_in_time_and_ends_with_its_certificate(void **state)
+{
+    char cut[64] = "";
+    site *st = open_until(9 * OUTR_SEC, cut); /* the clock says 1 s */
+    (void)state;
+    CALL(endless, st);
+    web_call_start(&endless, st->pool);
+    run(st);
+    wire_stream *first = st->w.last;
+    frame(first, 4, 0, 0, "", 0);
+    wire_sleep(&st->w, 7100 * OUTR_MS);
+    st->w.expires_ns = 100 * OUTR_SEC;
+    CALL(next, st); /* goes elsewhere, before the peer says anything */
+    web_call_start(&next, st->pool);
+    run(st);
+    assert_int_equal(st->w.connect_count, 2);
+    assert_false(was_sent(first, 7, 0));
+    wire_sleep(&st->w, 800 * OUTR_MS);
+    assert_int_equal(endless.done_count, 0);
+    wire_sleep(&st->w, 200 * OUTR_MS);
+    assert_int_equal(endless.err.code, OUTR_UNAVAILABLE);
+    assert_string_equal(endless.err.text, "the connection was cut off (reason: expired)");
+    assert_string_equal(cut, "expired 1;");
+    assert_true(was_sent(first, 7, 0));
+    assert_true(first->is_gone);
+    assert_int_equal(next.done_count, 0);
+    wire_break(st->w.last);
+    run(st);
+    web_call_done(&endless);
+    web_call_done(&next);
+    close_site(st);
+}
+
+static void a_client_dismisses_whom_nobody_vouches_for_any_more(void **state)
+{
+    char cut[64] = "";
+    site *st = open_until(0, cut);
+    (void)state;
+    CALL(endless, st);
+    web_call_start(&endless, st->pool);
+    run(st);
+    frame(st->w.last, 4, 0, 0, "", 0);
+    run(st);
+    outr_http_pool_dismiss(st->pool, keeps_none, 10 * OUTR_SEC);
+    wire_sleep(&st->w, 9900 * OUTR_MS);
+    assert_int_equal(endless.done_count, 0);
+    wire_sleep(&st->w, 200 * OUTR_MS);
+    assert_string_equal(endless.err.text, "the connection was cut off (reason: untrusted)");
+    assert_string_equal(cut, "untrusted 1;");
+    assert_int_equal(outr_http_pool_connections(st->pool), 0);
+    web_call_done(&endless);
+    close_site(st);
+}
+
+static void who_is_told_to_leave_tells_why(void **state)
+{
+    site *st = open_until(0, NULL);
+    (void)state;
+    CALL(c, st);
+    web_call_start(&c, st->pool);
+    run(st);
+    frame(st->w.last, 4, 0, 0, "", 0);
+    frame(st->w.last, 7, 0, 0, "\0\0\0\x01\0\0\0\0untrusted\n\x1b[2J", 22);
+    wire_eof(st->w.last);
+    run(st);
+    assert_string_equal(c.err.text, "the peer closed the connection (reason: untrusted)");
+    web_call_done(&c);
+    close_site(st);
+}
+
 static void a_stopped_pool_opens_no_connection(void **state)
 {
     site *st = open_site(NULL);
@@ -387,6 +484,9 @@ int main(void)
         cmocka_unit_test(pitfall_14_refused_and_left_out_streams_were_not_sent),
         cmocka_unit_test(a_call_may_end_with_its_answer),
         cmocka_unit_test(a_pool_tells_once_that_a_connection_takes_no_more_calls),
+        cmocka_unit_test(a_client_leaves_in_time_and_ends_with_its_certificate),
+        cmocka_unit_test(a_client_dismisses_whom_nobody_vouches_for_any_more),
+        cmocka_unit_test(who_is_told_to_leave_tells_why),
         cmocka_unit_test(a_stopped_pool_opens_no_connection),
         cmocka_unit_test(silence_is_found_out_by_pings),
         cmocka_unit_test(garbage_from_a_server_fails_its_calls),

@@ -579,9 +579,48 @@ static void a_changed_bundle_no_longer_covers_who_came_by_the_old_one(void **sta
     free_workload(&b);
 }
 
+/* Of a resumed session only the leaf is left on the server's side, and there it is known all the
+ * same by which anchor it came. */
+static void who_resumes_is_covered_as_long_as_his_anchor_is_there(void **state)
+{
+    workload a = good(CALLER), b = good(CALLEE);
+    outr_tls *client = context(false, &a), *server = context(true, &b);
+    outr_tls_sessions *sessions = outr_tls_sessions_new();
+    OUTR_AUTO(outr_buf) bundle = OUTR_BUF_MAX(OUTR_MIB);
+    outr_tls_options both[2] = {options(true, &b, &ca, h2_only), options(false, &a, &ca, h2_only)};
+    const outr_tls_options other[2] = {options(true, &b, &other_ca, h2_only),
+                                       options(false, &a, &other_ca, h2_only)};
+    outr_err err;
+    pair p;
+    (void)state;
+    outr_buf_str(&bundle, outr_buf_view(&other_ca.root));
+    outr_buf_str(&bundle, outr_buf_view(&ca.root));
+    both[0].ca_pem = both[1].ca_pem = outr_buf_view(&bundle);
+    shake(&p, client, server, CALLEE, sessions);
+    end_pair(&p);
+    shake(&p, client, server, CALLEE, sessions);
+    assert_true(p.server.shake.was_resumed);
+    assert_true(outr_tls_is_covered(p.server.shake.stream));
+    assert_int_equal(outr_tls_renew(server, &both[0], &err), OUTR_OK);
+    assert_int_equal(outr_tls_renew(client, &both[1], &err), OUTR_OK);
+    assert_true(outr_tls_is_covered(p.server.shake.stream));
+    assert_true(outr_tls_is_covered(p.client.shake.stream));
+    assert_int_equal(outr_tls_renew(server, &other[0], &err), OUTR_OK);
+    assert_int_equal(outr_tls_renew(client, &other[1], &err), OUTR_OK);
+    assert_false(outr_tls_is_covered(p.server.shake.stream));
+    assert_false(outr_tls_is_covered(p.client.shake.stream));
+    end_pair(&p);
+    outr_tls_sessions_unref(sessions);
+    outr_tls_unref(client);
+    outr_tls_unref(server);
+    free_workload(&a);
+    free_workload(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_resumes_is_covered_as_long_as_his_anchor_is_there),
         cmocka_unit_test(both_sides_know_each_other),
         cmocka_unit_test(bad_certificates_are_refused_on_either_side),
         cmocka_unit_test(other_names_and_usages_beside_the_id_do_not_matter),

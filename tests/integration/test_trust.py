@@ -1,0 +1,102 @@
+"""Connections under mutual TLS and their end: with a certificate, with the trust anchor it came by."""
+import os
+import threading
+import time
+
+from harness import SLOW, Client, Reply, tag, wait_for
+from pki import Authority, Mtls, total
+
+
+def endless(request):
+    """An answer that goes on for ever, a piece at a time."""
+    def pieces():
+        while True:
+            yield b"tick"
+            time.sleep(0.05)
+    return Reply(200, pieces()) if request.path == "/endless" else Reply(200, b"short")
+
+
+class Stream(threading.Thread):
+    """A call of /endless; how it ended: "cut", or "clean" when it looked like a whole answer."""
+
+    def __init__(self, caller):
+        super().__init__(daemon=True)
+        self.bytes, self.how, self.status = 0, None, None
+        self.client = Client(caller.http, timeout_s=60 * SLOW)
+        self.start()
+
+    def run(self):
+        try:
+            self.client.send_request("GET", "/v1.0/invoke/callee/method/endless")
+            self.status, headers, _ = self.client.read_head()
+            for piece in self.client.body_pieces("GET", self.status, headers, []):
+                self.bytes += len(piece)
+            self.how = "clean"
+        except (OSError, EOFError, ValueError):
+            self.how = "cut"
+        finally:
+            self.client.close()
+
+
+def cuts(sidecars, reason):
+    return sum(total(s.metrics(), "outrigger_mtls_cut_total", 'reason="%s"' % reason) for s in sidecars)
+
+
+class HardEnd(Mtls):
+    def others_are_fine(self, caller, until):
+        bad, count = [], 0
+        with Client(caller.http) as client:
+            while not until():
+                answer = client.call("GET", "/v1.0/invoke/callee/method/x")
+                count += 1
+                if answer.status != 200:
+                    bad.append(answer)
+                time.sleep(0.01)
+        self.assertEqual(bad, [])
+        return count
+
+    @tag("debug", "tsan")
+    def test_a_stream_without_end_ends_with_a_certificate(self):
+        ca = self.authority(ttl="8s", skew="1s")
+        app = self.app(endless)
+        a, b = self.secure(ca, "caller"), self.secure(ca, "callee", app)
+        stream = Stream(a)
+        wait_for("the stream to begin", lambda: stream.bytes > 0)
+        begun = stream.bytes
+        self.assertGreater(self.others_are_fine(a, lambda: stream.how), 10)
+        stream.join()
+        self.assertEqual((stream.status, stream.how), (200, "cut"))
+        self.assertGreater(stream.bytes, begun)
+        wait_for("the cut to be counted", lambda: cuts((a, b), "expired") >= 1)
+        self.assertTrue(any("calls were broken off with their connection" in s.log() and "expired" in s.log() for s in (a, b)))
+        self.assertEqual(cuts((a, b), "untrusted"), 0)
+        self.assertEqual(a.invoke("callee", "x").status, 200)
+
+    @tag("debug")
+    def test_a_stream_without_end_ends_when_nobody_vouches_for_its_peer(self):
+        ca = self.authority()
+        new = Authority(self)
+        Authority(self, folder=new.dir).start().stop()
+        bundle = self.path("anchors.pem")
+
+        def write(text):
+            with open(bundle + "~", "w") as file:
+                file.write(text)
+            os.replace(bundle + "~", bundle)
+        write(ca.anchors)
+        options = {"flags": ["--enable-mtls", "--sentry-address", "127.0.0.1:%d" % ca.port],
+                   "env": {"OUTRIGGER_TRUST_ANCHORS_FILE": bundle}}
+        app = self.app(endless)
+        a, b = self.sidecar("caller", **options), self.sidecar("callee", app, **options)
+        stream = Stream(a)
+        wait_for("the stream to begin", lambda: stream.bytes > 0)
+        write(ca.anchors + new.anchors)  # more trust ends nothing
+        for sidecar in (a, b):
+            sidecar.wait_log("trust anchors have changed")
+        self.assertEqual(a.invoke("callee", "x").status, 200)
+        self.assertIsNone(stream.how)
+        write(new.anchors)  # the authority they have is nobody now
+        wait_for("the end of the stream", lambda: stream.how, timeout_s=60 * SLOW)
+        self.assertEqual((stream.status, stream.how), (200, "cut"))
+        wait_for("the cut to be counted", lambda: cuts((a, b), "untrusted") >= 1)
+        self.assertEqual(cuts((a, b), "expired"), 0)
