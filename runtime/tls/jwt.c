@@ -48,6 +48,7 @@ typedef struct key {
 struct outr_jwks {
     uint32_t refs; /* atomic */
     outr_arena *arena;
+    uint64_t digest;
     size_t count;
     key keys[OUTR_JWKS_KEYS];
 };
@@ -183,6 +184,7 @@ outr_code outr_jwks_parse(outr_jwks **out, outr_str json, outr_err *err)
     outr_jwks *keys = outr_alloc(sizeof *keys);
     keys->refs = 1;
     keys->arena = outr_arena_new(64 * OUTR_MIB);
+    keys->digest = outr_str_hash(json, 0);
     outr_code rc = outr_json_parse(&root, keys->arena, outr_arena_str(keys->arena, json), err);
     const outr_json *list = rc ? NULL : outr_json_find(root, "keys");
     if (!rc && (!list || list->kind != OUTR_JSON_ARRAY))
@@ -212,6 +214,11 @@ void outr_jwks_unref(outr_jwks *keys)
         free_keys(keys);
 }
 
+uint64_t outr_jwks_digest(const outr_jwks *keys)
+{
+    return keys->digest;
+}
+
 /* ---- signatures ------------------------------------------------------------------------------ */
 
 static const algorithm *find_algorithm(outr_str name)
@@ -221,6 +228,12 @@ static const algorithm *find_algorithm(outr_str name)
             return &algorithms[i];
     }
     return NULL;
+}
+
+unsigned outr_jwt_algorithm(outr_str name)
+{
+    const algorithm *a = find_algorithm(name);
+    return a ? 1u << (a - algorithms) : 0;
 }
 
 static bool fits(const key *k, const algorithm *a)
@@ -310,6 +323,8 @@ static bool read_time(const outr_json *claims, const char *name, double *out)
 
 static bool has_audience(const outr_json *audience, outr_str wanted)
 {
+    if (outr_str_is(wanted, "*"))
+        return true;
     if (!audience)
         return false;
     if (audience->kind == OUTR_JSON_STRING)
@@ -317,6 +332,15 @@ static bool has_audience(const outr_json *audience, outr_str wanted)
     for (const outr_json *a = audience->kind == OUTR_JSON_ARRAY ? audience->child : NULL; a;
          a = a->next) {
         if (a->kind == OUTR_JSON_STRING && outr_str_eq(a->text, wanted))
+            return true;
+    }
+    return false;
+}
+
+static bool has_any_audience(const outr_json *audience, const outr_jwt_rules *rules)
+{
+    for (size_t i = 0; i < rules->audience_count; i++) {
+        if (has_audience(audience, rules->audiences[i]))
             return true;
     }
     return false;
@@ -330,16 +354,16 @@ static const char *check_claims(const outr_json *claims, const outr_jwt_rules *r
         !read_time(claims, "nbf", &not_before) || !read_time(claims, "iat", &issued) ||
         isnan(expires))
         return OUTR_JWT_CLAIMS;
-    if (expires + OUTR_JWT_SKEW_S <= now)
+    if (expires + (double)rules->skew_s <= now)
         return OUTR_JWT_EXPIRED;
-    if (not_before - OUTR_JWT_SKEW_S > now || issued - OUTR_JWT_SKEW_S > now)
+    if (not_before - (double)rules->skew_s > now || issued - (double)rules->skew_s > now)
         return OUTR_JWT_NOT_YET;
     const outr_json *issuer = outr_json_find(claims, "iss");
     if (!issuer || issuer->kind != OUTR_JSON_STRING || !outr_str_eq(issuer->text, rules->issuer))
         return OUTR_JWT_ISSUER;
-    if (!has_audience(outr_json_find(claims, "aud"), rules->audience))
+    if (!has_any_audience(outr_json_find(claims, "aud"), rules))
         return OUTR_JWT_AUDIENCE;
-    *expires_s = (int64_t)expires + OUTR_JWT_SKEW_S;
+    *expires_s = (int64_t)expires + rules->skew_s;
     return NULL;
 }
 
@@ -377,7 +401,7 @@ static outr_json *read_json(outr_arena *arena, outr_str part)
 }
 
 const char *outr_jwt_check(outr_str token, outr_jwks *keys, const outr_jwt_rules *rules,
-                           outr_arena *scratch, int64_t *expires_s)
+                           outr_arena *scratch, outr_claims **claims, int64_t *expires_s)
 {
     outr_str parts[3], signed_part, signature;
     if (token.n > OUTR_JWT_MAX)
@@ -390,7 +414,7 @@ const char *outr_jwt_check(outr_str token, outr_jwks *keys, const outr_jwt_rules
         return OUTR_JWT_MALFORMED;
     const algorithm *a = find_algorithm(outr_json_text(head, "alg"));
     const outr_json *id = outr_json_find(head, "kid");
-    if (!a)
+    if (!a || (rules->algorithms && !(rules->algorithms & 1u << (a - algorithms))))
         return OUTR_JWT_ALGORITHM;
     if (outr_json_find(head, "crit") || (id && id->kind != OUTR_JSON_STRING))
         return OUTR_JWT_MALFORMED; /* no extension is understood: RFC 7515 section 4.1.11 */
@@ -399,12 +423,20 @@ const char *outr_jwt_check(outr_str token, outr_jwks *keys, const outr_jwt_rules
         return OUTR_JWT_KEY;
     if (!verify(scratch, k, a, signed_part, signature))
         return OUTR_JWT_SIGNATURE;
-    const outr_json *claims = read_json(scratch, parts[1]);
-    return claims ? check_claims(claims, rules, expires_s) : OUTR_JWT_MALFORMED;
+    const outr_json *said = read_json(scratch, parts[1]);
+    if (!said)
+        return OUTR_JWT_MALFORMED;
+    const char *reason = check_claims(said, rules, expires_s);
+    if (!reason)
+        *claims = outr_claims_new(said, scratch);
+    return reason;
 }
 
-void outr_jwt_hash(outr_str token, unsigned char out[OUTR_JWT_HASH_LEN])
+outr_str outr_jwt_issuer(outr_str token, outr_arena *scratch)
 {
-    if (!EVP_Digest(token.p, token.n, out, NULL, EVP_sha256(), NULL))
-        abort();
+    outr_str parts[3], signed_part;
+    if (token.n > OUTR_JWT_MAX || !split(token, parts, &signed_part))
+        return OUTR_STR_NONE;
+    outr_str issuer = outr_json_text(read_json(scratch, parts[1]), "iss");
+    return issuer.p ? issuer : OUTR_STR("");
 }

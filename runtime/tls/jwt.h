@@ -9,12 +9,12 @@
 #include "base/arena.h"
 #include "base/err.h"
 #include "base/str.h"
+#include "tls/claims.h"
 
 #define OUTR_JWT_MAX      16384 /* bytes of a token */
 #define OUTR_JWKS_MAX     (256 * OUTR_KIB)
 #define OUTR_JWKS_KEYS    64
 #define OUTR_JWT_SKEW_S   60
-#define OUTR_JWT_HASH_LEN 32
 
 /* Why a token is refused, for metrics and answers: one of a few words. */
 #define OUTR_JWT_MALFORMED "malformed"
@@ -36,15 +36,27 @@ outr_code outr_jwks_parse(outr_jwks **out, outr_str json, outr_err *err);
 outr_jwks *outr_jwks_ref(outr_jwks *keys);
 void outr_jwks_unref(outr_jwks *keys); /* NULL is fine */
 
+/* The digest of the text it was made from. */
+uint64_t outr_jwks_digest(const outr_jwks *keys);
+
+/* The bit of an algorithm by its name ("RS256"); 0: not one of ours. */
+unsigned outr_jwt_algorithm(outr_str name);
+
 typedef struct outr_jwt_rules {
-    outr_str issuer, audience;
+    outr_str issuer;
+    /* One of them must be the token's; "*": any, or none. */
+    const outr_str *audiences;
+    size_t audience_count;
+    unsigned algorithms; /* bits; 0: all */
+    int64_t skew_s;
     int64_t now_s; /* Unix time */
 } outr_jwt_rules;
 
-/* NULL: the token is good, until *expires_s (skew included). Else why it is not. */
+/* NULL: the token is good, until *expires_s (skew included), and *claims is a reference to what it
+ * says. Else why it is not. */
 const char *outr_jwt_check(outr_str token, outr_jwks *keys, const outr_jwt_rules *rules,
-                           outr_arena *scratch, int64_t *expires_s);
-/* SHA-256, under which a checked token is remembered. */
-void outr_jwt_hash(outr_str token, unsigned char out[OUTR_JWT_HASH_LEN]);
+                           outr_arena *scratch, outr_claims **claims, int64_t *expires_s);
+/* Who says to have issued it, to find the rules by; nothing is verified. NONE: no token at all. */
+outr_str outr_jwt_issuer(outr_str token, outr_arena *scratch);
 
 #endif
