@@ -829,10 +829,13 @@ static outr_code prepare(runtime *rt, outr_err *err)
     }
     if (!rc && s->enable_mtls) {
         setrlimit(RLIMIT_CORE, &(struct rlimit){0}); /* keys are in this memory from now on */
+        int64_t ttl_s = (int64_t)(c->certificate_ttl_ns / OUTR_SEC);
         const outr_workload_options workload = {.kept = rt->kept,
                                                 .loop = rt->lanes[0].loop,
                                                 .settings = s,
                                                 .log = &rt->log,
+                                                .ttl_s = ttl_s,
+                                                .skew_s = (int64_t)(c->clock_skew_ns / OUTR_SEC),
                                                 .trust_changed = on_trust_changed,
                                                 .ctx = rt};
         rc = outr_workload_new(&rt->workload, &workload, err);

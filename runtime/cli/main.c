@@ -5,8 +5,9 @@
 #define HELP_MAX (64 * OUTR_KIB)
 
 const outr_command *const outr_commands[] = {
-    &outr_command_run,     &outr_command_list,    &outr_command_stop,       &outr_command_invoke,
-    &outr_command_publish, &outr_command_version, &outr_command_completion, NULL,
+    &outr_command_run,     &outr_command_list, &outr_command_stop,
+    &outr_command_invoke,  &outr_command_publish, &outr_command_mtls,
+    &outr_command_version, &outr_command_completion, NULL,
 };
 
 static const outr_command *find_command(const char *name)

@@ -13,6 +13,7 @@
 #include "cli/keeper.h"
 #include "cli/ports.h"
 #include "config/settings.h"
+#include "security/machine.h"
 
 /* One app and its sidecar from start to end. The sidecar starts first and, once its ports answer,
  * the
@@ -175,7 +176,17 @@ static bool can_bind_loopback6(void)
     return is_bound;
 }
 
-/* Free ports for what was not given, and an API that only this machine reaches. */
+static bool is_member(void)
+{
+    outr_machine machine;
+    outr_err err;
+    return outr_machine_find(&machine, outr_str_from(getenv("OUTRIGGER_MTLS_DIR")),
+                             outr_str_from(getenv("HOME")), &err) == OUTR_OK &&
+           outr_machine_is_member(&machine);
+}
+
+/* Free ports for what was not given, an API that only this machine reaches, and mutual TLS on a
+ * machine that is of a fleet. */
 static outr_code add_defaults(runner *r, arguments *args, outr_err *err)
 {
     static const char *const port_flags[] = {"dapr-http-port", "dapr-grpc-port",
@@ -189,6 +200,8 @@ static outr_code add_defaults(runner *r, arguments *args, outr_err *err)
             return err->code;
         add_argument(args, "--%s=%u", port_flags[i], port);
     }
+    if (is_member() && !has_flag(args->items, given, "enable-mtls"))
+        add_argument(args, "--enable-mtls");
     if (!has_flag(args->items, given, "dapr-listen-addresses"))
         add_argument(args, "--dapr-listen-addresses=127.0.0.1%s",
                      can_bind_loopback6() ? ",[::1]" : "");
@@ -507,7 +520,7 @@ static int run(const outr_command *self, int argc, char **argv)
     outr_err err;
     *r = (runner){
         .command = self, .stop_timeout_ms = 10000, .is_colourful = outr_output_is_colourful(1)};
-    args.items = outr_arena_alloc(arena, ((size_t)argc + 8) * sizeof *args.items);
+    args.items = outr_arena_alloc(arena, ((size_t)argc + 16) * sizeof *args.items);
     int exit_code = prepare(r, &args, argc, argv);
     outr_output_init(&r->notes, 1, "outrigger", r->width, r->is_colourful ? "1" : NULL);
     if (exit_code == OUTR_EXIT_OK && outr_keeper_start(&r->keeper, &err)) {

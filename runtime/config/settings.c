@@ -334,6 +334,8 @@ static void read_trust(outr_settings *s, char *const *envp)
     s->trust_anchors_file = outr_str_from(variable(envp, "OUTRIGGER_TRUST_ANCHORS_FILE"));
     s->sentry_token_file = outr_str_from(variable(envp, "DAPR_SENTRY_TOKEN_FILE"));
     s->sentry_identity = outr_str_from(variable(envp, "SENTRY_LOCAL_IDENTITY"));
+    s->mtls_dir = outr_str_from(variable(envp, "OUTRIGGER_MTLS_DIR"));
+    s->home = outr_str_from(variable(envp, "HOME"));
 }
 
 static void read_environment(outr_settings *s, char *const *envp)
@@ -496,5 +498,7 @@ void outr_settings_help(outr_buf *out)
                     SOCKETS_DIR "),\n"
                     "  OUTRIGGER_LOOPS (event loops, default: cores), OUTRIGGER_METRICS_MAX_VALUES "
                     "(distinct values per label, default 100),\n"
-                    "  OUTRIGGER_RUN_DIR (per-user runtime directory)\n");
+                    "  OUTRIGGER_RUN_DIR (per-user runtime directory),\n"
+                    "  OUTRIGGER_MTLS_DIR (this machine's issuer, default $HOME/.outrigger/mtls), "
+                    "OUTRIGGER_TRUST_ANCHORS_FILE\n");
 }

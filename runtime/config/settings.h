@@ -63,6 +63,8 @@ typedef struct outr_settings {
     outr_str trust_anchors_file; /* OUTRIGGER_TRUST_ANCHORS_FILE: wins */
     outr_str sentry_token_file;  /* DAPR_SENTRY_TOKEN_FILE */
     outr_str sentry_identity;    /* SENTRY_LOCAL_IDENTITY; NONE: the app id */
+    outr_str mtls_dir;           /* OUTRIGGER_MTLS_DIR; NONE: below home */
+    outr_str home;               /* HOME */
     bool enable_h2c; /* DAPR_HTTP_DISABLE_H2C not truthy */
     uint64_t reconcile_interval_ns;
     outr_log_level log_level;

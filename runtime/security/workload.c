@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "security/identity.h"
+#include "security/machine.h"
 #include "security/rotation.h"
 #include "security/sentry.h"
 #include "security/trust.h"
@@ -12,10 +13,17 @@
 #define TOKEN_MAX (64 * OUTR_KIB)
 #define LOOK_MS   60000 /* at the wall clock, at least so often */
 #define TELL_MS   10000 /* between warnings of a request that gets no answer */
+#define CHAIN_MAX OUTR_MIB
+/* of what is signed here, as an authority would */
+#define TTL_S     ((int64_t)24 * 3600)
+#define SKEW_S    ((int64_t)15 * 60)
+#define WARN_S    ((int64_t)30 * 24 * 3600) /* before the machine's issuer ends */
 
 struct outr_workload {
     outr_workload_options o;
     outr_trust trust;
+    outr_machine machine; /* signs_here: whose issuer it is */
+    outr_watched issuer;  /* its certificate */
     outr_tls *server, *client;
     outr_arena *arena; /* for as long as it lives: ids */
     outr_str sentry_id, path;
@@ -32,7 +40,7 @@ struct outr_workload {
     outr_buf csr, token;
     unsigned failures;
     int64_t due_ms; /* when the timer is meant to do something */
-    bool is_stopped, is_freed, is_asking;
+    bool is_stopped, is_freed, is_asking, signs_here;
     bool asks_again; /* what is under way goes by anchors that are no longer ours */
 };
 
@@ -67,6 +75,7 @@ static void free_if_over(outr_workload *w)
 {
     if (!w->is_freed || w->is_asking)
         return;
+    outr_watched_stop(&w->issuer);
     outr_trust_close(&w->trust);
     outr_tls_unref(w->server);
     outr_tls_unref(w->client);
@@ -250,6 +259,52 @@ static outr_code prepare(outr_workload *w, outr_err *err)
     return rc ? rc : outr_csr_write(&w->csr, w->next_key, err);
 }
 
+static outr_str id_of(const outr_workload *w)
+{
+    const outr_settings *s = w->o.settings;
+    return s->sentry_identity.n ? s->sentry_identity : s->app_id;
+}
+
+static outr_code sign_with(outr_workload *w, const outr_issuer *issuer, int64_t now_s,
+                           outr_err *err)
+{
+    OUTR_AUTO(outr_buf) uri = OUTR_BUF_MAX(OUTR_SPIFFE_MAX);
+    int64_t expires_s, left_s = issuer->expires_s - now_s;
+    outr_code rc = outr_issuer_check_id(id_of(w), err);
+    if (!rc)
+        rc = outr_issuer_name(&uri, OUTR_STR_NONE, w->o.settings->namespace_, id_of(w), err);
+    const outr_issuer_order order = {.key = w->next_key,
+                                     .uri = outr_buf_view(&uri),
+                                     .life_s = w->o.ttl_s ? w->o.ttl_s : TTL_S,
+                                     .skew_s = w->o.skew_s ? w->o.skew_s : SKEW_S};
+    w->sign.chain_pem = OUTR_BUF_MAX(CHAIN_MAX);
+    if (!rc)
+        rc = outr_issuer_sign(issuer, &order, now_s, &w->sign.chain_pem, &expires_s, err);
+    if (!rc && left_s < WARN_S)
+        OUTR_LOG(w->o.log, WARN, "this machine's issuer ends soon: `outrigger mtls expiry` tells",
+                 OUTR_I("seconds_left", left_s));
+    return rc;
+}
+
+/* What an authority would answer. */
+static void sign_here(outr_workload *w)
+{
+    const outr_issuer_paths paths = outr_machine_paths(&w->machine);
+    int64_t now_s = now_ms(w) / 1000;
+    outr_issuer issuer = {0};
+    outr_err err;
+    outr_code rc = outr_issuer_load(&issuer, &paths, OUTR_FILE_OWN, now_s, &err);
+    if (!rc)
+        rc = sign_with(w, &issuer, now_s, &err);
+    outr_issuer_done(&issuer);
+    w->sign.was_refused = rc != OUTR_OK;
+    outr_op_begin(&w->op, w, NULL);
+    if (rc)
+        outr_op_fail_soon(&w->op, &err);
+    else
+        outr_op_finish_soon(&w->op);
+}
+
 static void ask(outr_workload *w)
 {
     const outr_settings *s = w->o.settings;
@@ -258,7 +313,7 @@ static void ask(outr_workload *w)
                                  .address = s->sentry_address,
                                  .sentry_id = w->sentry_id,
                                  .anchors_pem = outr_buf_view(&w->trust.pem),
-                                 .id = s->sentry_identity.n ? s->sentry_identity : s->app_id,
+                                 .id = id_of(w),
                                  .namespace_ = s->namespace_,
                                  .audiences = &s->sentry_audiences};
     w->is_asking = true;
@@ -266,6 +321,10 @@ static void ask(outr_workload *w)
     if (prepare(w, &err)) {
         outr_op_begin(&w->op, w, NULL);
         outr_op_fail_soon(&w->op, &err);
+        return;
+    }
+    if (w->signs_here) {
+        sign_here(w);
         return;
     }
     w->sign.csr_pem = outr_buf_view(&w->csr);
@@ -315,17 +374,46 @@ static void on_trust(outr_trust *trust)
         ask_at(w, now_ms(w));
 }
 
+/* Another issuer, or the same one touched (`outrigger mtls renew leaf`). */
+static bool on_issuer(outr_watched *watched)
+{
+    outr_workload *w = OUTR_CONTAINER(watched, outr_workload, issuer);
+    if (w->key && !w->is_asking)
+        ask_at(w, now_ms(w));
+    return true;
+}
+
 /* ---- making and ending ----------------------------------------------------------------------- */
 
-static outr_code check_settings(const outr_settings *s, outr_err *err)
+/* Where certificates come from. */
+static outr_code find_source(outr_workload *w, outr_err *err)
 {
-    if (s->sentry_address.n == 0)
-        return outr_fail(err, OUTR_INVALID_ARGUMENT, "--enable-mtls needs --sentry-address");
-    if (s->trust_anchors.n == 0 && s->trust_anchors_file.n == 0)
+    const outr_settings *s = w->o.settings;
+    if (s->sentry_address.n > 0)
+        return OUTR_OK;
+    if (outr_machine_find(&w->machine, s->mtls_dir, s->home, err))
+        return outr_wrap(err, "--enable-mtls needs --sentry-address, or a machine that is a member "
+                              "of a fleet");
+    if (!outr_machine_is_member(&w->machine))
+        return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                         "--enable-mtls needs --sentry-address, or a machine that is a member of a "
+                         "fleet (`outrigger mtls init`, `join`): %s is not there", w->machine.key);
+    w->signs_here = true;
+    outr_watched_note(&w->issuer, w->machine.issuer);
+    return OUTR_OK;
+}
+
+static outr_code open_trust(outr_workload *w, outr_err *err)
+{
+    const outr_settings *s = w->o.settings;
+    const char *file = s->trust_anchors_file.n ? s->trust_anchors_file.p : NULL;
+    if (!file && s->trust_anchors.n == 0 && w->signs_here)
+        file = w->machine.roots;
+    if (!file && s->trust_anchors.n == 0)
         return outr_fail(err, OUTR_INVALID_ARGUMENT,
                          "--enable-mtls needs trust anchors: DAPR_TRUST_ANCHORS (PEM) or "
                          "OUTRIGGER_TRUST_ANCHORS_FILE");
-    return OUTR_OK;
+    return outr_trust_open(&w->trust, s->trust_anchors, file, err);
 }
 
 outr_code outr_workload_new(outr_workload **out, const outr_workload_options *options,
@@ -333,9 +421,6 @@ outr_code outr_workload_new(outr_workload **out, const outr_workload_options *op
 {
     const outr_settings *s = options->settings;
     outr_spiffe spiffe;
-    outr_code rc = check_settings(s, err);
-    if (rc)
-        return rc;
     outr_workload *w = outr_alloc(sizeof *w);
     w->o = *options;
     w->arena = outr_arena_new(64 * OUTR_KIB);
@@ -343,13 +428,12 @@ outr_code outr_workload_new(outr_workload **out, const outr_workload_options *op
     w->sentry_id = outr_arena_printf(w->arena, "spiffe://" OUTR_FMT "/ns/" OUTR_FMT "/dapr-sentry",
                                      OUTR_ARG(s->control_plane_trust_domain),
                                      OUTR_ARG(s->control_plane_namespace));
-    w->path = outr_identity_path(w->arena, s->namespace_,
-                                 s->sentry_identity.n ? s->sentry_identity : s->app_id);
-    if (outr_spiffe_parse(&spiffe, w->sentry_id, err))
-        rc = outr_wrap(err, "control plane \"" OUTR_FMT "\"", OUTR_ARG(w->sentry_id));
+    w->path = outr_identity_path(w->arena, s->namespace_, id_of(w));
+    outr_code rc = find_source(w, err);
     if (!rc)
-        rc = outr_trust_open(&w->trust, s->trust_anchors,
-                             s->trust_anchors_file.n ? s->trust_anchors_file.p : NULL, err);
+        rc = open_trust(w, err);
+    if (!rc && outr_spiffe_parse(&spiffe, w->sentry_id, err))
+        rc = outr_wrap(err, "control plane \"" OUTR_FMT "\"", OUTR_ARG(w->sentry_id));
     if (!rc) {
         const outr_tls_options server = tls_options(w, true, OUTR_STR_NONE, NULL);
         const outr_tls_options client = tls_options(w, false, OUTR_STR_NONE, NULL);
@@ -396,12 +480,17 @@ void outr_workload_open_start(outr_workload *w, outr_op *op)
     w->first = op;
     outr_op_begin(op, w, on_cancel);
     outr_trust_watch(&w->trust, w->o.loop, on_trust);
+    if (w->signs_here)
+        outr_watched_start(&w->issuer, w->o.loop, on_issuer);
     if (use_kept(w)) {
         outr_op_finish_soon(outr_take(&w->first));
         return;
     }
-    OUTR_LOG(w->o.log, INFO, "fetching initial identity",
-             OUTR_S("sentry", w->o.settings->sentry_address));
+    if (w->signs_here)
+        OUTR_LOG(w->o.log, INFO, "signing initial identity", OUTR_Z("folder", w->machine.dir));
+    else
+        OUTR_LOG(w->o.log, INFO, "fetching initial identity",
+                 OUTR_S("sentry", w->o.settings->sentry_address));
     ask(w);
 }
 
@@ -421,6 +510,7 @@ void outr_workload_stop(outr_workload *w)
         return;
     w->is_stopped = true;
     outr_timer_stop(w->o.loop, &w->timer);
+    outr_watched_stop(&w->issuer);
     outr_trust_close(&w->trust);
     if (w->is_asking)
         outr_op_cancel(&w->op, OUTR_CANCELLED);

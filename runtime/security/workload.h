@@ -3,7 +3,9 @@
  * Lives on the main loop. Owns the two contexts by which all loops shake hands on the internal port
  * and with peers; they are renewed under live connections when a certificate or the bundle changes.
  * A certificate that cannot be renewed stays in use to its end: an authority that is away hurts
- * nobody before. The private key is in this process's memory only. */
+ * nobody before. When no authority is named and the machine is a member of a fleet
+ * (security/machine.h), certificates are signed here, by the machine's issuer. The private key is
+ * in this process's memory only. */
 #ifndef OUTR_SECURITY_WORKLOAD_H
 #define OUTR_SECURITY_WORKLOAD_H
 
@@ -27,6 +29,7 @@ typedef struct outr_workload_options {
     outr_loop *loop;
     const outr_settings *settings;
     const outr_log *log;
+    int64_t ttl_s, skew_s; /* of what is signed here; 0: 24 h, 15 min */
     /* The bundle is another one: connections may not be covered any more. On loop. */
     void (*trust_changed)(void *ctx);
     void *ctx;

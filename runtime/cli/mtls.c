@@ -1,0 +1,489 @@
+#include "cli/mtls.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/encode.h"
+#include "cli/send.h"
+
+/* The trust of a fleet without a process for it: folders of files, made and handed on by hand. */
+
+#define TOKEN_MAX    (64 * OUTR_KIB)
+#define JOIN_WITHIN  ((int64_t)3600) /* seconds that a token is good for */
+#define TRUST_DOMAIN "localhost"     /* of the control plane, as sentry has it */
+#define SENTRY_ID    "spiffe://" TRUST_DOMAIN "/ns/default/dapr-sentry"
+
+static const outr_cli_flag mtls_flags[] = {
+    {"name", 0, "NAME", offsetof(outr_mtls_options, name),
+     "init, token: what the other machine's issuer is called (a random name)"},
+    {"valid-for", 0, "DAYS", offsetof(outr_mtls_options, valid_for),
+     "init, token, renew: life of an issuer that is made (365), of a root (3650)"},
+    {"finish", 0, NULL, offsetof(outr_mtls_options, is_finishing),
+     "renew root: take the old root out of the bundle"},
+    {"force", 0, NULL, offsetof(outr_mtls_options, is_forced),
+     "join: leave the fleet that this machine is of"},
+    {"output", 'o', "text|json", offsetof(outr_mtls_options, output), "expiry: its form (text)"},
+    {"out", 0, "DIR", offsetof(outr_mtls_options, out), "export: where to (.)"},
+    {"env", 0, NULL, offsetof(outr_mtls_options, shows_env),
+     "export: print variables for a shell instead"},
+    {"bundle", 0, NULL, offsetof(outr_mtls_options, shows_bundle),
+     "export: print the roots instead"},
+};
+
+/* ---- the folder ------------------------------------------------------------------------------ */
+
+static bool make_folders(const char *path)
+{
+    char parent[OUTR_MACHINE_PATH_MAX];
+    if (mkdir(path, 0700) == 0 || errno == EEXIST)
+        return true;
+    ptrdiff_t slash = outr_str_rfind(outr_str_from(path), '/');
+    if (errno != ENOENT || slash <= 0)
+        return false;
+    snprintf(parent, sizeof parent, "%.*s", (int)slash, path);
+    return make_folders(parent) && (mkdir(path, 0700) == 0 || errno == EEXIST);
+}
+
+outr_code outr_mtls_lock(const outr_mtls *m, bool made, outr_err *err)
+{
+    const char *dir = m->machine.dir;
+    struct stat st;
+    if (made && !make_folders(dir))
+        return outr_fail_errno(err, errno, "%s", dir);
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) || flock(fd, LOCK_EX))
+        return outr_fail_errno(err, errno, "%s", dir);
+    if (st.st_uid != geteuid() || st.st_mode & (S_IWGRP | S_IWOTH))
+        return outr_fail(err, OUTR_PERMISSION_DENIED, "%s: others may write there", dir);
+    return OUTR_OK; /* the lock goes with the process */
+}
+
+outr_code outr_mtls_read(const outr_mtls *m, outr_buf *roots, outr_buf *issuer, outr_err *err)
+{
+    const outr_machine *machine = &m->machine;
+    if (!outr_machine_is_member(machine))
+        return outr_fail(err, OUTR_NOT_FOUND,
+                         "this machine is of no fleet: `outrigger mtls init` begins one, `join` "
+                         "joins one (looked in %s)",
+                         machine->dir);
+    outr_code rc =
+        outr_secretfile_read(roots, machine->roots, OUTR_ISSUER_FILE_MAX, OUTR_FILE_ANY, err);
+    return rc ? rc
+              : outr_secretfile_read(issuer, machine->issuer, OUTR_ISSUER_FILE_MAX, OUTR_FILE_ANY,
+                                     err);
+}
+
+outr_code outr_mtls_write_key(const char *path, outr_key *key, bool replaces, outr_err *err)
+{
+    outr_buf pem = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
+    outr_code rc = outr_key_write(&pem, key, err);
+    if (!rc)
+        rc = outr_secretfile_write(path, outr_buf_view(&pem), replaces, err);
+    outr_secret_done(&pem);
+    return rc;
+}
+
+/* The root of the bundle that is of this key. */
+static outr_str root_of(outr_str roots, outr_key *key)
+{
+    outr_str one;
+    do
+        roots = outr_cert_cut(roots, &one);
+    while (one.n > 0 && !outr_cert_has_key(one, key));
+    return one;
+}
+
+outr_code outr_mtls_sign_issuer(const outr_mtls *m, const char *root_key_path, outr_str roots,
+                                const char *member, outr_buf *pem, outr_key **key, outr_err *err)
+{
+    outr_buf key_pem = {0};
+    outr_key *root_key = NULL;
+    char name[128];
+    outr_code rc = outr_secretfile_read(&key_pem, root_key_path, OUTR_ISSUER_FILE_MAX,
+                                        OUTR_FILE_OWN, err);
+    if (!rc && outr_key_read(&root_key, outr_buf_view(&key_pem), err))
+        rc = outr_wrap(err, "%s", root_key_path);
+    outr_secret_done(&key_pem);
+    outr_str root = rc ? OUTR_STR_NONE : root_of(roots, root_key);
+    if (!rc && root.n == 0)
+        rc = outr_fail(err, OUTR_FAILED_PRECONDITION, "%s is the key of no root in %s",
+                       root_key_path, m->machine.roots);
+    snprintf(name, sizeof name, member ? "machine %s" : "%s", member ? member : SENTRY_ID);
+    const outr_issuer_make make = {.organization = outr_str_from(name),
+                                   .life_s = m->life_s ? m->life_s : OUTR_MTLS_ISSUER_LIFE_S,
+                                   .skew_s = OUTR_MTLS_SKEW_S,
+                                   .is_of_member = member != NULL,
+                                   .root_pem = root,
+                                   .root_key = root_key};
+    if (!rc)
+        rc = outr_issuer_make_new(pem, key, &make, m->now_s, err);
+    outr_key_unref(root_key);
+    return rc;
+}
+
+/* ---- token ----------------------------------------------------------------------------------- */
+
+static outr_code name_member(const outr_mtls *m, char name[65], outr_err *err)
+{
+    unsigned char random[4];
+    int fd = -1;
+    if (m->o.name && (strlen(m->o.name) == 0 || strlen(m->o.name) > 64))
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "--name: 1 to 64 bytes");
+    if (m->o.name) {
+        snprintf(name, 65, "%s", m->o.name);
+        return OUTR_OK;
+    }
+    fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    bool is_ok = fd >= 0 && read(fd, random, sizeof random) == (ssize_t)sizeof random;
+    if (fd >= 0)
+        close(fd);
+    if (!is_ok)
+        return outr_fail(err, OUTR_INTERNAL, "no randomness");
+    outr_hex_encode(random, sizeof random, name);
+    name[8] = 0;
+    return OUTR_OK;
+}
+
+static void say_what_it_grants(const outr_mtls *m, const char *name, outr_str issuer)
+{
+    outr_cert_info info = {0};
+    char ends[40], before[40];
+    outr_err err;
+    if (outr_cert_info_read(&info, issuer, &err))
+        return;
+    outr_time_rfc3339(info.not_after_s * (int64_t)OUTR_SEC, ends);
+    outr_time_rfc3339((m->now_s + JOIN_WITHIN) * (int64_t)OUTR_SEC, before);
+    fprintf(stderr,
+            "The line is the join token of machine %s: `outrigger mtls join` there, until %s.\n"
+            "It is a secret. It holds that machine's issuer and its key: who has it can be any app "
+            "of the fleet\nuntil %s. One token, one machine; keep no copy.\n",
+            name, before, ends);
+}
+
+static outr_code show_token(const outr_mtls *m, outr_err *err)
+{
+    OUTR_AUTO(outr_buf) roots = {0};
+    OUTR_AUTO(outr_buf) ours = {0};
+    OUTR_AUTO(outr_buf) pem = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
+    outr_buf key_pem = OUTR_BUF_MAX(TOKEN_MAX), line = OUTR_BUF_MAX(TOKEN_MAX);
+    outr_key *key = NULL;
+    char name[65];
+    outr_code rc = outr_mtls_read(m, &roots, &ours, err);
+    if (!rc && !outr_machine_is_first(&m->machine))
+        rc = outr_fail(err, OUTR_FAILED_PRECONDITION,
+                       "tokens are made on the machine where the fleet began: %s is not here",
+                       m->machine.root_key);
+    if (!rc)
+        rc = name_member(m, name, err);
+    if (!rc)
+        rc = outr_mtls_sign_issuer(m, m->machine.root_key, outr_buf_view(&roots), name, &pem, &key,
+                                   err);
+    if (!rc)
+        rc = outr_key_write(&key_pem, key, err);
+    const outr_join join = {.issuer = outr_buf_view(&pem),
+                            .roots = outr_buf_view(&roots),
+                            .key = outr_buf_view(&key_pem),
+                            .before_s = m->now_s + JOIN_WITHIN};
+    if (!rc && !(outr_join_write(&line, &join) && outr_buf_char(&line, '\n')))
+        rc = outr_fail(err, OUTR_RESOURCE_EXHAUSTED, "%s: too many roots for a token",
+                       m->machine.roots);
+    if (!rc) {
+        say_what_it_grants(m, name, join.issuer);
+        if (!outr_cli_write(1, line.p, line.n))
+            rc = outr_fail_errno(err, errno, "writing the token");
+    }
+    outr_key_unref(key);
+    outr_secret_done(&key_pem);
+    outr_secret_done(&line);
+    return rc;
+}
+
+static int token(const outr_mtls *m)
+{
+    outr_err err;
+    return show_token(m, &err) ? outr_cli_fail(m->command, "%s", err.text) : OUTR_EXIT_OK;
+}
+
+/* ---- init ------------------------------------------------------------------------------------ */
+
+static outr_code begin_fleet(const outr_mtls *m, outr_err *err)
+{
+    const outr_machine *machine = &m->machine;
+    OUTR_AUTO(outr_buf) root = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
+    OUTR_AUTO(outr_buf) issuer = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
+    outr_key *root_key = NULL, *key = NULL;
+    const outr_issuer_make make = {.organization = OUTR_STR(TRUST_DOMAIN),
+                                   .life_s = OUTR_MTLS_ROOT_LIFE_S,
+                                   .skew_s = OUTR_MTLS_SKEW_S};
+    outr_code rc = outr_issuer_make_new(&root, &root_key, &make, m->now_s, err);
+    if (!rc)
+        rc = outr_mtls_write_key(machine->root_key, root_key, false, err);
+    if (!rc)
+        rc = outr_secretfile_write(machine->roots, outr_buf_view(&root), false, err);
+    if (!rc)
+        rc = outr_mtls_sign_issuer(m, machine->root_key, outr_buf_view(&root), NULL, &issuer, &key,
+                                   err);
+    if (!rc)
+        rc = outr_secretfile_write(machine->issuer, outr_buf_view(&issuer), false, err);
+    if (!rc) /* the last one: with it the machine is a member */
+        rc = outr_mtls_write_key(machine->key, key, false, err);
+    outr_key_unref(root_key);
+    outr_key_unref(key);
+    return rc;
+}
+
+/* What an init left that was broken off; nothing has been signed by it. */
+static void sweep(const outr_machine *machine)
+{
+    unlink(machine->root_key);
+    unlink(machine->roots);
+    unlink(machine->issuer);
+}
+
+static int init(const outr_mtls *m)
+{
+    outr_err err;
+    outr_code rc = outr_mtls_lock(m, true, &err);
+    if (!rc && outr_machine_is_member(&m->machine))
+        rc = outr_fail(&err, OUTR_ALREADY_EXISTS,
+                       "this machine is of a fleet already (%s); `outrigger mtls token` prints a "
+                       "token for another machine",
+                       m->machine.dir);
+    if (!rc && outr_machine_is_first(&m->machine))
+        sweep(&m->machine);
+    if (!rc)
+        rc = begin_fleet(m, &err);
+    if (!rc)
+        fprintf(stderr, "A fleet begins: its root, and this machine's issuer, are in %s.\n",
+                m->machine.dir);
+    if (!rc)
+        rc = show_token(m, &err);
+    return rc ? outr_cli_fail(m->command, "%s", err.text) : OUTR_EXIT_OK;
+}
+
+/* ---- join ------------------------------------------------------------------------------------ */
+
+/* A line of standard input, not shown when it is a terminal. */
+static outr_code read_token(outr_buf *out, outr_err *err)
+{
+    struct termios shown, hidden;
+    bool is_terminal = tcgetattr(0, &shown) == 0;
+    char piece[1024];
+    ssize_t n;
+    if (is_terminal) {
+        fprintf(stderr, "Join token: ");
+        hidden = shown;
+        hidden.c_lflag &= ~(tcflag_t)ECHO;
+        tcsetattr(0, TCSANOW, &hidden);
+    }
+    while ((n = read(0, piece, sizeof piece)) > 0) {
+        outr_buf_append(out, piece, (size_t)n);
+        if (memchr(piece, '\n', (size_t)n))
+            break;
+    }
+    int why = errno;
+    explicit_bzero(piece, sizeof piece);
+    if (is_terminal) {
+        tcsetattr(0, TCSANOW, &shown);
+        fputc('\n', stderr);
+    }
+    if (n < 0)
+        return outr_fail_errno(err, why, "standard input");
+    return out->n ? OUTR_OK : outr_fail(err, OUTR_INVALID_ARGUMENT, "no token on standard input");
+}
+
+static bool share_a_root(outr_str a, outr_str b)
+{
+    outr_str one, other;
+    for (outr_str rest = outr_cert_cut(a, &one); one.n > 0; rest = outr_cert_cut(rest, &one)) {
+        for (outr_str in = outr_cert_cut(b, &other); other.n > 0;
+             in = outr_cert_cut(in, &other)) {
+            if (outr_str_eq(one, other))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Whether this machine may become what the token says. */
+static outr_code check_join(const outr_mtls *m, const outr_join *join, outr_key *key, outr_err *err)
+{
+    OUTR_AUTO(outr_buf) roots = {0};
+    outr_cert_info info;
+    if (m->now_s > join->before_s)
+        return outr_fail(err, OUTR_FAILED_PRECONDITION,
+                         "the join token was good for an hour, and that is over; `outrigger mtls "
+                         "token` makes another one");
+    outr_code rc = outr_cert_info_read(&info, join->issuer, err);
+    if (!rc && (!info.is_ca || !outr_cert_has_key(join->issuer, key)))
+        rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "its key is not that of its issuer");
+    if (!rc)
+        rc = outr_cert_verify(join->issuer, join->roots, m->now_s, err);
+    if (rc)
+        return outr_wrap(err, "the join token is damaged");
+    if (!outr_machine_is_member(&m->machine) || m->o.is_forced)
+        return OUTR_OK;
+    if (outr_machine_is_first(&m->machine))
+        return outr_fail(err, OUTR_FAILED_PRECONDITION,
+                         "a fleet began on this machine (%s); it would lose its root: --force",
+                         m->machine.root_key);
+    if (outr_secretfile_read(&roots, m->machine.roots, OUTR_ISSUER_FILE_MAX, OUTR_FILE_ANY, err))
+        return err->code;
+    return share_a_root(outr_buf_view(&roots), join->roots)
+               ? OUTR_OK
+               : outr_fail(err, OUTR_FAILED_PRECONDITION,
+                           "this machine is of another fleet (%s); to leave it: --force",
+                           m->machine.dir);
+}
+
+static outr_code become_member(const outr_mtls *m, const outr_join *join, outr_err *err)
+{
+    OUTR_AUTO(outr_buf) issuer = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
+    OUTR_AUTO(outr_buf) roots = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
+    outr_key *key = NULL;
+    outr_code rc = outr_key_read(&key, join->key, err);
+    outr_buf_printf(&issuer, OUTR_FMT "\n", OUTR_ARG(join->issuer));
+    outr_buf_printf(&roots, OUTR_FMT "\n", OUTR_ARG(join->roots));
+    if (!rc)
+        rc = check_join(m, join, key, err);
+    /* the bundle first, the issuer's certificate last: sidecars that run look at it, and by then
+     * all is there */
+    if (!rc)
+        rc = outr_secretfile_write(m->machine.roots, outr_buf_view(&roots), true, err);
+    if (!rc)
+        rc = outr_mtls_write_key(m->machine.key, key, true, err);
+    if (!rc)
+        rc = outr_secretfile_write(m->machine.issuer, outr_buf_view(&issuer), true, err);
+    if (!rc && m->o.is_forced) {
+        unlink(m->machine.root_key);
+        unlink(m->machine.next_root_key);
+    }
+    outr_key_unref(key);
+    return rc;
+}
+
+static int join(const outr_mtls *m)
+{
+    outr_buf given = OUTR_BUF_MAX(TOKEN_MAX), text = {0};
+    outr_str line;
+    outr_join parts;
+    outr_err err;
+    bool is_on_argv = m->word && strcmp(m->word, "-") != 0;
+    outr_code rc = is_on_argv ? OUTR_OK : read_token(&given, &err);
+    if (is_on_argv)
+        line = outr_str_from(m->word);
+    else
+        outr_str_cut(outr_buf_view(&given), '\n', &line);
+    if (!rc)
+        rc = outr_join_read(&parts, &text, outr_str_trim(line), &err);
+    if (!rc)
+        rc = outr_mtls_lock(m, true, &err);
+    if (!rc)
+        rc = become_member(m, &parts, &err);
+    outr_secret_done(&given);
+    outr_secret_done(&text);
+    if (rc)
+        return outr_cli_fail(m->command, "%s", err.text);
+    fprintf(stderr,
+            "This machine is of the fleet now: its issuer is in %s.\n`outrigger run` speaks mutual "
+            "TLS from here on, `outriggerd` with --enable-mtls.\n",
+            m->machine.dir);
+    return OUTR_EXIT_OK;
+}
+
+/* ---- trust ----------------------------------------------------------------------------------- */
+
+static outr_code take_bundle(const outr_mtls *m, outr_err *err)
+{
+    OUTR_AUTO(outr_buf) roots = {0};
+    OUTR_AUTO(outr_buf) issuer = {0};
+    OUTR_AUTO(outr_buf) given = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
+    outr_cert_info info;
+    outr_str bundle = OUTR_STR_NONE;
+    outr_code rc = outr_send_data(&bundle, &given, NULL, m->word, err);
+    if (!rc && outr_cert_info_read(&info, bundle, err))
+        rc = outr_wrap(err, "%s", m->word);
+    if (!rc)
+        rc = outr_mtls_lock(m, false, err);
+    if (!rc)
+        rc = outr_mtls_read(m, &roots, &issuer, err);
+    /* a machine that does not trust itself could call nobody, and nobody it */
+    if (!rc && outr_cert_verify(outr_buf_view(&issuer), bundle, m->now_s, err))
+        rc = outr_wrap(err, "these roots do not cover this machine's own issuer; join anew first");
+    return rc ? rc : outr_secretfile_write(m->machine.roots, bundle, true, err);
+}
+
+static int trust(const outr_mtls *m)
+{
+    outr_err err;
+    if (!m->word)
+        return outr_cli_mistake(m->command, "trust which bundle? a file with roots");
+    return take_bundle(m, &err) ? outr_cli_fail(m->command, "%s", err.text) : OUTR_EXIT_OK;
+}
+
+/* ---- the command ----------------------------------------------------------------------------- */
+
+static int mtls(const outr_command *self, int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        int (*run)(const outr_mtls *m);
+    } actions[] = {{"init", init},   {"join", join},
+                   {"token", token}, {"trust", trust},
+                   {"renew", outr_mtls_renew}, {"expiry", outr_mtls_expiry},
+                   {"export", outr_mtls_export}};
+    outr_mtls m = {.command = self, .o = {.output = "text", .out = "."}, .now_s = time(NULL)};
+    const char *words[2] = {NULL, NULL};
+    size_t count;
+    uint64_t days = 0;
+    outr_err err;
+    if (!outr_cli_parse(self, argc, argv, &m.o, words, OUTR_LEN(words), &count))
+        return OUTR_EXIT_USAGE;
+    if (m.o.valid_for && (!outr_str_to_u64(outr_str_from(m.o.valid_for), 36500, &days) || !days))
+        return outr_cli_mistake(self, "--valid-for: not a number of days: \"%s\"", m.o.valid_for);
+    if (outr_machine_find(&m.machine, outr_str_from(getenv("OUTRIGGER_MTLS_DIR")),
+                          outr_str_from(getenv("HOME")), &err))
+        return outr_cli_fail(self, "%s", err.text);
+    m.word = words[1];
+    m.life_s = (int64_t)days * 24 * 3600;
+    for (size_t i = 0; words[0] && i < OUTR_LEN(actions); i++) {
+        if (strcmp(words[0], actions[i].name) == 0)
+            return actions[i].run(&m);
+    }
+    return outr_cli_mistake(self, "%s%s", words[0] ? "cannot " : "do what? ",
+                            words[0] ? words[0] : self->words);
+}
+
+const outr_command outr_command_mtls = {
+    .name = "mtls",
+    .summary = "Mutual TLS for a fleet of machines, without an authority",
+    .synopsis = "init | join [TOKEN] | token | trust FILE | renew leaf|issuer|root | expiry | "
+                "export [flags]",
+    .text = "init    begins a fleet on this machine and prints the join token of another one\n"
+            "join    makes this machine a member; the token comes from standard input, or is "
+            "TOKEN\n"
+            "token   prints another token, for a further machine or one whose issuer ends\n"
+            "trust   takes a bundle of roots, as `renew root` prints it\n"
+            "renew   leaf: all sidecars of this machine get new certificates; issuer: this "
+            "machine's;\n"
+            "        root: a new one beside the old, and after `renew issuer`, with --finish, "
+            "without the old\n"
+            "expiry  tells when what ends; exit code 1 when something has\n"
+            "export  writes ca.crt, issuer.crt and issuer.key, for an authority or a look at them\n"
+            "\n"
+            "All is in OUTRIGGER_MTLS_DIR ($HOME/.outrigger/mtls), readable for its owner alone.",
+    .examples = "  outrigger mtls init\n"
+                "  outrigger mtls join < token\n"
+                "  outrigger mtls renew root > roots.pem\n"
+                "  outrigger mtls expiry -o json\n",
+    .flags = mtls_flags,
+    .flag_count = OUTR_LEN(mtls_flags),
+    .words = "init|join|token|trust|renew|expiry|export",
+    .run = mtls,
+};
