@@ -243,7 +243,7 @@ class Cli(Case):
 
     @tag("debug")
     def test_help_version_and_completion(self):
-        for command in ("run", "list", "stop", "invoke", "publish", "version", "completion"):
+        for command in ("run", "list", "stop", "invoke", "publish", "mtls", "version", "completion"):
             done = self.outrigger(command, "--help")
             self.assertEqual(done.returncode, 0)
             self.assertIn("Examples:", done.stdout)
