@@ -29,6 +29,7 @@ typedef struct node {
     set set;
     struct node *a, *b;
     int min, max; /* REPEAT; max -1: no end */
+    uint32_t place; /* SET: its place in the program's sets and one more; 0: none yet */
 } node;
 
 typedef enum opcode { OP_SET, OP_SPLIT, OP_JUMP, OP_ASSERT, OP_MATCH } opcode;
@@ -488,9 +489,20 @@ static bool is_too_large(const outr_regex *r)
     return r->count >= PROGRAM_MAX - 1 || r->work > WORK_MAX;
 }
 
-static void compile(outr_regex *r, const node *n);
+static void compile(outr_regex *r, node *n);
 
-static void compile_repeat(outr_regex *r, const node *n)
+/* Once for a node, however often what it stands in is repeated. */
+static uint32_t place_set(outr_regex *r, node *n)
+{
+    if (!n->place) {
+        r->sets = outr_realloc(r->sets, (r->set_count + 1) * sizeof *r->sets);
+        r->sets[r->set_count++] = n->set;
+        n->place = r->set_count;
+    }
+    return n->place - 1;
+}
+
+static void compile_repeat(outr_regex *r, node *n)
 {
     for (int i = 0; i < n->min && !is_too_large(r); i++)
         compile(r, n->a);
@@ -516,17 +528,17 @@ static void compile_repeat(outr_regex *r, const node *n)
     }
 }
 
-static void compile(outr_regex *r, const node *n)
+static void compile(outr_regex *r, node *n)
 {
     uint32_t split, jump;
+    if (is_too_large(r)) /* nothing of it will be of use */
+        return;
     r->work++;
     switch (n->kind) {
     case EMPTY:
         break;
     case SET:
-        r->sets = outr_realloc(r->sets, (r->set_count + 1) * sizeof *r->sets);
-        r->sets[r->set_count] = n->set;
-        emit(r, (instruction){.op = OP_SET, .set = r->set_count++});
+        emit(r, (instruction){.op = OP_SET, .set = place_set(r, n)});
         break;
     case CAT:
         compile(r, n->a);

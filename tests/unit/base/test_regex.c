@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include "base/rand.h"
 #include "base/regex.h"
 
 static bool search(const char *pattern, outr_str text)
@@ -105,12 +106,78 @@ static void time_is_in_proportion_to_the_text(void **state)
     free(text);
 }
 
+/* One change of a pattern: a byte more, less or other, or a piece moved elsewhere. */
+static size_t mutate(char *p, size_t n, size_t cap, outr_rand *rand)
+{
+    static const char bytes[] = "(){}[]|*+?,0123456789ab^$\\.";
+    size_t at = outr_rand_below(rand, n + 1), from, count;
+    char other = bytes[outr_rand_below(rand, sizeof bytes - 1)];
+    switch (outr_rand_below(rand, 4)) {
+    case 0:
+        if (n == cap)
+            return n;
+        memmove(p + at + 1, p + at, n - at);
+        p[at] = other;
+        return n + 1;
+    case 1:
+        if (at == n)
+            return n;
+        memmove(p + at, p + at + 1, n - at - 1);
+        return n - 1;
+    case 2:
+        from = outr_rand_below(rand, n + 1);
+        count = outr_rand_below(rand, n - from + 1);
+        if (n + count > cap)
+            return n;
+        memmove(p + at + count, p + at, n - at);
+        memmove(p + at, p + (from >= at ? from + count : from), count);
+        return n + count;
+    default:
+        if (at < n)
+            p[at] = other;
+        return n;
+    }
+}
+
+/* Compiling is bounded in work and memory, also for what is refused as too large in the end: a run
+ * like this once took minutes for one pattern. */
+static void whatever_the_pattern_compiling_ends_soon(void **state)
+{
+    static const char *const seeds[] = {"((((a{9}|b){0,1000}c?){1000}d*){0,999}e+){1000}",
+                                        "(((((|^){0,1000}){1000}){0,1000}){1000})",
+                                        "(a{1000}){0,1000}(b|c){0,1000}",
+                                        "(((a*)*)*)+x?{3}",
+                                        "((a|){100}){100}",
+                                        "^/(orders|items)/\\d+$"};
+    unsigned counts[17] = {0};
+    outr_rand rand;
+    (void)state;
+    outr_rand_seed(&rand, 7);
+    for (int i = 0; i < 20000; i++) {
+        char p[2048];
+        size_t n = (size_t)snprintf(p, sizeof p, "%s",
+                                    seeds[outr_rand_below(&rand, OUTR_LEN(seeds))]);
+        outr_regex *regex = NULL;
+        outr_err err;
+        for (uint64_t k = outr_rand_below(&rand, 12); k > 0; k--)
+            n = mutate(p, n, sizeof p, &rand);
+        outr_code rc = outr_regex_new(&regex, outr_str_of(p, n), &err);
+        counts[rc]++;
+        if (rc == OUTR_OK)
+            outr_regex_search(regex, OUTR_STR("aaaabbbbccccdddd"));
+        outr_regex_free(regex);
+    }
+    assert_true(counts[OUTR_OK] > 1000 && counts[OUTR_INVALID_ARGUMENT] > 1000 &&
+                counts[OUTR_RESOURCE_EXHAUSTED] > 1000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(texts_match_as_in_go),
         cmocka_unit_test(what_cannot_be_had_is_refused),
         cmocka_unit_test(time_is_in_proportion_to_the_text),
+        cmocka_unit_test(whatever_the_pattern_compiling_ends_soon),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
