@@ -1,15 +1,11 @@
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "components/bindings.h"
+#include "components/common/pem.h"
 #include "http/remote.h"
 
 /* Requests to one server: the operation is the method, metadata path is put behind the url, and
  * metadata that begin with a capital letter are headers. */
-
-#define PEM_MAX OUTR_MIB
 
 extern const outr_binding_backend outr_bindings_http;
 
@@ -283,41 +279,16 @@ static outr_code create(outr_binding **out, const outr_component_init *init, out
     return OUTR_OK;
 }
 
-/* text itself, when it is PEM, else the file that it names. */
-static outr_code read_pem(client *b, const char *name, outr_str *text, outr_err *err)
-{
-    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(PEM_MAX);
-    if (text->n == 0 || outr_str_search(*text, OUTR_STR("-----BEGIN ")) >= 0)
-        return OUTR_OK;
-    int fd = memchr(text->p, 0, text->n) ? -1 : open(text->p, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? 1 : -1;
-    while (n > 0) {
-        char *room = outr_buf_reserve(&out, 8192);
-        n = room ? read(fd, room, 8192) : -1;
-        out.n += n > 0 ? (size_t)n : 0;
-    }
-    int failure = errno;
-    if (fd >= 0)
-        close(fd);
-    if (n < 0) /* the value may be a key that lost its first line: never printed */
-        return outr_fail_errno(err, failure, "%s is neither PEM text nor a file that can be read",
-                               name);
-    *text = outr_arena_str(b->arena, outr_buf_view(&out));
-    if (out.n > 0)
-        explicit_bzero(out.p, out.n);
-    return OUTR_OK;
-}
-
 static outr_code make_remote(client *b, outr_err *err)
 {
     static const char *const alpn[] = {"http/1.1", NULL};
     config *c = &b->c;
     outr_tls *tls = NULL;
-    outr_code rc = read_pem(b, "MTLSRootCA", &c->root_ca, err);
+    outr_code rc = outr_pem_read(b->arena, "MTLSRootCA", &c->root_ca, err);
     if (!rc)
-        rc = read_pem(b, "MTLSClientCert", &c->certificate, err);
+        rc = outr_pem_read(b->arena, "MTLSClientCert", &c->certificate, err);
     if (!rc)
-        rc = read_pem(b, "MTLSClientKey", &c->key, err);
+        rc = outr_pem_read(b->arena, "MTLSClientKey", &c->key, err);
     if (rc)
         return rc;
     bool has_certificate = c->certificate.n > 0 && c->key.n > 0;

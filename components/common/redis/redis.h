@@ -165,29 +165,41 @@ typedef struct outr_redis_command {
     outr_str key; /* decides the server of a cluster; NONE: any of them */
 } outr_redis_command;
 
+/* Machinery: commands of a call that go to one server in one piece. */
+typedef struct outr__redis_part {
+    outr_link link;    /* of who has it: a connection, or those that wait for one */
+    outr_link of_call; /* as long as it is not answered */
+    struct outr_redis_call *call;
+    struct outr__redis_conn *conn; /* NULL: it waits for one */
+    const uint32_t *indexes;       /* which commands; NULL: the first `count` */
+    uint32_t count, written, answered;
+    uint32_t attempts; /* failed so far */
+    uint64_t first_slot, slot_count;
+    uint64_t due_ns; /* it pauses until then */
+    bool is_asking;  /* behind ASKING */
+} outr__redis_part;
+
 /* Borrowed until done, with everything it points to. */
 typedef struct outr_redis_call {
     outr_arena *arena; /* of the caller's loop; replies are made here, by _try: within its cap */
     const outr_redis_command *commands; /* sent in this order, without waiting in between */
-    size_t count;
-    bool is_atomic;     /* MULTI ... EXEC around them; one key's server gets all */
+    size_t count;                       /* 1 to 1,000,000 */
+    bool is_atomic;     /* MULTI ... EXEC around them; all go where the first one's key is */
     bool is_repeatable; /* done twice is done once: sent again when a connection breaks */
-    uint64_t wait_ns;   /* of a command that blocks: so long the server may think before readTimeout
-                           begins. Only on a line. */
-    /* out, when the op succeeded: count of them; nobody has changed the commands' order. An atomic
-     * call whose EXEC was refused has that error in each. */
+    uint64_t wait_ns; /* of a command that blocks: so long the server may think before readTimeout
+                         begins. Only on a line. */
+    /* out, when the op succeeded: one for each command. An atomic call whose EXEC was refused has
+     * that error in each. */
     outr_redis_reply *replies;
     /* machinery */
     struct outr__redis_site *site;
     struct outr_redis_line *line;
+    outr_link of_line;
     outr_op *op;
-    outr_link link;
-    outr_err err;
-    size_t next, answered; /* commands written, answered */
+    outr_list parts; /* those that are not answered */
+    outr__redis_part first;
     outr_redis_reply exec; /* of an atomic call */
-    uint8_t *redirects;    /* of each command: how often it was sent elsewhere */
-    uint32_t attempts;
-    bool is_sent;
+    uint32_t redirects;
 } outr_redis_call;
 
 /* Any loop: op's. */
