@@ -1,3 +1,4 @@
+#include "components/module.h"
 #include "components/registry.h"
 
 extern const outr_state_backend outr_state_in_memory, outr_state_sqlite, outr_state_pluggable;
@@ -24,6 +25,12 @@ static const outr_resolver_backend *const resolvers[] = {
     &outr_nameresolution_sqlite,     &outr_nameresolution_static,
     &outr_nameresolution_nameformat, &outr_nameresolution_structuredformat,
     &outr_nameresolution_dns,
+};
+
+static const outr_module_type modules[] = {
+    {"state.redis", "libhiredis0.14"},    {"pubsub.redis", "libhiredis0.14"},
+    {"bindings.redis", "libhiredis0.14"}, {"lock.redis", "libhiredis0.14"},
+    {"configuration.redis", "libhiredis0.14"},
 };
 
 static bool has_version(const char *versions, outr_str version)
@@ -82,7 +89,46 @@ static bool is_first_version(outr_str version)
     return version.n == 0 || outr_str_iis(version, "v0") || outr_str_iis(version, "v1");
 }
 
-outr_backends outr_registry_find(outr_str type, outr_str version, outr_str sockets_dir)
+static const outr_module_type *find_module(outr_str type)
+{
+    for (size_t i = 0; i < OUTR_LEN(modules); i++) {
+        if (outr_str_iis(type, modules[i].type))
+            return &modules[i];
+    }
+    return NULL;
+}
+
+/* A vtable by the first word of its type. */
+static void put(outr_backends *found, const outr_backend *backend)
+{
+    outr_str category;
+    outr_str_cut(outr_str_from(backend->type), '.', &category);
+    if (outr_str_is(category, "state"))
+        found->state = OUTR_CONTAINER(backend, outr_state_backend, base);
+    else if (outr_str_is(category, "pubsub"))
+        found->pubsub = OUTR_CONTAINER(backend, outr_pubsub_backend, base);
+    else if (outr_str_is(category, "secretstores"))
+        found->secrets = OUTR_CONTAINER(backend, outr_secret_backend, base);
+    else if (outr_str_is(category, "bindings"))
+        found->binding = OUTR_CONTAINER(backend, outr_binding_backend, base);
+    else if (outr_str_is(category, "lock"))
+        found->lock = OUTR_CONTAINER(backend, outr_lock_backend, base);
+    else if (outr_str_is(category, "configuration"))
+        found->configuration = OUTR_CONTAINER(backend, outr_configuration_backend, base);
+}
+
+static outr_code load_module(outr_backends *found, const outr_module_type *type, outr_str version,
+                             outr_err *err)
+{
+    const outr_backend *backend = NULL;
+    outr_code rc = outr_module_load(&backend, type, err);
+    if (!rc && has_version(backend->versions, version))
+        put(found, backend);
+    return rc;
+}
+
+outr_code outr_registry_find(outr_backends *out, outr_str type, outr_str version,
+                             outr_str sockets_dir, outr_err *err)
 {
     outr_backends found = {
         .state = outr_registry_state(type, version),
@@ -94,15 +140,20 @@ outr_backends outr_registry_find(outr_str type, outr_str version, outr_str socke
     bool is_ours =
         found.state || found.pubsub || found.secrets || found.binding || found.middleware;
     outr_str category, name = outr_str_cut(type, '.', &category);
-    if (is_ours || sockets_dir.n == 0 || name.n == 0 || !is_first_version(version))
-        return found;
+    const outr_module_type *module = is_ours ? NULL : find_module(type);
+    outr_code rc = module ? load_module(&found, module, version, err) : OUTR_OK;
+    if (rc)
+        return rc;
+    *out = found;
+    if (is_ours || module || sockets_dir.n == 0 || name.n == 0 || !is_first_version(version))
+        return OUTR_OK;
     if (outr_str_iis(category, "state"))
-        found.state = &outr_state_pluggable;
+        out->state = &outr_state_pluggable;
     else if (outr_str_iis(category, "pubsub"))
-        found.pubsub = &outr_pubsub_pluggable;
+        out->pubsub = &outr_pubsub_pluggable;
     else if (outr_str_iis(category, "secretstores"))
-        found.secrets = &outr_secretstores_pluggable;
+        out->secrets = &outr_secretstores_pluggable;
     else if (outr_str_iis(category, "bindings"))
-        found.binding = &outr_bindings_pluggable;
-    return found;
+        out->binding = &outr_bindings_pluggable;
+    return OUTR_OK;
 }

@@ -22,7 +22,7 @@ const outr_resolver_backend *outr_registry_resolver(outr_str type, outr_str vers
 
 /* What a component of a type is made with: at most one is set. A type that is none of ours is a
  * pluggable component's when sockets_dir says where such are (NONE: nowhere), whether its socket is
- * there yet or not. */
+ * there yet or not. Some of ours are modules, which are loaded here. */
 typedef struct outr_backends {
     const outr_state_backend *state;
     const outr_pubsub_backend *pubsub;
@@ -32,6 +32,8 @@ typedef struct outr_backends {
     const outr_lock_backend *lock;
     const outr_configuration_backend *configuration;
 } outr_backends;
-outr_backends outr_registry_find(outr_str type, outr_str version, outr_str sockets_dir);
+/* FAILED_PRECONDITION: it is a module, and that cannot be loaded. */
+outr_code outr_registry_find(outr_backends *out, outr_str type, outr_str version,
+                             outr_str sockets_dir, outr_err *err);
 
 #endif

@@ -528,7 +528,10 @@ static outr_code create(opening *o, outr_err *err)
         .loop = main_loop(host),
         .log = host->o.log,
     };
-    const outr_backends b = outr_registry_find(s->type, s->version, init.sockets_dir);
+    outr_backends b;
+    outr_code found = outr_registry_find(&b, s->type, s->version, init.sockets_dir, err);
+    if (found)
+        return found;
     if (b.state) {
         c->kind = OUTR_KIND_STATE;
         warn_unknown(o, &b.state->base, c->metadata, for_state);

@@ -12,6 +12,7 @@ FENCES = {
     r"zlib\.h": ("runtime/grpc/reader.c",),
     r"openssl/.*": ("runtime/tls/",),
     r"uv\.h": ("runtime/loop/", "runtime/net/", "runtime/config/reload.c", "runtime/cli/"),
+    r"read\.h": ("components/common/redis/",),
     r"sqlite3\.h": ("components/common/sqlite.h", "components/common/sqlite.c"),
 }
 
@@ -33,6 +34,8 @@ def allowed(path, included):
 
 def backend_named(path, included):
     """Only the registry may name a back end. The pluggable ones share a client, which is theirs alone."""
+    if re.match(r"components/common/redis/(?!redis\.h)", included):
+        return not path.startswith("components/common/redis/")
     if included.startswith("components/pluggable/") and path.startswith("components/pluggable/"):
         return False
     return re.match(r"components/(?!common/)[^/]+/", included) and path != "components/registry.c"

@@ -318,8 +318,9 @@ static bench *new_bench(const char *type)
     b->connect = b->w.env.connect;
     b->w.env.connect = connect_or_refuse;
     b->arena = outr_arena_new(64 * OUTR_MIB);
-    b->backends =
-        outr_registry_find(outr_str_from(type), OUTR_STR("v1"), outr_str_from(b->dir.path));
+    assert_int_equal(outr_registry_find(&b->backends, outr_str_from(type), OUTR_STR("v1"),
+                                        outr_str_from(b->dir.path), &b->err),
+                     OUTR_OK);
     b->service = b->backends.state ? "dapr.proto.components.v1.StateStore"
                                    : "dapr.proto.components.v1.PubSub";
     assert_int_equal(mknod(folder_path(&b->dir, "mem.sock"), S_IFSOCK | 0600, 0), 0);
