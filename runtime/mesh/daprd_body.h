@@ -1,7 +1,7 @@
 /* daprd_body - bodies on their way into and out of the messages of CallLocalStream.
  *
  * All are sources in front of a source: fullness passes through, nothing is gathered but one
- * message on the reading side (grpc/reader.h) and what a replay was told to keep. */
+ * message on the reading side (grpc/reader.h). */
 #ifndef OUTR_MESH_DAPRD_BODY_H
 #define OUTR_MESH_DAPRD_BODY_H
 
@@ -64,24 +64,5 @@ struct outr__daprd_reader {
 void outr__daprd_reader_start(outr__daprd_reader *reader, outr_source *from);
 /* Lets go of everything; the sink hears nothing. */
 void outr__daprd_reader_cancel(outr__daprd_reader *reader);
-
-/* A body that can be sent again: what was read is kept. Its length is known and small. */
-typedef struct outr__replay {
-    outr_source source;
-    outr_sink sink;
-    outr_loop *loop;
-    outr_source *from; /* NULL: all of it is here */
-    char *bytes;
-    size_t length, kept, sent;
-    bool is_started, has_ended, is_full;
-    outr_err broken; /* from broke off */
-    outr_deferred pusher;
-} outr__replay;
-/* NULL memory: the arena is full. from: of the length said by from->length; NULL: bytes is all. */
-bool outr__replay_init(outr__replay *replay, outr_loop *loop, outr_arena *arena, outr_source *from);
-void outr__replay_init_bytes(outr__replay *replay, outr_loop *loop, outr_str bytes);
-/* The body from its first byte, for another call; the one before must be over. */
-outr_source *outr__replay_again(outr__replay *replay);
-void outr__replay_done(outr__replay *replay); /* the rest is not wanted */
 
 #endif

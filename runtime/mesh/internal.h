@@ -5,6 +5,7 @@
 #include "base/url.h"
 #include "mesh/daprd_peer.h"
 #include "mesh/mesh.h"
+#include "resiliency/policies.h"
 #include "security/access.h"
 
 /* ---- target.c: who is meant, and which path -------------------------------------------------- */
@@ -82,6 +83,10 @@ typedef struct outr__relay {
     void (*on_head)(struct outr__relay *relay, outr_http_response *head);
     bool has_head;     /* the head has gone out */
     const outr_op *op; /* is_proxied: of the call, which tells why it was cancelled */
+    /* is_proxied: how it ended. True: not a word of it is passed on, which can be only while the
+     * head is held back. May be NULL. */
+    bool (*on_end)(struct outr__relay *relay, const outr_headers *trailers);
+    bool holds_head; /* is_proxied: until the first byte, or the end */
     /* machinery */
     outr_http_response head;
     outr_sink guesser;
@@ -112,6 +117,7 @@ typedef struct outr__pick {
     outr__peer *tried[8]; /* in: not these again while there are others */
     size_t tried_count;
     outr__peer *peer; /* out: held until outr__peer_release */
+    bool is_repeat;   /* out: it is one of those tried */
     outr_op *op;
     /* machinery */
     outr__peers *peers;
@@ -188,6 +194,7 @@ struct outr_mesh {
     outr_str forwarded; /* RFC 7239: this hop's element; owned */
     outr_snapshot *snapshot;
     const outr_access *access; /* the snapshot's; NULL: no rules */
+    const outr_policies *policies; /* the snapshot's; NULL: none */
     outr_trace_config trace;
     outr__peers *peers;
     outr__outside *outside;

@@ -10,6 +10,7 @@ static void use_snapshot(outr_mesh *mesh, const outr_snapshot *snapshot)
                                       .tracer = mesh->o.tracer};
     mesh->access =
         outr_access_of(mesh->snapshot, mesh->o.settings->app_protocol < OUTR_APP_GRPC);
+    mesh->policies = outr_policies_of(mesh->snapshot, mesh->policies);
     outr_snapshot_unref(before);
 }
 

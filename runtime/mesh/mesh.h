@@ -95,6 +95,9 @@ typedef struct outr_invoke {
     void (*on_done)(struct outr_invoke *invoke, const outr_err *err);
     /* Before the head is sent: headers may be added or removed. May be NULL. */
     void (*on_head)(struct outr_invoke *invoke, outr_http_response *head);
+    /* out, with on_failed: a Resiliency policy ended it: DEADLINE_EXCEEDED its timeout, UNAVAILABLE
+     * its breaker */
+    bool is_of_policy;
     void *user;
     void *impl; /* machinery */
 } outr_invoke;

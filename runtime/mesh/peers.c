@@ -163,6 +163,15 @@ static void on_sweep(outr_timer *timer)
         outr_timer_start(p->o->loop, timer, now + FORGET_NS);
 }
 
+static bool was_tried(const outr__pick *pick, const outr__peer *peer)
+{
+    for (size_t i = 0; i < pick->tried_count; i++) {
+        if (pick->tried[i] == peer)
+            return true;
+    }
+    return false;
+}
+
 /* Least outstanding; instances that failed lately or were tried already only when nothing else is
  * left. */
 static outr__peer *choose(const known *k, const outr__pick *pick, uint64_t now, outr_rand *rand)
@@ -172,10 +181,7 @@ static outr__peer *choose(const known *k, const outr__pick *pick, uint64_t now, 
     for (size_t i = 0; i < k->count; i++) {
         outr__peer *peer = k->peers[(start + i) % k->count];
         size_t load = outr_http_pool_in_flight(peer->pool);
-        bool was_tried = false;
-        for (size_t t = 0; t < pick->tried_count; t++)
-            was_tried |= pick->tried[t] == peer;
-        if (was_tried)
+        if (was_tried(pick, peer))
             load += SIZE_MAX / 2;
         else if (peer->down_until_ns > now)
             load += SIZE_MAX / 4;
@@ -226,6 +232,7 @@ static void end_pick(outr__pick *pick, known *k, bool is_soon)
     outr_err err;
     pick->peer = k ? choose(k, pick, outr_loop_now(p->o->loop), outr_loop_rand(p->o->loop)) : NULL;
     if (pick->peer) {
+        pick->is_repeat = was_tried(pick, pick->peer);
         pick->peer->holds++;
         (is_soon ? outr_op_finish_soon : outr_op_finish)(pick->op);
         return;

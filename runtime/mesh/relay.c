@@ -131,8 +131,9 @@ static bool guess_data(outr_sink *sink, outr_slice own_slice)
 {
     outr__relay *r = of_guesser(sink);
     if (!r->has_head) {
-        outr_headers_add(&r->head.headers, OUTR_STR("Content-Type"),
-                         outr_str_from(guess(outr_str_of(own_slice.p, own_slice.n))));
+        if (!r->is_proxied)
+            outr_headers_add(&r->head.headers, OUTR_STR("Content-Type"),
+                             outr_str_from(guess(outr_str_of(own_slice.p, own_slice.n))));
         send_head(r);
         couple(r);
     }
@@ -142,9 +143,11 @@ static bool guess_data(outr_sink *sink, outr_slice own_slice)
 static void guess_end(outr_sink *sink, const struct outr_headers *trailers)
 {
     outr__relay *r = of_guesser(sink);
+    sink->source = NULL;
+    if (r->on_end && r->on_end(r, trailers))
+        return;
     if (!r->has_head)
         send_head(r);
-    sink->source = NULL;
     outr_sink *to = uncouple(r);
     to->ops->end(to, trailers);
 }
@@ -191,9 +194,11 @@ static void proxied_abort(outr_sink *sink, const outr_err *err)
     if (r->op && r->op->err.code == OUTR_DEADLINE_EXCEEDED)
         status = (outr_grpc_status){.code = OUTR_DEADLINE_EXCEEDED,
                                     .message = OUTR_STR("context deadline exceeded")};
+    sink->source = NULL;
+    if (!r->has_head) /* the call's end tells it */
+        return;
     outr_headers_init(&r->trailers, r->x->arena);
     outr_grpc_status_write(&r->trailers, &status);
-    sink->source = NULL;
     outr_sink *to = uncouple(r);
     to->ops->end(to, &r->trailers);
 }
@@ -204,7 +209,8 @@ static const outr_sink_ops proxied_ops = {
 static void relay_proxied(outr__relay *r, outr_source *from)
 {
     r->guesser.ops = &proxied_ops;
-    couple(r);
+    if (r->has_head)
+        couple(r);
     outr_source_attach(from, &r->guesser);
 }
 
@@ -235,6 +241,10 @@ void outr__relay_answer(outr__relay *r, outr_http_call *call)
     if (!call->response && r->head.content_length < 0 &&
         outr_http_has_body(x->req.method, r->head.status))
         r->head.content_length = 0;
+    if (call->response && r->holds_head) {
+        relay_proxied(r, call->response);
+        return;
+    }
     send_head(r);
     if (call->response && r->is_proxied)
         relay_proxied(r, call->response);

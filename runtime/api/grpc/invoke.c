@@ -159,7 +159,17 @@ static void fail(invocation *v, const char *text)
 
 static void on_failed(outr_invoke *invoke, const outr_err *err)
 {
-    fail(invoke->user, err->text);
+    invocation *v = invoke->user;
+    if (!invoke->is_of_policy) {
+        fail(v, err->text);
+        return;
+    }
+    /* what a policy says is said as it is; an open breaker has no code of its own */
+    bool is_timeout = err->code == OUTR_DEADLINE_EXCEEDED;
+    outr_buf_done(&v->body);
+    outr_grpc_fail(v->call,
+                   &(outr_grpc_status){.code = is_timeout ? OUTR_DEADLINE_EXCEEDED : OUTR_UNKNOWN,
+                                       .message = outr_str_from(err->text)});
 }
 
 static void on_done(outr_invoke *invoke, const outr_err *err)

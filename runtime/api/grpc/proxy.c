@@ -5,12 +5,13 @@
 
 static void on_failed(outr_invoke *invoke, const outr_err *err)
 {
-    /* Dapr says UNKNOWN of a name it cannot make sense of. */
-    bool is_name = err->code == OUTR_NOT_FOUND || err->code == OUTR_INVALID_ARGUMENT;
+    /* Dapr says UNKNOWN of a name it cannot make sense of, and of an open breaker. */
+    bool is_unknown = err->code == OUTR_NOT_FOUND || err->code == OUTR_INVALID_ARGUMENT ||
+                   (err->code == OUTR_UNAVAILABLE && invoke->is_of_policy);
     const char *text =
         err->code == OUTR_DEADLINE_EXCEEDED ? "context deadline exceeded" : err->text;
     invoke->x->on_gone = NULL;
-    outr_grpc_refuse(invoke->x, is_name ? OUTR_UNKNOWN : err->code, outr_str_from(text));
+    outr_grpc_refuse(invoke->x, is_unknown ? OUTR_UNKNOWN : err->code, outr_str_from(text));
 }
 
 static void on_done(outr_invoke *invoke, const outr_err *err OUTR_UNUSED)

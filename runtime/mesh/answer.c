@@ -1,0 +1,157 @@
+#include "app/invocation.h"
+#include "mesh/call.h"
+
+#define PEER_ERROR_MAX (8 * OUTR_KIB)
+
+static const outr_metric_desc res_recv = {"dapr_runtime_service_invocation_res_recv_total",
+                                          "answers received",
+                                          OUTR_COUNTER,
+                                          0,
+                                          {"src_app_id", "status", "type"}};
+static const outr_metric_desc res_latency = {"dapr_runtime_service_invocation_res_recv_latency_ms",
+                                             "request sent to headers received, ms",
+                                             OUTR_HISTOGRAM,
+                                             OUTR_BUCKETS_LATENCY_MS,
+                                             {"src_app_id", "status"}};
+
+static void on_relay_head(outr__relay *relay, outr_http_response *head)
+{
+    outr__call *c = OUTR_CONTAINER(relay, outr__call, relay);
+    if (c->invoke->on_head)
+        c->invoke->on_head(c->invoke, head);
+}
+
+static void count_answer(outr__call *c, int status)
+{
+    outr_metric_shard *shard = outr_loop_metrics(c->mesh->o.loop);
+    char text[20];
+    if (!shard || c->target.kind != OUTR__APP)
+        return;
+    const outr_str labels[] = {c->target.app_id, outr_str_decimal(text, (uint64_t)status),
+                               c->req.content_length < 0 ? OUTR_STR("streaming")
+                                                         : OUTR_STR("unary")};
+    outr_metric_count(shard, &res_recv, labels, 1);
+    outr_metric_count(shard, &res_latency, labels,
+                      (double)(outr_loop_update(c->mesh->o.loop) - c->sent_ns) / (double)OUTR_MS);
+}
+
+static void on_peer_error(outr_gather *gather, const outr_err *err)
+{
+    outr__call *c = gather->ctx;
+    c->is_gathering = false;
+    if (!err) {
+        outr_str text = outr_buf_view(&gather->body);
+        outr_fail(&c->err, c->err.code, OUTR_FMT, OUTR_ARG(text));
+    }
+    outr_buf_done(&gather->body);
+}
+
+/* The peer's sidecar, not its app, says why it failed. */
+static bool take_peer_error(outr__call *c, outr_http_call *http)
+{
+    uint64_t code;
+    if (c->target.kind != OUTR__APP ||
+        !outr_str_to_u64(outr_headers_get(&http->head.headers, OUTR__ERROR_HEADER), 16, &code))
+        return false;
+    outr_fail(&c->err, (outr_code)code, "rpc error: code = %s", outr_code_name((outr_code)code));
+    if (http->response) {
+        c->is_gathering = true;
+        outr_gather_start(&c->peer_error, http->response, PEER_ERROR_MAX, on_peer_error, c);
+    }
+    return true;
+}
+
+/* What the policy takes the answer for, as far as its head says it: contract/invocation.md
+ * section 2. True: bad, *status is its code. */
+static bool is_bad(const outr__call *c, const outr_http_response *head, int *status)
+{
+    outr_str of_app = outr_headers_get(&head->headers, OUTR_INVOKE_STATUS_HEADER);
+    bool is_asked_by_grpc = c->invoke->on_answer != NULL;
+    uint64_t code;
+    *status = head->status;
+    if (c->invoke->is_proxied) {
+        outr_str text = outr_headers_get(&head->headers, "grpc-status");
+        bool is_told = outr_str_to_u64(text, INT32_MAX, &code);
+        *status = is_told ? (int)code : head->status == 200 ? 0 : OUTR_UNKNOWN;
+        return *status != 0;
+    }
+    if (c->target.kind == OUTR__APP && outr_str_to_u64(of_app, INT32_MAX, &code)) {
+        *status = (int)code; /* an HTTP client gets it whatever it is */
+        return is_asked_by_grpc && code != 0;
+    }
+    if (head->status == 101)
+        return false;
+    return head->status < 200 || head->status > (is_asked_by_grpc ? 299 : 399);
+}
+
+/* True: nothing of it is passed on. */
+static bool is_thrown_away(outr__call *c, outr_http_call *http)
+{
+    int status;
+    if (!is_bad(c, &http->head, &status) || !outr__call_answer_is_bad(c, status))
+        return false;
+    if (http->response)
+        outr_source_cancel(http->response, NULL);
+    return true;
+}
+
+/* The end of a proxied call that was held back until it is known: the same. */
+static bool on_relay_end(outr__relay *relay, const outr_headers *trailers)
+{
+    outr__call *c = OUTR_CONTAINER(relay, outr__call, relay);
+    uint64_t code;
+    outr_str text = trailers ? outr_headers_get(trailers, "grpc-status") : OUTR_STR_NONE;
+    if (!outr_str_to_u64(text, INT32_MAX, &code))
+        code = OUTR_UNKNOWN;
+    return code != 0 && outr__call_answer_is_bad(c, (int)code);
+}
+
+/* A streaming call is good when it has begun: contract/invocation.md section 7. */
+static void watch_end(outr__call *c)
+{
+    if (c->is_streaming) {
+        outr_guard_end(&c->guard, outr_loop_now(c->mesh->o.loop), OUTR_OUTCOME_GOOD);
+        return;
+    }
+    c->relay.on_end = on_relay_end;
+    c->relay.holds_head = outr_guard_repeats(&c->guard);
+}
+
+void outr__call_on_response(outr_http_call *http)
+{
+    outr__call *c = http->user;
+    count_answer(c, http->head.status);
+    if (http == &c->http && !c->invoke->is_proxied && take_peer_error(c, http))
+        return;
+    if (outr_guard_is_on(&c->guard) && is_thrown_away(c, http))
+        return;
+    if (c->invoke->on_answer) {
+        bool is_of_grpc_app = http != &c->app_call.http || outr_app_speaks_grpc(c->mesh->o.app);
+        if (c->target.kind != OUTR__APP || !is_of_grpc_app)
+            outr__headers_disown(&http->head.headers);
+        c->relay.has_head = true;
+        c->invoke->on_answer(c->invoke, http);
+        return;
+    }
+    c->relay.x = c->x;
+    c->relay.guesses_type = !c->invoke->is_proxied;
+    c->relay.is_proxied = c->invoke->is_proxied;
+    c->relay.op = &c->op;
+    if (c->relay.is_proxied)
+        outr__headers_disown(&http->head.headers);
+    c->relay.on_head = on_relay_head;
+    if (c->relay.is_proxied && outr_guard_is_on(&c->guard))
+        watch_end(c);
+    outr__relay_answer(&c->relay, http);
+}
+
+void outr__call_on_inform(outr_http_call *http, const outr_http_response *head)
+{
+    outr__call *c = http->user;
+    outr_http_response copy = {.status = head->status, .content_length = -1};
+    if (head->status == 100 || c->invoke->on_answer)
+        return; /* each hop says it for itself */
+    outr_headers_init(&copy.headers, c->x->arena);
+    outr__headers_of_answer(&copy.headers, &head->headers, false);
+    outr_http_inform(c->x, &copy);
+}

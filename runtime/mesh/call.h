@@ -1,0 +1,109 @@
+/* call - one invocation on the calling side: what the files of its machine share.
+ *
+ *   invoke.c   the table of steps: target -> try -> (local app | pick a peer | reach a URL) -> send
+ *   tries.c    what happens around a try: policy, built-in retries, pauses
+ *   answer.c   the answer: judged, relayed, counted
+ *   daprd_call.c   a try whose peer turns out to be a stock daprd
+ *
+ * Lies on the exchange's arena, lives until on_failed or on_done of its invoke. */
+#ifndef OUTR_MESH_CALL_H
+#define OUTR_MESH_CALL_H
+
+#include "loop/step.h"
+#include "mesh/internal.h"
+#include "mesh/replay.h"
+#include "resiliency/guard.h"
+
+enum {
+    OUTR__CALL_TARGET,
+    OUTR__CALL_TRY,
+    OUTR__CALL_PICK,
+    OUTR__CALL_REACH,
+    OUTR__CALL_LOCAL,
+    OUTR__CALL_SEND,
+    OUTR__CALL_PAUSE, /* nobody could be reached: the built-in retry */
+    OUTR__CALL_FAILED,
+    OUTR__CALL_AGAIN, /* the policy's retry, after its pause */
+};
+
+typedef struct outr__call {
+    outr_invoke *invoke;
+    outr_mesh *mesh;
+    outr_exchange *x;
+    const outr_http_request *in; /* the caller's */
+    outr_link link;
+    outr_steps steps;
+    outr_op op; /* of the step in progress */
+    outr__target target;
+    outr_str target_text, verb;
+    outr_http_request req;
+    outr_app_call app_call; /* LOCAL */
+    outr_http_call http;    /* peer, outside */
+    outr__pick pick;
+    outr_snapshot *snapshot; /* holds target.endpoint over a reload */
+    outr__reach reach;
+    outr__relay relay;
+    outr__limiter limiter;
+    outr_source *body;
+    outr__replay *replay;    /* of body; NULL: it can be sent once */
+    outr__daprd_call *daprd; /* NULL: no daprd was met */
+    outr_gather peer_error;
+    outr_err err; /* why the try failed, or the peer's sidecar said so; code 0: nothing yet */
+    uint64_t sent_ns;
+    unsigned tries; /* sent out in this round */
+    bool is_local, is_limited, is_gathering, is_cancelled;
+    bool is_at_daprd, is_unsendable;
+    bool was_stale; /* a kept connection was lost unused: that instance has had its second chance */
+    /* tries.c */
+    outr_guard guard;
+    outr_backoff rounds;      /* of the built-in retry */
+    unsigned round;           /* retries of it so far */
+    uint64_t try_deadline_ns; /* the policy's, of this try; 0: none */
+    uint64_t again_ns;        /* when the next try begins */
+    bool has_rounds;          /* the built-in retry is for this call */
+    bool is_streaming;        /* a body without end in sight: never tried again by a policy */
+    bool is_taken;            /* reading of the body has begun */
+    bool is_again;            /* the answer was thrown away: there is another try */
+    bool is_final;            /* no policy tries again */
+} outr__call;
+
+static inline bool outr__call_is_traced(const outr__call *c)
+{
+    return c->mesh->trace.is_on;
+}
+/* The op of the next step, with the time that is left for this try. */
+outr_op *outr__call_op(outr__call *call);
+/* The next step: it failed. */
+int outr__call_fail(outr__call *call, const outr_err *err);
+void outr__call_forget_peer(outr__call *call, bool has_failed);
+void outr__call_send_to_peer(outr__call *call);
+void outr__call_keep_body(outr__call *call, size_t max);
+/* The body is all there for another request. */
+bool outr__call_can_resend(const outr__call *call);
+
+/* ---- tries.c --------------------------------------------------------------------------------- */
+
+void outr__call_find_policy(outr__call *call);
+int outr__call_step_try(outr_steps *steps);
+int outr__call_step_pause(outr_steps *steps);
+int outr__call_step_failed(outr_steps *steps);
+int outr__call_step_again(outr_steps *steps);
+/* The try ended well. */
+void outr__call_succeeded(outr__call *call);
+/* An answer came that the policy takes for a failure. True: it is not passed on, there will be
+ * another. */
+bool outr__call_answer_is_bad(outr__call *call, int status);
+
+/* ---- answer.c -------------------------------------------------------------------------------- */
+
+void outr__call_on_response(outr_http_call *http);
+void outr__call_on_inform(outr_http_call *http, const outr_http_response *head);
+
+/* ---- daprd_call.c ---------------------------------------------------------------------------- */
+
+/* on_place of a call to a peer: an Outrigger takes the request as it is. */
+outr_code outr__call_on_place(outr_http_call *http, outr_err *err);
+/* The peer's sidecar said something instead of an answer: the next step. */
+int outr__call_after_daprd(outr__call *call);
+
+#endif

@@ -1,0 +1,219 @@
+#include "mesh/call.h"
+
+/* What a policy's retries may keep of a request's body; a longer one is sent once. */
+#define REPLAY_MAX (4 * OUTR_MIB)
+
+/* ---- the end --------------------------------------------------------------------------------- */
+
+static void end_call(outr__call *c, const outr_err *err)
+{
+    outr_invoke *invoke = c->invoke;
+    outr_link_remove(&c->link);
+    outr_guard_done(&c->guard);
+    outr_snapshot_unref(c->snapshot);
+    if (c->replay)
+        outr__replay_done(c->replay);
+    if (err && !c->relay.has_head)
+        invoke->on_failed(invoke, err);
+    else
+        invoke->on_done(invoke, err);
+}
+
+void outr__call_succeeded(outr__call *c)
+{
+    outr_guard_end(&c->guard, outr_loop_now(c->mesh->o.loop), OUTR_OUTCOME_GOOD);
+    end_call(c, NULL);
+}
+
+/* ---- the policy ------------------------------------------------------------------------------ */
+
+static bool is_streaming(const outr__call *c)
+{
+    bool says_stream = false;
+    if (!c->invoke->is_proxied)
+        return c->body && (c->in->content_length < 0 || c->in->upgrade.n > 0);
+    outr_str_to_bool(outr_headers_get(&c->in->headers, "dapr-stream"), &says_stream);
+    return says_stream;
+}
+
+/* Whose breaker it is: contract/invocation.md section 2. */
+static outr_str breaker_key(const outr__call *c)
+{
+    outr_arena *arena = c->x->arena;
+    outr_str target = c->invoke->target;
+    switch (c->target.kind) {
+    case OUTR__URL:
+        return outr_arena_join(arena, target, OUTR_STR("/"), c->invoke->method);
+    case OUTR__ENDPOINT:
+        return outr_arena_join(arena, target, OUTR_STR(":"), c->target.base_url);
+    default:
+        return outr_arena_join(arena, target, OUTR_STR(":"), c->invoke->method);
+    }
+}
+
+void outr__call_find_policy(outr__call *c)
+{
+    const outr_policies *policies = c->mesh->policies;
+    outr_loop *loop = c->mesh->o.loop;
+    bool is_remote = c->target.kind == OUTR__APP && !c->is_local;
+    c->has_rounds = is_remote && !c->invoke->is_proxied &&
+                    !outr_policies_name_app(policies, c->target.app_id);
+    if (!policies || (c->invoke->is_proxied && c->is_local))
+        return;
+    c->is_streaming = is_streaming(c);
+    outr_guard_init(&c->guard, policies, OUTR_POLICY_APP, OUTR_OUTBOUND, c->invoke->target,
+                    breaker_key(c), outr_loop_now(loop), outr_loop_metrics(loop));
+    if (outr_guard_repeats(&c->guard) && !c->is_streaming)
+        outr__call_keep_body(c, REPLAY_MAX);
+}
+
+void outr__call_keep_body(outr__call *c, size_t max)
+{
+    bool is_too_long = c->body && c->body->length > (int64_t)max;
+    bool is_endless = c->body && c->body->length < 0 && !c->invoke->is_proxied;
+    if (c->replay || !c->body || c->is_limited || is_too_long || is_endless)
+        return;
+    c->replay = outr_arena_alloc(c->x->arena, sizeof *c->replay);
+    outr__replay_init(c->replay, c->mesh->o.loop, c->x->arena, c->body, max);
+    c->body = &c->replay->source;
+}
+
+bool outr__call_can_resend(const outr__call *c)
+{
+    if (c->replay)
+        return outr__replay_is_whole(c->replay);
+    return !c->body || !(c->is_taken || c->http.body_taken || c->app_call.http.body_taken);
+}
+
+static bool may_try_again(const outr__call *c)
+{
+    if (c->is_final || c->is_cancelled || c->is_unsendable || c->relay.has_head)
+        return false;
+    if (c->is_streaming && !c->invoke->is_proxied)
+        return false;
+    return outr__call_can_resend(c);
+}
+
+bool outr__call_answer_is_bad(outr__call *c, int status)
+{
+    uint64_t now = outr_loop_now(c->mesh->o.loop);
+    outr_guard_end(&c->guard, now, OUTR_OUTCOME_BAD);
+    c->is_again =
+        may_try_again(c) &&
+        outr_guard_again(&c->guard, now, status, outr_loop_rand(c->mesh->o.loop), &c->again_ns);
+    return c->is_again;
+}
+
+int outr__call_step_try(outr_steps *steps)
+{
+    outr__call *c = OUTR_CONTAINER(steps, outr__call, steps);
+    uint64_t now = outr_loop_now(c->mesh->o.loop);
+    outr_err err;
+    if (outr_guard_begin(&c->guard, now, &err)) {
+        c->is_final = c->invoke->is_of_policy = true;
+        return outr__call_fail(c, &err);
+    }
+    bool is_handshake_only = c->is_streaming && c->invoke->is_proxied;
+    c->try_deadline_ns = is_handshake_only ? 0 : outr_guard_deadline(&c->guard, now);
+    if (c->target.kind != OUTR__APP)
+        return OUTR__CALL_REACH;
+    return c->is_local ? OUTR__CALL_LOCAL : OUTR__CALL_PICK;
+}
+
+/* ---- the built-in retry ---------------------------------------------------------------------- */
+
+int outr__call_step_pause(outr_steps *steps)
+{
+    outr__call *c = OUTR_CONTAINER(steps, outr__call, steps);
+    outr_loop *loop = c->mesh->o.loop;
+    uint64_t now = outr_loop_now(loop), pause;
+    if (c->op.done) { /* the pause is over */
+        outr_err err = c->op.err.code ? c->op.err : c->err;
+        c->op.done = NULL;
+        if (c->is_cancelled || c->op.err.code)
+            return outr__call_fail(c, &err);
+        c->pick.tried_count = c->tries = 0;
+        c->was_stale = false;
+        c->err.code = OUTR_OK;
+        return OUTR__CALL_PICK;
+    }
+    if (!c->has_rounds)
+        return OUTR__CALL_FAILED;
+    const outr_retry_policy *retry = outr_policies_service_retry(c->mesh->policies);
+    if (c->round == 0)
+        outr_backoff_init(&c->rounds, retry, now);
+    if (!outr_backoff_next(&c->rounds, retry, now, outr_rand_unit(outr_loop_rand(loop)), &pause)) {
+        outr_err inner = c->err;
+        outr_fail(&c->err, OUTR_UNAVAILABLE,
+                  "failed to invoke target " OUTR_FMT " after %u retries. Error: %s",
+                  OUTR_ARG(c->invoke->target), c->round, inner.text);
+        return OUTR__CALL_FAILED;
+    }
+    c->round++;
+    outr_sleep_start(now + pause, outr__call_op(c));
+    return OUTR_WAIT;
+}
+
+/* ---- after a failure ------------------------------------------------------------------------- */
+
+static int rest(outr__call *c)
+{
+    c->try_deadline_ns = 0;
+    outr_sleep_start(c->again_ns, outr__call_op(c));
+    return outr_steps_wait(&c->steps, OUTR__CALL_AGAIN);
+}
+
+/* The try's time was over, not the caller's. */
+static bool is_timeout(const outr__call *c, uint64_t now)
+{
+    uint64_t callers = c->invoke->deadline_ns;
+    return c->err.code == OUTR_DEADLINE_EXCEEDED && c->try_deadline_ns &&
+           now >= c->try_deadline_ns && !(callers && now >= callers) && !c->is_cancelled;
+}
+
+int outr__call_step_failed(outr_steps *steps)
+{
+    outr__call *c = OUTR_CONTAINER(steps, outr__call, steps);
+    uint64_t now = outr_loop_now(c->mesh->o.loop);
+    if (outr_guard_is_on(&c->guard) && c->is_again && !c->is_cancelled)
+        return rest(c);
+    if (outr_guard_is_on(&c->guard)) {
+        outr_outcome outcome = c->is_cancelled ? OUTR_OUTCOME_NONE : OUTR_OUTCOME_BAD;
+        int status = c->invoke->is_proxied ? (int)c->err.code : -1;
+        if (is_timeout(c, now)) {
+            outr_fail(&c->err, OUTR_DEADLINE_EXCEEDED, OUTR_GUARD_TIMEOUT);
+            c->invoke->is_of_policy = true;
+            outcome = OUTR_OUTCOME_TIMEOUT;
+            status = -1;
+        }
+        outr_guard_end(&c->guard, now, outcome);
+        if (may_try_again(c) && outr_guard_again(&c->guard, now, status,
+                                                 outr_loop_rand(c->mesh->o.loop), &c->again_ns))
+            return rest(c);
+    }
+    outr_err err = c->err;
+    end_call(c, &err);
+    return OUTR_END;
+}
+
+int outr__call_step_again(outr_steps *steps)
+{
+    outr__call *c = OUTR_CONTAINER(steps, outr__call, steps);
+    outr_err err = c->op.err;
+    if (c->is_cancelled && !err.code)
+        outr_fail(&err, OUTR_CANCELLED, "cancelled");
+    if (err.code) {
+        c->is_again = false;
+        c->is_final = true;
+        return outr__call_fail(c, &err);
+    }
+    c->op.done = NULL;
+    c->err.code = OUTR_OK;
+    c->relay = (outr__relay){0};
+    c->app_call = (outr_app_call){0};
+    c->reach.op = NULL;
+    c->pick.tried_count = c->tries = c->round = 0;
+    c->is_again = c->is_at_daprd = c->was_stale = false;
+    c->invoke->is_of_policy = false;
+    return OUTR__CALL_TRY;
+}

@@ -1,0 +1,388 @@
+/* Calls under a Resiliency policy, and the built-in retry. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "resiliency/guard.h"
+#include "unit/mesh/world.h"
+#include "unit/resiliency/yaml.h"
+
+static void run_until_over(world *w, web_call *c)
+{
+    uint64_t limit = w->w.now + 3600 * OUTR_SEC;
+    while (wire_run(&w->w) && !c->done_count && w->w.now < limit)
+        w->w.now = outr_loop_tick(w->w.loop);
+    assert_int_equal(c->done_count, 1);
+}
+
+static void assert_answer(const web_call *c, int status, const char *body)
+{
+    if (c->call.head.status == status &&
+        outr_str_search(outr_buf_view(&c->taker.body), outr_str_from(body)) >= 0)
+        return;
+    fail_msg("status %d, \"" OUTR_FMT "\" (%s)", c->call.head.status,
+             OUTR_ARG(outr_buf_view(&c->taker.body)), c->err.text);
+}
+
+/* What the app answers, in turn; the last one for ever. */
+static struct {
+    int statuses[8];
+    unsigned at;
+    uint64_t delay_ns;
+    char bodies[16][64];
+    unsigned seen;
+} script;
+
+typedef struct late {
+    outr_timer timer;
+    outr_exchange *x;
+    int status;
+} late;
+
+static void on_late(outr_timer *timer)
+{
+    late *l = OUTR_CONTAINER(timer, late, timer);
+    outr_exchange *x = l->x;
+    int status = l->status;
+    if (x) {
+        x->on_gone = NULL;
+        x->user = NULL;
+        web_answer(x, status, "late");
+    }
+    free(l);
+}
+
+static void on_late_gone(outr_exchange *x, const outr_err *err)
+{
+    late *l = x->user;
+    (void)err;
+    l->x = NULL;
+    outr_http_done(x);
+}
+
+static void on_body(outr_gather *gather, const outr_err *err)
+{
+    outr_exchange *x = gather->ctx;
+    outr_str body = outr_buf_view(&gather->body);
+    unsigned i = script.seen < OUTR_LEN(script.bodies) ? script.seen : 0;
+    snprintf(script.bodies[i], sizeof script.bodies[i], OUTR_FMT,
+             OUTR_ARG(outr_str_head(body, 60)));
+    outr_buf_done(&gather->body);
+    if (err) {
+        outr_http_done(x);
+        return;
+    }
+    script.seen++;
+    int status = script.statuses[script.at];
+    if (script.at + 1 < OUTR_LEN(script.statuses) && script.statuses[script.at + 1])
+        script.at++;
+    if (script.delay_ns) {
+        late *l = outr_alloc(sizeof *l);
+        l->x = x;
+        l->status = status;
+        l->timer.fire = on_late;
+        x->user = l;
+        x->on_gone = on_late_gone;
+        outr_timer_start(x->loop, &l->timer, outr_loop_now(x->loop) + script.delay_ns);
+        return;
+    }
+    web_answer(x, status, "from the app");
+}
+
+static void on_app(world *w, world_node *node, outr_exchange *x)
+{
+    outr_gather *gather = outr_arena_alloc(x->arena, sizeof *gather);
+    (void)w;
+    (void)node;
+    if (x->body) {
+        outr_gather_start(gather, x->body, OUTR_MIB, on_body, x);
+        return;
+    }
+    gather->ctx = x;
+    on_body(gather, NULL);
+}
+
+static world *open_world(const char *yaml)
+{
+    world *w = world_open(1, 0);
+    outr_snapshot *snapshot = yaml_one(yaml);
+    memset(&script, 0, sizeof script);
+    script.statuses[0] = 200;
+    w->on_app = on_app;
+    outr_mesh_update(w->mesh, snapshot);
+    outr_snapshot_unref(snapshot);
+    return w;
+}
+
+static void finish(world *w, web_call *c, const char *verb, const char *body)
+{
+    world_call(w, c, verb, "callee", "/work");
+    if (body)
+        web_call_bytes(c, body, strlen(body));
+    web_call_start(c, w->client);
+    run_until_over(w, c);
+}
+
+static void close_world(world *w)
+{
+    wire_sleep(&w->w, 60 * OUTR_SEC);
+    assert_true(outr_list_is_empty(&w->mesh->calls));
+    assert_int_equal(world_close(w), 0);
+}
+
+#define POLICIES                                                                                   \
+    "spec:\n"                                                                                      \
+    "  policies:\n"                                                                                \
+    "    timeouts: {quick: 400ms}\n"                                                               \
+    "    retries: {thrice: {duration: 30ms, maxRetries: 3},\n"                                     \
+    "              some: {duration: 30ms, maxRetries: 3, matching: {httpStatusCodes: \"503\"}}}\n" \
+    "    circuitBreakers: {trip: {trip: consecutiveFailures >= 2}}\n"                              \
+    "  targets: {apps: {callee: "
+
+static void a_failing_answer_is_asked_for_again_with_the_whole_body(void **state)
+{
+    world *w = open_world(POLICIES "{retry: thrice}}}\n");
+    web_call c;
+    (void)state;
+    script.statuses[0] = 500;
+    script.statuses[1] = 400;
+    script.statuses[2] = 200;
+    finish(w, &c, "POST", "the body");
+    assert_answer(&c, 200, "from the app");
+    assert_int_equal(script.seen, 3);
+    for (int i = 0; i < 3; i++)
+        assert_string_equal(script.bodies[i], "the body");
+    web_call_done(&c);
+    close_world(w);
+}
+
+static void the_last_answer_is_passed_on_when_tries_are_over(void **state)
+{
+    world *w = open_world(POLICIES "{retry: thrice}}}\n");
+    web_call c;
+    (void)state;
+    script.statuses[0] = 503;
+    uint64_t began = w->w.now;
+    finish(w, &c, "GET", NULL);
+    assert_answer(&c, 503, "from the app");
+    assert_int_equal(script.seen, 4);
+    assert_true(w->w.now - began >= 90 * OUTR_MS && w->w.now - began < 100 * OUTR_MS);
+    web_call_done(&c);
+    close_world(w);
+}
+
+static void codes_that_do_not_match_are_final(void **state)
+{
+    world *w = open_world(POLICIES "{retry: some}}}\n");
+    web_call c;
+    (void)state;
+    script.statuses[0] = 503;
+    script.statuses[1] = 500;
+    script.statuses[2] = 200;
+    finish(w, &c, "GET", NULL);
+    assert_answer(&c, 500, "from the app");
+    assert_int_equal(script.seen, 2);
+    web_call_done(&c);
+    close_world(w);
+}
+
+static void each_try_is_cut_off_at_its_time(void **state)
+{
+    world *w = open_world(POLICIES "{retry: thrice, timeout: quick}}}\n");
+    web_call c;
+    (void)state;
+    script.delay_ns = OUTR_SEC;
+    uint64_t began = w->w.now;
+    finish(w, &c, "POST", "x");
+    assert_answer(&c, 500, "4 context deadline exceeded");
+    assert_int_equal(script.seen, 4);
+    assert_true(w->w.now - began >= 1690 * OUTR_MS && w->w.now - began < 1750 * OUTR_MS);
+    web_call_done(&c);
+    close_world(w);
+}
+
+/* Pitfall 19: never a 200; and nothing reaches the app. */
+static void an_open_breaker_answers_at_once_with_its_reason(void **state)
+{
+    world *w = open_world(POLICIES "{circuitBreaker: trip}}}\n");
+    (void)state;
+    script.statuses[0] = 404; /* any failing status counts */
+    for (int i = 0; i < 4; i++) {
+        web_call c;
+        finish(w, &c, "GET", NULL);
+        assert_answer(&c, i < 2 ? 404 : 500, i < 2 ? "from the app" : OUTR_GUARD_OPEN);
+        web_call_done(&c);
+    }
+    assert_int_equal(script.seen, 2);
+    script.statuses[0] = 200;
+    wire_sleep(&w->w, 61 * OUTR_SEC);
+    web_call c;
+    finish(w, &c, "GET", NULL);
+    assert_answer(&c, 200, "from the app");
+    web_call_done(&c);
+    close_world(w);
+}
+
+/* Pitfall 20: the pause between tries is kept, and the breaker ends them. */
+static void breaker_and_pauses_are_both_honoured(void **state)
+{
+    world *w = open_world(POLICIES "{circuitBreaker: trip, retry: thrice}}}\n");
+    web_call c;
+    (void)state;
+    script.statuses[0] = 500;
+    uint64_t began = w->w.now;
+    finish(w, &c, "GET", NULL);
+    assert_answer(&c, 500, OUTR_GUARD_OPEN);
+    assert_int_equal(script.seen, 2);
+    assert_true(w->w.now - began >= 60 * OUTR_MS && w->w.now - began < 70 * OUTR_MS);
+    web_call_done(&c);
+    close_world(w);
+}
+
+static void a_body_without_length_is_sent_once_and_counts(void **state)
+{
+    world *w = open_world(POLICIES "{circuitBreaker: trip, retry: thrice}}}\n");
+    (void)state;
+    script.statuses[0] = 500;
+    for (int i = 0; i < 3; i++) {
+        web_call c;
+        world_call(w, &c, "POST", "callee", "/work");
+        web_call_bytes(&c, "stream", 6);
+        c.req.content_length = -1;
+        web_call_start(&c, w->client);
+        run_until_over(w, &c);
+        assert_answer(&c, 500, i < 2 ? "from the app" : OUTR_GUARD_OPEN);
+        web_call_done(&c);
+    }
+    assert_int_equal(script.seen, 2);
+    close_world(w);
+}
+
+static void fail_unread(world *w, world_node *node, outr_exchange *x)
+{
+    (void)w;
+    (void)node;
+    web_answer(x, 500, "unread");
+}
+
+static void a_body_longer_than_what_is_kept_is_sent_once(void **state)
+{
+    world *w = open_world(POLICIES "{retry: thrice}}}\n");
+    size_t n = 5 * OUTR_MIB;
+    char *body = outr_alloc(n);
+    web_call c;
+    (void)state;
+    w->settings.max_body_bytes = 16 * (int64_t)OUTR_MIB;
+    w->on_app = fail_unread;
+    world_call(w, &c, "POST", "callee", "/work");
+    web_call_bytes(&c, body, n);
+    web_call_start(&c, w->client);
+    run_until_over(w, &c);
+    assert_answer(&c, 500, "unread");
+    assert_int_equal(w->nodes[0].requests, 1);
+    web_call_done(&c);
+    free(body);
+    close_world(w);
+}
+
+static void whoever_leaves_in_a_pause_ends_the_tries(void **state)
+{
+    world *w = open_world(POLICIES "{retry: thrice, circuitBreaker: trip, timeout: quick}}}\n");
+    web_call c;
+    (void)state;
+    script.statuses[0] = 500;
+    world_call(w, &c, "POST", "callee", "/work");
+    web_call_bytes(&c, "x", 1);
+    web_call_start(&c, w->client);
+    wire_sleep(&w->w, 10 * OUTR_MS);
+    assert_int_equal(script.seen, 1);
+    outr_op_cancel(&c.op, OUTR_CANCELLED);
+    run_until_over(w, &c);
+    wire_sleep(&w->w, 10 * OUTR_SEC);
+    assert_int_equal(script.seen, 1);
+    web_call_done(&c);
+    close_world(w);
+}
+
+/* The callee is away: without a row of its own the built-in retry is for it, with one it is not. */
+static void a_row_for_an_app_turns_the_built_in_retry_off(void **state)
+{
+    world *w = open_world(POLICIES "{timeout: quick}}}\n");
+    web_call c;
+    (void)state;
+    w->nodes[0].is_refusing = true;
+    uint64_t began = w->w.now;
+    finish(w, &c, "POST", "x");
+    assert_answer(&c, 500, "connection refused");
+    assert_true(w->w.now - began < 10 * OUTR_MS);
+    assert_int_equal(w->nodes[0].connects, 1);
+    web_call_done(&c);
+    close_world(w);
+}
+
+static void a_lone_instance_is_tried_once_a_round(void **state)
+{
+    world *w = open_world("spec: {}");
+    web_call c;
+    (void)state;
+    w->nodes[0].is_refusing = true;
+    finish(w, &c, "POST", "x");
+    assert_answer(&c, 500, "failed to invoke target callee after 3 retries");
+    assert_int_equal(w->nodes[0].connects, 4);
+    web_call_done(&c);
+    close_world(w);
+}
+
+static void the_built_in_retry_may_be_overridden(void **state)
+{
+    world *w = open_world("spec: {policies: {retries: {DaprBuiltInServiceRetries:"
+                          " {duration: 10ms, maxRetries: 5}}}}");
+    web_call c;
+    (void)state;
+    w->nodes[0].is_refusing = true;
+    uint64_t began = w->w.now;
+    finish(w, &c, "POST", "x");
+    assert_answer(&c, 500, "after 5 retries");
+    assert_true(w->w.now - began < 60 * OUTR_MS);
+    web_call_done(&c);
+    close_world(w);
+}
+
+static void a_breaker_outlives_a_reload(void **state)
+{
+    static const char yaml[] = POLICIES "{circuitBreaker: trip}}}\n";
+    world *w = open_world(yaml);
+    (void)state;
+    script.statuses[0] = 500;
+    for (int i = 0; i < 3; i++) {
+        web_call c;
+        finish(w, &c, "GET", NULL);
+        assert_answer(&c, 500, i < 2 ? "from the app" : OUTR_GUARD_OPEN);
+        web_call_done(&c);
+        outr_snapshot *again = yaml_one(yaml);
+        outr_mesh_update(w->mesh, again);
+        outr_snapshot_unref(again);
+    }
+    close_world(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_failing_answer_is_asked_for_again_with_the_whole_body),
+        cmocka_unit_test(the_last_answer_is_passed_on_when_tries_are_over),
+        cmocka_unit_test(codes_that_do_not_match_are_final),
+        cmocka_unit_test(each_try_is_cut_off_at_its_time),
+        cmocka_unit_test(an_open_breaker_answers_at_once_with_its_reason),
+        cmocka_unit_test(breaker_and_pauses_are_both_honoured),
+        cmocka_unit_test(a_body_without_length_is_sent_once_and_counts),
+        cmocka_unit_test(a_body_longer_than_what_is_kept_is_sent_once),
+        cmocka_unit_test(whoever_leaves_in_a_pause_ends_the_tries),
+        cmocka_unit_test(a_row_for_an_app_turns_the_built_in_retry_off),
+        cmocka_unit_test(a_lone_instance_is_tried_once_a_round),
+        cmocka_unit_test(the_built_in_retry_may_be_overridden),
+        cmocka_unit_test(a_breaker_outlives_a_reload),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
