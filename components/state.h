@@ -37,7 +37,7 @@ typedef struct outr_state_item { /* a read */
     bool is_found;               /* out, all below too */
     outr_str value, etag;
     outr_str ttl_expire_time; /* RFC 3339 or NONE: metadata ttlExpireTime */
-    outr_err err;             /* of this item, in bulk reads */
+    outr_err err;             /* of this item alone; the op then succeeds all the same */
 } outr_state_item;
 
 typedef struct outr_state_get {
@@ -68,6 +68,33 @@ typedef struct outr_state_writes {
     size_t count;
 } outr_state_writes;
 
+/* The keys that begin with a prefix, page by page. A key that comes or goes meanwhile may be in or
+ * not; one that stays is in. */
+typedef struct outr_state_keys {
+    outr_arena *arena;
+    outr_str prefix;
+    outr_str after; /* `next` of the page before; empty: from the beginning */
+    size_t limit;   /* of a page; a store may give some more or fewer */
+    outr_str *keys; /* out */
+    size_t count;
+    outr_str next; /* empty: that was all */
+} outr_state_keys;
+
+typedef struct outr_state_drop {
+    outr_str prefix;
+    uint64_t deleted; /* out */
+} outr_state_drop;
+
+/* contract/state.md, Query. */
+typedef struct outr_state_query {
+    outr_arena *arena;
+    const struct outr_json *query; /* an object: filter, sort, page */
+    outr_kvs metadata;
+    outr_state_item *items; /* out: key, value, etag, err */
+    size_t count;
+    outr_str token; /* out: of the next page; empty: none */
+} outr_state_query;
+
 typedef struct outr_state_backend {
     outr_backend base;
     outr_code (*create)(outr_state_store **out, const outr_component_init *init,
@@ -79,6 +106,12 @@ typedef struct outr_state_backend {
     void (*write)(outr_state_store *store, outr_state_writes *req,
                   outr_op *op); /* op fails with the first item's error */
     size_t max_transaction;     /* operations; 0: no limit */
+    /* Beyond what Dapr's API asks for; NULL: not offered. */
+    void (*keys)(outr_state_store *store, outr_state_keys *req, outr_op *op);
+    /* All keys that begin with it; not one step in every store. */
+    void (*drop)(outr_state_store *store, outr_state_drop *req, outr_op *op);
+    /* Called when features() has OUTR_STATE_QUERY only. INVALID_ARGUMENT: no such query. */
+    void (*query)(outr_state_store *store, outr_state_query *req, outr_op *op);
 } outr_state_backend;
 
 struct outr_state_store {

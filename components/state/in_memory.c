@@ -86,6 +86,91 @@ static void get(outr_state_store *base, outr_state_get *req, outr_op *op)
     outr_op_finish_soon(op);
 }
 
+/* A page of the walk: the smallest keys behind `after`. One more than the page is kept, to see
+ * whether there is another. A heap with the largest on top, so that a page costs one walk. */
+typedef struct page {
+    outr_str *keys;
+    size_t count, max;
+} page;
+
+static void sift_up(page *p, size_t i)
+{
+    for (; i > 0 && outr_str_cmp(p->keys[(i - 1) / 2], p->keys[i]) < 0; i = (i - 1) / 2) {
+        outr_str other = p->keys[i];
+        p->keys[i] = p->keys[(i - 1) / 2];
+        p->keys[(i - 1) / 2] = other;
+    }
+}
+
+static void sift_down(page *p)
+{
+    for (size_t i = 0;;) {
+        size_t largest = i;
+        for (size_t child = 2 * i + 1; child <= 2 * i + 2 && child < p->count; child++) {
+            if (outr_str_cmp(p->keys[child], p->keys[largest]) > 0)
+                largest = child;
+        }
+        if (largest == i)
+            return;
+        outr_str other = p->keys[i];
+        p->keys[i] = p->keys[largest];
+        p->keys[largest] = other;
+        i = largest;
+    }
+}
+
+static bool is_wanted(const page *p, outr_str key)
+{
+    return p->count < p->max || outr_str_cmp(key, p->keys[0]) < 0;
+}
+
+static void keep(page *p, outr_str key)
+{
+    if (p->count < p->max) {
+        p->keys[p->count] = key;
+        sift_up(p, p->count++);
+        return;
+    }
+    p->keys[0] = key;
+    sift_down(p);
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return outr_str_cmp(*(const outr_str *)a, *(const outr_str *)b);
+}
+
+static void keys(outr_state_store *base, outr_state_keys *req, outr_op *op)
+{
+    store *st = of(base);
+    int64_t now_ns = outr_loop_unix_ns(op->loop);
+    page p = {.max = req->limit + 1};
+    outr_str key;
+    void *item;
+    p.keys = outr_arena_alloc(req->arena, p.max * sizeof *p.keys);
+    for (size_t i = 0; i < SHARDS; i++) /* all at once: keys are borrowed until the end */
+        pthread_mutex_lock(&st->shards[i].lock);
+    for (size_t i = 0; i < SHARDS; i++) {
+        for (size_t at = 0; outr_map_next(st->shards[i].entries, &at, &key, &item);) {
+            const entry *e = item;
+            if (outr_str_starts(key, req->prefix) && (!e->expires_ns || e->expires_ns > now_ns) &&
+                (req->after.n == 0 || outr_str_cmp(key, req->after) > 0) && is_wanted(&p, key))
+                keep(&p, key);
+        }
+    }
+    for (size_t i = 0; i < p.count; i++)
+        p.keys[i] = outr_arena_str(req->arena, p.keys[i]);
+    for (size_t i = 0; i < SHARDS; i++)
+        pthread_mutex_unlock(&st->shards[i].lock);
+    qsort(p.keys, p.count, sizeof *p.keys, by_text);
+    req->keys = p.keys;
+    req->count = OUTR_MIN(p.count, req->limit);
+    if (p.count > req->limit)
+        req->next = p.keys[req->limit - 1];
+    outr_op_begin(op, req, NULL);
+    outr_op_finish_soon(op);
+}
+
 /* ---- writing --------------------------------------------------------------------------------- */
 
 static outr_code check(shard *s, const outr_state_write *w, int64_t now_ns, outr_err *err)
@@ -177,6 +262,26 @@ static void do_write(outr_state_store *base, outr_state_writes *req, outr_op *op
         outr_op_finish_soon(op);
 }
 
+static void drop(outr_state_store *base, outr_state_drop *req, outr_op *op)
+{
+    store *st = of(base);
+    outr_str key;
+    void *item;
+    for (size_t i = 0; i < SHARDS; i++) {
+        shard *s = &st->shards[i];
+        pthread_mutex_lock(&s->lock);
+        for (size_t at = 0; outr_map_next(s->entries, &at, &key, &item);) {
+            if (!outr_str_starts(key, req->prefix))
+                continue;
+            free_entry(outr_map_remove(s->entries, key));
+            req->deleted++;
+        }
+        pthread_mutex_unlock(&s->lock);
+    }
+    outr_op_begin(op, req, NULL);
+    outr_op_finish_soon(op);
+}
+
 /* ---- life ------------------------------------------------------------------------------------ */
 
 static void on_sweep(outr_timer *timer)
@@ -252,4 +357,6 @@ const outr_state_backend outr_state_in_memory = {
     .features = features,
     .get = get,
     .write = do_write,
+    .keys = keys,
+    .drop = drop,
 };

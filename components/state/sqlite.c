@@ -57,7 +57,7 @@ typedef struct store {
     struct job *sweeping;
 } store;
 
-typedef enum what { OPEN, GET, WRITE, SWEEP, CLOSE } what;
+typedef enum what { OPEN, GET, WRITE, KEYS, DROP, SWEEP, CLOSE } what;
 
 typedef struct job {
     outr_work work;
@@ -67,6 +67,8 @@ typedef struct job {
     outr_op inner;
     outr_state_get *get;
     outr_state_writes *writes;
+    outr_state_keys *keys;
+    outr_state_drop *drop;
     outr_arena *arena; /* the worker's results, until they are copied on the loop */
 } job;
 
@@ -174,6 +176,74 @@ static void do_get(lane *l, job *j)
         read_item(l, &j->get->items[i], j->arena, &j->work.err);
 }
 
+/* The first text behind all that begin with prefix; NONE: there is none. */
+static outr_str end_of_prefix(outr_arena *arena, outr_str prefix)
+{
+    while (prefix.n > 0 && (unsigned char)prefix.p[prefix.n - 1] == 0xff)
+        prefix.n--;
+    if (prefix.n == 0)
+        return OUTR_STR_NONE;
+    char *text = outr_arena_strz(arena, prefix);
+    text[prefix.n - 1]++;
+    return outr_str_of(text, prefix.n);
+}
+
+static void bind_or_null(sqlite3_stmt *stmt, int at, outr_str text)
+{
+    if (text.p)
+        outr_sqlite_bind(stmt, at, text);
+    else
+        sqlite3_bind_null(stmt, at);
+}
+
+/* One more than the page is read, to see whether there is another. */
+static void do_keys(store *st, lane *l, job *j)
+{
+    outr_state_keys *req = j->keys;
+    outr_err *err = &j->work.err;
+    char sql[512];
+    sqlite3_stmt *stmt;
+    int rc;
+    snprintf(sql, sizeof sql,
+             "SELECT key FROM %s WHERE key >= ?1 AND (?2 IS NULL OR key < ?2) AND (?3 IS NULL OR "
+             "key > ?3) AND (expiration_time IS NULL OR expiration_time > CURRENT_TIMESTAMP) ORDER "
+             "BY key LIMIT ?4",
+             st->table);
+    j->arena = outr_arena_new(RESULT_MAX);
+    if (outr_sqlite_prepare(l->db, &stmt, sql, err))
+        return;
+    outr_sqlite_bind(stmt, 1, req->prefix);
+    bind_or_null(stmt, 2, end_of_prefix(j->arena, req->prefix));
+    bind_or_null(stmt, 3, req->after.n ? req->after : OUTR_STR_NONE);
+    sqlite3_bind_int64(stmt, 4, (int64_t)req->limit + 1);
+    req->keys = outr_arena_alloc(j->arena, (req->limit + 1) * sizeof *req->keys);
+    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW && req->count <= req->limit)
+        req->keys[req->count++] = outr_arena_str(j->arena, outr_sqlite_text(stmt, 0));
+    if (rc != SQLITE_ROW && rc != SQLITE_DONE)
+        outr_sqlite_fail(l->db, err, "SQLite");
+    sqlite3_finalize(stmt);
+    if (req->count > req->limit)
+        req->next = req->keys[(req->count = req->limit) - 1];
+}
+
+static void do_drop(store *st, job *j)
+{
+    lane *l = &st->writer;
+    outr_err *err = &j->work.err;
+    char sql[256];
+    sqlite3_stmt *stmt;
+    snprintf(sql, sizeof sql, "DELETE FROM %s WHERE key >= ?1 AND (?2 IS NULL OR key < ?2)",
+             st->table);
+    j->arena = outr_arena_new(OUTR_MIB);
+    if (outr_sqlite_prepare(l->db, &stmt, sql, err))
+        return;
+    outr_sqlite_bind(stmt, 1, j->drop->prefix);
+    bind_or_null(stmt, 2, end_of_prefix(j->arena, j->drop->prefix));
+    if (!outr_sqlite_run(l->db, stmt, err))
+        j->drop->deleted = (uint64_t)sqlite3_changes64(l->db);
+    sqlite3_finalize(stmt);
+}
+
 static outr_code check(store *st, const outr_state_write *w, outr_err *err)
 {
     lane *l = &st->writer;
@@ -274,6 +344,12 @@ static void handle_other(store *st, job *j)
     case GET:
         do_get(st->is_shared_memory ? &st->writer : &st->reader, j);
         break;
+    case KEYS:
+        do_keys(st, st->is_shared_memory ? &st->writer : &st->reader, j);
+        break;
+    case DROP:
+        do_drop(st, j);
+        break;
     case SWEEP:
         outr_sqlite_run(st->writer.db, st->writer.sweep, &j->work.err);
         break;
@@ -321,6 +397,17 @@ static void free_store(store *st)
 }
 
 /* The worker's results move to the request's arena, which only this thread may touch. */
+static void copy_keys(job *j)
+{
+    outr_state_keys *req = j->keys;
+    outr_str *keys = outr_arena_alloc(req->arena, (req->count + 1) * sizeof *keys);
+    for (size_t i = 0; i < req->count; i++)
+        keys[i] = outr_arena_str(req->arena, req->keys[i]);
+    req->keys = keys;
+    if (req->next.n > 0)
+        req->next = keys[req->count - 1];
+}
+
 static void copy_results(job *j)
 {
     outr_state_get *req = j->get;
@@ -342,6 +429,8 @@ static void on_done(outr_op *inner)
     outr_err err = inner->err;
     if (j->what == GET && !err.code)
         copy_results(j);
+    if (j->what == KEYS && !err.code)
+        copy_keys(j);
     outr_arena_free(j->arena);
     if (j->what == CLOSE)
         free_store(j->store);
@@ -358,16 +447,23 @@ static void on_done(outr_op *inner)
 
 /* The worker works on the request's memory, so an op that is cancelled ends when the worker is
  * done. */
-static job *submit(store *st, lane *l, what w, outr_state_get *get, outr_state_writes *writes,
-                   outr_op *op)
+static job *submit_job(lane *l, const job *as, outr_op *op)
 {
+    store *st = as->store;
     job *j = outr_alloc(sizeof *j);
-    *j = (job){.what = w, .store = st, .op = op, .get = get, .writes = writes};
+    *j = *as;
+    j->op = op;
     if (op)
         outr_op_begin(op, j, NULL);
     outr_op_init(&j->inner, op ? op->loop : st->loop, NULL, 0, on_done);
     outr_worker_submit(l->worker, &j->work, &j->inner);
     return j;
+}
+
+static job *submit(store *st, lane *l, what w, outr_state_get *get, outr_state_writes *writes,
+                   outr_op *op)
+{
+    return submit_job(l, &(job){.what = w, .store = st, .get = get, .writes = writes}, op);
 }
 
 static void on_sweep(outr_timer *timer)
@@ -446,6 +542,19 @@ static void do_write(outr_state_store *base, outr_state_writes *req, outr_op *op
     submit(of(base), &of(base)->writer, WRITE, NULL, req, op);
 }
 
+static void keys(outr_state_store *base, outr_state_keys *req, outr_op *op)
+{
+    store *st = of(base);
+    submit_job(st->is_shared_memory ? &st->writer : &st->reader,
+               &(job){.what = KEYS, .store = st, .keys = req}, op);
+}
+
+static void drop(outr_state_store *base, outr_state_drop *req, outr_op *op)
+{
+    store *st = of(base);
+    submit_job(&st->writer, &(job){.what = DROP, .store = st, .drop = req}, op);
+}
+
 const outr_state_backend outr_state_sqlite = {
     .base = {"state.sqlite", "v1", rows, OUTR_LEN(rows)},
     .create = create,
@@ -454,4 +563,6 @@ const outr_state_backend outr_state_sqlite = {
     .features = features,
     .get = get,
     .write = do_write,
+    .keys = keys,
+    .drop = drop,
 };

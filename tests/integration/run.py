@@ -51,6 +51,11 @@ class Result(unittest.TestResult):
         super().addError(test, error)
         self.report(test, error)
 
+    def addSubTest(self, test, subtest, error):
+        super().addSubTest(test, subtest, error)
+        if error:
+            self.report(subtest, error)
+
     def addSkip(self, test, reason):
         super().addSkip(test, reason)
         print("SKIP %s: %s" % (self.name(test), reason), flush=True)

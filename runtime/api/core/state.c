@@ -29,6 +29,8 @@ static const operation operations[] = {
     [OUTR_CORE_STATE_BULK_DELETE] = {"bulk_delete", OUTR_REASON_STATE_BULK_DELETE, true},
     [OUTR_CORE_STATE_TRANSACT] = {"transaction", OUTR_REASON_STATE_TRANSACTION, false},
     [OUTR_CORE_STATE_QUERY] = {"query", OUTR_REASON_STATE_QUERY_FAILED, false},
+    [OUTR_CORE_STATE_KEYS] = {"keys", OUTR_REASON_STATE_GET, false},
+    [OUTR_CORE_STATE_DROP] = {"delete_prefix", OUTR_REASON_STATE_DELETE, false},
 };
 
 static bool is_read(const outr_core_state *c)
@@ -67,8 +69,14 @@ static outr_code describe(const outr_core_state *c, const char *why, outr_err *e
                               OUTR_ARG(c->store_name), why);
     case OUTR_CORE_STATE_TRANSACT:
         return outr_core_fail(err, reason, "error while executing state transaction: %s", why);
-    case OUTR_CORE_STATE_BULK_GET:
     case OUTR_CORE_STATE_QUERY:
+        return outr_core_fail(err, reason, "failed query in state store " OUTR_FMT ": %s",
+                              OUTR_ARG(c->store_name), why);
+    case OUTR_CORE_STATE_KEYS:
+    case OUTR_CORE_STATE_DROP:
+        return outr_core_fail(err, reason, "keys of state store " OUTR_FMT ": %s",
+                              OUTR_ARG(c->store_name), why);
+    case OUTR_CORE_STATE_BULK_GET:
         break;
     }
     return outr_core_fail(err, reason, "%s", why);
@@ -101,6 +109,23 @@ static outr_code check_transactions(outr_core_state *c, outr_err *err)
                           OUTR_ARG(c->store_name));
 }
 
+static outr_code check_queries(outr_core_state *c, outr_err *err)
+{
+    const outr_state_backend *backend = c->store->state->backend;
+    bool can = c->what == OUTR_CORE_STATE_QUERY  ? backend->features(c->store->state) &
+                                                      OUTR_STATE_QUERY
+               : c->what == OUTR_CORE_STATE_KEYS ? backend->keys != NULL
+               : c->what == OUTR_CORE_STATE_DROP ? backend->drop != NULL
+                                                 : true;
+    if (can)
+        return OUTR_OK;
+    add_resource(c);
+    return outr_core_fail(err, OUTR_REASON_STATE_QUERYING_NOT_SUPPORTED, "%s",
+                          c->what == OUTR_CORE_STATE_QUERY
+                              ? "state store does not support querying"
+                              : "state store does not support prefixes");
+}
+
 outr_code outr_core_state_begin(outr_core_state *c, outr_err *err)
 {
     c->store = outr_view_find(c->core.view, OUTR_KIND_STATE, c->store_name);
@@ -116,11 +141,7 @@ outr_code outr_core_state_begin(outr_core_state *c, outr_err *err)
     }
     if (c->what == OUTR_CORE_STATE_TRANSACT)
         return check_transactions(c, err);
-    if (c->what != OUTR_CORE_STATE_QUERY)
-        return OUTR_OK;
-    add_resource(c);
-    return outr_core_fail(err, OUTR_REASON_STATE_QUERYING_NOT_SUPPORTED,
-                          "state store does not support querying");
+    return check_queries(c, err);
 }
 
 /* ---- reading the request --------------------------------------------------------------------- */
@@ -205,6 +226,21 @@ outr_code outr_core_state_operation(outr_core_state *c OUTR_UNUSED, outr_state_w
     return OUTR_OK;
 }
 
+outr_code outr_core_state_read_query(outr_core_state *c, outr_str text, outr_err *err)
+{
+    outr_json *query;
+    outr_err why;
+    outr_code rc = outr_json_parse(&query, c->core.arena, text, &why);
+    if (!rc && query->kind != OUTR_JSON_OBJECT)
+        rc = outr_fail(&why, OUTR_INVALID_ARGUMENT, "an object is expected");
+    if (!rc) {
+        c->query.query = query;
+        return OUTR_OK;
+    }
+    add_resource(c);
+    return describe(c, why.text, err);
+}
+
 /* ---- running --------------------------------------------------------------------------------- */
 
 /* The stored key in the client's place. */
@@ -231,6 +267,20 @@ static outr_code prepare_reads(outr_core_state *c, outr_err *err)
             return err->code;
     }
     return OUTR_OK;
+}
+
+/* A prefix becomes a stored one as a key does. */
+static outr_code prepare_others(outr_core_state *c, outr_err *err)
+{
+    outr_str *prefix = c->what == OUTR_CORE_STATE_KEYS ? &c->keys.prefix : &c->drop.prefix;
+    if (c->what == OUTR_CORE_STATE_QUERY) {
+        c->query.arena = c->core.arena;
+        return OUTR_OK;
+    }
+    if (c->what == OUTR_CORE_STATE_KEYS)
+        c->keys.arena = c->core.arena;
+    c->key = *prefix;
+    return make_key(c, prefix, err);
 }
 
 static outr_code check_count(outr_core_state *c, outr_err *err)
@@ -289,10 +339,14 @@ static void note(const outr_core_state *c, bool is_good)
 static void on_done(outr_op *inner)
 {
     outr_core_state *c = OUTR_CONTAINER(inner, outr_core_state, inner);
-    note(c, !inner->err.code);
-    if (inner->err.code) {
+    bool is_one = c->what == OUTR_CORE_STATE_GET && !inner->err.code;
+    const outr_err *failure = is_one ? &c->get.items[0].err : &inner->err;
+    note(c, !failure->code);
+    if (failure->code) {
         outr_err err;
-        describe_failure(c, &inner->err, &err);
+        if (c->what == OUTR_CORE_STATE_QUERY)
+            add_resource(c);
+        describe_failure(c, failure, &err);
         outr_core_end(c->op, &err);
         return;
     }
@@ -305,22 +359,39 @@ static void on_cancel(outr_op *op)
     outr_op_cancel(&c->inner, op->err.code);
 }
 
+static void run_other(outr_core_state *c, outr_state_store *store)
+{
+    if (c->what == OUTR_CORE_STATE_QUERY)
+        store->backend->query(store, &c->query, &c->inner);
+    else if (c->what == OUTR_CORE_STATE_KEYS)
+        store->backend->keys(store, &c->keys, &c->inner);
+    else
+        store->backend->drop(store, &c->drop, &c->inner);
+}
+
 void outr_core_state_start(outr_core_state *c, outr_op *op)
 {
     outr_state_store *store = c->store->state;
     outr_err err;
     c->op = op;
     outr_op_begin(op, c, on_cancel);
-    if (is_read(c) ? prepare_reads(c, &err) : prepare_writes(c, &err)) {
+    bool is_other = c->what >= OUTR_CORE_STATE_QUERY;
+    if (is_other     ? prepare_others(c, &err)
+        : is_read(c) ? prepare_reads(c, &err)
+                     : prepare_writes(c, &err)) {
         outr_op_fail_soon(op, &err);
+        return;
+    }
+    c->began_ns = outr_loop_now(op->loop);
+    outr_op_init(&c->inner, op->loop, op, 0, on_done);
+    if (is_other) {
+        run_other(c, store);
         return;
     }
     if ((is_read(c) ? c->get.count : c->writes.count) == 0) {
         outr_op_finish_soon(op);
         return;
     }
-    c->began_ns = outr_loop_now(op->loop);
-    outr_op_init(&c->inner, op->loop, op, 0, on_done);
     if (is_read(c))
         store->backend->get(store, &c->get, &c->inner);
     else
@@ -329,5 +400,12 @@ void outr_core_state_start(outr_core_state *c, outr_op *op)
 
 outr_str outr_core_state_name(const outr_core_state *c, size_t index)
 {
-    return outr_str_skip(c->get.items[index].key, c->prefix_n);
+    if (c->what == OUTR_CORE_STATE_KEYS)
+        return outr_str_skip(c->keys.keys[index], c->prefix_n);
+    if (c->what != OUTR_CORE_STATE_QUERY)
+        return outr_str_skip(c->get.items[index].key, c->prefix_n);
+    /* A search may find keys of others, with prefixes of their own. */
+    outr_str key = c->query.items[index].key;
+    ptrdiff_t at = outr_str_search(key, OUTR_STR("||"));
+    return at < 0 ? key : outr_str_skip(key, (size_t)at + 2);
 }

@@ -8,10 +8,11 @@
  * Errors (see core.h):
  *   STATE_NOT_CONFIGURED, STATE_NOT_FOUND   no store at all, not this one
  *   STATE_TRANSACTIONS_NOT_SUPPORTED        with Help and ResourceInfo
- *   STATE_QUERYING_NOT_SUPPORTED            every query: no store here can
+ *   STATE_QUERYING_NOT_SUPPORTED            with ResourceInfo; also of KEYS and DROP
+ *   STATE_QUERY_FAILED                      no query, or the store failed; with ResourceInfo
  *   STATE_ILLEGAL_KEY                       "||" in a key: BadRequest and ResourceInfo
  *   STATE_TOO_MANY_TRANSACTIONS             with both counts
- *   STATE_GET, STATE_BULK_GET, STATE_TRANSACTION                       the store failed
+ *   STATE_GET (also KEYS), STATE_BULK_GET, STATE_TRANSACTION           the store failed
  *   STATE_SAVE, STATE_DELETE, STATE_BULK_DELETE    likewise; code ABORTED: the etag is another,
  *                                           INVALID_ARGUMENT: it is none (save: or a key is empty)
  */
@@ -28,7 +29,9 @@ typedef enum outr_core_state_what {
     OUTR_CORE_STATE_DELETE,
     OUTR_CORE_STATE_BULK_DELETE, /* over gRPC only */
     OUTR_CORE_STATE_TRANSACT,
-    OUTR_CORE_STATE_QUERY, /* begin always fails */
+    OUTR_CORE_STATE_QUERY,
+    OUTR_CORE_STATE_KEYS, /* beyond Dapr: the keys that begin with a text */
+    OUTR_CORE_STATE_DROP, /* beyond Dapr: all of them deleted */
 } outr_core_state_what;
 
 typedef struct outr_core_state {
@@ -42,6 +45,12 @@ typedef struct outr_core_state {
                                  reads an item's err.code tells that this one failed */
     outr_state_writes writes; /* the others, DELETE one item. kind is set by start, for transactions
                                  by outr_core_state_operation */
+    /* The last three, without reserve. KEYS: prefix (the client's), after, limit. DROP: prefix. */
+    union {
+        outr_state_query query;
+        outr_state_keys keys;
+        outr_state_drop drop;
+    };
     /* Bulk reads side by side in stores that know one key only; every store of ours reads many at
      * once, so it is not looked at. 0: as many as there are. */
     int32_t parallelism;
@@ -80,7 +89,9 @@ outr_code outr_core_state_operation(outr_core_state *call, outr_state_write *wri
 /* Checks and prefixes the keys, runs and counts it (dapr_component_state_*). Nothing to do (no
  * items) is a success. op->err is the error as the client gets it. */
 void outr_core_state_start(outr_core_state *call, outr_op *op);
-/* The client's key of item index of a bulk read. */
+/* The client's key of item index of a bulk read, of a result of a query, of a key. */
 outr_str outr_core_state_name(const outr_core_state *call, size_t index);
+/* The query as JSON text; STATE_QUERY_FAILED when it is none. */
+outr_code outr_core_state_read_query(outr_core_state *call, outr_str text, outr_err *err);
 
 #endif

@@ -276,10 +276,47 @@ static void execute_state_transaction(outr_grpc_call *call)
     run(call, on_written);
 }
 
+static void on_queried(outr_op *op)
+{
+    outr_grpc_call *call = of(op);
+    const outr_core_state *s = call->user;
+    Dapr__Proto__Runtime__V1__QueryStateResponse reply =
+        DAPR__PROTO__RUNTIME__V1__QUERY_STATE_RESPONSE__INIT;
+    if (op->err.code) {
+        fail(call, &op->err);
+        return;
+    }
+    size_t n = s->query.count;
+    Dapr__Proto__Runtime__V1__QueryStateItem *items =
+        outr_arena_alloc(call->arena, (n + 1) * sizeof *items);
+    reply.results = outr_arena_alloc(call->arena, (n + 1) * sizeof *reply.results);
+    for (size_t i = 0; i < n; i++) {
+        const outr_state_item *from = &s->query.items[i];
+        dapr__proto__runtime__v1__query_state_item__init(&items[i]);
+        items[i].key = outr_rpc_text(call->arena, outr_core_state_name(s, i));
+        items[i].data = outr_proto_data(from->value);
+        items[i].etag = outr_rpc_text(call->arena, from->etag);
+        if (from->err.code)
+            items[i].error = outr_rpc_text(call->arena, outr_str_from(from->err.text));
+        reply.results[reply.n_results++] = &items[i];
+    }
+    reply.token = outr_rpc_text(call->arena, s->query.token);
+    outr_grpc_reply(call, &reply);
+}
+
 static void query_state(outr_grpc_call *call)
 {
     const Dapr__Proto__Runtime__V1__QueryStateRequest *req = call->request;
-    begin(call, OUTR_CORE_STATE_QUERY, req->store_name, 0); /* no store can: answered */
+    outr_core_state *s = begin(call, OUTR_CORE_STATE_QUERY, req->store_name, 0);
+    outr_err err;
+    if (!s)
+        return;
+    if (outr_core_state_read_query(s, outr_str_from(req->query), &err)) {
+        fail(call, &err);
+        return;
+    }
+    s->query.metadata = outr_rpc_kvs(call->arena, req->metadata, req->n_metadata);
+    run(call, on_queried);
 }
 
 #define ROW(method, type, run, version)                                                            \

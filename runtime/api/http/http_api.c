@@ -202,14 +202,21 @@ static outr_api_request *begin(outr_api *api, outr_exchange *x)
     return r;
 }
 
+void outr_api_no_route(outr_api_request *r)
+{
+    r->route = NULL;
+    if (r->api->is_invoke_open)
+        outr_api_invoke_any(r);
+    else
+        fail_text(r, 404, "404 page not found\n");
+}
+
 static void dispatch(outr_api_request *r)
 {
     if (r->route)
         run(r);
-    else if (r->api->is_invoke_open)
-        outr_api_invoke_any(r);
     else
-        fail_text(r, 404, "404 page not found\n");
+        outr_api_no_route(r);
 }
 
 /* ---- spec.httpPipeline ----------------------------------------------------------------------- */

@@ -86,6 +86,9 @@ void outr_api_decorate(outr_api_request *r, outr_http_response *head);
 /* Ends the request without an answer of ours: relayed, or broken off. */
 void outr_api_finish(outr_api_request *r);
 
+/* Goes on as if no route had matched: an invocation by header, or 404. */
+void outr_api_no_route(outr_api_request *r);
+
 /* Every one of these ends the request: r and its exchange are gone afterwards. */
 /* borrowed for the call */
 void outr_api_reply(outr_api_request *r, int status, const char *content_type, outr_str body);

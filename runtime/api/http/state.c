@@ -1,5 +1,6 @@
 #include "api/core/state.h"
 #include "api/http/http_api.h"
+#include "base/encode.h"
 
 /* The state routes (contract/http-routes.csv): JSON in, the core's operation, JSON out. */
 
@@ -350,9 +351,154 @@ static void transact(outr_api_request *r)
     run(r, on_written);
 }
 
+static void write_result(outr_buf *out, outr_str key, const outr_state_item *item)
+{
+    outr_buf_z(out, "{\"key\":");
+    outr_json_quote(out, key);
+    outr_buf_z(out, ",\"data\":");
+    outr_buf_str(out, item->value.n ? item->value : OUTR_STR("null"));
+    if (item->etag.n)
+        member(out, "etag", item->etag);
+    if (item->err.code)
+        member(out, "error", outr_str_from(item->err.text));
+    outr_buf_char(out, '}');
+}
+
+static void on_queried(outr_op *op)
+{
+    outr_api_request *r = of(op);
+    const outr_core_state *s = r->user;
+    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(BULK_MAX);
+    outr_err err;
+    if (op->err.code) {
+        fail(r, s, &op->err);
+        return;
+    }
+    if (s->query.count == 0) {
+        outr_api_empty(r);
+        return;
+    }
+    outr_buf_z(&out, "{\"results\":[");
+    for (size_t i = 0; i < s->query.count; i++) {
+        if (i)
+            outr_buf_char(&out, ',');
+        write_result(&out, outr_core_state_name(s, i), &s->query.items[i]);
+    }
+    outr_buf_char(&out, ']');
+    if (s->query.token.n)
+        member(&out, "token", s->query.token);
+    outr_buf_char(&out, '}');
+    if (out.is_full) {
+        outr_core_fail(&err, OUTR_REASON_STATE_QUERY_FAILED,
+                       "the values are too large for one answer");
+        fail(r, s, &err);
+        return;
+    }
+    outr_api_reply(r, 200, "application/json", outr_buf_view(&out));
+}
+
 static void query(outr_api_request *r)
 {
-    begin(r, OUTR_CORE_STATE_QUERY); /* no store can: answered */
+    outr_core_state *s = begin(r, OUTR_CORE_STATE_QUERY);
+    outr_err err;
+    if (!s)
+        return;
+    if (outr_core_state_read_query(s, r->body, &err)) {
+        fail(r, s, &err);
+        return;
+    }
+    s->query.metadata = outr_api_metadata(r);
+    run(r, on_queried);
+}
+
+/* ---- keys by their beginning: beyond Dapr, asked for by headers of our own ------------------ */
+
+#define PREFIX_HEADER "outrigger-key-prefix"
+#define SIZE_HEADER   "outrigger-page-size"
+#define TOKEN_HEADER  "outrigger-page-token"
+#define NEXT_HEADER   "Outrigger-Next-Page-Token"
+#define PAGE          1000
+#define PAGE_MAX      10000
+
+static void on_keys(outr_op *op)
+{
+    outr_api_request *r = of(op);
+    const outr_core_state *s = r->user;
+    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(BULK_MAX);
+    outr_http_response head = {.status = 200};
+    if (op->err.code) {
+        fail(r, s, &op->err);
+        return;
+    }
+    outr_buf_char(&out, '[');
+    for (size_t i = 0; i < s->keys.count; i++) {
+        if (i)
+            outr_buf_char(&out, ',');
+        outr_json_quote(&out, outr_core_state_name(s, i));
+    }
+    outr_buf_char(&out, ']');
+    outr_headers_init(&head.headers, r->x->arena);
+    outr_headers_add(&head.headers, OUTR_STR("Content-Type"), OUTR_STR("application/json"));
+    if (s->keys.next.n)
+        outr_headers_add(&head.headers, OUTR_STR(NEXT_HEADER),
+                         outr_base64_encode(r->x->arena, s->keys.next));
+    outr_api_reply_with(r, &head, outr_buf_view(&out));
+}
+
+/* False: answered, as if there were no such route. */
+static bool has_prefix(outr_api_request *r)
+{
+    if (outr_headers_has(&r->x->req.headers, PREFIX_HEADER))
+        return true;
+    outr_api_no_route(r);
+    return false;
+}
+
+static void list_keys(outr_api_request *r)
+{
+    const outr_headers *h = &r->x->req.headers;
+    outr_str size = outr_headers_get(h, SIZE_HEADER), token = outr_headers_get(h, TOKEN_HEADER);
+    int64_t limit = PAGE;
+    outr_core_state *s = has_prefix(r) ? begin(r, OUTR_CORE_STATE_KEYS) : NULL;
+    if (!s)
+        return;
+    if (size.n && !outr_str_to_i64(size, 1, PAGE_MAX, &limit)) {
+        fail_malformed(r, SIZE_HEADER " must be a number from 1 to 10000");
+        return;
+    }
+    if (token.n && !outr_base64_decode(r->x->arena, token, &s->keys.after)) {
+        fail_malformed(r, TOKEN_HEADER " is none of ours");
+        return;
+    }
+    s->keys.prefix = outr_headers_get(h, PREFIX_HEADER);
+    s->keys.limit = (size_t)limit;
+    run(r, on_keys);
+}
+
+static void on_dropped(outr_op *op)
+{
+    outr_api_request *r = of(op);
+    const outr_core_state *s = r->user;
+    char text[64];
+    if (op->err.code) {
+        fail(r, s, &op->err);
+        return;
+    }
+    snprintf(text, sizeof text, "{\"deleted\":%llu}", (unsigned long long)s->drop.deleted);
+    outr_api_reply(r, 200, "application/json", outr_str_from(text));
+}
+
+static void delete_keys(outr_api_request *r)
+{
+    outr_core_state *s = has_prefix(r) ? begin(r, OUTR_CORE_STATE_DROP) : NULL;
+    if (!s)
+        return;
+    s->drop.prefix = outr_headers_get(&r->x->req.headers, PREFIX_HEADER);
+    if (s->drop.prefix.n == 0) {
+        fail_malformed(r, PREFIX_HEADER " must not be empty");
+        return;
+    }
+    run(r, on_dropped);
 }
 
 const outr_api_route outr_routes_state[] = {
@@ -364,5 +510,7 @@ const outr_api_route outr_routes_state[] = {
      NULL},
     {"POST|PUT", "/v1.0-alpha1/state/{store}/query", OUTR_ROUTE_BODY, "state", "v1alpha1", NULL,
      query, NULL},
+    {"GET", "/v1.0/state/{store}", 0, "state", "v1", NULL, list_keys, NULL},
+    {"DELETE", "/v1.0/state/{store}", 0, "state", "v1", NULL, delete_keys, NULL},
     {0},
 };
