@@ -65,6 +65,7 @@ typedef struct outr_settings {
     outr_str sentry_identity;    /* SENTRY_LOCAL_IDENTITY; NONE: the app id */
     outr_str mtls_dir;           /* OUTRIGGER_MTLS_DIR; NONE: below home */
     outr_str home;               /* HOME */
+    outr_str identity_file, identity_passphrase_file; /* NONE: memory only */
     bool enable_h2c; /* DAPR_HTTP_DISABLE_H2C not truthy */
     uint64_t reconcile_interval_ns;
     outr_log_level log_level;

@@ -24,6 +24,7 @@ struct outr_workload {
     outr_trust trust;
     outr_machine machine; /* signs_here: whose issuer it is */
     outr_watched issuer;  /* its certificate */
+    outr_store store;
     outr_tls *server, *client;
     outr_arena *arena; /* for as long as it lives: ids */
     outr_str sentry_id, path;
@@ -77,6 +78,7 @@ static void free_if_over(outr_workload *w)
         return;
     outr_watched_stop(&w->issuer);
     outr_trust_close(&w->trust);
+    outr_store_done(&w->store);
     outr_tls_unref(w->server);
     outr_tls_unref(w->client);
     outr_key_unref(w->next_key);
@@ -132,6 +134,14 @@ static outr_code check_answer(const outr_workload *w, outr_str chain, outr_cert_
     return rc ? outr_wrap(err, "the certificate authority's answer cannot be used") : OUTR_OK;
 }
 
+static void keep_on_disk(outr_workload *w)
+{
+    outr_err err;
+    if (w->store.path &&
+        outr_store_save(&w->store, w->key, outr_buf_view(&w->chain), w->issued_ms, &err))
+        OUTR_LOG(w->o.log, ERROR, "the identity cannot be kept for another start", OUTR_ERR(&err));
+}
+
 static outr_code take_answer(outr_workload *w, outr_err *err)
 {
     outr_str chain = outr_buf_view(&w->sign.chain_pem);
@@ -148,10 +158,17 @@ static outr_code take_answer(outr_workload *w, outr_err *err)
     w->sign.chain_pem = OUTR_BUF_MAX(0);
     w->issued_ms = now_ms(w);
     w->expires_ms = info.not_after_s * 1000;
+    keep_on_disk(w);
     return OUTR_OK;
 }
 
 /* ---- asking ---------------------------------------------------------------------------------- */
+
+static void show_end(outr_workload *w)
+{
+    outr_metric_set(outr_metric_series_get(outr_loop_metrics(w->o.loop), &expires_at, NULL),
+                    (double)w->expires_ms / 1000);
+}
 
 static void succeed(outr_workload *w)
 {
@@ -159,8 +176,7 @@ static void succeed(outr_workload *w)
     outr_op *first = outr_take(&w->first);
     w->failures = 0;
     outr_metric_count(metrics, first ? &init_total : &rotated, NULL, 1);
-    outr_metric_set(outr_metric_series_get(metrics, &expires_at, NULL),
-                    (double)w->expires_ms / 1000);
+    show_end(w);
     OUTR_LOG(w->o.log, INFO, first ? "identity obtained" : "identity renewed",
              OUTR_S("path", w->path), OUTR_I("seconds", (w->expires_ms - w->issued_ms) / 1000));
     ask_at(w, outr_rotation_due(w->issued_ms, w->expires_ms,
@@ -403,6 +419,20 @@ static outr_code find_source(outr_workload *w, outr_err *err)
     return OUTR_OK;
 }
 
+static outr_code open_store(outr_workload *w, outr_err *err)
+{
+    const outr_settings *s = w->o.settings;
+    if (s->identity_file.n == 0)
+        return OUTR_OK;
+    if (s->identity_passphrase_file.n == 0)
+        return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                         "--identity-file needs --identity-passphrase-file: a key is not written "
+                         "as it is");
+    outr_code rc = outr_store_open(&w->store, s->identity_file.p, s->identity_passphrase_file.p,
+                                   err);
+    return rc ? outr_wrap(err, "--identity-passphrase-file") : OUTR_OK;
+}
+
 static outr_code open_trust(outr_workload *w, outr_err *err)
 {
     const outr_settings *s = w->o.settings;
@@ -432,6 +462,8 @@ outr_code outr_workload_new(outr_workload **out, const outr_workload_options *op
     outr_code rc = find_source(w, err);
     if (!rc)
         rc = open_trust(w, err);
+    if (!rc)
+        rc = open_store(w, err);
     if (!rc && outr_spiffe_parse(&spiffe, w->sentry_id, err))
         rc = outr_wrap(err, "control plane \"" OUTR_FMT "\"", OUTR_ARG(w->sentry_id));
     if (!rc) {
@@ -455,21 +487,62 @@ static void on_cancel(outr_op *op)
     outr_op_cancel(&w->op, op->err.code);
 }
 
-/* Of an earlier life of this process, when it still does. */
+/* Whether it still does, and is ours. */
+static outr_code check_kept(const outr_workload *w, const outr_kept_identity *kept, outr_err *err)
+{
+    OUTR_AUTO(outr_buf) uri = OUTR_BUF_MAX(OUTR_SPIFFE_MAX);
+    outr_str chain = outr_buf_view(&kept->chain);
+    outr_spiffe spiffe;
+    outr_code rc = outr_cert_uri(&uri, chain, err);
+    if (!rc)
+        rc = outr_spiffe_parse(&spiffe, outr_buf_view(&uri), err);
+    if (rc)
+        return rc;
+    if (!outr_str_eq(spiffe.path, w->path))
+        return outr_fail(err, OUTR_PERMISSION_DENIED, "it is that of " OUTR_FMT,
+                         OUTR_ARG(outr_str_head(outr_buf_view(&uri), 256)));
+    if (kept->expires_ms <= now_ms(w))
+        return outr_fail(err, OUTR_FAILED_PRECONDITION, "it has expired");
+    return outr_cert_verify(chain, outr_buf_view(&w->trust.pem), now_ms(w) / 1000, err);
+}
+
+/* Into what a life of this process would have left, when none has. */
+static void load_kept(outr_workload *w)
+{
+    outr_kept_identity kept = {0};
+    outr_err err;
+    if (!w->store.path || w->o.kept->key)
+        return;
+    outr_code rc = outr_store_load(&w->store, &kept, &err);
+    if (!rc && check_kept(w, &kept, &err))
+        rc = outr_wrap(&err, "%s", w->store.path);
+    if (!rc) {
+        OUTR_LOG(w->o.log, INFO, "the identity of an earlier start goes on",
+                 OUTR_S("path", w->path),
+                 OUTR_I("seconds_left", (kept.expires_ms - now_ms(w)) / 1000));
+        *w->o.kept = kept;
+        return;
+    }
+    if (rc == OUTR_NOT_FOUND)
+        OUTR_LOG(w->o.log, INFO, "no identity has been kept yet", OUTR_ERR(&err));
+    else
+        OUTR_LOG(w->o.log, WARN, "the kept identity is not used", OUTR_ERR(&err));
+    outr_kept_identity_done(&kept);
+}
+
 static bool use_kept(outr_workload *w)
 {
     outr_kept_identity *kept = w->o.kept;
     outr_str chain = outr_buf_view(&kept->chain);
     outr_err err;
-    if (!kept->key || kept->expires_ms <= now_ms(w) ||
-        outr_cert_verify(chain, outr_buf_view(&w->trust.pem), now_ms(w) / 1000, &err) ||
-        use(w, chain, kept->key, &err))
+    if (!kept->key || check_kept(w, kept, &err) || use(w, chain, kept->key, &err))
         return false;
     w->key = kept->key;
     w->chain = kept->chain;
-    w->issued_ms = kept->issued_ms;
+    w->issued_ms = OUTR_MIN(kept->issued_ms, now_ms(w)); /* a clock may have been set back */
     w->expires_ms = kept->expires_ms;
     *kept = (outr_kept_identity){0};
+    show_end(w);
     ask_at(w, outr_rotation_due(w->issued_ms, w->expires_ms,
                                 outr_rand_unit(outr_loop_rand(w->o.loop))));
     return true;
@@ -482,6 +555,7 @@ void outr_workload_open_start(outr_workload *w, outr_op *op)
     outr_trust_watch(&w->trust, w->o.loop, on_trust);
     if (w->signs_here)
         outr_watched_start(&w->issuer, w->o.loop, on_issuer);
+    load_kept(w);
     if (use_kept(w)) {
         outr_op_finish_soon(outr_take(&w->first));
         return;
@@ -514,13 +588,6 @@ void outr_workload_stop(outr_workload *w)
     outr_trust_close(&w->trust);
     if (w->is_asking)
         outr_op_cancel(&w->op, OUTR_CANCELLED);
-}
-
-void outr_kept_identity_done(outr_kept_identity *kept)
-{
-    outr_key_unref(kept->key);
-    outr_buf_done(&kept->chain);
-    *kept = (outr_kept_identity){0};
 }
 
 void outr_workload_free(outr_workload *w)

@@ -5,27 +5,21 @@
  * A certificate that cannot be renewed stays in use to its end: an authority that is away hurts
  * nobody before. When no authority is named and the machine is a member of a fleet
  * (security/machine.h), certificates are signed here, by the machine's issuer. The private key is
- * in this process's memory only. */
+ * in this process's memory only, unless a file is named for it (security/store.h). */
 #ifndef OUTR_SECURITY_WORKLOAD_H
 #define OUTR_SECURITY_WORKLOAD_H
 
 #include "config/settings.h"
 #include "loop/op.h"
+#include "security/store.h"
 #include "tls/tls.h"
 
 typedef struct outr_workload outr_workload;
 
-/* What is kept from one life of the runtime to the next in the same process: a reload must not need
- * the authority. Zero: nothing. The process's own. */
-typedef struct outr_kept_identity {
-    outr_key *key;
-    outr_buf chain;
-    int64_t issued_ms, expires_ms;
-} outr_kept_identity;
-void outr_kept_identity_done(outr_kept_identity *kept);
-
 typedef struct outr_workload_options {
-    outr_kept_identity *kept; /* borrowed; used at the start, filled by outr_workload_free */
+    /* From one life of the runtime to the next in the same process, which must not need the
+     * authority. Borrowed; used at the start, filled by outr_workload_free. */
+    outr_kept_identity *kept;
     outr_loop *loop;
     const outr_settings *settings;
     const outr_log *log;
