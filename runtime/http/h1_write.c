@@ -1,7 +1,6 @@
 #include "http/conn.h"
 
-#define COPY_BELOW         2048
-#define NAME_MAX_CANONICAL 64
+#define COPY_BELOW 2048
 
 /* Many small pieces become few copies into the queue. */
 typedef struct writer {
@@ -40,21 +39,32 @@ static void put_number(writer *w, uint64_t value)
     put(w, outr_str_decimal(text, value));
 }
 
-/* HTTP/2 names come in lower case; HTTP/1 peers of a Go proxy are used to Canonical-Case. */
+static bool has_capital(outr_str s)
+{
+    unsigned found = 0;
+    for (size_t i = 0; i < s.n; i++)
+        found |= (unsigned char)(s.p[i] - 'A') < 26;
+    return found;
+}
+
+/* HTTP/2 names come in lower case; HTTP/1 peers of a Go proxy are used to Canonical-Case. One that
+ * has a capital came from HTTP/1 and stays as it is. */
 static void put_name(writer *w, outr_str name)
 {
-    char text[NAME_MAX_CANONICAL];
-    bool starts_word = true;
-    for (size_t i = 0; i < name.n; i++) {
-        char c = name.p[i];
-        if (i == sizeof text || (c >= 'A' && c <= 'Z')) {
-            put(w, name);
-            return;
-        }
-        text[i] = starts_word && c >= 'a' && c <= 'z' ? (char)(c - 32) : c;
-        starts_word = c == '-';
+    if (name.n > sizeof w->bytes - w->n)
+        spill(w);
+    if (name.n == 0 || name.n > sizeof w->bytes || has_capital(name)) {
+        put(w, name);
+        return;
     }
-    put(w, outr_str_of(text, name.n));
+    char *text = w->bytes + w->n, *word = text;
+    memcpy(text, name.p, name.n);
+    w->n += name.n;
+    while (word) {
+        *word = (unsigned char)(*word - 'a') < 26 ? (char)(*word - 32) : *word;
+        word = memchr(word, '-', name.n - (size_t)(word - text));
+        word = word && ++word < text + name.n ? word : NULL;
+    }
 }
 
 static void put_header(writer *w, outr_str name, outr_str value)

@@ -295,7 +295,7 @@ static size_t put_headers(nghttp2_nv *nv, size_t n, const outr_headers *h)
             continue;
         if (outr_str_iis(item->name, "te") && !outr_str_iis(item->value, "trailers"))
             continue;
-        uint8_t flags = item->is_sensitive ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE;
+        uint8_t flags = item->is_unindexed ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE;
         nv[n++] = nv_of(item->name, outr__header_value_clean(h->arena, item->value), flags);
     }
     return n;
@@ -479,7 +479,7 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     }
     outr_headers_add(&s->headers, n, v);
     if (flags & NGHTTP2_NV_FLAG_NO_INDEX)
-        s->headers.items[s->headers.count - 1].is_sensitive = true;
+        s->headers.items[s->headers.count - 1].is_unindexed = true;
     return 0;
 }
 

@@ -116,7 +116,7 @@ bool outr_header_is_hop_by_hop(const outr_headers *h, outr_str name)
     if (is_always_hop_by_hop(name))
         return true;
     for (size_t i = 0; i < h->count; i++) {
-        if (outr_str_iis(h->items[i].name, "Connection") && list_has(h->items[i].value, name))
+        if (is_named(&h->items[i], OUTR_STR("Connection")) && list_has(h->items[i].value, name))
             return true;
     }
     return false;
@@ -147,9 +147,24 @@ bool outr_header_name_is_valid(outr_str name)
     return name.n > 0 && has_only(name, OUTR__CHAR_TOKEN);
 }
 
+/* Eight bytes at a time: none below a space, none DEL (a tab makes it look again, byte by byte). */
+static bool is_value(outr_str s)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
+    size_t i = 0;
+    for (; i + 8 <= s.n; i += 8) {
+        uint64_t x, del;
+        memcpy(&x, s.p + i, 8);
+        del = x ^ (ones * 0x7f);
+        if ((((x - ones * ' ') & ~x) | ((del - ones) & ~del)) & tops)
+            break;
+    }
+    return has_only(outr_str_skip(s, i), OUTR__CHAR_VALUE);
+}
+
 bool outr_header_value_is_valid(outr_str value)
 {
-    return has_only(value, OUTR__CHAR_VALUE) && outr_str_trim(value).n == value.n;
+    return is_value(value) && outr_str_trim(value).n == value.n;
 }
 
 bool outr__header_is_own(outr_str name)
@@ -174,7 +189,7 @@ bool outr__header_is_own(outr_str name)
 
 outr_str outr__header_value_clean(outr_arena *arena, outr_str value)
 {
-    if (has_only(value, OUTR__CHAR_VALUE))
+    if (is_value(value))
         return value;
     char *copy = outr_arena_strz(arena, value);
     for (size_t i = 0; i < value.n; i++) {

@@ -12,7 +12,8 @@
 typedef struct outr_header {
     outr_str name;
     outr_str value;
-    bool is_sensitive; /* HTTP/2: never indexed */
+    /* HTTP/2: kept out of the compression table: a secret, or another value each time. */
+    bool is_unindexed;
 } outr_header;
 
 typedef struct outr_headers {

@@ -58,6 +58,7 @@ static void add_trace(outr_headers *out, const outr_headers *in, const outr_trac
         char *text = outr_arena_alloc(out->arena, OUTR_TRACEPARENT_LEN + 1);
         outr_trace_write(trace, text);
         outr_headers_add(out, OUTR_STR("traceparent"), outr_str_of(text, OUTR_TRACEPARENT_LEN));
+        out->items[out->count - 1].is_unindexed = true;
         if (trace->is_valid && state.n > 0)
             outr_headers_add(out, OUTR_STR("tracestate"), state);
         return;
