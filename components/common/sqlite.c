@@ -74,15 +74,19 @@ bool outr_sqlite_is_name(outr_str name)
 }
 
 /* Who turns a new file to WAL has it alone, and SQLite asks no busy handler there: two sidecars
- * that
- * start in the same moment wait for each other here. */
+ * that start in the same moment wait for each other here. *err stays as it is when that went well:
+ * a worker's job has failed when its error is filled. */
 static outr_code turn_to_wal(sqlite3 *db, const outr_sqlite_options *o, outr_err *err)
 {
-    outr_code rc;
     for (int64_t left_ms = o->busy_timeout_ns / (int64_t)OUTR_MS;; left_ms -= WAL_PAUSE_MS) {
-        rc = outr_sqlite_exec(db, "PRAGMA journal_mode=WAL", err);
-        if (!rc || (sqlite3_errcode(db) & 0xff) != SQLITE_BUSY || left_ms <= 0)
+        outr_err failure;
+        outr_code rc = outr_sqlite_exec(db, "PRAGMA journal_mode=WAL", &failure);
+        if (!rc)
+            return OUTR_OK;
+        if ((sqlite3_errcode(db) & 0xff) != SQLITE_BUSY || left_ms <= 0) {
+            *err = failure;
             return rc;
+        }
         sqlite3_sleep(WAL_PAUSE_MS);
     }
 }
