@@ -214,6 +214,14 @@ PARTS = {
 }
 
 
+def telling(text, most=12):
+    """The lines that say why, and the one before the first; else the last ones."""
+    lines = text.rstrip().splitlines()
+    at = [i for i, line in enumerate(lines) if re.search(r"\[  ERROR|\[   LINE|ERROR: |runtime error|Error\b|WARNING: Thread", line)]
+    chosen = sorted(set(at) | {max(at[0] - 1, 0)}) if at else range(max(len(lines) - most, 0), len(lines))
+    return [lines[i] for i in list(chosen)[:most]]
+
+
 def main():
     parser = argparse.ArgumentParser(prog="tests/run", description="Parts, in the order in which they run:\n" + "\n".join(
         "  %-18s %s" % (name, part[0]) for name, part in PARTS.items()), formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -238,7 +246,7 @@ def main():
         say("\nFailed:")
         for title, text in tally.failures:  # once more at the end, which is what is looked at first
             say("  " + title)
-            for line in text.rstrip().splitlines()[-12:]:
+            for line in telling(text):
                 say("      " + line)
     say("%d passed, %d failed, %d skipped" % (tally.passed, tally.failed, tally.skipped))
     return 1 if tally.failed else 0
