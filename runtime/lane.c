@@ -98,7 +98,8 @@ outr_code outr_lane_listen(outr_lane *lane, outr_port port, const outr_addr *add
 outr_code outr_lane_build_app(outr_lane *lane, const outr_lane_parts *parts, outr_err *err)
 {
     const outr_app_options options = {
-        .loop = lane->loop, .settings = parts->settings, .state = parts->app_state};
+        .loop = lane->loop, .settings = parts->settings, .state = parts->app_state,
+        .token = parts->app_token};
     return outr_app_new(&lane->app, &options, err);
 }
 
@@ -192,6 +193,7 @@ void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub 
         .pubsub = pubsub,
         .configurations = parts->configurations,
         .metadata = parts->metadata,
+        .token = {.token = parts->api_token},
         .metrics = outr_loop_metrics(lane->loop),
         .shutdown = parts->shutdown,
         .shutdown_ctx = parts->ctx,

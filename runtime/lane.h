@@ -57,6 +57,7 @@ typedef struct outr_lane_parts {
     outr_str host_address, host_name;
     uint16_t internal_port;
     outr_tls *peer_tls, *internal_tls; /* calling and being called; NULL: clear text */
+    outr_token *api_token, *app_token;
     void (*shutdown)(void *ctx, bool is_forced); /* any thread */
     void *ctx;
 } outr_lane_parts;

@@ -54,6 +54,7 @@ typedef struct runtime {
     outr_configurations *configurations;
     outr_resolver *resolver;
     outr_workload *workload; /* NULL: sidecars speak clear text */
+    outr_token api_token, app_token;
     outr_reload *reload;
     outr_signals *signals;
     outr_lane *lanes;
@@ -219,6 +220,8 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
         .internal_port = rt->resolver_open.self.internal_port,
         .peer_tls = rt->workload ? outr_workload_client(rt->workload) : NULL,
         .internal_tls = rt->workload ? outr_workload_server(rt->workload) : NULL,
+        .api_token = &rt->api_token,
+        .app_token = &rt->app_token,
         .shutdown = on_shutdown_asked,
         .ctx = rt,
     };
@@ -673,6 +676,8 @@ static int step_close_lanes(outr_steps *steps)
     runtime *rt = of_stopping(steps);
     outr_timer_stop(rt->lanes[0].loop, &rt->deadline);
     outr_trim_stop(&rt->trim);
+    outr_token_stop(&rt->api_token);
+    outr_token_stop(&rt->app_token);
     outr_reload_stop(rt->reload);
     outr_signals_free(rt->signals);
     if (rt->watcher.changed)
@@ -804,6 +809,11 @@ static outr_code prepare(runtime *rt, outr_err *err)
     outr_code rc = outr_rundir_make(rt->run_dir, sizeof rt->run_dir, err);
     if (rc)
         return rc;
+    rc = outr_token_open(&rt->api_token, s->api_token_file.p, "DAPR_API_TOKEN_FILE", err);
+    if (!rc)
+        rc = outr_token_open(&rt->app_token, s->app_token_file.p, "APP_API_TOKEN_FILE", err);
+    if (rc)
+        return rc;
     find_host(rt);
     rt->lane_count = s->loops;
     rt->lanes = outr_alloc(rt->lane_count * sizeof *rt->lanes);
@@ -855,6 +865,8 @@ static void run_loops(runtime *rt)
         .log = &rt->log,
     };
     rt->signals = outr_signals_watch(rt->lanes[0].loop, signums, on_signal, rt);
+    outr_token_watch(&rt->api_token, rt->lanes[0].loop);
+    outr_token_watch(&rt->app_token, rt->lanes[0].loop);
     rt->host = outr_host_new(&host);
     rt->app_state = outr_app_state_new(rt->settings, rt->lane_count);
     rt->metadata = outr_metadata_new();
@@ -893,6 +905,8 @@ static void tear_down(runtime *rt)
     free(rt->update_round.visits);
     free(rt->trust_round.visits);
     outr_workload_free(rt->workload);
+    outr_token_close(&rt->api_token);
+    outr_token_close(&rt->app_token);
 }
 
 static int open_log(const char *path)

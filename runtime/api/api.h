@@ -8,6 +8,7 @@
 #include "mesh/mesh.h"
 #include "observe/health.h"
 #include "observe/trace.h"
+#include "security/token.h"
 
 struct outr_pubsub;         /* blocks/pubsub */
 struct outr_configurations; /* blocks/configuration */
@@ -29,6 +30,7 @@ struct outr_api {
     struct outr_pubsub *pubsub;
     struct outr_configurations *configurations;
     struct outr_metadata *metadata; /* api/core/metadata.h: shared key/values */
+    outr_token_view token;          /* freed by outr_api_done */
     outr_router *router, *public_router;
     bool is_invoke_open; /* spec.api leaves the invoke group open */
     outr_metric_shard *metrics;

@@ -208,8 +208,10 @@ static void send_call(outr_app *app, outr_app_call *call)
     *req = *call->http.req;
     req->authority = app->authority;
     req->scheme = app->tls ? OUTR_STR("https") : OUTR_STR("http");
-    if (!call->skip_token && app->settings->app_token.n > 0)
-        outr_headers_set(&req->headers, OUTR_STR("Dapr-Api-Token"), app->settings->app_token);
+    outr_str token = outr_token_get(&app->token, app->settings->app_token);
+    if (!call->skip_token && token.n > 0) /* a copy: it may be another one before it is sent */
+        outr_headers_set(&req->headers, OUTR_STR("Dapr-Api-Token"),
+                         outr_arena_str(req->headers.arena, token));
     call->http.req = req;
     call->sent_ns = outr_loop_now(app->loop);
     outr_op_init(&call->inner, app->loop, call->op, 0, on_call_done);
@@ -363,6 +365,7 @@ void outr__app_free_if_over(outr_app *app)
     if (!app->is_freed || outr_op_is_pending(&app->op) || outr_op_is_pending(&app->lookup_op))
         return;
     outr_arena_free(app->probe_arena);
+    outr_token_view_done(&app->token);
     free(app);
 }
 
@@ -373,6 +376,7 @@ outr_code outr_app_new(outr_app **out, const outr_app_options *options, outr_err
     app->loop = options->loop;
     app->settings = s;
     app->state = options->state;
+    app->token.token = options->token;
     app->shared = &options->state->loops[outr_loop_index(options->loop)];
     app->shared->app = app;
     app->greeter.run = on_greet;

@@ -8,6 +8,7 @@
 
 #include "config/settings.h"
 #include "http/client.h"
+#include "security/token.h"
 
 typedef struct outr_app_state outr_app_state;
 typedef struct outr_app outr_app;
@@ -19,6 +20,7 @@ typedef struct outr_app_options {
     outr_loop *loop;
     const outr_settings *settings;
     outr_app_state *state;
+    outr_token *token; /* of the app; NULL: as settings have it */
 } outr_app_options;
 /* A host name is looked up, and again when nobody answers at its address. INVALID_ARGUMENT: the
  * address is neither an IP address nor a name. */

@@ -31,6 +31,7 @@ struct outr_app {
     outr_http_pool *pool;   /* NULL: no app channel, or its name is not known yet */
     outr_http_pool *former; /* of the address before, for the calls that are still on it */
     outr_tls *tls;
+    outr_token_view token;
     outr_str authority;
     char authority_text[300];
     outr_list waiting, watchers;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "security/token.h"
 
 #define HEAD_MAX      (64 * OUTR_KIB)
 #define TEXT_LINE_MAX 1024
@@ -75,7 +76,11 @@ bool outr_cli_is_listening(const outr_instance *to)
 static outr_code send_request(int fd, const outr_cli_call *call, outr_err *err)
 {
     OUTR_AUTO(outr_buf) head = OUTR_BUF_MAX(HEAD_MAX);
-    const char *token = getenv("DAPR_API_TOKEN");
+    outr_token file = {0};
+    outr_token_view view = {.token = &file};
+    if (outr_token_open(&file, getenv("DAPR_API_TOKEN_FILE"), "DAPR_API_TOKEN_FILE", err))
+        return err->code;
+    outr_str token = outr_token_get(&view, outr_str_from(getenv("DAPR_API_TOKEN")));
     outr_buf_printf(&head,
                     "%s " OUTR_FMT " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
                     "User-Agent: outrigger/" OUTR_VERSION "\r\n",
@@ -84,8 +89,10 @@ static outr_code send_request(int fd, const outr_cli_call *call, outr_err *err)
         outr_buf_printf(&head, "Content-Type: %s\r\n", call->content_type);
     if (call->body.p)
         outr_buf_printf(&head, "Content-Length: %zu\r\n", call->body.n);
-    if (token && token[0] && !strpbrk(token, "\r\n"))
-        outr_buf_printf(&head, "dapr-api-token: %s\r\n", token);
+    if (token.n > 0 && outr_str_find(token, '\r') < 0 && outr_str_find(token, '\n') < 0)
+        outr_buf_printf(&head, "dapr-api-token: " OUTR_FMT "\r\n", OUTR_ARG(token));
+    outr_token_view_done(&view);
+    outr_token_close(&file);
     outr_buf_z(&head, "\r\n");
     if (head.is_full)
         return outr_fail(err, OUTR_INVALID_ARGUMENT, "the request is too long");

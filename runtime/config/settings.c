@@ -356,6 +356,8 @@ static void read_environment(outr_settings *s, char *const *envp)
     s->namespace_ = namespace_ ? outr_str_from(namespace_) : OUTR_STR("default");
     s->api_token = outr_str_trim(outr_str_from(variable(envp, "DAPR_API_TOKEN")));
     s->app_token = outr_str_trim(outr_str_from(variable(envp, "APP_API_TOKEN")));
+    s->api_token_file = outr_str_from(variable(envp, "DAPR_API_TOKEN_FILE"));
+    s->app_token_file = outr_str_from(variable(envp, "APP_API_TOKEN_FILE"));
     s->host_ip = outr_str_from(variable(envp, "DAPR_HOST_IP"));
     s->env_keys = outr_str_from(variable(envp, "DAPR_ENV_KEYS"));
     s->sockets_dir = outr_str_from(variable(envp, "DAPR_COMPONENTS_SOCKETS_FOLDER"));
@@ -496,8 +498,10 @@ void outr_settings_help(outr_buf *out)
                             ? " [accepted, no function yet]\n"
                             : "\n");
     }
-    outr_buf_z(out, "\nenvironment: NAMESPACE, DAPR_API_TOKEN, APP_API_TOKEN, DAPR_HOST_IP, "
-                    "DAPR_ENV_KEYS, DAPR_HTTP_DISABLE_H2C,\n"
+    outr_buf_z(out, "\nenvironment: NAMESPACE, DAPR_API_TOKEN, APP_API_TOKEN (or files with them, "
+                    "looked at while running:\n"
+                    "  DAPR_API_TOKEN_FILE, APP_API_TOKEN_FILE), DAPR_HOST_IP, DAPR_ENV_KEYS, "
+                    "DAPR_HTTP_DISABLE_H2C,\n"
                     "  DAPR_COMPONENTS_SOCKETS_FOLDER (of pluggable components, default "
                     SOCKETS_DIR "),\n"
                     "  OUTRIGGER_LOOPS (event loops, default: cores), OUTRIGGER_METRICS_MAX_VALUES "

@@ -73,6 +73,8 @@ typedef struct outr_settings {
     outr_str log_file;
     bool show_version, show_build_info, show_help, wait_ready;
     outr_str api_token, app_token; /* DAPR_API_TOKEN, APP_API_TOKEN; secrets */
+    /* DAPR_API_TOKEN_FILE, APP_API_TOKEN_FILE: go before them, and may change */
+    outr_str api_token_file, app_token_file;
     outr_str host_ip;              /* DAPR_HOST_IP or NONE */
     outr_str env_keys;             /* DAPR_ENV_KEYS */
     /* DAPR_COMPONENTS_SOCKETS_FOLDER; NONE: not given, and the usual folder is not there */

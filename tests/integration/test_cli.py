@@ -227,9 +227,13 @@ class Cli(Case):
         self.exit_code(process)
 
     def test_api_token_goes_along(self):
+        with open(self.path("token"), "w") as file:
+            file.write("sesame\n")
         env = self.environment(DAPR_API_TOKEN="sesame")
         process = self.run_app("locked", sys.executable, "-c", ANSWERING_APP, flags=["-p", "auto"], env=env)
         wait_for("the app", lambda: self.outrigger("invoke", "-a", "locked", "-m", "x", env=env).returncode == 0)
+        env = self.environment(DAPR_API_TOKEN_FILE=self.path("token"))
+        self.assertEqual(self.outrigger("invoke", "-a", "locked", "-m", "x", env=env).returncode, 0)
         self.assertEqual(self.outrigger("invoke", "-a", "locked", "-m", "x").returncode, 1)
         process.terminate()
         self.exit_code(process)

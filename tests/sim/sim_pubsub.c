@@ -426,7 +426,7 @@ static node *open_node(stage *s, unsigned i)
         .loop = n->w.loop, .handler = &app_handler, .ctx = n, .allow_h1 = true, .allow_h2 = true};
     n->server = outr_http_server_new(&so);
     n->app_state = outr_app_state_new(&n->settings, 1);
-    const outr_app_options ao = {n->w.loop, &n->settings, n->app_state};
+    const outr_app_options ao = {n->w.loop, &n->settings, n->app_state, NULL};
     assert_int_equal(outr_app_new(&n->app, &ao, &err), OUTR_OK);
     n->loops[0] = n->w.loop;
     n->apps[0] = n->app;

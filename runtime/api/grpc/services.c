@@ -36,7 +36,7 @@ void outr_grpc_api_done(outr_api *api)
 /* False after it has answered. */
 static bool check_token(outr_api *api, outr_exchange *x)
 {
-    outr_str token = api->settings->api_token;
+    outr_str token = outr_token_get(&api->token, api->settings->api_token);
     outr_str given = outr_headers_get(&x->req.headers, TOKEN_HEADER);
     if (token.n == 0)
         return true;

@@ -63,6 +63,7 @@ void outr_api_open(outr_api *api)
 void outr_api_done(outr_api *api)
 {
     drop_snapshot(api);
+    outr_token_view_done(&api->token);
 }
 
 void outr_api_update(outr_api *api, const outr_snapshot *snapshot)
@@ -150,7 +151,7 @@ static bool find_route(outr_api_request *r, const outr_router *router)
 static bool check_token(outr_api_request *r)
 {
     outr_headers *headers = &r->x->req.headers;
-    outr_str token = r->api->settings->api_token;
+    outr_str token = outr_token_get(&r->api->token, r->api->settings->api_token);
     if (token.n == 0)
         return true;
     bool is_right = outr_api_token_is_right(outr_headers_get(headers, "dapr-api-token"), token);

@@ -167,7 +167,7 @@ static grpc_app *grpc_app_open(const outr_settings *with, uint32_t max_streams)
     a->settings.app_health_timeout_ns = 500 * OUTR_MS;
     a->settings.app_health_threshold = 3;
     a->state = outr_app_state_new(&a->settings, 1);
-    const outr_app_options o = {a->w.loop, &a->settings, a->state};
+    const outr_app_options o = {a->w.loop, &a->settings, a->state, NULL};
     assert_int_equal(outr_app_new(&a->app, &o, &err), OUTR_OK);
     const outr_http_server_options so = {.loop = a->w.loop,
                                          .handler = &grpc_app_handler,

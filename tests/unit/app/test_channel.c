@@ -118,7 +118,7 @@ static bench *open_bench(const outr_settings *with)
     b->settings.app_health_timeout_ns = 500 * OUTR_MS;
     b->settings.app_health_threshold = 3;
     b->state = outr_app_state_new(&b->settings, 1);
-    const outr_app_options o = {b->w.loop, &b->settings, b->state};
+    const outr_app_options o = {b->w.loop, &b->settings, b->state, NULL};
     assert_int_equal(outr_app_new(&b->app, &o, &err), OUTR_OK);
     const outr_http_server_options so = {
         .loop = b->w.loop, .handler = &handler, .ctx = b, .allow_h1 = true, .allow_h2 = true};
@@ -314,7 +314,7 @@ static void a_bad_channel_address_is_an_error_that_names_the_flag(void **state)
     (void)state;
     wire_init(&w, 1);
     outr_app_state *shared = outr_app_state_new(&s, 1);
-    const outr_app_options o = {w.loop, &s, shared};
+    const outr_app_options o = {w.loop, &s, shared, NULL};
     assert_int_not_equal(outr_app_new(&app, &o, &err), OUTR_OK);
     assert_null(app);
     assert_non_null(strstr(err.text, "--app-channel-address"));
@@ -380,7 +380,7 @@ static bench *open_named(const char *a, const char *b_, const char *listens)
     b->w.env.lookup = on_lookup;
     b->w.env.connect = connect_by_address;
     b->settings.app_channel_address = named.app_channel_address;
-    const outr_app_options o = {b->w.loop, &b->settings, b->state};
+    const outr_app_options o = {b->w.loop, &b->settings, b->state, NULL};
     assert_int_equal(outr_app_new(&b->app, &o, &err), OUTR_OK);
     return b;
 }
@@ -459,7 +459,7 @@ static void a_look_up_without_an_answer_is_given_up_and_can_be_left(void **state
     wire_run(&b->w);
     outr_app_free(b->app);
     names.hangs = true;
-    const outr_app_options o = {b->w.loop, &b->settings, b->state};
+    const outr_app_options o = {b->w.loop, &b->settings, b->state, NULL};
     outr_err err;
     assert_int_equal(outr_app_new(&b->app, &o, &err), OUTR_OK);
     wire_sleep(&b->w, 60 * OUTR_SEC);

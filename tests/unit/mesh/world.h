@@ -278,7 +278,7 @@ static outr_app *world_make_app(world *w, const outr_settings *settings, outr_ap
 {
     outr_app *app = NULL;
     outr_err err;
-    const outr_app_options o = {w->w.loop, settings, state};
+    const outr_app_options o = {w->w.loop, settings, state, NULL};
     if (outr_app_new(&app, &o, &err))
         abort();
     return app;
