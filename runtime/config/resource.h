@@ -155,6 +155,14 @@ typedef struct outr_pipeline {
     size_t count;
 } outr_pipeline;
 
+/* spec.mtls.tokenValidators of a certificate authority. */
+typedef struct outr_token_validator {
+    outr_str name;
+    outr_str source;         /* of keys: URL, file, or a key set itself */
+    outr_str ca_certificate; /* for https; PEM or file */
+    uint64_t refresh_ns, timeout_ns;
+} outr_token_validator;
+
 typedef struct outr_configuration {
     outr_str name;
     bool tracing_is_on;
@@ -186,7 +194,8 @@ typedef struct outr_configuration {
     outr_access_spec access;
     /* spec.mtls, of the certificate authority; 0: not given */
     uint64_t certificate_ttl_ns, clock_skew_ns;
-    bool has_token_validators;
+    const outr_token_validator *token_validators;
+    size_t token_validator_count;
     outr_pipeline http_pipeline, app_pipeline;
 } outr_configuration;
 

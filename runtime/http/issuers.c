@@ -142,11 +142,14 @@ static void wish_for_keys(issuer *i)
 
 static issuer *find(outr_issuers *set, outr_str name)
 {
+    issuer *any = NULL;
     for (size_t i = 0; i < set->o.count; i++) {
         if (outr_str_eq(set->o.items[i].name, name))
             return &set->items[i];
+        if (!set->o.items[i].name.p)
+            any = &set->items[i];
     }
-    return NULL;
+    return any;
 }
 
 const char *outr_bearer_token(outr_str *token, const outr_headers *headers)
@@ -260,9 +263,9 @@ static uint64_t pause_of(issuer *i, bool is_bad)
         return LOOK_NS;
     if (!is_bad) {
         i->pause_ns = 0;
-        return REFRESH_NS;
+        return i->set->o.refresh_ns;
     }
-    uint64_t most = i->keys ? REFRESH_NS : 30 * OUTR_SEC;
+    uint64_t most = i->keys ? i->set->o.refresh_ns : 30 * OUTR_SEC;
     i->pause_ns = OUTR_MIN(OUTR_MAX(i->pause_ns * 2, PAUSE_MIN_NS), most);
     return i->pause_ns;
 }
@@ -413,7 +416,8 @@ static void fetch(issuer *i, outr_str url)
                                  .max_answer = OUTR_JWKS_MAX};
     outr_headers_init(&i->call.headers, i->scratch);
     outr_headers_add(&i->call.headers, OUTR_STR("Accept"), OUTR_STR("application/json"));
-    outr_op_init(&i->op, set->o.loop, NULL, outr_loop_now(set->o.loop) + READ_NS, on_fetched);
+    outr_op_init(&i->op, set->o.loop, NULL, outr_loop_now(set->o.loop) + set->o.timeout_ns,
+                 on_fetched);
     outr_remote_call_start(set->remote, &i->call, &i->op);
 }
 
@@ -479,7 +483,7 @@ static outr_issuer_spec *copy_specs(outr_arena *arena, const outr_issuer_spec *s
         outr_str *audiences = outr_arena_alloc(arena, (s->audience_count + 1) * sizeof *audiences);
         for (size_t n = 0; n < s->audience_count; n++)
             audiences[n] = outr_arena_str(arena, s->audiences[n]);
-        copies[i] = (outr_issuer_spec){.name = outr_arena_str(arena, s->name),
+        copies[i] = (outr_issuer_spec){.name = s->name.p ? outr_arena_str(arena, s->name) : s->name,
                                        .audiences = audiences,
                                        .audience_count = s->audience_count,
                                        .algorithms = s->algorithms,
@@ -495,6 +499,9 @@ outr_issuers *outr_issuers_new(const outr_issuers_options *options)
     outr_issuers *set = outr_alloc(sizeof *set + options->count * sizeof set->items[0]);
     outr_err err;
     set->o = *options;
+    set->o.refresh_ns = set->o.refresh_ns ? set->o.refresh_ns : REFRESH_NS;
+    set->o.timeout_ns = set->o.timeout_ns ? set->o.timeout_ns : READ_NS;
+    set->o.tls = set->o.tls ? outr_tls_ref(set->o.tls) : NULL;
     set->arena = outr_arena_new(16 * OUTR_MIB);
     set->o.items = copy_specs(set->arena, options->items, options->count);
     set->good = outr_map_new();
@@ -525,6 +532,15 @@ void outr_issuers_inherit(outr_issuers *to, outr_issuers *from)
     }
 }
 
+bool outr_issuers_have_keys(const outr_issuers *set)
+{
+    for (size_t n = 0; n < set->o.count; n++) {
+        if (!set->items[n].keys)
+            return false;
+    }
+    return true;
+}
+
 /* Whoever waited does not wait any longer. */
 static void on_open_cancelled(outr_op *op)
 {
@@ -537,7 +553,7 @@ void outr_issuers_open(outr_issuers *set, outr_op *op)
 {
     set->opening = op;
     outr_op_begin(op, set, on_open_cancelled);
-    set->remote = outr_remote_new(set->o.loop, NULL);
+    set->remote = outr_remote_new(set->o.loop, set->o.tls);
     for (size_t n = 0; n < set->o.count; n++)
         set->untried += set->items[n].spec->keys.n == 0;
     for (size_t n = 0; n < set->o.count; n++) {
@@ -568,6 +584,7 @@ static void finish_close(outr_issuers *set)
         outr_jwks_unref(set->items[n].keys);
     }
     outr_map_free(set->good);
+    outr_tls_unref(set->o.tls);
     pthread_mutex_destroy(&set->lock);
     outr_arena_free(set->arena);
     free(set);

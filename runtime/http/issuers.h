@@ -14,6 +14,7 @@
 #include "http/message.h"
 #include "loop/op.h"
 #include "tls/jwt.h"
+#include "tls/tls.h"
 
 #define OUTR_ISSUERS_MAX 32
 
@@ -22,7 +23,7 @@
 #define OUTR_JWT_NO_KEYS "keys_unavailable" /* the issuer's keys could not be read yet */
 
 typedef struct outr_issuer_spec {
-    outr_str name; /* "iss" of its tokens */
+    outr_str name; /* "iss" of its tokens; NONE: whoever has one of the keys */
     const outr_str *audiences;
     size_t audience_count;
     unsigned algorithms; /* bits; 0: all */
@@ -36,6 +37,9 @@ typedef struct outr_issuers_options {
     const outr_issuer_spec *items; /* copied */
     size_t count;
     int64_t skew_s;
+    outr_tls *tls;       /* of https; referenced. NULL: the system's authorities */
+    uint64_t refresh_ns; /* 0: ten minutes */
+    uint64_t timeout_ns; /* for reading keys from a URL; 0: 10 s */
 } outr_issuers_options;
 
 typedef struct outr_issuers outr_issuers;
@@ -49,6 +53,8 @@ void outr_issuers_inherit(outr_issuers *to, outr_issuers *from);
 /* Done when all keys have been asked for once; fails when those of one cannot be read. It is tried
  * on all the same, after a cancel too, until close. */
 void outr_issuers_open(outr_issuers *set, outr_op *op);
+/* The keys of all of them have been read, if a while ago. */
+bool outr_issuers_have_keys(const outr_issuers *set);
 /* When nobody asks any more; frees. */
 void outr_issuers_close(outr_issuers *set, outr_op *op);
 

@@ -64,6 +64,21 @@ outr_code outr__judge_resumed(SSL *ssl, outr__verdict *verdict, outr_err *err);
  * because the anchor is there by which they were once believed. */
 bool outr__is_covered(outr_tls *tls, const SSL *ssl, const outr__verdict *verdict);
 
+/* Algorithms of JSON Web Tokens, by which jwt.c verifies and signer.c signs. */
+typedef enum outr__jwt_family { OUTR__JWT_RSA, OUTR__JWT_EC, OUTR__JWT_ED } outr__jwt_family;
+
+typedef struct outr__jwt_algorithm {
+    const char *name;
+    outr__jwt_family family;
+    const char *curve; /* EC: as JWK names it */
+    const char *group; /* and OpenSSL */
+    const char *hash;  /* NULL: the signature's own */
+    size_t half;       /* EC: bytes of r and of s */
+    bool is_pss;
+} outr__jwt_algorithm;
+
+const outr__jwt_algorithm *outr__jwt_find_algorithm(outr_str name); /* NULL: not one of ours */
+
 struct outr_tls_sessions {
     unsigned refs, generation;
     SSL_SESSION *session;

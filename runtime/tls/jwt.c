@@ -13,29 +13,20 @@
 #define RSA_BITS_MIN 2048
 #define RSA_BITS_MAX 8192 /* verifying takes time in proportion to its square */
 
-typedef enum family { FAMILY_RSA, FAMILY_EC, FAMILY_ED } family;
-
-typedef struct algorithm {
-    const char *name;
-    family family;
-    const char *curve; /* EC: as JWK names it */
-    const char *group; /* and OpenSSL */
-    const char *hash;  /* NULL: the signature's own */
-    size_t half;       /* EC: bytes of r and of s */
-    bool is_pss;
-} algorithm;
+typedef outr__jwt_family family;
+typedef outr__jwt_algorithm algorithm;
 
 static const algorithm algorithms[] = {
-    {"RS256", FAMILY_RSA, NULL, NULL, "SHA256", 0, false},
-    {"RS384", FAMILY_RSA, NULL, NULL, "SHA384", 0, false},
-    {"RS512", FAMILY_RSA, NULL, NULL, "SHA512", 0, false},
-    {"PS256", FAMILY_RSA, NULL, NULL, "SHA256", 0, true},
-    {"PS384", FAMILY_RSA, NULL, NULL, "SHA384", 0, true},
-    {"PS512", FAMILY_RSA, NULL, NULL, "SHA512", 0, true},
-    {"ES256", FAMILY_EC, "P-256", "P-256", "SHA256", 32, false},
-    {"ES384", FAMILY_EC, "P-384", "P-384", "SHA384", 48, false},
-    {"ES512", FAMILY_EC, "P-521", "P-521", "SHA512", 66, false},
-    {"EdDSA", FAMILY_ED, "Ed25519", NULL, NULL, 0, false},
+    {"RS256", OUTR__JWT_RSA, NULL, NULL, "SHA256", 0, false},
+    {"RS384", OUTR__JWT_RSA, NULL, NULL, "SHA384", 0, false},
+    {"RS512", OUTR__JWT_RSA, NULL, NULL, "SHA512", 0, false},
+    {"PS256", OUTR__JWT_RSA, NULL, NULL, "SHA256", 0, true},
+    {"PS384", OUTR__JWT_RSA, NULL, NULL, "SHA384", 0, true},
+    {"PS512", OUTR__JWT_RSA, NULL, NULL, "SHA512", 0, true},
+    {"ES256", OUTR__JWT_EC, "P-256", "P-256", "SHA256", 32, false},
+    {"ES384", OUTR__JWT_EC, "P-384", "P-384", "SHA384", 48, false},
+    {"ES512", OUTR__JWT_EC, "P-521", "P-521", "SHA512", 66, false},
+    {"EdDSA", OUTR__JWT_ED, "Ed25519", NULL, NULL, 0, false},
 };
 
 typedef struct key {
@@ -104,7 +95,7 @@ static EVP_PKEY *ec_key(outr_arena *arena, const outr_json *object, outr_str cur
     const algorithm *a = NULL;
     unsigned char point[1 + 2 * 66] = {POINT_CONVERSION_UNCOMPRESSED};
     for (size_t i = 0; i < OUTR_LEN(algorithms); i++) {
-        if (algorithms[i].family == FAMILY_EC && outr_str_is(curve, algorithms[i].curve))
+        if (algorithms[i].family == OUTR__JWT_EC && outr_str_is(curve, algorithms[i].curve))
             a = &algorithms[i];
     }
     if (!a || x.n != a->half || y.n != a->half) /* RFC 7518 section 6.2.1.2 */
@@ -148,16 +139,16 @@ static bool read_key(outr_arena *arena, const outr_json *object, key *out)
 {
     outr_str type = outr_json_text(object, "kty"), curve = outr_json_text(object, "crv");
     EVP_PKEY *pkey = NULL;
-    family kind = FAMILY_RSA;
+    family kind = OUTR__JWT_RSA;
     if (object->kind != OUTR_JSON_OBJECT || !may_verify(object))
         return false;
     if (outr_str_is(type, "RSA")) {
         pkey = rsa_key(arena, object);
     } else if (outr_str_is(type, "EC")) {
-        kind = FAMILY_EC;
+        kind = OUTR__JWT_EC;
         pkey = ec_key(arena, object, curve);
     } else if (outr_str_is(type, "OKP")) {
-        kind = FAMILY_ED;
+        kind = OUTR__JWT_ED;
         pkey = ed_key(arena, object, curve);
     }
     ERR_clear_error();
@@ -221,7 +212,7 @@ uint64_t outr_jwks_digest(const outr_jwks *keys)
 
 /* ---- signatures ------------------------------------------------------------------------------ */
 
-static const algorithm *find_algorithm(outr_str name)
+const outr__jwt_algorithm *outr__jwt_find_algorithm(outr_str name)
 {
     for (size_t i = 0; i < OUTR_LEN(algorithms); i++) {
         if (outr_str_is(name, algorithms[i].name))
@@ -232,7 +223,7 @@ static const algorithm *find_algorithm(outr_str name)
 
 unsigned outr_jwt_algorithm(outr_str name)
 {
-    const algorithm *a = find_algorithm(name);
+    const algorithm *a = outr__jwt_find_algorithm(name);
     return a ? 1u << (a - algorithms) : 0;
 }
 
@@ -284,7 +275,7 @@ static bool ecdsa_signature(outr_arena *arena, size_t half, outr_str raw, outr_s
 
 static bool set_padding(EVP_PKEY_CTX *ctx, const algorithm *a)
 {
-    if (a->family != FAMILY_RSA)
+    if (a->family != OUTR__JWT_RSA)
         return true;
     if (EVP_PKEY_CTX_set_rsa_padding(ctx, a->is_pss ? RSA_PKCS1_PSS_PADDING : RSA_PKCS1_PADDING) <=
         0)
@@ -297,7 +288,7 @@ static bool verify(outr_arena *arena, const key *k, const algorithm *a, outr_str
                    outr_str signature)
 {
     EVP_PKEY_CTX *ctx; /* md's */
-    if (a->family == FAMILY_EC && !ecdsa_signature(arena, a->half, signature, &signature))
+    if (a->family == OUTR__JWT_EC && !ecdsa_signature(arena, a->half, signature, &signature))
         return false;
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     bool is_good =
@@ -359,7 +350,8 @@ static const char *check_claims(const outr_json *claims, const outr_jwt_rules *r
     if (not_before - (double)rules->skew_s > now || issued - (double)rules->skew_s > now)
         return OUTR_JWT_NOT_YET;
     const outr_json *issuer = outr_json_find(claims, "iss");
-    if (!issuer || issuer->kind != OUTR_JSON_STRING || !outr_str_eq(issuer->text, rules->issuer))
+    if (rules->issuer.p && (!issuer || issuer->kind != OUTR_JSON_STRING ||
+                            !outr_str_eq(issuer->text, rules->issuer)))
         return OUTR_JWT_ISSUER;
     if (!has_any_audience(outr_json_find(claims, "aud"), rules))
         return OUTR_JWT_AUDIENCE;
@@ -412,7 +404,7 @@ const char *outr_jwt_check(outr_str token, outr_jwks *keys, const outr_jwt_rules
     if (!head || head->kind != OUTR_JSON_OBJECT ||
         !outr_base64_decode(scratch, parts[2], &signature))
         return OUTR_JWT_MALFORMED;
-    const algorithm *a = find_algorithm(outr_json_text(head, "alg"));
+    const algorithm *a = outr__jwt_find_algorithm(outr_json_text(head, "alg"));
     const outr_json *id = outr_json_find(head, "kid");
     if (!a || (rules->algorithms && !(rules->algorithms & 1u << (a - algorithms))))
         return OUTR_JWT_ALGORITHM;

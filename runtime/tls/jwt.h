@@ -43,7 +43,7 @@ uint64_t outr_jwks_digest(const outr_jwks *keys);
 unsigned outr_jwt_algorithm(outr_str name);
 
 typedef struct outr_jwt_rules {
-    outr_str issuer;
+    outr_str issuer; /* NONE: anybody who has one of the keys */
     /* One of them must be the token's; "*": any, or none. */
     const outr_str *audiences;
     size_t audience_count;

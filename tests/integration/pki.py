@@ -135,9 +135,9 @@ def server_context(identity, anchors=None, alpn=("h2",)):
 
 
 class Authority:
-    """outrigger-control ca. ttl and skew as in Configuration."""
+    """outrigger-control ca. ttl and skew as in Configuration; mtls: more lines of its spec.mtls."""
 
-    def __init__(self, case, ttl=None, skew=None, flags=(), env=None, folder=None):
+    def __init__(self, case, ttl=None, skew=None, flags=(), env=None, folder=None, mtls=""):
         self.case, self.flags, self.env = case, list(flags), dict(env or {})
         self.dir = folder or case.path("ca%d" % len(case.started))
         self.ports = {name: Port() for name in ("sign", "health", "metrics")}
@@ -146,7 +146,7 @@ class Authority:
         settings = "".join("    %s: %s\n" % pair for pair in (("workloadCertTTL", ttl), ("allowedClockSkew", skew)) if pair[1])
         with open(self.config, "w") as file:
             file.write("apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec:\n  mtls:\n    enabled: true\n"
-                       + settings)
+                       + settings + mtls)
 
     @property
     def port(self):

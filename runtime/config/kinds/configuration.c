@@ -94,13 +94,28 @@ static const outr_yaml_row api_logging[] = {
 static const outr_yaml_row logging[] = {{"apiLogging", OUTR_YT_GROUP, 0, 0, api_logging, 0, 0},
                                         {0}};
 
+#define V(field) offsetof(outr_token_validator, field)
+
+static const outr_yaml_row token_validator_options[] = {
+    {"source", OUTR_YT_VALUE, V(source), 0, NULL, 0, 0},
+    {"caCertificate", OUTR_YT_TEXT, V(ca_certificate), 0, NULL, 0, 0},
+    {"minRefreshInterval", OUTR_YT_DURATION, V(refresh_ns), 0, NULL, 0, 0},
+    {"requestTimeout", OUTR_YT_DURATION, V(timeout_ns), 0, NULL, 0, 0},
+    {0},
+};
+static const outr_yaml_row token_validator[] = {
+    {"name", OUTR_YT_TEXT, V(name), OUTR_YT_REQUIRED, NULL, 0, 0},
+    {"options", OUTR_YT_GROUP, 0, 0, token_validator_options, 0, 0},
+    {0},
+};
 static const outr_yaml_row mtls[] = {
     {"enabled", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, /* a sidecar goes by --enable-mtls */
     {"workloadCertTTL", OUTR_YT_DURATION, C(certificate_ttl_ns), 0, NULL, 0, 0},
     {"allowedClockSkew", OUTR_YT_DURATION, C(clock_skew_ns), 0, NULL, 0, 0},
     {"sentryAddress", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
     {"controlPlaneTrustDomain", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, /* a flag says it */
-    {"tokenValidators", OUTR_YT_MARK, C(has_token_validators), 0, NULL, 0, 0},
+    {"tokenValidators", OUTR_YT_LIST, C(token_validators), 0, token_validator,
+     sizeof(outr_token_validator), 0},
     {0},
 };
 

@@ -10,7 +10,8 @@
 #define ROOT_LIFE_S ((int64_t)365 * 24 * 3600)
 #define OWN_LIFE_S  ((int64_t)24 * 3600)
 
-enum { VALIDATOR_UNKNOWN, VALIDATOR_INSECURE };
+/* of the wire; kubernetes is 2 */
+enum { VALIDATOR_UNKNOWN, VALIDATOR_INSECURE, VALIDATOR_JWKS = 3 };
 
 struct outr_authority {
     outr_arena *arena;
@@ -21,9 +22,15 @@ struct outr_authority {
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
+const char *outr_authority_path(outr_arena *arena, const char *dir, const char *name)
+{
+    return name[0] == '/' ? outr_arena_strz(arena, outr_str_from(name))
+                          : outr_arena_printf(arena, "%s/%s", dir, name).p;
+}
+
 static const char *path_of(outr_authority *a, const char *name)
 {
-    return outr_arena_printf(a->arena, "%s/%s", a->o.dir, name).p;
+    return outr_authority_path(a->arena, a->o.dir, name);
 }
 
 /* Root and issuer into files; under their names only when they are whole, never over others. */
@@ -124,7 +131,21 @@ static outr_code issue(const outr_authority *a, outr_key *key, outr_str uri, int
     return outr_issuer_sign(&a->issuer, &order, now_s, chain, expires_s, err);
 }
 
-/* In the order in which sentry looks. */
+/* With no name given it is the one this authority has; there is only one at a time. */
+static outr_code check_validator(const outr_authority *a, const outr_authority_order *o,
+                                 outr_err *err)
+{
+    int enabled = a->o.vouch ? VALIDATOR_JWKS : VALIDATOR_INSECURE;
+    if (o->validator == VALIDATOR_UNKNOWN && a->o.vouch)
+        return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                         "a validator name must be specified in this environment");
+    if (o->validator != VALIDATOR_UNKNOWN && o->validator != enabled)
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "the requested validator is not enabled");
+    if (a->o.vouch && o->token.n == 0)
+        return outr_fail(err, OUTR_PERMISSION_DENIED, "the request does not contain a token");
+    return OUTR_OK;
+}
+
 static outr_code check_order(const outr_authority_order *o, outr_err *err)
 {
     outr_code rc = outr_issuer_check_id(o->id, err);
@@ -134,24 +155,38 @@ static outr_code check_order(const outr_authority_order *o, outr_err *err)
         return outr_fail(err, OUTR_PERMISSION_DENIED, "invalid request: CSR is required");
     if (o->namespace_.n == 0)
         return outr_fail(err, OUTR_PERMISSION_DENIED, "invalid request: namespace is required");
-    if (o->validator != VALIDATOR_UNKNOWN && o->validator != VALIDATOR_INSECURE)
-        return outr_fail(err, OUTR_INVALID_ARGUMENT, "the requested validator is not enabled");
     return OUTR_OK;
 }
 
+/* In the order in which sentry looks. */
 outr_code outr_authority_sign(const outr_authority *a, const outr_authority_order *o, int64_t now_s,
-                              outr_buf *chain, int64_t *expires_s, outr_err *err)
+                              outr_buf *chain, outr_buf *uri, int64_t *expires_s, outr_err *err)
 {
-    OUTR_AUTO(outr_buf) uri = OUTR_BUF_MAX(OUTR_SPIFFE_MAX);
+    outr_err nameless;
     outr_key *key;
-    outr_code rc = check_order(o, err);
+    outr_code rc = check_validator(a, o, err);
     if (!rc)
-        rc = outr_csr_read(&key, o->csr_pem, err);
+        rc = check_order(o, err);
     if (rc)
         return rc;
-    rc = outr_issuer_name(&uri, o->trust_domain, o->namespace_, o->id, err);
-    if (!rc)
-        rc = issue(a, key, outr_buf_view(&uri), a->o.ttl_s, now_s, chain, expires_s, err);
+    uri->n = 0;
+    outr_code name_rc = outr_issuer_name(uri, o->trust_domain, o->namespace_, o->id, &nameless);
+    if (name_rc == OUTR_PERMISSION_DENIED) {
+        *err = nameless;
+        return name_rc;
+    }
+    if (a->o.vouch && name_rc)
+        return outr_fail(err, OUTR_PERMISSION_DENIED,
+                         "failed to construct SPIFFE ID for requestor");
+    if (a->o.vouch && a->o.vouch(a->o.ctx, o->token, outr_buf_view(uri), err))
+        return err->code;
+    rc = outr_csr_read(&key, o->csr_pem, err);
+    if (rc)
+        return rc;
+    if (name_rc)
+        *err = nameless;
+    rc = name_rc ? name_rc
+                 : issue(a, key, outr_buf_view(uri), a->o.ttl_s, now_s, chain, expires_s, err);
     outr_key_unref(key);
     return rc;
 }

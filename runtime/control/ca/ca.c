@@ -1,19 +1,21 @@
 #include "control/ca/ca.h"
 
-#include <dapr/proto/sentry/v1/sentry.pb-c.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include "config/snapshot.h"
-#include "control/ca/authority.h"
+#include "control/ca/oidc.h"
+#include "control/ca/sign.h"
+#include "control/ca/vouch.h"
 #include "grpc/server.h"
 #include "loop/signal.h"
 #include "net/env_real.h"
 #include "observe/exposition.h"
 #include "security/rotation.h"
+#include "security/secretfile.h"
+#include "security/watched.h"
 #include "tls/accept.h"
 
-#define REQUEST_MAX   (256 * OUTR_KIB) /* room for an RSA request of any size and a token */
 #define TTL_DEFAULT_S ((int64_t)24 * 3600)
 #define SKEW_DEFAULT  ((int64_t)15 * 60)
 #define WARN_S        ((int64_t)30 * 24 * 3600) /* before the issuer ends */
@@ -26,15 +28,25 @@ typedef struct port {
     outr_tls_acceptor *acceptor; /* of the one that has TLS */
 } port;
 
-enum { PORT_SIGN, PORT_HEALTH, PORT_METRICS, PORT_COUNT };
+enum { PORT_SIGN, PORT_HEALTH, PORT_METRICS, PORT_OIDC, PORT_COUNT };
+
+enum { FILE_ROOT, FILE_ISSUER, FILE_KEY, FILE_COUNT };
 
 typedef struct ca {
     const outr_ca_settings *s;
     outr_log log;
     outr_loop *loop;
     outr_metrics *metrics;
+    outr_authority_options options;
     outr_authority *authority;
-    outr_tls *tls;
+    outr_vouch *vouch; /* NULL: everybody is who he says he is */
+    outr_ca_tokens_options token_options;
+    outr_ca_tokens *tokens; /* NULL: none are given */
+    outr_ca_sign sign;
+    outr_oidc oidc;
+    outr_tls *tls, *oidc_tls;
+    outr_arena *arena; /* paths */
+    outr_watched files[FILE_COUNT];
     outr_signals *signals;
     outr_timer renewer;
     int64_t issued_ms, expires_ms; /* of our server's certificate */
@@ -44,104 +56,27 @@ typedef struct ca {
     bool is_stopping;
 } ca;
 
-static const outr_metric_desc received = {"dapr_sentry_cert_sign_request_received_total",
-                                          "certificate requests",
-                                          OUTR_COUNTER,
-                                          0,
-                                          {NULL}};
-static const outr_metric_desc succeeded = {
-    "dapr_sentry_cert_sign_success_total", "certificates issued", OUTR_COUNTER, 0, {NULL}};
-static const outr_metric_desc failed = {"dapr_sentry_cert_sign_failure_total",
-                                        "certificate requests refused",
-                                        OUTR_COUNTER,
-                                        0,
-                                        {"reason"}};
 static const outr_metric_desc issuer_expiry = {"dapr_sentry_issuercert_expiry_timestamp",
                                                "end of the issuer's certificate, Unix time",
                                                OUTR_GAUGE,
                                                0,
                                                {NULL}};
 
+static const outr_metric_desc issuer_changed = {"dapr_sentry_issuercert_changed_total",
+                                                "changes of the issuer's certificate or key",
+                                                OUTR_COUNTER,
+                                                0,
+                                                {NULL}};
+static const outr_metric_desc own_failed = {"dapr_sentry_servercert_issue_failed_total",
+                                            "failures to issue the authority's own certificate",
+                                            OUTR_COUNTER,
+                                            0,
+                                            {"reason"}};
+
 static int64_t now_ms(const ca *c)
 {
     return outr_loop_unix_ns(c->loop) / (int64_t)OUTR_MS;
 }
-
-/* ---- SignCertificate ------------------------------------------------------------------------- */
-
-static outr_str text(const char *z)
-{
-    return outr_str_from(z ? z : "");
-}
-
-static void on_sign(outr_grpc_call *call)
-{
-    ca *c = call->ctx;
-    const Dapr__Proto__Sentry__V1__SignCertificateRequest *in = call->request;
-    Dapr__Proto__Sentry__V1__SignCertificateResponse out =
-        DAPR__PROTO__SENTRY__V1__SIGN_CERTIFICATE_RESPONSE__INIT;
-    Google__Protobuf__Timestamp until = GOOGLE__PROTOBUF__TIMESTAMP__INIT;
-    OUTR_AUTO(outr_buf) chain = OUTR_BUF_MAX(OUTR_MIB);
-    outr_err err;
-    const outr_authority_order order = {
-        .id = text(in->id),
-        .namespace_ = text(in->namespace_),
-        .trust_domain = text(in->trust_domain),
-        .csr_pem = outr_proto_bytes(in->certificate_signing_request),
-        .validator = (int)in->token_validator,
-    };
-    outr_metric_shard *shard = outr_loop_metrics(c->loop);
-    outr_metric_count(shard, &received, NULL, 1);
-    if (outr_authority_sign(c->authority, &order, now_ms(c) / 1000, &chain, &until.seconds, &err)) {
-        const outr_str reason = outr_str_from(outr_code_name(err.code));
-        outr_metric_count(shard, &failed, &reason, 1);
-        OUTR_LOG(&c->log, WARN, "a certificate was refused",
-                 OUTR_S("app", outr_str_head(order.id, 80)),
-                 OUTR_S("namespace", outr_str_head(order.namespace_, 80)), OUTR_ERR(&err));
-        outr_grpc_fail_err(call, &err);
-        return;
-    }
-    ProtobufCBinaryData root = outr_proto_data(outr_authority_root(c->authority));
-    out.workload_certificate = outr_proto_data(outr_buf_view(&chain));
-    out.n_trust_chain_certificates = 1;
-    out.trust_chain_certificates = &root;
-    out.valid_until = &until;
-    outr_metric_count(shard, &succeeded, NULL, 1);
-    OUTR_LOG(&c->log, INFO, "certificate issued", OUTR_S("app", order.id),
-             OUTR_S("namespace", order.namespace_));
-    outr_grpc_reply(call, &out);
-}
-
-static const outr_grpc_method sign_method = {
-    .path = "/dapr.proto.sentry.v1.CA/SignCertificate",
-    .request = &dapr__proto__sentry__v1__sign_certificate_request__descriptor,
-    .run = on_sign,
-};
-
-static void on_sign_request(void *ctx, outr_exchange *x)
-{
-    outr_str service, method;
-    if (!outr_grpc_is_call(&x->req)) {
-        outr_grpc_refuse_request(x);
-        return;
-    }
-    if (outr_str_is(x->req.target, sign_method.path)) {
-        const outr_grpc_serve_options options = {
-            .method = &sign_method, .ctx = ctx, .max_bytes = REQUEST_MAX};
-        outr_grpc_serve(x, &options);
-        return;
-    }
-    method = outr_str_cut(outr_str_skip(x->req.target, 1), '/', &service);
-    bool is_known = outr_str_is(service, "dapr.proto.sentry.v1.CA");
-    outr_str said = is_known ? outr_arena_printf(x->arena, "unknown method " OUTR_FMT
-                                                           " for service " OUTR_FMT,
-                                                 OUTR_ARG(method), OUTR_ARG(service))
-                             : outr_arena_printf(x->arena, "unknown service " OUTR_FMT,
-                                                 OUTR_ARG(service));
-    outr_grpc_refuse(x, OUTR_UNIMPLEMENTED, said);
-}
-
-static const outr_http_handler sign_handler = {.on_request = on_sign_request};
 
 /* ---- health ---------------------------------------------------------------------------------- */
 
@@ -151,7 +86,8 @@ static void on_health_request(void *ctx, outr_exchange *x)
     const ca *c = ctx;
     bool is_health = outr_str_is(x->req.target, "/healthz");
     bool is_well = now_ms(c) / 1000 < outr_authority_expires(c->authority) &&
-                   now_ms(c) < c->expires_ms && !c->is_stopping;
+                   now_ms(c) < c->expires_ms && !c->is_stopping &&
+                  (!c->vouch || outr_vouch_is_ready(c->vouch));
     outr_http_response head = {.status = !is_health ? 404 : is_well ? 200 : 500,
                                .content_length = 0};
     outr_headers_init(&head.headers, x->arena);
@@ -180,8 +116,11 @@ static outr_code renew_own(ca *c, outr_err *err)
     if (!rc)
         rc = c->tls ? outr_tls_renew(c->tls, &options, err) : outr_tls_new(&c->tls, &options, err);
     outr_key_unref(key);
-    if (rc)
+    if (rc) {
+        const outr_str reason = outr_str_from(outr_code_name(rc));
+        outr_metric_count(outr_loop_metrics(c->loop), &own_failed, &reason, 1);
         return rc;
+    }
     c->issued_ms = now_ms(c);
     c->expires_ms = expires_s * 1000;
     return OUTR_OK;
@@ -208,6 +147,75 @@ static void on_renew(outr_timer *timer)
         OUTR_LOG(&c->log, ERROR, "the authority's own certificate cannot be renewed",
                  OUTR_ERR(&err));
     outr_timer_start(c->loop, timer, outr_loop_now(c->loop) + LOOK_NS);
+}
+
+/* ---- the files ------------------------------------------------------------------------------- */
+
+static void note_issuer(ca *c)
+{
+    outr_metric_set(outr_metric_series_get(outr_loop_metrics(c->loop), &issuer_expiry, NULL),
+                    (double)outr_authority_expires(c->authority));
+    c->sign.authority = c->authority;
+    c->warned_s = 0;
+}
+
+/* Others were put in place of ours, one after the other: until all fit together the last ones stay.
+ * Whoever has a certificate of theirs keeps it. */
+static bool on_changed(outr_watched *watched OUTR_UNUSED, ca *c)
+{
+    outr_authority *next;
+    outr_err err;
+    bool made;
+    if (access(c->files[FILE_ROOT].path, F_OK) && access(c->files[FILE_ISSUER].path, F_OK) &&
+        access(c->files[FILE_KEY].path, F_OK))
+        return true; /* all taken away: nothing is made for that while we live */
+    if (outr_authority_open(&next, &c->options, now_ms(c) / 1000, &made, &err)) {
+        OUTR_LOG(&c->log, WARN, "changed files cannot be used, the last root and issuer stay",
+                 OUTR_ERR(&err));
+        return false;
+    }
+    outr_authority_free(c->authority);
+    c->authority = next;
+    note_issuer(c);
+    outr_metric_count(outr_loop_metrics(c->loop), &issuer_changed, NULL, 1);
+    OUTR_LOG(&c->log, INFO, "root and issuer have changed");
+    if (renew_own(c, &err))
+        OUTR_LOG(&c->log, ERROR, "the authority's own certificate cannot be renewed",
+                 OUTR_ERR(&err));
+    return true;
+}
+
+static bool on_root_changed(outr_watched *watched)
+{
+    return on_changed(watched, OUTR_CONTAINER(watched, ca, files[FILE_ROOT]));
+}
+
+static bool on_issuer_changed(outr_watched *watched)
+{
+    return on_changed(watched, OUTR_CONTAINER(watched, ca, files[FILE_ISSUER]));
+}
+
+static bool on_key_changed(outr_watched *watched)
+{
+    return on_changed(watched, OUTR_CONTAINER(watched, ca, files[FILE_KEY]));
+}
+
+static void watch_files(ca *c)
+{
+    static bool (*const changed[FILE_COUNT])(outr_watched *) = {on_root_changed, on_issuer_changed,
+                                                                on_key_changed};
+    for (size_t i = 0; i < FILE_COUNT; i++)
+        outr_watched_start(&c->files[i], c->loop, changed[i]);
+}
+
+/* Before they are read, so that no change falls in between; once made, that counts as seen, too. */
+static void note_files(ca *c)
+{
+    const char *const names[FILE_COUNT] = {c->options.root_name, c->options.issuer_name,
+                                           c->options.key_name};
+    for (size_t i = 0; i < FILE_COUNT; i++)
+        outr_watched_note(&c->files[i],
+                          outr_authority_path(c->arena, c->options.dir, names[i]));
 }
 
 /* ---- ports ----------------------------------------------------------------------------------- */
@@ -238,7 +246,7 @@ static void on_refused(void *ctx, const outr_addr *peer, const char *reason, con
 static outr_code open_port(ca *c, unsigned which, outr_str host, uint16_t number, outr_err *err)
 {
     static const char *const names[PORT_COUNT] = {"certificate port", "healthz port",
-                                                  "metrics port"};
+                                                  "metrics port", "OIDC port"};
     port *p = &c->ports[which];
     outr_env *env = outr_loop_env(c->loop);
     outr_listen_options listen = {.on_accept = on_accept, .ctx = p};
@@ -255,24 +263,31 @@ static outr_code open_port(ca *c, unsigned which, outr_str host, uint16_t number
     if (rc)
         return outr_wrap(err, "%s", names[which]);
     outr_http_server_options server = {.loop = c->loop,
-                                       .handler = &sign_handler,
-                                       .ctx = c,
+                                       .handler = &outr_ca_sign_handler,
+                                       .ctx = &c->sign,
                                        .allow_h1 = which != PORT_SIGN,
                                        .allow_h2 = true,
                                        .max_connections = 4096,
                                        .limits = {.arena_bytes = 4 * OUTR_MIB}};
     if (which == PORT_SIGN)
         server.on_refuse = outr_grpc_on_refuse;
-    if (which == PORT_HEALTH)
+    if (which == PORT_HEALTH) {
         server.handler = &health_handler;
+        server.ctx = c;
+    }
+    if (which == PORT_OIDC) {
+        server.handler = &outr_oidc_handler;
+        server.ctx = &c->oidc;
+    }
     if (which == PORT_METRICS) {
         server.handler = &outr_exposition_handler;
         server.ctx = c->metrics;
     }
     p->server = outr_http_server_new(&server);
-    if (which == PORT_SIGN) {
+    outr_tls *tls = which == PORT_SIGN ? c->tls : which == PORT_OIDC ? c->oidc_tls : NULL;
+    if (tls) {
         const outr_tls_acceptor_options acceptor = {.loop = c->loop,
-                                                    .tls = c->tls,
+                                                    .tls = tls,
                                                     .ready = on_secured,
                                                     .refused = on_refused,
                                                     .ctx = p};
@@ -289,6 +304,8 @@ static outr_code open_ports(ca *c, outr_err *err)
         rc = open_port(c, PORT_HEALTH, s->healthz_listen_address, s->healthz_port, err);
     if (!rc && s->enable_metrics)
         rc = open_port(c, PORT_METRICS, s->metrics_listen_address, s->metrics_port, err);
+    if (!rc && s->oidc_enabled && c->tokens)
+        rc = open_port(c, PORT_OIDC, s->oidc_listen_address, s->oidc_port, err);
     return rc;
 }
 
@@ -299,6 +316,11 @@ static void on_drained(void *ctx)
     ca *c = ctx;
     if (--c->draining > 0)
         return;
+    if (c->vouch) { /* now that nobody asks any more */
+        c->draining = 1;
+        outr_vouch_close(outr_take(&c->vouch), on_drained, c);
+        return;
+    }
     for (size_t i = 0; i < PORT_COUNT; i++) {
         if (c->ports[i].server)
             outr_http_server_free(c->ports[i].server);
@@ -312,6 +334,8 @@ static void stop(ca *c)
     c->is_stopping = true;
     c->draining = 1; /* held until all are asked */
     outr_timer_stop(c->loop, &c->renewer);
+    for (size_t i = 0; i < FILE_COUNT; i++)
+        outr_watched_stop(&c->files[i]);
     for (size_t i = 0; i < PORT_COUNT; i++) {
         port *p = &c->ports[i];
         outr_listener_close(p->listener);
@@ -345,9 +369,9 @@ static void log_list(const outr_log *log, bool is_fatal, const outr_err_list *li
     }
 }
 
-static outr_code read_configuration(ca *c, char *const *envp, outr_authority_options *out,
-                                    outr_snapshot **own, outr_err *err)
+static outr_code read_configuration(ca *c, char *const *envp, outr_snapshot **own, outr_err *err)
 {
+    outr_authority_options *out = &c->options;
     OUTR_AUTO(outr_err_list) errors = {0};
     OUTR_AUTO(outr_err_list) warnings = {0};
     const outr_settings settings = {.config_files = c->s->config_files,
@@ -358,10 +382,6 @@ static outr_code read_configuration(ca *c, char *const *envp, outr_authority_opt
     if (rc)
         return outr_fail(err, rc, "the Configuration cannot be used");
     const outr_configuration *conf = &(*own)->configuration;
-    if (conf->has_token_validators)
-        return outr_fail(err, OUTR_UNIMPLEMENTED,
-                         "spec.mtls.tokenValidators is not in this version; refusing to issue "
-                         "without them");
     if (conf->certificate_ttl_ns)
         out->ttl_s = OUTR_MAX((int64_t)(conf->certificate_ttl_ns / OUTR_SEC), 1);
     if (conf->clock_skew_ns)
@@ -369,30 +389,121 @@ static outr_code read_configuration(ca *c, char *const *envp, outr_authority_opt
     return OUTR_OK;
 }
 
+/* Its own id is what tokens must be meant for, and is known before its files are. */
+static outr_code open_vouch(ca *c, const outr_configuration *conf, outr_err *err)
+{
+    outr_str audience = outr_arena_printf(
+        c->arena, "spiffe://" OUTR_FMT "/ns/" OUTR_FMT "/dapr-sentry",
+        OUTR_ARG(c->options.trust_domain), OUTR_ARG(c->options.namespace_));
+    outr_code rc = outr_vouch_new(&c->vouch, conf, audience, c->loop, &c->log, err);
+    if (rc || !c->vouch)
+        return rc;
+    c->options.vouch = outr_vouch_for;
+    c->options.ctx = c->vouch;
+    OUTR_LOG(&c->log, INFO, "certificates are issued to bearers of tokens alone",
+             OUTR_S("audience", audience));
+    outr_vouch_open(c->vouch);
+    return OUTR_OK;
+}
+
+static outr_code open_tokens(ca *c, outr_err *err)
+{
+    const outr_ca_settings *s = c->s;
+    bool made;
+    if (!s->jwt_enabled)
+        return OUTR_OK;
+    c->token_options = (outr_ca_tokens_options){.dir = c->options.dir,
+                                                .key_name = s->jwt_key_name,
+                                                .keys_name = s->jwks_name,
+                                                .algorithm = s->jwt_algorithm,
+                                                .key_id = s->jwt_key_id,
+                                                .issuer = s->jwt_issuer,
+                                                .ttl_s = s->jwt_ttl_ns / (int64_t)OUTR_SEC,
+                                                .skew_s = c->options.skew_s};
+    outr_code rc = outr_ca_tokens_open(&c->tokens, &c->token_options, &made, err);
+    if (rc)
+        return rc;
+    c->sign.tokens = c->tokens;
+    OUTR_LOG(&c->log, INFO, made ? "key for tokens made" : "key for tokens read",
+             OUTR_S("algorithm", outr_ca_tokens_algorithm(c->tokens)));
+    return OUTR_OK;
+}
+
+static outr_code open_oidc(ca *c, outr_err *err)
+{
+    static const char *const alpn[] = {"h2", "http/1.1", NULL};
+    const outr_ca_settings *s = c->s;
+    outr_buf certificate = {0}, key = {0};
+    c->oidc = (outr_oidc){.tokens = c->tokens,
+                          .issuer = s->jwt_issuer,
+                          .keys_url = s->oidc_jwks_uri,
+                          .path_prefix = s->oidc_path_prefix,
+                          .hosts = &s->oidc_hosts,
+                          .is_secure = s->oidc_tls};
+    if (!s->oidc_enabled || !c->tokens || !s->oidc_tls)
+        return OUTR_OK;
+    outr_code rc = outr_secretfile_read(&certificate, s->oidc_certificate.p, OUTR_MIB,
+                                        OUTR_FILE_ANY, err);
+    if (!rc)
+        rc = outr_secretfile_read(&key, s->oidc_key.p, OUTR_MIB, OUTR_FILE_ANY, err);
+    const outr_tls_options options = {.is_server = true,
+                                      .certificate_pem = outr_buf_view(&certificate),
+                                      .key_pem = outr_buf_view(&key),
+                                      .alpn = alpn};
+    if (!rc)
+        rc = outr_tls_new(&c->oidc_tls, &options, err);
+    outr_buf_done(&certificate);
+    outr_secret_done(&key);
+    return rc ? outr_wrap(err, "OIDC server") : OUTR_OK;
+}
+
+static outr_code open_authority(ca *c, outr_err *err)
+{
+    bool made;
+    note_files(c);
+    outr_code rc = outr_authority_open(&c->authority, &c->options, now_ms(c) / 1000, &made, err);
+    if (rc)
+        return rc;
+    if (made) {
+        note_files(c);
+        outr_metric_count(outr_loop_metrics(c->loop), &issuer_changed, NULL, 1);
+    }
+    OUTR_LOG(&c->log, INFO, made ? "root and issuer made" : "root and issuer read",
+             OUTR_Z("folder", c->options.dir), OUTR_S("id", outr_authority_id(c->authority)),
+             OUTR_I("ttl_seconds", c->options.ttl_s), OUTR_I("skew_seconds", c->options.skew_s));
+    note_issuer(c);
+    return OUTR_OK;
+}
+
 static outr_code prepare(ca *c, char *const *envp, outr_err *err)
 {
     const outr_ca_settings *s = c->s;
     outr_snapshot *snapshot = NULL;
-    bool made;
-    outr_authority_options options = {.dir = s->credentials_dir.p,
-                                      .root_name = s->root_name.p,
-                                      .issuer_name = s->issuer_name.p,
-                                      .key_name = s->key_name.p,
-                                      .trust_domain = s->trust_domain,
-                                      .namespace_ = s->namespace_,
-                                      .ttl_s = TTL_DEFAULT_S,
-                                      .skew_s = SKEW_DEFAULT};
-    outr_code rc = read_configuration(c, envp, &options, &snapshot, err);
+    c->options = (outr_authority_options){.dir = s->credentials_dir.p,
+                                          .root_name = s->root_name.p,
+                                          .issuer_name = s->issuer_name.p,
+                                          .key_name = s->key_name.p,
+                                          .trust_domain = s->trust_domain,
+                                          .namespace_ = s->namespace_,
+                                          .ttl_s = TTL_DEFAULT_S,
+                                          .skew_s = SKEW_DEFAULT};
+    outr_code rc = read_configuration(c, envp, &snapshot, err);
+    if (!rc)
+        rc = open_vouch(c, &snapshot->configuration, err);
     outr_snapshot_unref(snapshot);
     if (!rc)
-        rc = outr_authority_open(&c->authority, &options, now_ms(c) / 1000, &made, err);
-    if (rc)
-        return rc;
-    OUTR_LOG(&c->log, INFO, made ? "root and issuer made" : "root and issuer read",
-             OUTR_S("folder", s->credentials_dir), OUTR_S("id", outr_authority_id(c->authority)),
-             OUTR_I("ttl_seconds", options.ttl_s), OUTR_I("skew_seconds", options.skew_s));
-    rc = renew_own(c, err);
-    return rc ? rc : open_ports(c, err);
+        rc = open_authority(c, err);
+    if (!rc)
+        rc = renew_own(c, err);
+    if (!rc)
+        rc = open_tokens(c, err);
+    if (!rc)
+        rc = open_oidc(c, err);
+    if (!rc)
+        rc = open_ports(c, err);
+    if (!rc)
+        watch_files(c);
+    return rc;
 }
 
 int outr_ca_run(const outr_ca_settings *settings, char *const *envp)
@@ -421,6 +532,9 @@ int outr_ca_run(const outr_ca_settings *settings, char *const *envp)
     };
     c->loop = outr_loop_new(&loop);
     c->renewer.fire = on_renew;
+    c->arena = outr_arena_new(OUTR_MIB);
+    c->sign.loop = c->loop;
+    c->sign.log = &c->log;
     outr_code rc = prepare(c, envp, &err);
     if (rc) {
         OUTR_LOG(&c->log, FATAL, "start failed", OUTR_ERR(&err));
@@ -428,14 +542,15 @@ int outr_ca_run(const outr_ca_settings *settings, char *const *envp)
     } else {
         c->signals = outr_signals_watch(c->loop, signums, on_signal, c);
         on_renew(&c->renewer);
-        outr_metric_set(outr_metric_series_get(outr_loop_metrics(c->loop), &issuer_expiry, NULL),
-                        (double)outr_authority_expires(c->authority));
         OUTR_LOG(&c->log, INFO, "issuing certificates", OUTR_I("port", settings->port));
     }
     outr_loop_run(c->loop);
     outr_loop_free(c->loop);
     outr_tls_unref(c->tls);
+    outr_tls_unref(c->oidc_tls);
+    outr_ca_tokens_free(c->tokens);
     outr_authority_free(c->authority);
+    outr_arena_free(c->arena);
     outr_metrics_free(c->metrics);
     outr_log_sink_free(sink);
     free(c);

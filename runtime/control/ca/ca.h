@@ -14,6 +14,15 @@ typedef struct outr_ca_settings {
     outr_str listen_address, healthz_listen_address, metrics_listen_address;
     uint16_t port, healthz_port, metrics_port; /* healthz 0: off */
     bool enable_metrics, log_as_json, show_help, show_version;
+    /* identity tokens */
+    bool jwt_enabled;
+    outr_str jwt_key_name, jwks_name, jwt_issuer, jwt_algorithm, jwt_key_id;
+    int64_t jwt_ttl_ns;
+    /* where others find their keys */
+    bool oidc_enabled, oidc_tls;
+    uint16_t oidc_port;
+    outr_str oidc_listen_address, oidc_certificate, oidc_key, oidc_jwks_uri, oidc_path_prefix;
+    outr_strs oidc_hosts;
     outr_log_level log_level;
 } outr_ca_settings;
 

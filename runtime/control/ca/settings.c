@@ -1,7 +1,7 @@
 #include "control/ca/ca.h"
 
 /* One row per flag, as in config/settings.c; names are sentry's. */
-typedef enum kind { TEXT, LIST, BOOLEAN, PORT, LEVEL, MODE, OFF } kind;
+typedef enum kind { TEXT, LIST, WORDS, BOOLEAN, PORT, LEVEL, MODE, DURATION } kind;
 
 static const struct flag {
     const char *name;
@@ -26,7 +26,22 @@ static const struct flag {
     {"metrics-port", PORT, "9090", F(metrics_port), "metrics port"},
     {"metrics-listen-address", TEXT, "0.0.0.0", F(metrics_listen_address), "metrics address"},
     {"mode", MODE, "standalone", 0, "standalone"},
-    {"jwt-enabled", OFF, "false", 0, "identity tokens are not in this version"},
+    {"jwt-enabled", BOOLEAN, "false", F(jwt_enabled), "issue identity tokens beside certificates"},
+    {"jwt-key-filename", TEXT, "jwt.key", F(jwt_key_name), "their key, in the same folder; made"},
+    {"jwks-filename", TEXT, "jwks.json", F(jwks_name), "its key set, in the same folder; made"},
+    {"jwt-issuer", TEXT, "", F(jwt_issuer), "issuer they name; empty: none"},
+    {"jwt-signing-algorithm", TEXT, "RS256", F(jwt_algorithm), "by which their key signs"},
+    {"jwt-key-id", TEXT, "", F(jwt_key_id), "name of their key; empty: its thumbprint"},
+    {"jwt-ttl", DURATION, "24h", F(jwt_ttl_ns), "how long they are good"},
+    {"oidc-enabled", BOOLEAN, "false", F(oidc_enabled), "serve their key set, with OIDC discovery"},
+    {"oidc-server-listen-port", PORT, "9080", F(oidc_port), "port for that"},
+    {"oidc-server-listen-address", TEXT, "localhost", F(oidc_listen_address), "address for it"},
+    {"oidc-server-tls-enabled", BOOLEAN, "true", F(oidc_tls), "serve it by https"},
+    {"oidc-server-tls-cert-file", TEXT, "", F(oidc_certificate), "certificate for that"},
+    {"oidc-server-tls-key-file", TEXT, "", F(oidc_key), "and its key"},
+    {"oidc-jwks-uri", TEXT, "", F(oidc_jwks_uri), "where others find the key set, if elsewhere"},
+    {"oidc-path-prefix", TEXT, "", F(oidc_path_prefix), "path before those of the documents"},
+    {"oidc-allowed-hosts", WORDS, "", F(oidc_hosts), "names it may be asked by; empty: any"},
     {"log-level", LEVEL, "info", F(log_level), "debug, info, warn, error or fatal"},
     {"log-as-json", BOOLEAN, "false", F(log_as_json), "JSON log lines"},
     {"version", BOOLEAN, "false", F(show_version), "print the version and exit"},
@@ -38,7 +53,7 @@ static bool set(const struct flag *f, outr_ca_settings *s, outr_str value)
 {
     void *field = (char *)s + f->offset;
     uint64_t number;
-    bool is_on = false;
+    outr_str word;
     switch (f->kind) {
     case TEXT:
         *(outr_str *)field = value;
@@ -52,6 +67,16 @@ static bool set(const struct flag *f, outr_ca_settings *s, outr_str value)
         list->items[list->count++] = value;
         return true;
     }
+    case WORDS: {
+        outr_strs *list = field;
+        while (value.n > 0) {
+            value = outr_str_cut(value, ',', &word);
+            if (list->count == OUTR_LEN(list->items))
+                return false;
+            list->items[list->count++] = outr_str_trim(word);
+        }
+        return true;
+    }
     case BOOLEAN:
         return outr_str_to_bool(value, field);
     case PORT:
@@ -63,8 +88,8 @@ static bool set(const struct flag *f, outr_ca_settings *s, outr_str value)
         return outr_log_level_parse(value, field);
     case MODE:
         return outr_str_is(value, "standalone");
-    case OFF:
-        return outr_str_to_bool(value, &is_on) && !is_on;
+    case DURATION:
+        return outr_str_to_duration(value, field) && *(int64_t *)field >= (int64_t)OUTR_SEC;
     }
     return false;
 }
@@ -76,6 +101,22 @@ static const struct flag *find(outr_str name)
             return &flags[i];
     }
     return NULL;
+}
+
+/* What does not go together. */
+static outr_code check(const outr_ca_settings *s, outr_err *err)
+{
+    if (s->jwt_issuer.n > 0 && !s->jwt_enabled)
+        return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                         "jwt-issuer cannot be set when jwt-enabled is false");
+    if (s->oidc_enabled && !s->jwt_enabled)
+        return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                         "oidc-enabled is of no use when jwt-enabled is false");
+    if (s->oidc_enabled && s->oidc_tls && (!s->oidc_certificate.n || !s->oidc_key.n))
+        return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                         "oidc-server-tls-cert-file and oidc-server-tls-key-file are required when "
+                         "OIDC HTTP server is enabled (unless oidc-server-tls-enabled is false)");
+    return OUTR_OK;
 }
 
 outr_code outr_ca_settings_parse(outr_ca_settings *out, int argc, char *const *argv,
@@ -99,7 +140,7 @@ outr_code outr_ca_settings_parse(outr_ca_settings *out, int argc, char *const *a
         if (!f)
             return outr_fail(err, OUTR_INVALID_ARGUMENT, "unknown flag: --" OUTR_FMT "; see --help",
                              OUTR_ARG(name));
-        if (!value.p && (f->kind == BOOLEAN || f->kind == OFF))
+        if (!value.p && f->kind == BOOLEAN)
             value = OUTR_STR("true");
         else if (!value.p && ++i == argc)
             return outr_fail(err, OUTR_INVALID_ARGUMENT, "flag needs an argument: --%s", f->name);
@@ -110,6 +151,8 @@ outr_code outr_ca_settings_parse(outr_ca_settings *out, int argc, char *const *a
                              "invalid argument \"" OUTR_FMT "\" for --%s (%s)", OUTR_ARG(value),
                              f->name, f->text);
     }
+    if (check(&s, err))
+        return err->code;
     *out = s;
     return OUTR_OK;
 }
