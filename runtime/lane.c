@@ -97,6 +97,10 @@ outr_code outr_lane_listen(outr_lane *lane, outr_port port, const outr_addr *add
 
 outr_code outr_lane_build_app(outr_lane *lane, const outr_lane_parts *parts, outr_err *err)
 {
+    const outr_tracer_options tracer = {
+        .loop = lane->loop, .take = outr_exporter_take, .ctx = parts->exporter};
+    if (parts->exporter)
+        lane->tracer = outr_tracer_new(&tracer);
     const outr_app_options options = {
         .loop = lane->loop, .settings = parts->settings, .state = parts->app_state,
         .token = parts->app_token};
@@ -174,6 +178,7 @@ void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub 
         .host_name = parts->host_name,
         .internal_port = parts->internal_port,
         .peer_tls = parts->peer_tls,
+        .tracer = lane->tracer,
         .read_secret = outr_host_read_secret,
         .secrets = parts->host,
         .pin_chain = outr_host_pin_app_chain,
@@ -186,6 +191,7 @@ void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub 
         .log = parts->log,
         .settings = parts->settings,
         .snapshot = parts->snapshot,
+        .tracer = lane->tracer,
         .health = parts->health,
         .host = parts->host,
         .app = lane->app,
@@ -289,9 +295,11 @@ void outr_lane_close(outr_lane *lane)
         outr_mesh_free(lane->mesh);
     if (lane->app)
         outr_app_free(lane->app);
+    outr_tracer_free(lane->tracer);
     lane->has_api = false;
     lane->mesh = NULL;
     lane->app = NULL;
+    lane->tracer = NULL;
     outr_loop_stop(lane->loop);
 }
 

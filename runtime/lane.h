@@ -12,6 +12,7 @@
 #include "blocks/configuration/configuration.h"
 #include "blocks/pubsub/pubsub.h"
 #include "loop/op.h"
+#include "observe/export.h"
 #include "tls/accept.h"
 
 typedef enum outr_port {
@@ -37,6 +38,7 @@ typedef struct outr_lane {
     pthread_t thread;
     outr_app *app;
     outr_mesh *mesh;
+    outr_tracer *tracer; /* NULL: spans are not exported */
     outr_api api;
     bool has_api;
     outr_port_server ports[OUTR_PORT_COUNT];
@@ -54,6 +56,7 @@ typedef struct outr_lane_parts {
     struct outr_metadata *metadata;
     outr_configurations *configurations;
     const outr_log *log;
+    outr_exporter *exporter; /* NULL: nowhere to */
     outr_str host_address, host_name;
     uint16_t internal_port;
     outr_tls *peer_tls, *internal_tls; /* calling and being called; NULL: clear text */

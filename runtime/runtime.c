@@ -9,12 +9,12 @@
 #include "base/rundir.h"
 #include "blocks/bindings/bindings.h"
 #include "config/reload.h"
-#include "resiliency/guard.h"
 #include "lane.h"
 #include "loop/signal.h"
 #include "loop/step.h"
 #include "net/env_real.h"
 #include "ports.h"
+#include "traces.h"
 #include "trim.h"
 
 /* One thing that every lane does, reported back to the main loop. */
@@ -61,6 +61,8 @@ typedef struct runtime {
     outr_lane *lanes;
     outr_loop **loops;
     outr_app **apps;
+    outr_tracer **tracers;
+    outr_exporter *exporter; /* NULL: nowhere to export spans to */
     unsigned lane_count;
     unsigned running; /* lanes whose loop runs; lane 0 counts */
     char run_dir[256], host_name[256], host_address[OUTR_ADDR_TEXT_MAX];
@@ -216,6 +218,7 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
         .metadata = rt->metadata,
         .configurations = rt->configurations,
         .log = &rt->log,
+        .exporter = rt->exporter,
         .host_address = outr_str_from(rt->host_address),
         .host_name = outr_str_from(rt->host_name),
         .internal_port = rt->resolver_open.self.internal_port,
@@ -231,10 +234,14 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
         if (rc)
             return rc;
         rt->apps[i] = rt->lanes[i].app;
+        rt->tracers[i] = rt->lanes[i].tracer;
     }
     const outr_pubsub_options pubsub = {
         .loops = rt->loops,
         .apps = rt->apps,
+        .tracers = rt->tracers,
+        .trace = {.is_on = rt->snapshot->configuration.tracing_is_on,
+                  .sampling_rate = rt->snapshot->configuration.sampling_rate},
         .loop_count = rt->lane_count,
         .settings = rt->settings,
         .host = rt->host,
@@ -243,6 +250,7 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
     const outr_bindings_options bindings = {
         .loops = rt->loops,
         .apps = rt->apps,
+        .tracers = rt->tracers,
         .loop_count = rt->lane_count,
         .settings = rt->settings,
         .host = rt->host,
@@ -252,7 +260,6 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
     rt->bindings = outr_bindings_new(&bindings);
     for (unsigned i = 0; i < rt->lane_count; i++)
         outr_lane_build(&rt->lanes[i], &parts, rt->pubsub);
-    outr_guard_count_loaded(outr_loop_metrics(rt->lanes[0].loop), rt->snapshot);
     return OUTR_OK;
 }
 
@@ -460,8 +467,6 @@ static void on_applied_everywhere(outr_op *op)
     outr_configurations_update(rt->configurations);
     outr_snapshot_unref(rt->snapshot);
     rt->snapshot = outr_snapshot_ref(c->diff.after);
-    if (c->diff.policies_changed)
-        outr_guard_count_loaded(outr_loop_metrics(rt->lanes[0].loop), rt->snapshot);
     OUTR_LOG(&rt->log, INFO, "resources reloaded", OUTR_I("added", c->diff.added_count),
              OUTR_I("removed", c->diff.removed_count));
     free_change(c);
@@ -541,6 +546,7 @@ enum {
     STOP_API,
     STOP_RESOLVER,
     STOP_COMPONENTS,
+    STOP_EXPORT,
     STOP_LANES,
     STOP_DONE
 };
@@ -612,8 +618,11 @@ static int step_events(outr_steps *steps)
 static void on_port_drained(void *ctx)
 {
     struct round_visit *visit = ctx;
-    if (--visit->parts == 0)
-        leave_round(visit->round, visit->lane);
+    if (--visit->parts > 0)
+        return;
+    if (visit->lane->tracer) /* with the last port there is nothing more to tell */
+        outr_tracer_flush(visit->lane->tracer);
+    leave_round(visit->round, visit->lane);
 }
 
 static void drain_inbound(runtime *rt OUTR_UNUSED, outr_lane *lane, round *r)
@@ -665,8 +674,19 @@ static int step_close_components(outr_steps *steps)
 {
     runtime *rt = of_stopping(steps);
     if (rt->running < rt->lane_count) /* components open only when every loop runs */
-        return STOP_LANES;
+        return STOP_EXPORT;
     outr_host_close(rt->host, step_op(rt, 0));
+    return outr_steps_wait(steps, STOP_EXPORT);
+}
+
+static int step_export(outr_steps *steps)
+{
+    runtime *rt = of_stopping(steps);
+    const outr_timer *end = &rt->deadline;
+    if (!rt->exporter)
+        return STOP_LANES;
+    outr_traces_close(rt->exporter, rt->lanes[0].loop, outr_timer_is_on(end) ? end->node.key : 0,
+                      step_op(rt, 0));
     return outr_steps_wait(steps, STOP_LANES);
 }
 
@@ -704,7 +724,8 @@ static const outr_step stop_steps[] = {
     [STOP_INBOUND] = {"inbound", step_inbound, TO(STOP_API)},
     [STOP_API] = {"api", step_api, TO(STOP_RESOLVER)},
     [STOP_RESOLVER] = {"resolver", step_leave, TO(STOP_COMPONENTS)},
-    [STOP_COMPONENTS] = {"components", step_close_components, TO(STOP_LANES)},
+    [STOP_COMPONENTS] = {"components", step_close_components, TO(STOP_EXPORT)},
+    [STOP_EXPORT] = {"export", step_export, TO(STOP_LANES)},
     [STOP_LANES] = {"lanes", step_close_lanes, 0},
 };
 
@@ -823,6 +844,7 @@ static outr_code prepare(runtime *rt, outr_err *err)
     rt->lanes = outr_alloc(rt->lane_count * sizeof *rt->lanes);
     rt->loops = outr_alloc(rt->lane_count * sizeof *rt->loops);
     rt->apps = outr_alloc(rt->lane_count * sizeof *rt->apps);
+    rt->tracers = outr_alloc(rt->lane_count * sizeof *rt->tracers);
     rt->round.visits = outr_alloc(rt->lane_count * sizeof *rt->round.visits);
     rt->update_round.visits = outr_alloc(rt->lane_count * sizeof *rt->update_round.visits);
     rt->trust_round.visits = outr_alloc(rt->lane_count * sizeof *rt->trust_round.visits);
@@ -854,8 +876,9 @@ static outr_code prepare(runtime *rt, outr_err *err)
                                                 .ctx = rt};
         rc = outr_workload_new(&rt->workload, &workload, err);
     }
-    return rc ? rc
-              : outr_ports_bind(rt->lanes, rt->lane_count, s, rt->metrics != NULL, &rt->log, err);
+    if (!rc)
+        rc = outr_ports_bind(rt->lanes, rt->lane_count, s, rt->metrics != NULL, &rt->log, err);
+    return rc ? rc : outr_traces_open(&rt->exporter, rt->lanes[0].loop, s, c, &rt->log, err);
 }
 
 static void run_loops(runtime *rt)
@@ -893,6 +916,7 @@ static void tear_down(runtime *rt)
     }
     while (!outr_list_is_empty(&rt->changes))
         free_change(OUTR_LIST_ITEM(outr_list_pop(&rt->changes), change, link));
+    outr_exporter_free(rt->exporter);
     outr_pubsub_free(rt->pubsub);
     outr_bindings_free(rt->bindings);
     outr_configurations_free(rt->configurations);
@@ -905,6 +929,7 @@ static void tear_down(runtime *rt)
     free(rt->lanes);
     free(rt->loops);
     free(rt->apps);
+    free(rt->tracers);
     free(rt->round.visits);
     free(rt->update_round.visits);
     free(rt->trust_round.visits);

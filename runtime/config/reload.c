@@ -66,15 +66,14 @@ static void compare(outr_reload *r, outr_snapshot *after)
         .added = outr_alloc((after->component_count + 1) * sizeof *diff.added),
         .removed = outr_alloc((before->component_count + 1) * sizeof *diff.removed),
         .subscriptions_changed = !SAME(before, after, subscriptions, subscription_count),
-        .policies_changed = !SAME(before, after, resiliencies, resiliency_count),
         .needs_restart = !SAME(before, after, endpoints, endpoint_count) ||
+                         !SAME(before, after, resiliencies, resiliency_count) ||
                          before->folder_configuration_digest != after->folder_configuration_digest,
     };
     diff.added_count = differing(after, before, diff.added);
     diff.removed_count = differing(before, after, diff.removed);
     r->current = after;
-    if (diff.added_count || diff.removed_count || diff.subscriptions_changed ||
-        diff.policies_changed || diff.needs_restart)
+    if (diff.added_count || diff.removed_count || diff.subscriptions_changed || diff.needs_restart)
         r->options.changed(r->options.ctx, &diff);
     free(diff.added);
     free(diff.removed);

@@ -171,6 +171,12 @@ typedef struct outr_configuration {
     outr_str sampling_text; /* as given: a later file may add an exporter to it */
     outr_str zipkin_url, otel_address, otel_protocol;
     bool otel_is_secure;
+    outr_kvs otel_headers; /* names in lower case */
+    uint64_t otel_timeout_ns; /* 0: not given */
+    /* of the environment: name of the service (empty: the app id), and what else it says of itself
+     */
+    outr_str otel_service_name;
+    outr_kvs otel_resource;
     bool metrics_is_on, metrics_record_error_codes, metrics_full_paths /* increasedCardinality */,
         metrics_exclude_verbs;
     const outr_str *metrics_paths;

@@ -339,6 +339,7 @@ outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings,
     outr_configuration_default(&s->configuration);
     for (size_t i = 0; i < settings->config_files.count; i++)
         read_configuration(&l, outr_arena_strz(arena, settings->config_files.items[i]));
+    outr_kind_tracing_environment(arena, envp, &s->configuration, warnings);
     for (size_t i = 0; i < settings->resources_paths.count; i++)
         read_folder(&l, settings->resources_paths.items[i]);
     if (errors->count > 0) {

@@ -263,6 +263,8 @@ void outr_grpc_serve(outr_exchange *x, const outr_grpc_serve_options *o)
     };
     outr_headers_init(&c->headers, x->arena);
     outr_headers_init(&c->trailers, x->arena);
+    if (o->header.name.n > 0)
+        outr_headers_add(&c->headers, o->header.name, o->header.value);
     x->user = c;
     x->on_gone = on_gone;
     outr_err err;

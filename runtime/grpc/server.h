@@ -63,6 +63,7 @@ typedef struct outr_grpc_serve {
     const outr_grpc_method *method;
     void *ctx;
     size_t max_bytes;
+    outr_header header; /* of the initial metadata; an empty name: none. Borrowed */
 } outr_grpc_serve_options;
 void outr_grpc_serve(outr_exchange *x, const outr_grpc_serve_options *options);
 

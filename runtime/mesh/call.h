@@ -50,6 +50,7 @@ typedef struct outr__call {
     outr_gather peer_error;
     outr_err err; /* why the try failed, or the peer's sidecar said so; code 0: nothing yet */
     uint64_t sent_ns;
+    unsigned attempts; /* sent out in all */
     unsigned tries; /* sent out in this round */
     bool is_local, is_limited, is_gathering, is_cancelled;
     bool is_at_daprd, is_unsendable;

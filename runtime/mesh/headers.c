@@ -52,7 +52,9 @@ static void add_trace(outr_headers *out, const outr_headers *in, const outr_trac
                       bool is_traced, bool always)
 {
     outr_str given = outr_headers_get(in, "traceparent");
-    outr_str state = is_traced ? trace->state : outr_headers_get(in, "tracestate");
+    outr_str state = trace->state.n > 0 ? trace->state : outr_headers_get(in, "tracestate");
+    if (is_traced)
+        state = trace->state;
     if (is_traced || trace->is_valid || (always && given.p == NULL) ||
         (given.p && outr_str_trim(given).n == 0)) {
         char *text = outr_arena_alloc(out->arena, OUTR_TRACEPARENT_LEN + 1);
@@ -225,8 +227,11 @@ void outr__headers_to_outside(outr_headers *out, const outr_headers *in,
 void outr__headers_of_proxied(outr_headers *out, const outr_headers *in, const outr_mesh *mesh,
                               const outr__target *target, bool is_of_peer, const outr_trace *trace)
 {
+    bool is_traced = mesh->trace.is_on;
     for (size_t i = 0; i < in->count; i++) {
         const outr_header *h = &in->items[i];
+        if (is_traced && outr_str_iis(h->name, "grpc-trace-bin"))
+            continue; /* of another span now */
         bool says_who =
             is_internal(h->name) && !(is_of_peer && !outr_str_iis(h->name, "dapr-app-id"));
         if (says_who || outr_header_is_hop_by_hop(in, h->name) || is_trace(h->name) ||
@@ -239,7 +244,10 @@ void outr__headers_of_proxied(outr_headers *out, const outr_headers *in, const o
         outr_headers_add(out, OUTR_STR("dapr-caller-app-id"), mesh->o.settings->app_id);
         outr_headers_add(out, OUTR_STR("dapr-callee-app-id"), target->app_id);
     }
-    add_trace(out, in, trace, mesh->trace.is_on, false);
+    add_trace(out, in, trace, is_traced, false);
+    if (is_traced)
+        outr_headers_add(out, OUTR_STR("grpc-trace-bin"),
+                         outr__daprd_trace_bin(out->arena, trace));
 }
 
 void outr__headers_of_answer(outr_headers *out, const outr_headers *in, bool keeps_grpc)

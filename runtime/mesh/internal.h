@@ -87,6 +87,7 @@ typedef struct outr__relay {
      * head is held back. May be NULL. */
     bool (*on_end)(struct outr__relay *relay, const outr_headers *trailers);
     bool holds_head; /* is_proxied: until the first byte, or the end */
+    outr_code grpc_code; /* is_proxied, out: what grpc-status said */
     /* machinery */
     outr_http_response head;
     outr_sink guesser;

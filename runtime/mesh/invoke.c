@@ -1,4 +1,5 @@
 #include "mesh/call.h"
+#include "observe/span.h"
 
 /* The call machine of the calling side. One call:
  *   target -> try -> (local app | pick a peer | reach a URL) -> send -> relay the answer -> end
@@ -135,6 +136,7 @@ static void fill_http(outr__call *c, outr_http_call *http)
                              .ends_with_answer = c->invoke->is_proxied,
                              .arena = c->x->arena};
     c->sent_ns = outr_loop_now(c->mesh->o.loop);
+    c->attempts++;
     if (c->invoke->is_proxied && deadline_of(c))
         outr__headers_set_timeout(&c->req.headers, c->sent_ns, deadline_of(c));
 }
@@ -301,6 +303,29 @@ static int move_on(outr__call *c, bool may_be_stale, const outr_err *err)
     return c->invoke->is_proxied ? OUTR__CALL_FAILED : OUTR__CALL_PAUSE;
 }
 
+/* A call that went well at once is told by its own span. */
+static void record_attempt(const outr__call *c, const outr_http_call *http)
+{
+    const outr_trace_config *config = &c->mesh->trace;
+    const outr_err *err = c->op.err.code ? &c->op.err : &c->err;
+    bool has_failed = err->code || c->is_again;
+    outr_trace trace;
+    if (!outr_span_is_wanted(config, &c->invoke->trace) || (c->attempts == 1 && !has_failed))
+        return;
+    outr_trace_child(&trace, &c->invoke->trace, outr_loop_rand(c->mesh->o.loop));
+    const outr_attempt_span attempt = {
+        .trace = &trace,
+        .began_ns = c->sent_ns,
+        .number = c->attempts,
+        .app_id = c->invoke->target,
+        .address = c->pick.peer ? outr__peer_address(c->pick.peer) : OUTR_STR_NONE,
+        .code = err->code,
+        .status = http->progress == OUTR_CALL_ANSWERED ? http->head.status : 0,
+        .reason = outr_str_from(err->code ? err->text : ""),
+    };
+    outr_span_attempt(config->tracer, &attempt);
+}
+
 /* The try is over. */
 static int step_send(outr_steps *steps)
 {
@@ -309,6 +334,7 @@ static int step_send(outr_steps *steps)
     outr_err err = c->op.err;
     bool is_unreachable = err.code == OUTR_UNAVAILABLE && http->progress == OUTR_CALL_NOT_SENT;
     bool may_be_stale = http->was_reused && !c->was_stale;
+    record_attempt(c, http);
     if (!c->is_again && c->is_at_daprd && !c->is_unsendable &&
         outr__daprd_outcome(c->daprd, &err))
         return outr__call_after_daprd(c);

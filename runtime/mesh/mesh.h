@@ -99,6 +99,7 @@ typedef struct outr_invoke {
      * its breaker */
     bool is_of_policy;
     void *user;
+    outr_code grpc_code; /* out: how a proxied call has ended */
     void *impl; /* machinery */
 } outr_invoke;
 /* invoke must lie on x->arena. Cancelled by x->on_gone, which invoke takes over. */

@@ -185,6 +185,20 @@ outr_code outr__grpc_failure(const outr_http_call *call, const outr_err *err)
     }
 }
 
+static void note_status(outr__relay *r, const outr_headers *headers)
+{
+    uint64_t code;
+    if (outr_str_to_u64(outr_headers_get(headers, "grpc-status"), OUTR_UNAUTHENTICATED, &code))
+        r->grpc_code = (outr_code)code;
+}
+
+static void proxied_end(outr_sink *sink, const struct outr_headers *trailers)
+{
+    if (trailers)
+        note_status(of_guesser(sink), trailers);
+    guess_end(sink, trailers);
+}
+
 /* A stream that breaks off ends with a status: its caller learns why. */
 static void proxied_abort(outr_sink *sink, const outr_err *err)
 {
@@ -195,6 +209,7 @@ static void proxied_abort(outr_sink *sink, const outr_err *err)
         status = (outr_grpc_status){.code = OUTR_DEADLINE_EXCEEDED,
                                     .message = OUTR_STR("context deadline exceeded")};
     sink->source = NULL;
+    r->grpc_code = status.code;
     if (!r->has_head) /* the call's end tells it */
         return;
     outr_headers_init(&r->trailers, r->x->arena);
@@ -204,7 +219,7 @@ static void proxied_abort(outr_sink *sink, const outr_err *err)
 }
 
 static const outr_sink_ops proxied_ops = {
-    .data = guess_data, .end = guess_end, .abort = proxied_abort};
+    .data = guess_data, .end = proxied_end, .abort = proxied_abort};
 
 static void relay_proxied(outr__relay *r, outr_source *from)
 {
@@ -222,6 +237,7 @@ void outr__relay_answer(outr__relay *r, outr_http_call *call)
                                    .content_length = call->head.content_length};
     if (r->is_proxied) {
         r->head.headers = call->head.headers;
+        note_status(r, &call->head.headers); /* an answer that is its trailers only */
     } else {
         outr_headers_init(&r->head.headers, x->arena);
         outr__headers_of_answer(&r->head.headers, &call->head.headers, r->keeps_grpc);

@@ -1,5 +1,6 @@
 #include "grpc/status.h"
 #include "mesh/daprd_served.h"
+#include "observe/span.h"
 
 /* The called side: what the internal port's server runs for each request of a peer. */
 
@@ -13,6 +14,7 @@ typedef struct served {
     uint64_t deadline_ns; /* 0: none */
     outr__relay relay;
     outr_str caller;
+    outr_trace trace; /* span of this hop */
     outr__daprd_served *daprd; /* of a daprd's CallLocal; NULL: the request as it is */
     unsigned tries;
     bool is_proxied;
@@ -36,9 +38,67 @@ static bool is_proxied(const outr_http_request *req)
     return outr_grpc_is_call(req) && outr_headers_has_token(&req->headers, "te", "trailers");
 }
 
+/* ---- the span of this hop: as the reference calls it, whoever the peer is -------------------- */
+
+static void record(outr_mesh *mesh, const outr_exchange *x, const outr_http_request *req,
+                   const outr_trace *trace, outr_str caller, int status, const char *failure)
+{
+    static const char rpc[] = OUTR__INTERNALS "ServiceInvocation/CallLocal";
+    char number[20];
+    outr_str path, app_id = mesh->o.settings->app_id;
+    bool is_rpc = is_proxied(req);
+    if (!outr_span_is_wanted(&mesh->trace, trace))
+        return;
+    outr_str_cut(req->target, '?', &path);
+    outr_span span = {.trace = trace,
+                      .kind = OUTR_SPAN_SERVER,
+                      .name = path,
+                      .began_ns = x->started_ns,
+                      .is_error = failure != NULL,
+                      .failure = outr_str_from(failure)};
+    outr_span_add(&span, "dapr.protocol", OUTR_STR("grpc"));
+    outr_span_add(&span, "dapr.api", is_rpc ? path : OUTR_STR(rpc));
+    if (!is_rpc) {
+        span.name = outr_arena_printf(x->arena, "CallLocal/" OUTR_FMT OUTR_FMT, OUTR_ARG(app_id),
+                                      OUTR_ARG(path));
+        outr_span_add(&span, "dapr.invoke_method", outr_str_skip(path, 1));
+        outr_span_add(&span, "rpc.service", OUTR_STR("ServiceInvocation"));
+    }
+    if (status > 0)
+        outr_span_add(&span, "dapr.status_code", outr_str_decimal(number, (uint64_t)status));
+    outr_span_add(&span, "net.peer.name", caller);
+    outr_span_add_headers(&span, &req->headers);
+    outr_span_record(mesh->trace.tracer, &span);
+}
+
+static void record_refused(outr_mesh *mesh, const outr_exchange *x, const outr_http_request *req,
+                           outr_code code)
+{
+    outr_trace parent, trace;
+    if (!mesh->trace.tracer)
+        return;
+    outr_trace_read_grpc(&parent, &x->req.headers);
+    outr_trace_start(&trace, &parent, &mesh->trace, outr_loop_rand(mesh->o.loop));
+    record(mesh, x, req, &trace, OUTR_STR_NONE, 0, outr_code_name(code));
+}
+
+static void record_served(const served *s, const outr_err *err)
+{
+    const outr_http_call *http = &s->call.http;
+    int status = http->progress == OUTR_CALL_ANSWERED ? http->head.status : 0;
+    outr_code code = err->code ? err->code : s->relay.grpc_code;
+    const char *failure = code            ? outr_code_name(code)
+                          : status >= 400 ? outr_http_status_text(status)
+                                          : NULL;
+    record(s->mesh, s->x, s->daprd ? &s->daprd->req : &s->x->req, &s->trace, s->caller, status,
+           failure);
+}
+
+/* ---- answers --------------------------------------------------------------------------------- */
+
 /* An error of this sidecar, in a form no app can be mistaken for: the caller strips the header from
  * what apps answer. */
-static void refuse(outr_exchange *x, outr_code code, const char *text)
+static void answer_error(outr_exchange *x, outr_code code, const char *text)
 {
     if (is_proxied(&x->req)) {
         outr_grpc_refuse(x, code, outr_str_from(text));
@@ -55,6 +115,12 @@ static void refuse(outr_exchange *x, outr_code code, const char *text)
     head.content_length = (int64_t)body.n;
     outr_http_reply(x, &head, body);
     outr_http_done(x);
+}
+
+static void refuse(outr_mesh *mesh, outr_exchange *x, outr_code code, const char *text)
+{
+    record_refused(mesh, x, &x->req, code);
+    answer_error(x, code, text);
 }
 
 static void count_answer(const served *s, int status)
@@ -118,6 +184,7 @@ static void on_done(outr_op *op)
         return;
     }
     outr_link_remove(&s->link);
+    record_served(s, &op->err);
     if (s->daprd) {
         outr_err err = op->err;
         end_daprd(s, &err);
@@ -128,13 +195,14 @@ static void on_done(outr_op *op)
         return;
     }
     if (s->is_proxied) {
-        refuse(x, outr__grpc_failure(http, &op->err),
-               op->err.code == OUTR_DEADLINE_EXCEEDED ? "context deadline exceeded" : op->err.text);
+        answer_error(x, outr__grpc_failure(http, &op->err),
+                     op->err.code == OUTR_DEADLINE_EXCEEDED ? "context deadline exceeded"
+                                                            : op->err.text);
         return;
     }
     char text[OUTR_ERR_TEXT_MAX + 32];
     snprintf(text, sizeof text, "error invoking app channel: %s", op->err.text);
-    refuse(x, OUTR_INTERNAL, text);
+    answer_error(x, OUTR_INTERNAL, text);
 }
 
 static outr_source *body_of(const served *s)
@@ -189,7 +257,7 @@ static bool admit(outr_mesh *mesh, outr_exchange *x)
     bool is_grpc = is_proxied(&x->req);
     if (is_grpc && !callee.p) {
         bool is_daprs = outr_str_starts(x->req.target, OUTR_STR("/dapr.proto."));
-        refuse(x, OUTR_UNKNOWN,
+        refuse(mesh, x, OUTR_UNKNOWN,
                is_daprs ? "failed to proxy request: required metadata dapr-callee-app-id or "
                           "dapr-app-id not found"
                         : "cannot proxy request: missing dapr-callee-app-id or dapr-app-id "
@@ -197,38 +265,39 @@ static bool admit(outr_mesh *mesh, outr_exchange *x)
         return false;
     }
     if (!outr_str_eq(callee, mesh->o.settings->app_id)) {
-        refuse(x, is_grpc ? OUTR_UNKNOWN : OUTR_NOT_FOUND,
+        refuse(mesh, x, is_grpc ? OUTR_UNKNOWN : OUTR_NOT_FOUND,
                is_grpc ? "no host found with the given ID" : "this sidecar serves another app id");
         return false;
     }
     if (!outr_app_is_configured(mesh->o.app)) {
-        refuse(x, is_grpc ? OUTR_UNAVAILABLE : OUTR_INTERNAL, "app channel is not initialized");
+        refuse(mesh, x, is_grpc ? OUTR_UNAVAILABLE : OUTR_INTERNAL,
+               "app channel is not initialized");
         return false;
     }
     if (!is_clean_target(x->arena, x->req.target)) {
-        refuse(x, OUTR_INVALID_ARGUMENT, "malformed method");
+        refuse(mesh, x, OUTR_INVALID_ARGUMENT, "malformed method");
         return false;
     }
     const char *why;
     if (!outr__admits(mesh, x, &x->req, is_grpc, &why)) {
-        refuse(x, OUTR_PERMISSION_DENIED, why);
+        refuse(mesh, x, OUTR_PERMISSION_DENIED, why);
         return false;
     }
     if (outr_app_is_up(mesh->o.app) && !outr_app_is_healthy(mesh->o.app)) {
-        refuse(x, OUTR_INTERNAL, "app is not in a healthy state");
+        refuse(mesh, x, OUTR_INTERNAL, "app is not in a healthy state");
         return false;
     }
     uint64_t timeout_ns;
     if (is_grpc && !outr_grpc_timeout_read(&timeout_ns, &x->req.headers)) {
-        refuse(x, OUTR_INTERNAL, "malformed grpc-timeout");
+        refuse(mesh, x, OUTR_INTERNAL, "malformed grpc-timeout");
         return false;
     }
     if (is_grpc && mesh->o.settings->app_protocol < OUTR_APP_H2C) {
-        refuse(x, OUTR_UNAVAILABLE, "the app does not speak gRPC: --app-protocol is http");
+        refuse(mesh, x, OUTR_UNAVAILABLE, "the app does not speak gRPC: --app-protocol is http");
         return false;
     }
     if (outr_str_is(x->req.method, "NONE") && !outr_app_speaks_grpc(mesh->o.app)) {
-        refuse(x, OUTR_INTERNAL, OUTR__NO_VERB);
+        refuse(mesh, x, OUTR_INTERNAL, OUTR__NO_VERB);
         return false;
     }
     return true;
@@ -238,7 +307,7 @@ static bool admit(outr_mesh *mesh, outr_exchange *x)
 static void serve(outr_mesh *mesh, outr_exchange *x, const outr_http_request *req,
                   outr__daprd_served *daprd)
 {
-    outr_trace parent, span;
+    outr_trace parent;
     served *s = outr_arena_alloc(x->arena, sizeof *s);
     s->mesh = mesh;
     s->x = x;
@@ -250,23 +319,26 @@ static void serve(outr_mesh *mesh, outr_exchange *x, const outr_http_request *re
     const outr_str label = s->caller.n ? s->caller : OUTR_STR("unknown");
     s->caller = label;
     outr_metric_count(outr_loop_metrics(mesh->o.loop), &req_recv, &label, 1);
-    outr_trace_read(&parent, &req->headers);
-    outr_trace_start(&span, &parent, &mesh->trace, outr_loop_rand(mesh->o.loop));
+    s->is_proxied = !daprd && is_proxied(req);
+    if (s->is_proxied)
+        outr_trace_read_grpc(&parent, &req->headers);
+    else
+        outr_trace_read(&parent, &req->headers);
+    outr_trace_start(&s->trace, &parent, &mesh->trace, outr_loop_rand(mesh->o.loop));
     s->req = (outr_http_request){.method = req->method,
                                  .target = req->target,
                                  .content_length = req->content_length,
                                  .upgrade = req->upgrade};
-    s->is_proxied = !daprd && is_proxied(req);
     outr_headers_init(&s->req.headers, x->arena);
     if (s->is_proxied) {
         uint64_t timeout_ns; /* admit has looked at it */
         if (outr_grpc_timeout_read(&timeout_ns, &req->headers) && timeout_ns)
             s->deadline_ns = outr_loop_now(mesh->o.loop) + timeout_ns;
-        outr__headers_of_proxied(&s->req.headers, &req->headers, mesh, NULL, true, &span);
+        outr__headers_of_proxied(&s->req.headers, &req->headers, mesh, NULL, true, &s->trace);
     } else
         outr__headers_to_app(&s->req.headers,
                              &(outr__to_app){.in = &req->headers,
-                                             .trace = &span,
+                                             .trace = &s->trace,
                                              .is_traced = mesh->trace.is_on,
                                              .is_grpc_app = outr_app_speaks_grpc(mesh->o.app)});
     outr_list_push(&mesh->calls, &s->link);
@@ -277,16 +349,23 @@ static void on_daprd_ready(outr__daprd_served *d)
 {
     outr_mesh *mesh = d->mesh;
     outr_str callee = outr_headers_get(&d->req.headers, "dapr-callee-app-id");
-    const char *why;
-    if (callee.p && !outr_str_eq(callee, mesh->o.settings->app_id))
-        outr__daprd_refuse(d, OUTR_UNAVAILABLE, "this sidecar serves another app id");
-    else if (!outr__admits(mesh, d->x, &d->req, false, &why))
-        outr__daprd_refuse(d, OUTR_PERMISSION_DENIED, why);
-    else if (outr_app_is_up(mesh->o.app) && !outr_app_is_healthy(mesh->o.app))
-        outr__daprd_refuse(d, OUTR_INTERNAL,
-                           "error invoking app channel: app is not in a healthy state");
-    else
+    const char *why = NULL;
+    outr_code code = OUTR_OK;
+    if (callee.p && !outr_str_eq(callee, mesh->o.settings->app_id)) {
+        code = OUTR_UNAVAILABLE;
+        why = "this sidecar serves another app id";
+    } else if (!outr__admits(mesh, d->x, &d->req, false, &why)) {
+        code = OUTR_PERMISSION_DENIED;
+    } else if (outr_app_is_up(mesh->o.app) && !outr_app_is_healthy(mesh->o.app)) {
+        code = OUTR_INTERNAL;
+        why = "error invoking app channel: app is not in a healthy state";
+    }
+    if (!code) {
         serve(mesh, d->x, &d->req, d);
+        return;
+    }
+    record_refused(mesh, d->x, &d->req, code);
+    outr__daprd_refuse(d, code, why);
 }
 
 outr_code outr__caller(outr_identity *out, const outr_mesh *mesh, const outr_exchange *x,
@@ -309,7 +388,7 @@ const outr_identity *outr__identify(const outr_exchange *x)
 }
 
 /* Whatever it asks for, also with no access control: contract/security.md. */
-static bool is_workload(const outr_mesh *mesh, outr_exchange *x)
+static bool is_workload(outr_mesh *mesh, outr_exchange *x)
 {
     outr_identity who;
     outr_err err;
@@ -317,7 +396,7 @@ static bool is_workload(const outr_mesh *mesh, outr_exchange *x)
         return true;
     outr_mesh_count_refused(mesh->o.loop, "server", "malformed_id");
     OUTR_LOG(outr_loop_log(mesh->o.loop), WARN, "a call was refused", OUTR_ERR(&err));
-    refuse(x, err.code, err.text);
+    refuse(mesh, x, err.code, err.text);
     return false;
 }
 

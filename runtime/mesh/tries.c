@@ -13,6 +13,7 @@ static void end_call(outr__call *c, const outr_err *err)
     outr_snapshot_unref(c->snapshot);
     if (c->replay)
         outr__replay_done(c->replay);
+    invoke->grpc_code = c->relay.grpc_code;
     if (err && !c->relay.has_head)
         invoke->on_failed(invoke, err);
     else
@@ -90,8 +91,6 @@ static bool may_try_again(const outr__call *c)
     if (c->is_final || c->is_cancelled || c->is_unsendable || c->relay.has_head)
         return false;
     if (c->is_streaming && !c->invoke->is_proxied)
-        return false;
-    if (outr_arena_is_over(c->x->arena)) /* a policy may repeat for ever; memory is not for ever */
         return false;
     return outr__call_can_resend(c);
 }

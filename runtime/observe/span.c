@@ -69,7 +69,7 @@ static outr_span_batch *room(outr_tracer *t)
                     OUTR_SPAN_BATCH_BYTES - t->open->used < RECORD_MAX))
         outr_tracer_flush(t);
     if (!t->open) {
-        t->open = outr_alloc(sizeof *t->open);
+        t->open = outr_alloc(sizeof *t->open + OUTR_SPAN_BATCH_BYTES);
         outr_timer_start(t->o.loop, &t->timer, outr_loop_now(t->o.loop) + WAIT_NS);
     }
     return t->open;
@@ -104,6 +104,15 @@ void outr_span_record(outr_tracer *t, const outr_span *span)
     batch->count++;
 }
 
+static bool has(const outr_span *span, outr_str name)
+{
+    for (size_t i = 0; i < span->attribute_count; i++) {
+        if (outr_str_ieq(span->attributes[i].key, name))
+            return true;
+    }
+    return false;
+}
+
 void outr_span_add_headers(outr_span *span, const outr_headers *headers)
 {
     size_t taken = 0;
@@ -111,7 +120,7 @@ void outr_span_add_headers(outr_span *span, const outr_headers *headers)
         outr_str name = headers->items[i].name;
         if (!outr_str_istarts(name, OUTR_STR("dapr-")) || outr_str_ends(name, OUTR_STR("-bin")) ||
             outr_str_iis(name, "dapr-api-token") || headers->items[i].value.n == 0 ||
-            span->attribute_count == OUTR_SPAN_ATTRIBUTES_MAX)
+            span->attribute_count == OUTR_SPAN_ATTRIBUTES_MAX || has(span, name))
             continue;
         span->attributes[span->attribute_count++] = (outr_kv){name, headers->items[i].value};
         taken++;
@@ -152,7 +161,7 @@ void outr_tracer_flush(outr_tracer *t)
     t->open = NULL;
     outr_timer_stop(t->o.loop, &t->timer);
     if (batch)
-        t->o.take(t->o.ctx, batch);
+        t->o.take(t->o.ctx, outr_realloc(batch, outr_span_batch_bytes(batch)));
 }
 
 void outr_tracer_free(outr_tracer *t)

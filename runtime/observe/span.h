@@ -103,8 +103,13 @@ struct outr_span_batch {
     void *owner;
     uint32_t refs; /* its owner's */
     uint32_t count, used;
-    _Alignas(8) char records[OUTR_SPAN_BATCH_BYTES];
+    /* OUTR_SPAN_BATCH_BYTES while it is open, `used` when it has been taken */
+    _Alignas(8) char records[];
 };
+static inline size_t outr_span_batch_bytes(const outr_span_batch *batch) /* in memory */
+{
+    return sizeof *batch + batch->used;
+}
 
 /* What a record says; everything points into the batch. */
 typedef struct outr_span_view {

@@ -22,7 +22,7 @@ GOLDEN = os.path.join(os.path.dirname(TOP), "shared", "golden")
 
 GROUPS = ("invoke", "limits", "tracing", "http-surface", "metadata", "health", "start-stop", "secrets", "cors",
           "state", "scopes", "metrics", "reload", "grpc-surface", "no-control-plane", "proxy", "token", "api-list",
-          "invoke-grpc", "pubsub-grpc", "bindings", "access-control", "middleware", "resiliency")
+          "invoke-grpc", "pubsub-grpc", "bindings", "access-control", "middleware")
 # Methods of the Dapr service that are not built yet.
 ABSENT_RPCS = ()
 HAS_GRPC_APPS = True

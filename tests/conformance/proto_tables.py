@@ -16,6 +16,8 @@ SHARED = os.path.join(os.path.dirname(TOP), "shared")
 SKIPPED = 77
 # In the tables, not here.
 LEFT_OUT = {"dapr.proto.operator.v1": "Kubernetes only"}
+# Not Dapr's: tests/integration/test_tracing.py speaks them with OpenTelemetry's own.
+ELSEWHERE = ("opentelemetry.",)
 # Descriptors of the reference; the packages of Google and gRPC in them are not in the tables.
 REFERENCE = ("golden/wire.binpb", "golden/internal/internal.binpb")
 # Server reflection: the tables name the service only. Message, field, number, type, label; the same in both packages.
@@ -139,7 +141,7 @@ def from_descriptors(data, files=None):
     found = {"messages": {}, "enums": {}, "services": {}}
     for file in parts(decode(data), 1):
         name, package = text(file, 1), text(file, 2)
-        if package == "google.protobuf":
+        if package == "google.protobuf" or package.startswith(ELSEWHERE):
             continue
         if files is not None:
             files[name] = text(file, 12)

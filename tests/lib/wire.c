@@ -368,7 +368,7 @@ static void env_connect(outr_env *env, struct outr_loop *loop OUTR_UNUSED, outr_
     outr_op_finish_soon(op);
 }
 
-void wire_init(wire *w, uint64_t seed)
+void wire_init_with(wire *w, uint64_t seed, outr_metric_shard *metrics)
 {
     memset(w, 0, sizeof *w);
     w->env = (outr_env){
@@ -376,7 +376,13 @@ void wire_init(wire *w, uint64_t seed)
     w->now = OUTR_SEC;
     outr_rand_seed(&w->rand, seed);
     outr_list_init(&w->streams);
-    w->loop = outr_loop_new(&(outr_loop_options){.env = &w->env, .is_simulated = true});
+    w->loop = outr_loop_new(
+        &(outr_loop_options){.env = &w->env, .metrics = metrics, .is_simulated = true});
+}
+
+void wire_init(wire *w, uint64_t seed)
+{
+    wire_init_with(w, seed, NULL);
 }
 
 void wire_done(wire *w)

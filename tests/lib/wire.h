@@ -47,6 +47,8 @@ struct wire {
 };
 
 void wire_init(wire *w, uint64_t seed);
+/* The loop counts there. */
+void wire_init_with(wire *w, uint64_t seed, outr_metric_shard *metrics);
 void wire_done(wire *w);
 /* A stream whose peer is the test; freed by wire_done. */
 wire_stream *wire_open(wire *w);

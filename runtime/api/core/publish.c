@@ -2,6 +2,7 @@
 
 #include "blocks/pubsub/envelope.h"
 #include "blocks/pubsub/topics.h"
+#include "observe/span.h"
 
 static const outr_metric_desc egress = {"dapr_component_pubsub_egress_count",
                                         "publish calls",
@@ -147,6 +148,8 @@ outr_code outr_core_publish_begin(outr_core_publish *c, size_t count, outr_err *
     if (c->is_bulk) {
         c->ids = outr_map_new();
         outr_arena_defer(c->core.arena, (void (*)(void *))outr_map_free, c->ids);
+        if (outr_span_is_wanted(&c->core.api->trace, c->trace))
+            c->spans = outr_arena_try(c->core.arena, (count + 1) * sizeof *c->spans);
     }
     return OUTR_OK;
 }
@@ -169,7 +172,9 @@ static outr_str traceparent(const outr_core_publish *c, outr_trace *span)
     char text[OUTR_TRACEPARENT_LEN + 1] = "";
     *span = *c->trace;
     if (c->is_bulk && api->trace.is_on)
-        outr_trace_start(span, c->trace, &api->trace, outr_loop_rand(api->loop));
+        outr_trace_child(span, c->trace, outr_loop_rand(api->loop));
+    if (c->spans)
+        c->spans[c->req.count] = *span;
     if (span->is_valid)
         outr_trace_write(span, text);
     return outr_arena_str(c->core.arena, outr_str_from(text));
@@ -252,11 +257,36 @@ static bool is_partial(const outr_core_publish *c)
     return failed > 0 && failed < c->req.count;
 }
 
+/* Each entry of many has a span of its own. */
+static void record_spans(const outr_core_publish *c, outr_code code)
+{
+    outr_str name = outr_arena_printf(c->core.arena, "pubsub/" OUTR_FMT, OUTR_ARG(c->topic));
+    bool is_partly_good = code && is_partial(c);
+    for (size_t i = 0; i < c->req.count; i++) {
+        if (!c->spans[i].is_valid)
+            continue; /* a raw event: it says nothing of a trace */
+        outr_code how = is_partly_good ? c->req.items[i].err.code : code;
+        outr_span span = {.trace = &c->spans[i],
+                          .kind = OUTR_SPAN_PRODUCER,
+                          .name = name,
+                          .began_ns = c->began_ns,
+                          .is_error = how != OUTR_OK,
+                          .failure = outr_str_from(outr_code_name(how))};
+        outr_span_add(&span, "messaging.system", OUTR_STR("pubsub"));
+        outr_span_add(&span, "messaging.destination", c->topic);
+        outr_span_add(&span, "messaging.destination_kind", OUTR_STR("topic"));
+        outr_span_add(&span, "outrigger.pubsub", c->pubsub);
+        outr_span_record(c->core.api->trace.tracer, &span);
+    }
+}
+
 static void on_published(outr_op *inner)
 {
     outr_core_publish *c = OUTR_CONTAINER(inner, outr_core_publish, inner);
     outr_err err;
     note(c, !inner->err.code);
+    if (c->spans)
+        record_spans(c, inner->err.code);
     if (!inner->err.code || is_partial(c)) {
         outr_op_finish(c->op);
         return;
@@ -286,66 +316,9 @@ static outr_code check_scopes(outr_core_publish *c, outr_err *err)
     return err->code;
 }
 
-/* ---- tries under a policy: what went out is not sent twice ----------------------------------- */
-
-static void on_attempt(outr_op *attempt)
-{
-    outr_core_publish *c = OUTR_CONTAINER(attempt, outr_core_publish, attempt);
-    outr_err err = attempt->err;
-    for (size_t i = 0; c->again.items && i < c->again.count; i++)
-        c->req.items[c->places[i]].err = c->again.items[i].err;
-    if (err.code)
-        outr_op_fail(c->attempt_of, &err);
-    else
-        outr_op_finish(c->attempt_of);
-}
-
-static void on_attempt_cancel(outr_op *op)
-{
-    outr_core_publish *c = op->impl;
-    outr_op_cancel(&c->attempt, op->err.code);
-}
-
-/* Only where the broker told one from the other: else all of them failed. */
-static void pick_failed(outr_core_publish *c)
-{
-    size_t n = 0;
-    if (!c->places) {
-        c->again = c->req;
-        c->again.items =
-            outr_arena_alloc(c->core.arena, c->req.count * sizeof *c->again.items);
-        c->places = outr_arena_alloc(c->core.arena, c->req.count * sizeof *c->places);
-    }
-    bool is_told = is_partial(c);
-    for (size_t i = 0; i < c->req.count; i++) {
-        if (is_told && !c->req.items[i].err.code)
-            continue;
-        c->again.items[n] = c->req.items[i];
-        outr_err_clear(&c->again.items[n].err);
-        c->places[n++] = i;
-    }
-    c->again.count = n;
-}
-
-static void publish(outr_guarded *guarded, outr_op *op)
-{
-    outr_core_publish *c = OUTR_CONTAINER(guarded, outr_core_publish, guarded);
-    outr_broker *broker = c->component->broker;
-    bool is_first = !c->attempt_of;
-    if (!outr_guard_repeats(&guarded->guard)) {
-        broker->backend->publish(broker, &c->req, op);
-        return;
-    }
-    if (!is_first)
-        pick_failed(c);
-    c->attempt_of = op;
-    outr_op_begin(op, c, on_attempt_cancel);
-    outr_op_init(&c->attempt, op->loop, op, 0, on_attempt);
-    broker->backend->publish(broker, is_first ? &c->req : &c->again, &c->attempt);
-}
-
 void outr_core_publish_start(outr_core_publish *c, outr_op *op)
 {
+    outr_broker *broker = c->component->broker;
     outr_err err;
     c->op = op;
     c->began_ns = outr_loop_now(op->loop);
@@ -360,9 +333,7 @@ void outr_core_publish_start(outr_core_publish *c, outr_op *op)
         return;
     }
     outr_op_init(&c->inner, op->loop, op, 0, on_published);
-    outr_guarded_component(&c->guarded, outr_view_policies(c->core.view), OUTR_POLICY_PUBSUB,
-                           OUTR_OUTBOUND, c->pubsub, op->loop, c->core.arena, publish);
-    outr_guarded_start(&c->guarded, &c->inner);
+    broker->backend->publish(broker, &c->req, &c->inner);
 }
 
 size_t outr_core_publish_count(const outr_core_publish *c)

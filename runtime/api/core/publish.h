@@ -13,7 +13,6 @@
 #define OUTR_API_CORE_PUBLISH_H
 
 #include "api/core/core.h"
-#include "resiliency/guarded.h"
 
 typedef struct outr_core_publish {
     /* in, before begin */
@@ -29,13 +28,9 @@ typedef struct outr_core_publish {
     /* machinery */
     const outr_component *component;
     outr_publish req;
-    outr_publish again; /* what of req failed, of a try after the first */
-    size_t *places;     /* of its items in req */
-    outr_guarded guarded;
-    outr_op attempt;
-    outr_op *attempt_of;
     size_t max_count;
     struct outr_map *ids;
+    outr_trace *spans; /* of the entries; NULL: nobody wants them */
     outr_str cause; /* of a failure of the whole, in the broker's words */
     outr_op inner;
     outr_op *op;

@@ -11,7 +11,8 @@ static void on_failed(outr_invoke *invoke, const outr_err *err)
     const char *text =
         err->code == OUTR_DEADLINE_EXCEEDED ? "context deadline exceeded" : err->text;
     invoke->x->on_gone = NULL;
-    outr_grpc_refuse(invoke->x, is_unknown ? OUTR_UNKNOWN : err->code, outr_str_from(text));
+    invoke->grpc_code = is_unknown ? OUTR_UNKNOWN : err->code;
+    outr_grpc_refuse(invoke->x, invoke->grpc_code, outr_str_from(text));
 }
 
 static void on_done(outr_invoke *invoke, const outr_err *err OUTR_UNUSED)

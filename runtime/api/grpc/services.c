@@ -1,8 +1,10 @@
 #include "api/grpc/grpc_api.h"
+#include "api/spans.h"
 #include "api/rules.h"
 #include "base/map.h"
 
-#define TOKEN_HEADER "dapr-api-token"
+#define TOKEN_HEADER   "dapr-api-token"
+#define INVOKE_SERVICE "/dapr.proto.runtime.v1.Dapr/InvokeService"
 
 static const outr_grpc_method *const tables[] = {
     outr_rpcs_state,    outr_rpcs_publish,   outr_rpcs_secrets,
@@ -75,6 +77,15 @@ void outr_rpc_unpin(outr_grpc_call *call)
     unpin(call->ctx);
 }
 
+/* All answers but of invocations, whose headers are the app's, name their span. */
+static outr_header trace_header(outr_arena *arena, const outr_trace *trace)
+{
+    char bytes[OUTR_TRACE_BIN_LEN];
+    outr_trace_write_bin(trace, bytes);
+    return (outr_header){.name = OUTR_STR("grpc-trace-bin"),
+                         .value = outr_grpc_bin_write(arena, outr_str_of(bytes, sizeof bytes))};
+}
+
 static void serve(outr_api *api, outr_exchange *x, const outr_grpc_method *method)
 {
     outr_rpc *rpc = outr_arena_alloc(x->arena, sizeof *rpc);
@@ -83,10 +94,12 @@ static void serve(outr_api *api, outr_exchange *x, const outr_grpc_method *metho
     rpc->api = api;
     rpc->view = outr_host_pin(api->host, api->loop);
     outr_arena_defer(x->arena, unpin, rpc);
-    outr_trace_read(&parent, &x->req.headers);
+    outr_trace_read_grpc(&parent, &x->req.headers);
     outr_trace_start(&rpc->trace, &parent, &api->trace, outr_loop_rand(api->loop));
-    const outr_grpc_serve_options options = {
+    outr_grpc_serve_options options = {
         .method = method, .ctx = rpc, .max_bytes = max > 0 ? (size_t)max : UINT32_MAX};
+    if (rpc->trace.is_valid && !outr_str_is(x->req.target, INVOKE_SERVICE))
+        options.header = trace_header(x->arena, &rpc->trace);
     outr_grpc_serve(x, &options);
 }
 
@@ -155,13 +168,17 @@ static void log_call(const outr_api *api, const outr_exchange *x, const outr_grp
 }
 
 /* Proxied calls are not counted here: their methods are the clients' to choose. */
-static void on_finished(void *ctx, outr_exchange *x, bool is_broken OUTR_UNUSED)
+static void on_finished(void *ctx, outr_exchange *x, bool is_broken)
 {
     outr_api *api = ctx;
     const outr_grpc_call *call = x->user;
-    if (!call)
+    if (!call) {
+        if (x->invoke)
+            outr_api_span_proxied(api, x, x->invoke, is_broken);
         return;
+    }
     log_call(api, x, call);
+    outr_api_span_rpc(api, x, call, &outr_rpc_of(call)->trace);
     if (!api->metrics)
         return;
     const outr_str labels[] = {outr_str_from(call->method->path),

@@ -4,6 +4,7 @@
 #include "api/http/cors.h"
 #include "api/http/invoke.h"
 #include "api/rules.h"
+#include "api/spans.h"
 #include "base/encode.h"
 #include "base/url.h"
 #include "mesh/chain.h"
@@ -316,7 +317,7 @@ static void log_call(const outr_api *api, const outr_exchange *x, const outr_api
              OUTR_S("useragent", outr_headers_get(&x->req.headers, "user-agent")));
 }
 
-static void on_finished(void *ctx, outr_exchange *x, bool is_broken OUTR_UNUSED)
+static void on_finished(void *ctx, outr_exchange *x, bool is_broken)
 {
     outr_api *api = ctx;
     const outr_api_request *r = x->user;
@@ -324,6 +325,7 @@ static void on_finished(void *ctx, outr_exchange *x, bool is_broken OUTR_UNUSED)
         return;
     outr_api_metrics_record(api->http_metrics, x, r->path);
     log_call(api, x, r);
+    outr_api_span_http(r, is_broken);
 }
 
 const outr_http_handler outr_api_handler = {.on_request = on_request, .on_finished = on_finished};

@@ -51,7 +51,7 @@ static void write_metadata(outr__delivery *d, const outr__handed *item)
 {
     outr_headers *out = &d->grpc.unary.metadata;
     outr_kvs metadata = item->msg->metadata;
-    outr_str trace = outr__event_traceparent(item->event),
+    outr_str trace = outr__delivery_traceparent(d, item),
              state = outr_json_text(item->event, "tracestate");
     for (size_t i = 0; i < metadata.count; i++) {
         outr_kv kv = metadata.items[i];

@@ -80,7 +80,7 @@ static void post(outr__delivery *d, const char *content_type, outr_str body, out
 {
     outr_subscription *s = d->s;
     outr_headers *h = &d->http.fetch.headers;
-    d->http.fetch = (outr_app_fetch){.method = OUTR_STR("POST")};
+    d->http.fetch.method = OUTR_STR("POST");
     d->http.fetch.target =
         d->path.n && d->path.p[0] == '/'
             ? d->path
@@ -106,7 +106,7 @@ static void hand_over(outr__delivery *d)
 {
     const outr__handed *item = &d->items[0];
     post(d, "application/cloudevents+json", item->body, item->msg->metadata,
-         outr__event_traceparent(item->event));
+         outr__delivery_traceparent(d, item));
 }
 
 static void write_entry(outr_buf *out, const outr__delivery *d, const outr__handed *item)

@@ -11,7 +11,6 @@
 #include "app/unary.h"
 #include "base/json.h"
 #include "blocks/pubsub/subscription.h"
-#include "resiliency/guarded.h"
 
 typedef enum outr__outcome {
     OUTR__DONE,
@@ -25,6 +24,7 @@ typedef struct outr__handed {
     outr_str id;            /* of an entry of a batch */
     outr_str body;          /* the envelope: msg->data, or made for a raw message */
     const outr_json *event; /* body as a tree */
+    outr_trace trace; /* its span, "pubsub/<topic>"; invalid with tracing off */
     outr__outcome outcome;
 } outr__handed;
 
@@ -54,15 +54,9 @@ typedef struct outr__delivery {
     };
     outr_op op;
     /* subscription.c's */
-    outr_guard guard; /* the inbound policy of the component */
-    outr_timer timer; /* the policy's timeout of this try, or the pause before the next */
-    bool is_resting;
-    bool has_timed_out;
-    size_t total; /* items; those from count on are decided, and not part of this try */
-    size_t at;    /* item whose dead letter is being published */
+    size_t at; /* item whose dead letter is being published */
     outr_publish dead;
     outr_publish_item dead_item;
-    outr_guarded burial;
 } outr__delivery;
 
 struct outr__deliverer {
@@ -78,21 +72,11 @@ extern const outr__deliverer outr__deliver_http, outr__deliver_grpc, outr__deliv
 
 /* is_asked_drop: the taker, or a route that is not there, wanted it so; for metrics. */
 void outr__delivery_decide(outr__delivery *d, size_t i, outr__outcome how, bool is_asked_drop);
-void outr__delivery_decided(outr__delivery *d); /* d is gone, or there is another try */
+void outr__delivery_decided(outr__delivery *d); /* d is gone */
 /* All the same, decided. */
 void outr__delivery_decide_all(outr__delivery *d, outr__outcome how, bool is_asked_drop);
 
-/* attempt.c: the first try; and the end of waiting for any. */
-void outr__delivery_begin(outr__delivery *d);
-void outr__delivery_give_up(outr__delivery *d);
-/* subscription.c: what follows from the outcomes. d is gone. */
-void outr__delivery_conclude(outr__delivery *d);
-
-/* The event's trace, or NONE. */
-static inline outr_str outr__event_traceparent(const outr_json *event)
-{
-    outr_str trace = outr_json_text(event, "traceparent");
-    return trace.n ? trace : outr_json_text(event, "traceid");
-}
+/* What its taker is told of the trace, or NONE: the event's own, with tracing on the delivery's. */
+outr_str outr__delivery_traceparent(const outr__delivery *d, const outr__handed *item);
 
 #endif

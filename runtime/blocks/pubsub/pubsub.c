@@ -138,8 +138,12 @@ void outr__engine_leave_place(outr_pubsub *p, const outr_loop *loop)
         outr_loop_post(main_loop(p), &l->left);
 }
 
+/* sub->loop is set. */
 void outr__engine_equip(outr_pubsub *p, outr_subscription *sub)
 {
+    sub->trace = p->o.trace;
+    if (p->o.tracers)
+        sub->trace.tracer = p->o.tracers[outr_loop_index(sub->loop)];
     sub->settings = p->o.settings;
     sub->log = p->o.log;
     sub->host = p->o.host;
@@ -301,11 +305,9 @@ static void prepare_sub(outr_pubsub *p, set *s, size_t i)
     outr_subscription *sub = &s->subs[i];
     size_t loop = i % p->o.loop_count;
     outr_err err;
-    sub->settings = p->o.settings;
-    sub->log = p->o.log;
     sub->loop = p->o.loops[loop];
     sub->app = p->o.apps[loop];
-    sub->host = p->o.host;
+    outr__engine_equip(p, sub);
     sub->ended = on_ended;
     sub->set = s;
     if (outr_subscription_prepare(sub, s->arena, &err)) {

@@ -17,6 +17,7 @@ typedef struct outr_pubsub_options {
     outr_loop *const *loops;
     outr_app *const *apps; /* one per loop */
     struct outr_tracer *const *tracers; /* observe/span.h, one per loop, or NULL */
+    outr_trace_config trace;            /* but for its tracer */
     size_t loop_count;
     const outr_settings *settings;
     outr_host *host;

@@ -3,6 +3,7 @@
 #include "blocks/pubsub/delivery.h"
 #include "blocks/pubsub/envelope.h"
 #include "blocks/pubsub/topics.h"
+#include "observe/span.h"
 
 #define DELIVERY_ARENA  (64 * OUTR_MIB)
 #define DLQ_TIMEOUT_NS  (30 * OUTR_SEC)
@@ -45,14 +46,80 @@ outr_code outr_subscription_prepare(outr_subscription *s, outr_arena *arena, out
     return OUTR_OK;
 }
 
+/* ---- its span -------------------------------------------------------------------------------- */
+
+/* The trace an event came with, or NONE. */
+static outr_str given_traceparent(const outr__handed *item)
+{
+    static const char *const names[] = {"traceparent", "traceid"};
+    for (size_t i = 0; i < OUTR_LEN(names); i++) {
+        outr_str text = outr_json_text(item->event, names[i]);
+        if (text.n > 0)
+            return text;
+    }
+    return OUTR_STR_NONE;
+}
+
+/* A raw message has its trace in its metadata. */
+static outr_str of_metadata(const outr__handed *item, const char *name)
+{
+    const outr_kv *found = outr_kvs_find(item->msg->metadata, name);
+    return found ? found->value : OUTR_STR_NONE;
+}
+
+static void start_span(const outr_subscription *s, outr__handed *item)
+{
+    outr_trace parent;
+    if (!s->trace.is_on)
+        return;
+    outr_str state = outr_json_text(item->event, "tracestate");
+    if (!outr_trace_parse(&parent, given_traceparent(item)) &&
+        (outr_trace_parse(&parent, of_metadata(item, "traceparent")) ||
+         outr_trace_parse(&parent, of_metadata(item, "traceid"))))
+        state = of_metadata(item, "tracestate");
+    if (parent.is_valid && outr_header_value_is_valid(state))
+        parent.state = outr_str_head(state, 512);
+    outr_trace_start(&item->trace, &parent, &s->trace, outr_loop_rand(s->loop));
+}
+
+static void record_span(const outr__delivery *d, const outr__handed *item, const char *outcome)
+{
+    const outr_subscription *s = d->s;
+    if (!outr_span_is_wanted(&s->trace, &item->trace))
+        return;
+    outr_span span = {.trace = &item->trace,
+                      .kind = OUTR_SPAN_CONSUMER,
+                      .name = outr_arena_printf(d->arena, "pubsub/" OUTR_FMT,
+                                                OUTR_ARG(s->spec.topic)),
+                      .began_ns = d->began_ns,
+                      .is_error = item->outcome != OUTR__DONE,
+                      .failure = outr_str_from(outcome)};
+    outr_span_add(&span, "messaging.system", OUTR_STR("pubsub"));
+    outr_span_add(&span, "messaging.destination", s->spec.topic);
+    outr_span_add(&span, "messaging.destination_kind", OUTR_STR("topic"));
+    outr_span_add(&span, "outrigger.pubsub", s->spec.pubsub);
+    outr_span_add(&span, "outrigger.outcome", outr_str_from(outcome));
+    outr_span_record(s->trace.tracer, &span);
+}
+
+outr_str outr__delivery_traceparent(const outr__delivery *d, const outr__handed *item)
+{
+    if (!item->trace.is_valid)
+        return given_traceparent(item);
+    char *text = outr_arena_alloc(d->arena, OUTR_TRACEPARENT_LEN + 1);
+    outr_trace_write(&item->trace, text);
+    return outr_str_of(text, OUTR_TRACEPARENT_LEN);
+}
+
 /* ---- the end of a delivery ------------------------------------------------------------------- */
 
 static void check_ended(outr_subscription *s);
 
+static const char *const statuses[] = {"success", "retry", "drop", "drop"};
+
 static void count_outcome(const outr_subscription *s, outr__outcome how, bool is_asked_drop,
                           uint64_t began_ns)
 {
-    static const char *const statuses[] = {"success", "retry", "drop", "drop"};
     outr_metric_shard *shard = outr_loop_metrics(s->loop);
     if (!shard)
         return;
@@ -92,19 +159,12 @@ static void on_dead_letter(outr_op *op)
     settle_next(d);
 }
 
-static void publish_dead(outr_guarded *guarded, outr_op *op)
-{
-    outr__delivery *d = OUTR_CONTAINER(guarded, outr__delivery, burial);
-    outr_broker *broker = d->s->component->broker;
-    outr_err_clear(&d->dead_item.err);
-    broker->backend->publish(broker, &d->dead, op);
-}
-
 /* False: it cannot be. */
 static bool bury(outr__delivery *d)
 {
     outr_subscription *s = d->s;
     const outr_message_in *msg = d->items[d->at].msg;
+    outr_broker *broker = s->component->broker;
     if (!outr_topic_is_allowed(s->component->metadata, "publishingScopes", s->settings->app_id,
                                s->spec.dead_letter_topic)) {
         OUTR_LOG(
@@ -121,9 +181,7 @@ static bool bury(outr__delivery *d)
         .items = &d->dead_item,
         .count = 1};
     outr_op_init(&d->op, s->loop, NULL, outr_loop_now(s->loop) + DLQ_TIMEOUT_NS, on_dead_letter);
-    outr_guarded_component(&d->burial, outr_view_policies(s->view), OUTR_POLICY_PUBSUB,
-                           OUTR_OUTBOUND, s->spec.pubsub, s->loop, d->arena, publish_dead);
-    outr_guarded_start(&d->burial, &d->op);
+    broker->backend->publish(broker, &d->dead, &d->op);
     return true;
 }
 
@@ -150,13 +208,12 @@ void outr__delivery_decide(outr__delivery *d, size_t i, outr__outcome how, bool 
 {
     d->items[i].outcome = how;
     count_outcome(d->s, how, is_asked_drop, d->began_ns);
+    record_span(d, &d->items[i], statuses[how]);
 }
 
-void outr__delivery_conclude(outr__delivery *d)
+void outr__delivery_decided(outr__delivery *d)
 {
     d->is_decided = true;
-    d->count = d->total;
-    outr_guard_done(&d->guard);
     settle_next(d);
 }
 
@@ -219,6 +276,7 @@ static judgement judge(outr_subscription *s, outr_arena *arena, outr_message_in 
         return BAD;
     }
     item->event = event;
+    start_span(s, item);
     if (outr_envelope_is_expired(event, outr_loop_unix_ns(s->loop)))
         return EXPIRED;
     return path->p ? GOOD : NOBODYS;
@@ -226,7 +284,6 @@ static judgement judge(outr_subscription *s, outr_arena *arena, outr_message_in 
 
 static void dispose(outr__delivery *d, judgement found)
 {
-    d->total = d->count;
     outr__delivery_decide_all(d, found == BAD ? OUTR__RETRY : OUTR__DROP, found == NOBODYS);
 }
 
@@ -236,7 +293,7 @@ static void deliver(outr_subscription *s, outr_message_in *msg)
     d->count = 1;
     judgement found = judge(s, d->arena, msg, &d->items[0], &d->path);
     if (found == GOOD)
-        outr__delivery_begin(d);
+        s->deliverer->hand_over(d);
     else
         dispose(d, found);
 }
@@ -250,7 +307,7 @@ static void hand_over_batch(outr__delivery *d)
         return;
     }
     d->is_batch = true;
-    outr__delivery_begin(d);
+    d->s->deliverer->hand_over_batch(d);
 }
 
 /* An entry of a message that its broker gave no name. */
@@ -469,11 +526,6 @@ static void stop_taking(outr_subscription *s)
         return;
     s->component->broker->backend->pause(s->sub, true);
     release_batch(s);
-    OUTR_LIST_EACH(link, &s->deliveries) {
-        outr__delivery *d = OUTR_LIST_ITEM(link, outr__delivery, link);
-        if (d->is_resting) /* not tried again here: the next one to get it may do better */
-            outr__delivery_give_up(d);
-    }
 }
 
 void outr_subscription_end(outr_subscription *s, uint64_t patience_ns)
@@ -497,7 +549,7 @@ void outr_subscription_abandon(outr_subscription *s)
         outr__delivery *d = OUTR_LIST_ITEM(outr_list_pop(&all), outr__delivery, link);
         outr_list_push(&s->deliveries, &d->link);
         if (!d->is_decided)
-            outr__delivery_give_up(d);
+            s->deliverer->give_up(d);
     }
     check_ended(s);
 }

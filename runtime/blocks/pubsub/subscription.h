@@ -21,6 +21,7 @@ typedef struct outr_subscription {
     bool is_raw;
     const outr_settings *settings;
     const outr_log *log;
+    outr_trace_config trace;
     outr_loop *loop;
     outr_app *app; /* NULL: a stream's */
     outr_host *host;

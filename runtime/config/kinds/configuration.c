@@ -26,8 +26,8 @@ static const outr_yaml_row otel[] = {
     {"endpointAddress", OUTR_YT_TEXT, C(otel_address), 0, NULL, 0, 0},
     {"protocol", OUTR_YT_TEXT, C(otel_protocol), 0, NULL, 0, 0},
     {"isSecure", OUTR_YT_BOOL, C(otel_is_secure), 0, NULL, 0, 0},
-    {"headers", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
-    {"timeout", OUTR_YT_SKIP, 0, 0, NULL, 0, 0},
+    {"headers", OUTR_YT_SKIP, 0, 0, NULL, 0, 0}, /* kinds/tracing.c */
+    {"timeout", OUTR_YT_DURATION, C(otel_timeout_ns), 0, NULL, 0, 0},
     {0},
 };
 static const outr_yaml_row tracing[] = {
@@ -152,19 +152,6 @@ void outr_configuration_default(outr_configuration *out)
         .metrics_is_on = true, .metrics_full_paths = true, .otel_is_secure = true};
 }
 
-/* Ids are made when a rate above 0 was given, or something is there to export to. */
-static void finish_tracing(raw *r, const outr_yaml *node)
-{
-    outr_configuration *c = &r->c;
-    double rate;
-    bool has_exporter = c->tracing_stdout || c->zipkin_url.n || c->otel_address.n;
-    if (!node)
-        return;
-    bool is_number = outr_str_to_double(c->sampling_text, &rate) && rate >= 0 && rate <= 1;
-    c->sampling_rate = is_number ? rate : 0.0001;
-    c->tracing_is_on = is_number ? rate > 0 : has_exporter;
-}
-
 static void finish_buckets(outr_binder *b, raw *r, const outr_yaml *node)
 {
     if (r->bucket_count == 0)
@@ -204,7 +191,8 @@ void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root,
     if (!outr_yaml_is_null(older))
         outr_bind_yaml(env->binder, metrics, older, "spec.metric", r);
     outr_bind_yaml(env->binder, top, root, "", r);
-    finish_tracing(r, outr_yaml_find(node, "tracing"));
+    if (outr_yaml_find(node, "tracing"))
+        outr_kind_tracing(env->binder, outr_yaml_find(node, "tracing"), &r->c);
     finish_buckets(env->binder, r, node);
     finish_scopes(env->binder, r);
     if (!outr_yaml_is_null(access))

@@ -27,6 +27,12 @@ void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root,
                              outr_configuration *out);
 void outr_configuration_default(outr_configuration *out);
 
+/* spec.tracing, behind its rows: headers and protocol of otel, and what follows from all of it. */
+void outr_kind_tracing(outr_binder *binder, const outr_yaml *node, outr_configuration *out);
+/* OTEL_* of the environment (contract/env.csv), after the last file. */
+void outr_kind_tracing_environment(outr_arena *arena, char *const *envp, outr_configuration *out,
+                                   outr_err_list *warnings);
+
 /* spec.accessControl of it. All that is wrong with it is an error, unknown fields too: a rule that
  * is not enforced must not look as if it were. */
 void outr_kind_access(outr_binder *binder, const outr_yaml *node, outr_access_spec *out);

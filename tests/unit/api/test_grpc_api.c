@@ -459,6 +459,42 @@ static void calls_operations_and_errors_are_counted(void **state)
     api_close(a);
 }
 
+/* ---- trace context --------------------------------------------------------------------------- */
+
+static void answers_name_their_span_in_the_binary_form(void **state)
+{
+    api_world *a = api_open(&plain, components,
+                            "kind: Configuration\nspec: {tracing: {samplingRate: \"1\"}}\n", 0);
+    get_request get = get_of("mem", "k");
+    outr_trace parent, span;
+    char bytes[OUTR_TRACE_BIN_LEN];
+    rpc r = {0};
+    (void)state;
+    assert_true(outr_trace_parse(
+        &parent, OUTR_STR("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")));
+    outr_trace_write_bin(&parent, bytes);
+    r.arena = outr_arena_new(OUTR_MIB);
+    outr_headers_init(&r.unary.metadata, r.arena);
+    outr_headers_add(&r.unary.metadata, OUTR_STR("grpc-trace-bin"),
+                     outr_grpc_bin_write(r.arena, outr_str_of(bytes, sizeof bytes)));
+    rpc_start(a, &r, "GetState", &get);
+    outr_trace_read_grpc(&span, &r.http.head.headers);
+    assert_true(span.is_valid);
+    assert_memory_equal(span.trace_id, parent.trace_id, 16);
+    assert_memory_not_equal(span.span_id, parent.span_id, 8);
+    assert_int_equal(span.flags, 1);
+    rpc_finish(&r, D(get_state_response));
+    rpc_done(&r);
+    api_close(a);
+    a = api_open(&plain, components, NULL, 0); /* without tracing and a parent there is none */
+    r = (rpc){0};
+    rpc_start(a, &r, "GetState", &get);
+    assert_false(outr_headers_has(&r.http.head.headers, "grpc-trace-bin"));
+    rpc_finish(&r, D(get_state_response));
+    rpc_done(&r);
+    api_close(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -473,6 +509,7 @@ int main(void)
         cmocka_unit_test(a_client_who_leaves_while_the_store_works_leaves_nothing),
         cmocka_unit_test(only_what_is_named_as_the_reference_names_it_is_opened),
         cmocka_unit_test(calls_operations_and_errors_are_counted),
+        cmocka_unit_test(answers_name_their_span_in_the_binary_form),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

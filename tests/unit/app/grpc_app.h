@@ -114,7 +114,8 @@ static void grpc_app_request(void *ctx, outr_exchange *x)
         return;
     }
     for (size_t i = 0; i < OUTR_LEN(grpc_app_methods); i++) {
-        const outr_grpc_serve_options o = {&grpc_app_methods[i], a, 64 * OUTR_MIB};
+        const outr_grpc_serve_options o = {
+            .method = &grpc_app_methods[i], .ctx = a, .max_bytes = 64 * OUTR_MIB};
         if (outr_str_is(x->req.target, grpc_app_methods[i].path)) {
             outr_grpc_serve(x, &o);
             return;

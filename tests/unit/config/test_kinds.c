@@ -677,6 +677,102 @@ static void tracing_is_on_as_the_rate_and_the_exporters_say(void **state)
     }
 }
 
+static void headers_for_the_collector_come_in_both_forms(void **state)
+{
+    static const char *const good[] = {
+        "[{name: X-Tenant, value: blue}, {name: authorization, value: \"a=b, c\"}]",
+        "\"X-Tenant=blue , authorization = a=b\"",
+    };
+    static const char *const bad[] = {
+        "[{name: \"a b\", value: c}]", "[{value: c}]", "{a: b}", "\"host=x\"",
+        "\"grpc-timeout=1S\"", "[{name: a, value: \"x\\ny\"}]",
+    };
+    (void)state;
+    for (size_t i = 0; i < OUTR_LEN(good); i++) {
+        char text[256];
+        outr_configuration c;
+        bench b;
+        snprintf(text, sizeof text,
+                 "spec: {tracing: {otel: {endpointAddress: \"x:1\", timeout: 1500ms, headers: %s}}}",
+                 good[i]);
+        load(&c, &b, text);
+        assert_clean(&b);
+        assert_int_equal(c.otel_timeout_ns, 1500 * OUTR_MS);
+        assert_int_equal(c.otel_headers.count, 2);
+        assert_text(c.otel_headers.items[0].key, "x-tenant");
+        assert_text(c.otel_headers.items[0].value, "blue");
+        assert_text(c.otel_headers.items[1].value, i == 0 ? "a=b, c" : "a=b");
+        close_bench(&b);
+    }
+    for (size_t i = 0; i < OUTR_LEN(bad); i++) {
+        char text[256];
+        outr_configuration c;
+        bench b;
+        snprintf(text, sizeof text, "spec: {tracing: {otel: {headers: %s}}}", bad[i]);
+        load(&c, &b, text);
+        if (b.errors.count == 0)
+            fail_msg("taken: %s", text);
+        close_bench(&b);
+    }
+    outr_configuration c;
+    bench b;
+    load(&c, &b, "spec: {tracing: {otel: {endpointAddress: \"x:1\", protocol: thrift}}}");
+    assert_int_equal(b.errors.count, 1);
+    assert_non_null(strstr(b.errors.items[0].text, ":1:"));
+    close_bench(&b);
+}
+
+static void the_environment_adds_a_collector(void **state)
+{
+    char *const envp[] = {"OTEL_EXPORTER_OTLP_ENDPOINT=http://all:1",
+                          "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://traces:4318",
+                          "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+                          "OTEL_EXPORTER_OTLP_HEADERS=Api-Key=a%20b,host=no,broken",
+                          "OTEL_EXPORTER_OTLP_TIMEOUT=250",
+                          "OTEL_RESOURCE_ATTRIBUTES=zone=a,service.name=from-resource,=x",
+                          "OTEL_SERVICE_NAME=named",
+                          NULL};
+    char *const secure[] = {"OTEL_EXPORTER_OTLP_ENDPOINT=collector:4317", NULL};
+    char *const insecure[] = {"OTEL_EXPORTER_OTLP_ENDPOINT=collector:4317",
+                              "OTEL_EXPORTER_OTLP_INSECURE=true", NULL};
+    char *const nothing[] = {"OTEL_EXPORTER_OTLP_ENDPOINT=", NULL};
+    OUTR_AUTO(outr_err_list) warnings = {0};
+    outr_configuration c;
+    bench b;
+    (void)state;
+    load(&c, &b, "spec: {}");
+    outr_kind_tracing_environment(b.arena, envp, &c, &warnings);
+    assert_true(c.tracing_is_on && c.sampling_rate == 1);
+    assert_text(c.otel_address, "http://traces:4318");
+    assert_text(c.otel_protocol, "http");
+    assert_false(c.otel_is_secure);
+    assert_int_equal(c.otel_headers.count, 1);
+    assert_text(c.otel_headers.items[0].key, "api-key");
+    assert_text(c.otel_headers.items[0].value, "a b");
+    assert_int_equal(warnings.count, 1); /* host */
+    assert_null(strstr(warnings.items[0].text, "no,")); /* no value is told */
+    assert_int_equal(c.otel_timeout_ns, 250 * OUTR_MS);
+    assert_text(c.otel_service_name, "named");
+    assert_int_equal(c.otel_resource.count, 1);
+    assert_text(c.otel_resource.items[0].key, "zone");
+    outr_configuration_default(&c);
+    outr_kind_tracing_environment(b.arena, secure, &c, &warnings);
+    assert_true(c.otel_is_secure);
+    assert_text(c.otel_protocol, "grpc");
+    outr_configuration_default(&c);
+    outr_kind_tracing_environment(b.arena, insecure, &c, &warnings);
+    assert_false(c.otel_is_secure);
+    outr_configuration_default(&c);
+    outr_kind_tracing_environment(b.arena, nothing, &c, &warnings);
+    assert_false(c.tracing_is_on);
+    close_bench(&b);
+    load(&c, &b, "spec: {tracing: {samplingRate: \"0.5\", otel: {endpointAddress: \"own:1\"}}}");
+    outr_kind_tracing_environment(b.arena, envp, &c, &warnings);
+    assert_text(c.otel_address, "own:1"); /* the file's goes before */
+    assert_true(c.sampling_rate > 0.4 && c.sampling_rate < 0.6);
+    close_bench(&b);
+}
+
 static void the_newer_spelling_of_metrics_wins_wherever_it_stands(void **state)
 {
     static const char *const texts[] = {
@@ -894,6 +990,8 @@ int main(void)
         cmocka_unit_test(parts_of_the_wrong_shape_are_told),
         cmocka_unit_test(every_field_of_a_configuration_that_is_acted_on_is_bound),
         cmocka_unit_test(tracing_is_on_as_the_rate_and_the_exporters_say),
+        cmocka_unit_test(headers_for_the_collector_come_in_both_forms),
+        cmocka_unit_test(the_environment_adds_a_collector),
         cmocka_unit_test(the_newer_spelling_of_metrics_wins_wherever_it_stands),
         cmocka_unit_test(a_later_configuration_adds_to_the_earlier),
         cmocka_unit_test(latency_buckets_must_grow),
