@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <time.h>
@@ -11,19 +12,21 @@
 #include "base/clock.h"
 #include "base/encode.h"
 #include "cli/send.h"
+#include "net/env_real.h"
 
 /* The trust of a fleet without a process for it: folders of files, made and handed on by hand. */
 
-#define TOKEN_MAX    (64 * OUTR_KIB)
-#define JOIN_WITHIN  ((int64_t)3600) /* seconds that a token is good for */
-#define TRUST_DOMAIN "localhost"     /* of the control plane, as sentry has it */
+#define TOKEN_MAX       (64 * OUTR_KIB)
+#define JOIN_WITHIN_S   ((int64_t)3600)          /* a token with a key in it is good for */
+#define ANSWER_WITHIN_S ((int64_t)7 * 24 * 3600) /* one without */
+#define TRUST_DOMAIN    "localhost"              /* of the control plane, as sentry has it */
 #define SENTRY_ID    "spiffe://" TRUST_DOMAIN "/ns/default/dapr-sentry"
 
 static const outr_cli_flag mtls_flags[] = {
     {"name", 0, "NAME", offsetof(outr_mtls_options, name),
-     "init, token: what the other machine's issuer is called (a random name)"},
+     "init, token, admit: what the other machine's issuer is called (a random name)"},
     {"valid-for", 0, "DAYS", offsetof(outr_mtls_options, valid_for),
-     "init, token, renew: life of an issuer that is made (365), of a root (3650)"},
+     "init, token, admit, renew: life of an issuer (365), of a root (3650)"},
     {"finish", 0, NULL, offsetof(outr_mtls_options, is_finishing),
      "renew root: take the old root out of the bundle"},
     {"force", 0, NULL, offsetof(outr_mtls_options, is_forced),
@@ -79,6 +82,16 @@ outr_code outr_mtls_read(const outr_mtls *m, outr_buf *roots, outr_buf *issuer, 
                                      err);
 }
 
+outr_code outr_mtls_read_key(const char *path, outr_key **key, outr_err *err)
+{
+    outr_buf pem = {0};
+    outr_code rc = outr_secretfile_read(&pem, path, OUTR_ISSUER_FILE_MAX, OUTR_FILE_OWN, err);
+    if (!rc && outr_key_read(key, outr_buf_view(&pem), err))
+        rc = outr_wrap(err, "%s", path);
+    outr_secret_done(&pem);
+    return rc;
+}
+
 outr_code outr_mtls_write_key(const char *path, outr_key *key, bool replaces, outr_err *err)
 {
     outr_buf pem = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
@@ -99,23 +112,20 @@ static outr_str root_of(outr_str roots, outr_key *key)
     return one;
 }
 
-outr_code outr_mtls_sign_issuer(const outr_mtls *m, const char *root_key_path, outr_str roots,
-                                const char *member, outr_buf *pem, outr_key **key, outr_err *err)
+outr_code outr_mtls_sign_issuer(const outr_mtls *m, const outr_mtls_issuer *order, outr_buf *pem,
+                                outr_key **key, outr_err *err)
 {
-    outr_buf key_pem = {0};
+    const char *member = order->member;
     outr_key *root_key = NULL;
     char name[128];
-    outr_code rc = outr_secretfile_read(&key_pem, root_key_path, OUTR_ISSUER_FILE_MAX,
-                                        OUTR_FILE_OWN, err);
-    if (!rc && outr_key_read(&root_key, outr_buf_view(&key_pem), err))
-        rc = outr_wrap(err, "%s", root_key_path);
-    outr_secret_done(&key_pem);
-    outr_str root = rc ? OUTR_STR_NONE : root_of(roots, root_key);
+    outr_code rc = outr_mtls_read_key(order->root_key_path, &root_key, err);
+    outr_str root = rc ? OUTR_STR_NONE : root_of(order->roots, root_key);
     if (!rc && root.n == 0)
         rc = outr_fail(err, OUTR_FAILED_PRECONDITION, "%s is the key of no root in %s",
-                       root_key_path, m->machine.roots);
+                       order->root_key_path, m->machine.roots);
     snprintf(name, sizeof name, member ? "machine %s" : "%s", member ? member : SENTRY_ID);
     const outr_issuer_make make = {.organization = outr_str_from(name),
+                                   .of = order->of,
                                    .life_s = m->life_s ? m->life_s : OUTR_MTLS_ISSUER_LIFE_S,
                                    .skew_s = OUTR_MTLS_SKEW_S,
                                    .is_of_member = member != NULL,
@@ -132,74 +142,86 @@ outr_code outr_mtls_sign_issuer(const outr_mtls *m, const char *root_key_path, o
 static outr_code name_member(const outr_mtls *m, char name[65], outr_err *err)
 {
     unsigned char random[4];
-    int fd = -1;
     if (m->o.name && (strlen(m->o.name) == 0 || strlen(m->o.name) > 64))
         return outr_fail(err, OUTR_INVALID_ARGUMENT, "--name: 1 to 64 bytes");
     if (m->o.name) {
         snprintf(name, 65, "%s", m->o.name);
         return OUTR_OK;
     }
-    fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-    bool is_ok = fd >= 0 && read(fd, random, sizeof random) == (ssize_t)sizeof random;
-    if (fd >= 0)
-        close(fd);
-    if (!is_ok)
-        return outr_fail(err, OUTR_INTERNAL, "no randomness");
+    outr_env_real()->entropy(outr_env_real(), random, sizeof random);
     outr_hex_encode(random, sizeof random, name);
-    name[8] = 0;
+    name[2 * sizeof random] = 0;
     return OUTR_OK;
 }
 
-static void say_what_it_grants(const outr_mtls *m, const char *name, outr_str issuer)
+static void say_what_it_grants(const char *name, const outr_join *join)
 {
     outr_cert_info info = {0};
     char ends[40], before[40];
     outr_err err;
-    if (outr_cert_info_read(&info, issuer, &err))
+    if (outr_cert_info_read(&info, join->issuer, &err))
         return;
     outr_time_rfc3339(info.not_after_s * (int64_t)OUTR_SEC, ends);
-    outr_time_rfc3339((m->now_s + JOIN_WITHIN) * (int64_t)OUTR_SEC, before);
+    outr_time_rfc3339(join->before_s * (int64_t)OUTR_SEC, before);
     fprintf(stderr,
-            "The line is the join token of machine %s: `outrigger mtls join` there, until %s.\n"
-            "It is a secret. It holds that machine's issuer and its key: who has it can be any app "
-            "of the fleet\nuntil %s. One token, one machine; keep no copy.\n",
-            name, before, ends);
+            "The line is the join token of machine %s: `outrigger mtls join` there, until %s.\n",
+            name, before);
+    if (join->key.n > 0)
+        fprintf(stderr,
+                "It is a secret. It holds that machine's issuer and its key: who has it can be any "
+                "app of the fleet\nuntil %s. One token, one machine; keep no copy.\n",
+                ends);
+    else
+        fprintf(stderr,
+                "It is no secret: it is of use to the machine that asked, which can be any app of "
+                "the fleet until %s.\n",
+                ends);
 }
 
-static outr_code show_token(const outr_mtls *m, outr_err *err)
+static outr_code sign_member(const outr_mtls *m, outr_key *of, char name[65], outr_buf *roots,
+                             outr_buf *issuer, outr_buf *key_pem, outr_err *err)
 {
-    OUTR_AUTO(outr_buf) roots = {0};
     OUTR_AUTO(outr_buf) ours = {0};
-    OUTR_AUTO(outr_buf) pem = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
-    outr_buf key_pem = OUTR_BUF_MAX(TOKEN_MAX), line = OUTR_BUF_MAX(TOKEN_MAX);
     outr_key *key = NULL;
-    char name[65];
-    outr_code rc = outr_mtls_read(m, &roots, &ours, err);
+    outr_code rc = outr_mtls_read(m, roots, &ours, err);
     if (!rc && !outr_machine_is_first(&m->machine))
         rc = outr_fail(err, OUTR_FAILED_PRECONDITION,
                        "tokens are made on the machine where the fleet began: %s is not here",
                        m->machine.root_key);
     if (!rc)
         rc = name_member(m, name, err);
+    const outr_mtls_issuer order = {.root_key_path = m->machine.root_key,
+                                    .roots = outr_buf_view(roots),
+                                    .member = name,
+                                    .of = of};
     if (!rc)
-        rc = outr_mtls_sign_issuer(m, m->machine.root_key, outr_buf_view(&roots), name, &pem, &key,
-                                   err);
-    if (!rc)
-        rc = outr_key_write(&key_pem, key, err);
-    const outr_join join = {.issuer = outr_buf_view(&pem),
+        rc = outr_mtls_sign_issuer(m, &order, issuer, &key, err);
+    if (!rc && key)
+        rc = outr_key_write(key_pem, key, err);
+    outr_key_unref(key);
+    return rc;
+}
+
+outr_code outr_mtls_show_token(const outr_mtls *m, outr_key *of, outr_err *err)
+{
+    OUTR_AUTO(outr_buf) roots = {0};
+    OUTR_AUTO(outr_buf) issuer = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
+    outr_buf key = OUTR_BUF_MAX(TOKEN_MAX), line = OUTR_BUF_MAX(TOKEN_MAX);
+    char name[65];
+    outr_code rc = sign_member(m, of, name, &roots, &issuer, &key, err);
+    const outr_join join = {.issuer = outr_buf_view(&issuer),
                             .roots = outr_buf_view(&roots),
-                            .key = outr_buf_view(&key_pem),
-                            .before_s = m->now_s + JOIN_WITHIN};
+                            .key = outr_buf_view(&key),
+                            .before_s = m->now_s + (of ? ANSWER_WITHIN_S : JOIN_WITHIN_S)};
     if (!rc && !(outr_join_write(&line, &join) && outr_buf_char(&line, '\n')))
         rc = outr_fail(err, OUTR_RESOURCE_EXHAUSTED, "%s: too many roots for a token",
                        m->machine.roots);
     if (!rc) {
-        say_what_it_grants(m, name, join.issuer);
+        say_what_it_grants(name, &join);
         if (!outr_cli_write(1, line.p, line.n))
-            rc = outr_fail_errno(err, errno, "writing the token");
+            rc = outr_fail_errno(err, errno, "standard output");
     }
-    outr_key_unref(key);
-    outr_secret_done(&key_pem);
+    outr_secret_done(&key);
     outr_secret_done(&line);
     return rc;
 }
@@ -207,7 +229,8 @@ static outr_code show_token(const outr_mtls *m, outr_err *err)
 static int token(const outr_mtls *m)
 {
     outr_err err;
-    return show_token(m, &err) ? outr_cli_fail(m->command, "%s", err.text) : OUTR_EXIT_OK;
+    return outr_mtls_show_token(m, NULL, &err) ? outr_cli_fail(m->command, "%s", err.text)
+                                               : OUTR_EXIT_OK;
 }
 
 /* ---- init ------------------------------------------------------------------------------------ */
@@ -226,9 +249,10 @@ static outr_code begin_fleet(const outr_mtls *m, outr_err *err)
         rc = outr_mtls_write_key(machine->root_key, root_key, false, err);
     if (!rc)
         rc = outr_secretfile_write(machine->roots, outr_buf_view(&root), false, err);
+    const outr_mtls_issuer order = {.root_key_path = machine->root_key,
+                                    .roots = outr_buf_view(&root)};
     if (!rc)
-        rc = outr_mtls_sign_issuer(m, machine->root_key, outr_buf_view(&root), NULL, &issuer, &key,
-                                   err);
+        rc = outr_mtls_sign_issuer(m, &order, &issuer, &key, err);
     if (!rc)
         rc = outr_secretfile_write(machine->issuer, outr_buf_view(&issuer), false, err);
     if (!rc) /* the last one: with it the machine is a member */
@@ -263,21 +287,20 @@ static int init(const outr_mtls *m)
         fprintf(stderr, "A fleet begins: its root, and this machine's issuer, are in %s.\n",
                 m->machine.dir);
     if (!rc)
-        rc = show_token(m, &err);
+        rc = outr_mtls_show_token(m, NULL, &err);
     return rc ? outr_cli_fail(m->command, "%s", err.text) : OUTR_EXIT_OK;
 }
 
 /* ---- join ------------------------------------------------------------------------------------ */
 
-/* A line of standard input, not shown when it is a terminal. */
-static outr_code read_token(outr_buf *out, outr_err *err)
+static outr_code read_stdin(const char *name, outr_buf *out, outr_err *err)
 {
     struct termios shown, hidden;
     bool is_terminal = tcgetattr(0, &shown) == 0;
-    char piece[1024];
+    char piece[4096];
     ssize_t n;
     if (is_terminal) {
-        fprintf(stderr, "Join token: ");
+        fprintf(stderr, "%s: ", name);
         hidden = shown;
         hidden.c_lflag &= ~(tcflag_t)ECHO;
         tcsetattr(0, TCSANOW, &hidden);
@@ -293,9 +316,26 @@ static outr_code read_token(outr_buf *out, outr_err *err)
         tcsetattr(0, TCSANOW, &shown);
         fputc('\n', stderr);
     }
-    if (n < 0)
-        return outr_fail_errno(err, why, "standard input");
-    return out->n ? OUTR_OK : outr_fail(err, OUTR_INVALID_ARGUMENT, "no token on standard input");
+    return n < 0 ? outr_fail_errno(err, why, "standard input") : OUTR_OK;
+}
+
+outr_code outr_mtls_read_line(const outr_mtls *m, const char *name, outr_buf *out, outr_err *err)
+{
+    bool is_given = m->word && strcmp(m->word, "-") != 0;
+    outr_buf text = OUTR_BUF_MAX(TOKEN_MAX);
+    outr_str line;
+    outr_code rc = OUTR_OK;
+    if (is_given)
+        outr_buf_z(&text, m->word);
+    else
+        rc = read_stdin(name, &text, err);
+    outr_str_cut(outr_buf_view(&text), '\n', &line);
+    *out = OUTR_BUF_MAX(TOKEN_MAX);
+    outr_buf_str(out, outr_str_trim(line));
+    if (!rc && out->n == 0)
+        rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "nothing on standard input");
+    outr_secret_done(&text);
+    return rc;
 }
 
 static bool share_a_root(outr_str a, outr_str b)
@@ -318,8 +358,8 @@ static outr_code check_join(const outr_mtls *m, const outr_join *join, outr_key 
     outr_cert_info info;
     if (m->now_s > join->before_s)
         return outr_fail(err, OUTR_FAILED_PRECONDITION,
-                         "the join token was good for an hour, and that is over; `outrigger mtls "
-                         "token` makes another one");
+                         "the time of this join token is over; `outrigger mtls token` makes "
+                         "another one");
     outr_code rc = outr_cert_info_read(&info, join->issuer, err);
     if (!rc && (!info.is_ca || !outr_cert_has_key(join->issuer, key)))
         rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "its key is not that of its issuer");
@@ -347,7 +387,8 @@ static outr_code become_member(const outr_mtls *m, const outr_join *join, outr_e
     OUTR_AUTO(outr_buf) issuer = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
     OUTR_AUTO(outr_buf) roots = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
     outr_key *key = NULL;
-    outr_code rc = outr_key_read(&key, join->key, err);
+    outr_code rc = join->key.n > 0 ? outr_key_read(&key, join->key, err)
+                                   : outr_mtls_read_key(m->machine.asked_key, &key, err);
     outr_buf_printf(&issuer, OUTR_FMT "\n", OUTR_ARG(join->issuer));
     outr_buf_printf(&roots, OUTR_FMT "\n", OUTR_ARG(join->roots));
     if (!rc)
@@ -360,6 +401,8 @@ static outr_code become_member(const outr_mtls *m, const outr_join *join, outr_e
         rc = outr_mtls_write_key(m->machine.key, key, true, err);
     if (!rc)
         rc = outr_secretfile_write(m->machine.issuer, outr_buf_view(&issuer), true, err);
+    if (!rc && join->key.n == 0)
+        unlink(m->machine.asked_key);
     if (!rc && m->o.is_forced) {
         unlink(m->machine.root_key);
         unlink(m->machine.next_root_key);
@@ -370,23 +413,17 @@ static outr_code become_member(const outr_mtls *m, const outr_join *join, outr_e
 
 static int join(const outr_mtls *m)
 {
-    outr_buf given = OUTR_BUF_MAX(TOKEN_MAX), text = {0};
-    outr_str line;
+    outr_buf line = {0}, text = {0};
     outr_join parts;
     outr_err err;
-    bool is_on_argv = m->word && strcmp(m->word, "-") != 0;
-    outr_code rc = is_on_argv ? OUTR_OK : read_token(&given, &err);
-    if (is_on_argv)
-        line = outr_str_from(m->word);
-    else
-        outr_str_cut(outr_buf_view(&given), '\n', &line);
+    outr_code rc = outr_mtls_read_line(m, "Join token", &line, &err);
     if (!rc)
-        rc = outr_join_read(&parts, &text, outr_str_trim(line), &err);
+        rc = outr_join_read(&parts, &text, outr_buf_view(&line), &err);
     if (!rc)
         rc = outr_mtls_lock(m, true, &err);
     if (!rc)
         rc = become_member(m, &parts, &err);
-    outr_secret_done(&given);
+    outr_secret_done(&line);
     outr_secret_done(&text);
     if (rc)
         return outr_cli_fail(m->command, "%s", err.text);
@@ -434,9 +471,14 @@ static int mtls(const outr_command *self, int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(const outr_mtls *m);
-    } actions[] = {{"init", init},   {"join", join},
-                   {"token", token}, {"trust", trust},
-                   {"renew", outr_mtls_renew}, {"expiry", outr_mtls_expiry},
+    } actions[] = {{"init", init},
+                   {"join", join},
+                   {"token", token},
+                   {"ask", outr_mtls_ask},
+                   {"admit", outr_mtls_admit},
+                   {"trust", trust},
+                   {"renew", outr_mtls_renew},
+                   {"expiry", outr_mtls_expiry},
                    {"export", outr_mtls_export}};
     outr_mtls m = {.command = self, .o = {.output = "text", .out = "."}, .now_s = time(NULL)};
     const char *words[2] = {NULL, NULL};
@@ -450,6 +492,7 @@ static int mtls(const outr_command *self, int argc, char **argv)
     if (outr_machine_find(&m.machine, outr_str_from(getenv("OUTRIGGER_MTLS_DIR")),
                           outr_str_from(getenv("HOME")), &err))
         return outr_cli_fail(self, "%s", err.text);
+    setrlimit(RLIMIT_CORE, &(struct rlimit){0}); /* keys are in this memory from now on */
     m.word = words[1];
     m.life_s = (int64_t)days * 24 * 3600;
     for (size_t i = 0; words[0] && i < OUTR_LEN(actions); i++) {
@@ -463,12 +506,14 @@ static int mtls(const outr_command *self, int argc, char **argv)
 const outr_command outr_command_mtls = {
     .name = "mtls",
     .summary = "Mutual TLS for a fleet of machines, without an authority",
-    .synopsis = "init | join [TOKEN] | token | trust FILE | renew leaf|issuer|root | expiry | "
-                "export [flags]",
+    .synopsis = "init | join [TOKEN] | token | ask | admit [REQUEST] | trust FILE |\n"
+                "                 renew leaf|issuer|root | expiry | export [flags]",
     .text = "init    begins a fleet on this machine and prints the join token of another one\n"
             "join    makes this machine a member; the token comes from standard input, or is "
             "TOKEN\n"
             "token   prints another token, for a further machine or one whose issuer ends\n"
+            "ask     prints a request to join, by a key that never leaves this machine\n"
+            "admit   answers it; `join` where it was asked takes the answer, which is no secret\n"
             "trust   takes a bundle of roots, as `renew root` prints it\n"
             "renew   leaf: all sidecars of this machine get new certificates; issuer: this "
             "machine's;\n"
@@ -484,6 +529,6 @@ const outr_command outr_command_mtls = {
                 "  outrigger mtls expiry -o json\n",
     .flags = mtls_flags,
     .flag_count = OUTR_LEN(mtls_flags),
-    .words = "init|join|token|trust|renew|expiry|export",
+    .words = "init|join|token|ask|admit|trust|renew|expiry|export",
     .run = mtls,
 };

@@ -26,6 +26,8 @@ typedef struct outr_mtls {
 #define OUTR_MTLS_SKEW_S        ((int64_t)15 * 60)
 
 /* Actions. The result is the exit code. */
+int outr_mtls_ask(const outr_mtls *m);
+int outr_mtls_admit(const outr_mtls *m);
 int outr_mtls_renew(const outr_mtls *m);
 int outr_mtls_expiry(const outr_mtls *m);
 int outr_mtls_export(const outr_mtls *m);
@@ -34,9 +36,22 @@ int outr_mtls_export(const outr_mtls *m);
 outr_code outr_mtls_lock(const outr_mtls *m, bool made, outr_err *err);
 /* What this machine trusts and its issuer's certificate, expired or not. NOT_FOUND: no member. */
 outr_code outr_mtls_read(const outr_mtls *m, outr_buf *roots, outr_buf *issuer, outr_err *err);
+outr_code outr_mtls_read_key(const char *path, outr_key **key, outr_err *err);
 outr_code outr_mtls_write_key(const char *path, outr_key *key, bool replaces, outr_err *err);
-/* An issuer under the root whose key is in that file, for this machine or another one (member). */
-outr_code outr_mtls_sign_issuer(const outr_mtls *m, const char *root_key_path, outr_str roots,
-                                const char *member, outr_buf *pem, outr_key **key, outr_err *err);
+
+typedef struct outr_mtls_issuer {
+    const char *root_key_path; /* of one of roots */
+    outr_str roots;
+    const char *member; /* the machine it is for; NULL: this one */
+    outr_key *of;       /* whose certificate it becomes; NULL: a new key, the caller's */
+} outr_mtls_issuer;
+outr_code outr_mtls_sign_issuer(const outr_mtls *m, const outr_mtls_issuer *order, outr_buf *pem,
+                                outr_key **key, outr_err *err);
+/* Prints a join token on standard output, and on the other what it is. of: the key of a machine
+ * that has asked; NULL: one is made, and in the token. */
+outr_code outr_mtls_show_token(const outr_mtls *m, outr_key *of, outr_err *err);
+/* The action's argument, or a line of standard input, which a terminal is asked for by that name
+ * and does not show. Without the spaces around it. May be a secret. */
+outr_code outr_mtls_read_line(const outr_mtls *m, const char *name, outr_buf *out, outr_err *err);
 
 #endif

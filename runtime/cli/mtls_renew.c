@@ -41,9 +41,10 @@ static outr_code renew_issuer(const outr_mtls *m, const files *ours, outr_err *e
         return outr_fail(err, OUTR_FAILED_PRECONDITION,
                          "this machine joined: its issuer is renewed by `outrigger mtls token` "
                          "where the fleet began, and `join` here");
-    outr_code rc =
-        outr_mtls_sign_issuer(m, is_of_next ? machine->next_root_key : machine->root_key,
-                              outr_buf_view(&ours->roots), NULL, &pem, &key, err);
+    const outr_mtls_issuer order = {.root_key_path =
+                                        is_of_next ? machine->next_root_key : machine->root_key,
+                                    .roots = outr_buf_view(&ours->roots)};
+    outr_code rc = outr_mtls_sign_issuer(m, &order, &pem, &key, err);
     /* the certificate last: sidecars look at it, and by then its key is there */
     if (!rc)
         rc = outr_mtls_write_key(machine->key, key, true, err);

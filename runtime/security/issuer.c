@@ -130,12 +130,12 @@ outr_code outr_issuer_sign(const outr_issuer *issuer, const outr_issuer_order *o
 outr_code outr_issuer_make_new(outr_buf *pem, outr_key **key, const outr_issuer_make *make,
                                int64_t now_s, outr_err *err)
 {
-    outr_key *fresh;
-    outr_code rc = outr_key_make(&fresh, err);
+    outr_key *fresh = NULL;
+    outr_code rc = make->of ? OUTR_OK : outr_key_make(&fresh, err);
     if (rc)
         return rc;
     const outr_cert_order order = {
-        .subject_key = fresh,
+        .subject_key = make->of ? make->of : fresh,
         .organization = make->organization,
         .is_ca = true,
         .is_last_ca = make->is_of_member,
@@ -150,6 +150,7 @@ outr_code outr_issuer_make_new(outr_buf *pem, outr_key **key, const outr_issuer_
         outr_key_unref(fresh);
         return rc;
     }
-    *key = fresh;
+    if (fresh)
+        *key = fresh;
     return OUTR_OK;
 }

@@ -44,9 +44,10 @@ typedef struct outr_issuer_order {
 outr_code outr_issuer_sign(const outr_issuer *issuer, const outr_issuer_order *order, int64_t now_s,
                            outr_buf *chain, int64_t *expires_s, outr_err *err);
 
-/* A new key and its certificate, appended to pem; names as sentry makes them. */
+/* A new key, the caller's, and its certificate, appended to pem; names as sentry makes them. */
 typedef struct outr_issuer_make {
     outr_str organization;
+    outr_key *of; /* the certificate is of this key instead; *key is untouched */
     int64_t life_s, skew_s;
     bool is_of_member; /* signs apps only: trust domain public, no authorities below it */
     /* NONE, NULL: a root, by itself */

@@ -4,8 +4,11 @@
 
 #include "base/encode.h"
 
-#define PREFIX    "outrigger-join-1."
-#define TOKEN_MAX (64 * OUTR_KIB)
+/* <before>.<base64 of PEM: issuer, roots, and the key> */
+#define JOIN     "outrigger-join-1."
+#define ADMITTED "outrigger-admitted-1."
+#define ASK      "outrigger-ask-1." /* <base64 of PEM> */
+#define LINE_BYTES (64 * OUTR_KIB)
 
 /* ---- the folder ------------------------------------------------------------------------------ */
 
@@ -28,6 +31,7 @@ outr_code outr_machine_find(outr_machine *out, outr_str dir, outr_str home, outr
     snprintf(m.issuer, sizeof m.issuer, "%s/issuer.crt", m.dir);
     snprintf(m.key, sizeof m.key, "%s/issuer.key", m.dir);
     snprintf(m.root_key, sizeof m.root_key, "%s/root.key", m.dir);
+    snprintf(m.asked_key, sizeof m.asked_key, "%s/issuer.next.key", m.dir);
     snprintf(m.next_root_key, sizeof m.next_root_key, "%s/root.next.key", m.dir);
     *out = m;
     return OUTR_OK;
@@ -48,66 +52,94 @@ outr_issuer_paths outr_machine_paths(const outr_machine *machine)
     return (outr_issuer_paths){machine->roots, machine->issuer, machine->key};
 }
 
-/* ---- join tokens ----------------------------------------------------------------------------- */
+/* ---- lines that are handed on ---------------------------------------------------------------- */
 
-/* "outrigger-join-1.<before>.<base64 of PEM: issuer, roots, key>" */
-bool outr_join_write(outr_buf *token, const outr_join *join)
+static bool write_line(outr_buf *line, const char *prefix, outr_str pem)
 {
-    outr_arena *arena = outr_arena_new(16 * TOKEN_MAX);
-    outr_buf text = OUTR_BUF_MAX(TOKEN_MAX / 2);
-    outr_buf_str(&text, join->issuer);
-    outr_buf_str(&text, join->roots);
-    outr_buf_str(&text, join->key);
-    outr_str body = outr_base64_encode(arena, outr_buf_view(&text));
-    bool is_ok = !text.is_full && outr_buf_printf(token, PREFIX "%lld." OUTR_FMT,
-                                                  (long long)join->before_s, OUTR_ARG(body));
-    outr_secret_done(&text);
+    outr_arena *arena = outr_arena_new(16 * LINE_BYTES);
+    outr_str body = outr_base64_encode(arena, pem);
+    bool is_ok = outr_buf_z(line, prefix) && outr_buf_str(line, body);
     if (body.n > 0)
         explicit_bzero((char *)body.p, body.n);
     outr_arena_free(arena);
     return is_ok;
 }
 
-static outr_code decode(outr_buf *text, outr_str body, outr_err *err)
+static outr_code read_line(outr_buf *pem, outr_str body, outr_err *err)
 {
-    outr_arena *arena = outr_arena_new(16 * TOKEN_MAX);
-    outr_str pem = OUTR_STR_NONE;
+    outr_arena *arena = outr_arena_new(16 * LINE_BYTES);
+    outr_str text = OUTR_STR_NONE;
     outr_code rc = OUTR_OK;
-    if (outr_base64_decode(arena, body, &pem))
-        outr_buf_str(text, pem);
+    *pem = OUTR_BUF_MAX(LINE_BYTES);
+    if (outr_base64_decode(arena, body, &text))
+        outr_buf_str(pem, text);
     else
-        rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "the join token is damaged, or not all of it");
-    if (pem.n > 0)
-        explicit_bzero((char *)pem.p, pem.n);
+        rc = outr_fail(err, OUTR_INVALID_ARGUMENT, "it is damaged, or not all of it");
+    if (text.n > 0)
+        explicit_bzero((char *)text.p, text.n);
     outr_arena_free(arena);
     return rc;
 }
 
-outr_code outr_join_read(outr_join *out, outr_buf *text, outr_str token, outr_err *err)
+bool outr_join_write(outr_buf *token, const outr_join *join)
 {
-    const outr_str prefix = OUTR_STR(PREFIX);
-    outr_str body, number, one;
-    outr_join join;
-    if (token.n > TOKEN_MAX || !outr_str_starts(token, OUTR_STR("outrigger-join-")))
-        return outr_fail(err, OUTR_INVALID_ARGUMENT, "this is no join token");
-    if (!outr_str_starts(token, prefix))
-        return outr_fail(err, OUTR_INVALID_ARGUMENT,
-                         "the join token is of another version than this program");
-    body = outr_str_cut(outr_str_skip(token, prefix.n), '.', &number);
-    if (!outr_str_to_i64(number, 0, INT64_MAX, &join.before_s))
-        return outr_fail(err, OUTR_INVALID_ARGUMENT, "the join token is damaged");
-    *text = OUTR_BUF_MAX(TOKEN_MAX);
-    outr_code rc = decode(text, body, err);
-    if (rc)
-        return rc;
-    outr_str rest = outr_cert_cut(outr_buf_view(text), &one);
+    char prefix[80];
+    outr_buf text = OUTR_BUF_MAX(LINE_BYTES / 2);
+    snprintf(prefix, sizeof prefix, "%s%lld.", join->key.n ? JOIN : ADMITTED,
+             (long long)join->before_s);
+    outr_buf_str(&text, join->issuer);
+    outr_buf_str(&text, join->roots);
+    outr_buf_str(&text, join->key); /* last: nothing grows after it, and leaves a copy behind */
+    bool is_ok = !text.is_full && write_line(token, prefix, outr_buf_view(&text));
+    outr_secret_done(&text);
+    return is_ok;
+}
+
+/* Issuer, roots, key, one behind the other. */
+static outr_code take_apart(outr_join *join, outr_str text, bool has_key, outr_err *err)
+{
+    outr_str rest = outr_cert_cut(text, &join->issuer);
     ptrdiff_t key = outr_str_search(rest, OUTR_STR("-----BEGIN PRIVATE KEY-----"));
     ptrdiff_t end = outr_str_search(rest, OUTR_STR("-----END PRIVATE KEY-----"));
-    if (one.n == 0 || key <= 0 || end < key)
-        return outr_fail(err, OUTR_INVALID_ARGUMENT, "the join token is damaged, or not all of it");
-    join.issuer = one;
-    join.roots = outr_str_trim(outr_str_head(rest, (size_t)key));
-    join.key = outr_str_skip(rest, (size_t)key);
+    bool is_whole = has_key ? key > 0 && end > key : key < 0 && rest.n > 0;
+    if (join->issuer.n == 0 || !is_whole)
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "it is damaged, or not all of it");
+    join->roots = outr_str_trim(has_key ? outr_str_head(rest, (size_t)key) : rest);
+    join->key = has_key ? outr_str_skip(rest, (size_t)key) : OUTR_STR_NONE;
+    return OUTR_OK;
+}
+
+outr_code outr_join_read(outr_join *out, outr_buf *text, outr_str token, outr_err *err)
+{
+    bool has_key = outr_str_starts(token, OUTR_STR(JOIN));
+    outr_str body, number, rest = outr_str_skip(token, has_key ? strlen(JOIN) : strlen(ADMITTED));
+    outr_join join;
+    if (token.n > LINE_BYTES || !outr_str_starts(token, OUTR_STR("outrigger-")))
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "this is no join token");
+    if (!has_key && !outr_str_starts(token, OUTR_STR(ADMITTED)))
+        return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                         "this is no join token, or one of another version than this program");
+    body = outr_str_cut(rest, '.', &number);
+    if (!outr_str_to_i64(number, 0, INT64_MAX, &join.before_s))
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "the join token: it is damaged");
+    outr_code rc = read_line(text, body, err);
+    if (!rc)
+        rc = take_apart(&join, outr_buf_view(text), has_key, err);
+    if (rc)
+        return outr_wrap(err, "the join token");
     *out = join;
     return OUTR_OK;
+}
+
+bool outr_ask_write(outr_buf *line, outr_str csr_pem)
+{
+    return write_line(line, ASK, csr_pem);
+}
+
+outr_code outr_ask_read(outr_buf *csr_pem, outr_str line, outr_err *err)
+{
+    if (line.n > LINE_BYTES || !outr_str_starts(line, OUTR_STR(ASK)))
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "this is no request of `outrigger mtls ask`");
+    outr_code rc = read_line(csr_pem, outr_str_skip(line, strlen(ASK)), err);
+    return rc ? outr_wrap(err, "the request") : OUTR_OK;
 }

@@ -17,6 +17,7 @@ typedef struct outr_machine {
     char key[OUTR_MACHINE_PATH_MAX + 16];
     char root_key[OUTR_MACHINE_PATH_MAX + 16]; /* where the fleet began */
     char next_root_key[OUTR_MACHINE_PATH_MAX + 16]; /* of a root that signs nothing yet */
+    char asked_key[OUTR_MACHINE_PATH_MAX + 16]; /* of an issuer that has been asked for */
 } outr_machine;
 
 /* dir: OUTRIGGER_MTLS_DIR, or NONE; home: HOME, below which it is else (.outrigger/mtls).
@@ -27,13 +28,19 @@ bool outr_machine_is_first(const outr_machine *machine); /* the root's key is he
 outr_issuer_paths outr_machine_paths(const outr_machine *machine);
 
 typedef struct outr_join {
-    outr_str issuer, roots, key; /* PEM */
-    int64_t before_s;            /* Unix time; `join` takes it no later */
-} outr_join;
-/* One line of printable text, a secret. */
+    outr_str issuer, roots;
+    outr_str key; /* NONE: the machine that asked has it, and nothing here is secret */
+    int64_t before_s; /* Unix time; `join` takes it no later */
+} outr_join; /* PEM */
+/* One line of printable text, a secret when a key is in it. */
 bool outr_join_write(outr_buf *token, const outr_join *join);
 /* Parts lie in text, which it fills: a secret, too. INVALID_ARGUMENT: no token, not all of one, of
  * another version. What is in it is not judged. */
 outr_code outr_join_read(outr_join *out, outr_buf *text, outr_str token, outr_err *err);
+
+/* What a machine shows to become a member with a key that never leaves it: a certificate request.
+ * One line. */
+bool outr_ask_write(outr_buf *line, outr_str csr_pem);
+outr_code outr_ask_read(outr_buf *csr_pem, outr_str line, outr_err *err);
 
 #endif

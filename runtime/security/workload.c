@@ -1,9 +1,5 @@
 #include "security/workload.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
-
 #include "security/identity.h"
 #include "security/machine.h"
 #include "security/rotation.h"
@@ -248,19 +244,11 @@ static void on_signed(outr_op *op)
 static outr_code read_token(outr_workload *w, outr_err *err)
 {
     const char *path = w->o.settings->sentry_token_file.p;
-    char piece[1024];
-    ssize_t n;
     outr_secret_done(&w->token);
-    w->token = OUTR_BUF_MAX(TOKEN_MAX);
     if (!path || !path[0])
         return OUTR_OK;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return outr_fail_errno(err, errno, "token file %s", path);
-    while ((n = read(fd, piece, sizeof piece)) > 0 && outr_buf_append(&w->token, piece, (size_t)n))
-        ;
-    close(fd);
-    return n == 0 ? OUTR_OK : outr_fail(err, OUTR_INVALID_ARGUMENT, "token file %s", path);
+    outr_code rc = outr_secretfile_read(&w->token, path, TOKEN_MAX, OUTR_FILE_ANY, err);
+    return rc ? outr_wrap(err, "DAPR_SENTRY_TOKEN_FILE") : OUTR_OK;
 }
 
 /* A new key each time, and a new look at the token's file. */

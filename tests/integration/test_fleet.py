@@ -1,4 +1,5 @@
 """A fleet without an authority process: `outrigger mtls`, and sidecars that sign for themselves."""
+import base64
 import json
 import os
 import re
@@ -203,9 +204,9 @@ class Tokens(Fleet):
         token = a.init()
         head, _, body = token.rpartition(".")
         number = int(head.rpartition(".")[2])
-        rows = [("", "no token on standard input"), ("hello", "no join token"), (token.replace("join-1", "join-2"), "another version"),
+        rows = [("", "nothing on standard input"), ("hello", "no join token"), (token.replace("join-1", "join-2"), "another version"),
                 (token[:-200], "damaged"), (head + "." + body[:300] + "AAAA" + body[304:], "damaged"),
-                (token.replace(str(number), str(int(time.time()) - 1)), "that is over"), (token.replace(str(number), "x"), "damaged")]
+                (token.replace(str(number), str(int(time.time()) - 1)), "time of this join token is over"), (token.replace(str(number), "x"), "damaged")]
         for text, said in rows:
             done = b.run("join", input=text, ok=False)
             self.assertEqual(done.returncode, 1, text)
@@ -216,6 +217,52 @@ class Tokens(Fleet):
         for at in range(len(token) - len(body), len(token), 97):
             broken = token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1:]
             self.assertEqual(b.run("join", input=broken, ok=False).returncode, 1, at)
+
+    @tag("debug")
+    def test_a_key_that_never_leaves_its_machine(self):
+        a, b, other = (Machine(self, name) for name in ("a", "b", "other"))
+        a.init()
+        request = b.run("ask").stdout.strip()
+        self.assertRegex(request, r"^outrigger-ask-1\.[A-Za-z0-9+/=]+$")
+        answer = a.run("admit", "--name", "kitchen", input=request).stdout.strip()
+        for line in (request, answer):
+            self.assertNotIn(b"PRIVATE", base64.b64decode(line.rpartition(".")[2]))
+        # of use to nobody else, and to no other request
+        self.assertIn("issuer.next.key", other.join(answer, ok=False).stderr)
+        other.run("ask")
+        self.assertIn("not that of its issuer", other.join(answer, ok=False).stderr)
+        self.assertFalse(os.path.exists(other.path("issuer.key")))
+        self.assertEqual(b.run("ask").returncode, 0)  # asking again does not spoil it
+        b.join(answer)
+        self.assertEqual(sorted(os.listdir(b.dir)), ["ca.crt", "issuer.crt", "issuer.key"])
+        self.assertIn("machine kitchen", b.run("expiry").stdout)
+        one, two = self.member(a, "one"), self.member(b, "two", self.app())
+        self.assertEqual(one.invoke("two", "x").status, 200)
+        # and so an issuer that ends is renewed
+        b.join(a.run("admit", b.run("ask").stdout.strip()).stdout.strip())
+        two.wait_log("identity renewed", timeout_s=30 * SLOW)
+        self.assertEqual(one.invoke("two", "x").status, 200)
+
+    @tag("debug")
+    def test_a_request_that_is_none_is_not_answered(self):
+        a, b = self.two()
+        request = b.run("ask").stdout.strip()
+        body = request.partition(".")[2]
+        pem = base64.b64decode(body)
+        twisted = base64.b64encode(pem.replace(pem[100:104], bytes(pem[100:104][::-1]))).decode()
+        for text, said in (("", "nothing on standard input"), ("hello", "no request"), (request[:-40], ""), ("outrigger-ask-1.!", "damaged"),
+                           ("outrigger-ask-1." + twisted, "")):
+            done = a.run("admit", input=text, ok=False)
+            self.assertEqual((done.returncode, done.stdout), (1, ""), text)
+            self.assertIn(said, done.stderr)
+        self.assertIn("where the fleet began", b.run("admit", request, ok=False).stderr)
+
+    @tag("debug")
+    def test_an_authority_of_a_joined_machine_does_not_start(self):
+        _, b = self.two()
+        ca = Authority(self, folder=b.dir).launch()
+        self.assertEqual(ca.process.wait(WAIT_S), 1)
+        self.assertIn("may not sign for an authority", ca.log())
 
     @tag("debug")
     def test_a_member_leaves_its_fleet_only_by_force(self):

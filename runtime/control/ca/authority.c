@@ -194,5 +194,9 @@ outr_code outr_authority_sign(const outr_authority *a, const outr_authority_orde
 outr_code outr_authority_sign_own(const outr_authority *a, outr_key *key, int64_t now_s,
                                   outr_buf *chain, int64_t *expires_s, outr_err *err)
 {
-    return issue(a, key, a->id, OWN_LIFE_S, now_s, chain, expires_s, err);
+    outr_code rc = issue(a, key, a->id, OWN_LIFE_S, now_s, chain, expires_s, err);
+    /* the issuer of a machine that joined a fleet signs for apps alone */
+    if (!rc && outr_cert_verify(outr_buf_view(chain), outr_buf_view(&a->issuer.roots), now_s, err))
+        rc = outr_wrap(err, "%s/issuer.crt may not sign for an authority", a->o.dir);
+    return rc;
 }
