@@ -84,7 +84,10 @@ static void free_if_over(box *x)
 
 static void drop_oldest(outr_breakers *b)
 {
-    box *x = OUTR_LIST_ITEM(outr_list_pop(&b->lately), box, link);
+    outr_link *oldest = outr_list_pop(&b->lately);
+    if (!oldest)
+        return;
+    box *x = OUTR_LIST_ITEM(oldest, box, link);
     outr_map_remove(b->boxes, outr_str_from(x->key));
     free_if_over(x);
 }
