@@ -22,11 +22,12 @@ GOLDEN = os.path.join(os.path.dirname(TOP), "shared", "golden")
 
 GROUPS = ("invoke", "limits", "tracing", "http-surface", "metadata", "health", "start-stop", "secrets", "cors",
           "state", "scopes", "metrics", "reload", "grpc-surface", "no-control-plane", "proxy", "token", "api-list",
-          "invoke-grpc", "pubsub-grpc", "bindings", "access-control", "middleware")
+          "invoke-grpc", "pubsub", "pubsub-layout", "pubsub-grpc", "bindings", "access-control", "middleware",
+          "resiliency")
 # Methods of the Dapr service that are not built yet.
 ABSENT_RPCS = ()
 HAS_GRPC_APPS = True
-SUPPORTED = ("state.in-memory", "state.sqlite", "pubsub.in-memory", "pubsub.sqlite", "secretstores.local.env",
+SUPPORTED = ("state.in-memory", "state.sqlite", "pubsub.in-memory", "pubsub.sqlite", "pubsub.redis", "secretstores.local.env",
              "secretstores.local.file", "nameresolution.", "bindings.cron", "bindings.http",
              "bindings.localstorage", "middleware.http.uppercase", "middleware.http.routerchecker",
              "middleware.http.routeralias", "middleware.http.ratelimit")
@@ -68,7 +69,7 @@ def why_out(case, setup):
         reason = rpc_reason(step.get("grpc"), parts)
         if reason:
             return reason
-        if step.get("op", {}).get("do") == "redis":
+        if step.get("op", {}).get("do") == "redis" and not setup.get("redis"):
             return "looks into Redis"
         for name in step.get("saw") or {}:
             if not HAS_GRPC_APPS and (apps.get(name) or {}).get("protocol") == "grpc":

@@ -1,4 +1,5 @@
 """Includes point left only: base < loop < net < ... < api < runtime.c (README, "Where things are")."""
+import os
 import re
 import source
 
@@ -33,10 +34,10 @@ def allowed(path, included):
 
 
 def backend_named(path, included):
-    """Only the registry may name a back end. The pluggable ones share a client, which is theirs alone."""
+    """Only the registry may name a back end. One in several files has a folder, which is its alone."""
     if re.match(r"components/common/redis/(?!redis\.h)", included):
         return not path.startswith("components/common/redis/")
-    if included.startswith("components/pluggable/") and path.startswith("components/pluggable/"):
+    if path.startswith("components/") and os.path.dirname(path) == os.path.dirname(included):
         return False
     return re.match(r"components/(?!common/)[^/]+/", included) and path != "components/registry.c"
 
