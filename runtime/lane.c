@@ -186,6 +186,7 @@ void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub 
         .chains = parts->host,
     };
     lane->mesh = outr_mesh_new(&mesh);
+    outr_mesh_use_authn(lane->mesh, parts->authn);
     lane->api = (outr_api){
         .loop = lane->loop,
         .log = parts->log,
@@ -261,8 +262,9 @@ void outr_lane_drain(outr_lane *lane, outr_port port, void (*done)(void *ctx), v
         done(ctx);
 }
 
-void outr_lane_update(outr_lane *lane, const outr_snapshot *snapshot)
+void outr_lane_update(outr_lane *lane, const outr_snapshot *snapshot, outr_authn *authn)
 {
+    outr_mesh_use_authn(lane->mesh, authn);
     outr_mesh_update(lane->mesh, snapshot);
     outr_api_update(&lane->api, snapshot);
     outr_grpc_api_done(&lane->api);

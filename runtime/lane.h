@@ -61,6 +61,7 @@ typedef struct outr_lane_parts {
     uint16_t internal_port;
     outr_tls *peer_tls, *internal_tls; /* calling and being called; NULL: clear text */
     outr_token *api_token, *app_token;
+    outr_authn *authn;                 /* NULL: nobody looks at tokens */
     void (*shutdown)(void *ctx, bool is_forced); /* any thread */
     void *ctx;
 } outr_lane_parts;
@@ -80,7 +81,8 @@ void outr_lane_accept(outr_lane *lane);                    /* lane: begins to ac
 /* lane: stops accepting on a port and lets what is in flight end; done is called once, perhaps at
  * once. */
 void outr_lane_drain(outr_lane *lane, outr_port port, void (*done)(void *ctx), void *ctx);
-void outr_lane_update(outr_lane *lane, const outr_snapshot *snapshot); /* lane */
+/* lane */
+void outr_lane_update(outr_lane *lane, const outr_snapshot *snapshot, outr_authn *authn);
 /* lane: whom we trust has changed; connections with those who are not covered any more end. */
 void outr_lane_trust_changed(outr_lane *lane);
 void outr_lane_close(outr_lane *lane); /* lane: frees all but the loop, stops the loop */

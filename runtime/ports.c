@@ -1,6 +1,9 @@
 #include "ports.h"
 
 #include <time.h>
+#include <unistd.h>
+
+#include "net/env_real.h"
 
 #define BIND_PATIENCE_MS 5000 /* a port may be held a moment longer by whom we replace */
 #define BIND_PAUSE_MS    100
@@ -99,4 +102,19 @@ outr_code outr_ports_bind(outr_lane *lanes, unsigned lane_count, const outr_sett
     if (!rc && has_metrics)
         rc = bind_address(b, OUTR_PORT_METRICS, s->metrics_listen_address, s->metrics_port, err);
     return rc;
+}
+
+void outr_ports_find_host(const outr_settings *settings, char *name, size_t name_size,
+                          char address[OUTR_ADDR_TEXT_MAX])
+{
+    outr_addr addr;
+    outr_err err;
+    if (gethostname(name, name_size - 1))
+        snprintf(name, name_size, "localhost");
+    if (settings->host_ip.n > 0)
+        snprintf(address, OUTR_ADDR_TEXT_MAX, OUTR_FMT, OUTR_ARG(settings->host_ip));
+    else if (outr_host_address(&addr, &err))
+        snprintf(address, OUTR_ADDR_TEXT_MAX, "127.0.0.1");
+    else
+        outr_addr_ip_text(&addr, address);
 }

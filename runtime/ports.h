@@ -10,4 +10,8 @@
 outr_code outr_ports_bind(outr_lane *lanes, unsigned lane_count, const outr_settings *settings,
                           bool has_metrics, const outr_log *log, outr_err *err);
 
+/* Who we are to others: the host's name, and --host-ip or an address of the host. */
+void outr_ports_find_host(const outr_settings *settings, char *name, size_t name_size,
+                          char address[OUTR_ADDR_TEXT_MAX]);
+
 #endif

@@ -9,7 +9,9 @@
 #include "base/rundir.h"
 #include "blocks/bindings/bindings.h"
 #include "config/reload.h"
+#include "gate.h"
 #include "lane.h"
+#include "load.h"
 #include "loop/signal.h"
 #include "loop/step.h"
 #include "net/env_real.h"
@@ -24,6 +26,7 @@ typedef struct round {
     outr_op *op;      /* finished when all lanes have left */
     unsigned pending; /* main loop only */
     const outr_snapshot *snapshot;
+    outr_authn *authn;
     struct round_visit {
         outr_message message;
         struct round *round;
@@ -56,6 +59,7 @@ typedef struct runtime {
     outr_resolver *resolver;
     outr_workload *workload; /* NULL: sidecars speak clear text */
     outr_token api_token, app_token;
+    outr_gate gate;
     outr_reload *reload;
     outr_signals *signals;
     outr_lane *lanes;
@@ -134,6 +138,7 @@ static void start_round(runtime *rt, round *r, void (*run)(runtime *, outr_lane 
 
 enum {
     START_IDENTITY,
+    START_TOKENS,
     START_RESOLVER,
     START_LANES,
     START_COMPONENTS,
@@ -179,16 +184,23 @@ static int step_identity(outr_steps *steps)
 {
     runtime *rt = of_starting(steps);
     if (!rt->workload)
-        return START_RESOLVER;
+        return START_TOKENS;
     outr_workload_open_start(rt->workload, step_op(rt, 0));
+    return outr_steps_wait(steps, START_TOKENS);
+}
+
+static int step_tokens(outr_steps *steps)
+{
+    runtime *rt = of_starting(steps);
+    if (rt->workload && rt->op.err.code)
+        return fail_start(rt, "no identity", &rt->op.err);
+    outr_gate_open(&rt->gate, rt->lanes[0].loop, &rt->log, rt->snapshot, step_op(rt, 0));
     return outr_steps_wait(steps, START_RESOLVER);
 }
 
 static int step_resolver(outr_steps *steps)
 {
     runtime *rt = of_starting(steps);
-    if (rt->workload && rt->op.err.code)
-        return fail_start(rt, "no identity", &rt->op.err);
     const outr_settings *s = rt->settings;
     rt->resolver_open = (outr_mesh_resolver_open){
         .settings = s,
@@ -226,6 +238,7 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
         .internal_tls = rt->workload ? outr_workload_server(rt->workload) : NULL,
         .api_token = &rt->api_token,
         .app_token = &rt->app_token,
+        .authn = rt->gate.now,
         .shutdown = on_shutdown_asked,
         .ctx = rt,
     };
@@ -407,7 +420,8 @@ static int step_start_failed(outr_steps *steps)
 }
 
 static const outr_step start_steps[] = {
-    [START_IDENTITY] = {"identity", step_identity, TO(START_RESOLVER)},
+    [START_IDENTITY] = {"identity", step_identity, TO(START_TOKENS)},
+    [START_TOKENS] = {"tokens", step_tokens, TO(START_RESOLVER) | TO(START_FAILED)},
     [START_RESOLVER] = {"resolver", step_resolver, TO(START_LANES) | TO(START_FAILED)},
     [START_LANES] = {"lanes", step_lanes, TO(START_COMPONENTS) | TO(START_FAILED)},
     [START_COMPONENTS] = {"components", step_components, TO(START_ACCEPT) | TO(START_FAILED)},
@@ -458,6 +472,13 @@ static void on_reload(void *ctx, const outr_reload_diff *diff)
         apply_next(rt);
 }
 
+static void on_swapped(outr_op *op)
+{
+    runtime *rt = OUTR_CONTAINER(op, runtime, apply_op);
+    if (!outr_list_is_empty(&rt->changes) && !rt->is_stopping)
+        apply_next(rt);
+}
+
 static void on_applied_everywhere(outr_op *op)
 {
     runtime *rt = OUTR_CONTAINER(op, runtime, apply_op);
@@ -470,14 +491,16 @@ static void on_applied_everywhere(outr_op *op)
     OUTR_LOG(&rt->log, INFO, "resources reloaded", OUTR_I("added", c->diff.added_count),
              OUTR_I("removed", c->diff.removed_count));
     free_change(c);
-    if (!outr_list_is_empty(&rt->changes) && !rt->is_stopping)
-        apply_next(rt);
+    if (rt->is_stopping) /* all is closed there */
+        return;
+    outr_op_init(&rt->apply_op, rt->lanes[0].loop, NULL, 0, on_swapped);
+    outr_gate_swap(&rt->gate, &rt->apply_op);
 }
 
 static void update_lane(runtime *rt OUTR_UNUSED, outr_lane *lane, round *r)
 {
     if (lane->has_api)
-        outr_lane_update(lane, r->snapshot);
+        outr_lane_update(lane, r->snapshot, r->authn);
     leave_round(r, lane);
 }
 
@@ -491,15 +514,27 @@ static void on_applied(outr_op *op)
         return;
     }
     rt->update_round.snapshot = c->diff.after;
+    rt->update_round.authn = outr_gate_next(&rt->gate);
     outr_op_init(&rt->apply_op, rt->lanes[0].loop, NULL, 0, on_applied_everywhere);
     start_round(rt, &rt->update_round, update_lane, &rt->apply_op);
+}
+
+/* Keys are read, or not: the former ones stay in use until here, and known ones beyond. */
+static void on_gate_ready(outr_op *op)
+{
+    runtime *rt = OUTR_CONTAINER(op, runtime, apply_op);
+    const change *c = OUTR_LIST_ITEM(rt->changes.next, change, link);
+    if (rt->is_stopping)
+        return;
+    outr_op_init(&rt->apply_op, rt->lanes[0].loop, NULL, 0, on_applied);
+    outr_host_apply(rt->host, &c->diff, &rt->apply_op);
 }
 
 static void apply_next(runtime *rt)
 {
     const change *c = OUTR_LIST_ITEM(rt->changes.next, change, link);
-    outr_op_init(&rt->apply_op, rt->lanes[0].loop, NULL, 0, on_applied);
-    outr_host_apply(rt->host, &c->diff, &rt->apply_op);
+    outr_op_init(&rt->apply_op, rt->lanes[0].loop, NULL, 0, on_gate_ready);
+    outr_gate_prepare(&rt->gate, c->diff.before, c->diff.after, &rt->apply_op);
 }
 
 /* ---- trust ----------------------------------------------------------------------------------- */
@@ -544,6 +579,7 @@ enum {
     STOP_EVENTS,
     STOP_INBOUND,
     STOP_API,
+    STOP_TOKENS,
     STOP_RESOLVER,
     STOP_COMPONENTS,
     STOP_EXPORT,
@@ -658,6 +694,13 @@ static int step_api(outr_steps *steps)
 {
     runtime *rt = of_stopping(steps);
     start_round(rt, &rt->round, drain_api, step_op(rt, 0));
+    return outr_steps_wait(steps, STOP_TOKENS);
+}
+
+static int step_close_tokens(outr_steps *steps)
+{
+    runtime *rt = of_stopping(steps);
+    outr_gate_close(&rt->gate, step_op(rt, 0));
     return outr_steps_wait(steps, STOP_RESOLVER);
 }
 
@@ -722,7 +765,8 @@ static const outr_step stop_steps[] = {
     [STOP_BLOCK] = {"block", step_block, TO(STOP_EVENTS) | TO(STOP_INBOUND)},
     [STOP_EVENTS] = {"events", step_events, TO(STOP_INBOUND)},
     [STOP_INBOUND] = {"inbound", step_inbound, TO(STOP_API)},
-    [STOP_API] = {"api", step_api, TO(STOP_RESOLVER)},
+    [STOP_API] = {"api", step_api, TO(STOP_TOKENS)},
+    [STOP_TOKENS] = {"tokens", step_close_tokens, TO(STOP_RESOLVER)},
     [STOP_RESOLVER] = {"resolver", step_leave, TO(STOP_COMPONENTS)},
     [STOP_COMPONENTS] = {"components", step_close_components, TO(STOP_EXPORT)},
     [STOP_EXPORT] = {"export", step_export, TO(STOP_LANES)},
@@ -777,55 +821,6 @@ static void on_shutdown_asked(void *ctx, bool is_forced)
 
 /* ---- one life -------------------------------------------------------------------------------- */
 
-static void log_list(const outr_log *log, bool is_fatal, const outr_err_list *list)
-{
-    for (size_t i = 0; i < list->count; i++) {
-        if (is_fatal)
-            OUTR_LOG(log, FATAL, list->items[i].text);
-        else
-            OUTR_LOG(log, WARN, list->items[i].text);
-    }
-    if (list->dropped > 0)
-        OUTR_LOG(log, WARN, "more mistakes follow", OUTR_I("count", list->dropped));
-}
-
-static void log_unused(const runtime *rt)
-{
-    for (size_t i = 0; i < rt->settings->unused_count; i++) {
-        if (rt->settings->unused[i].is_default)
-            OUTR_LOG(&rt->log, DEBUG, "setting has no function yet",
-                     OUTR_S("setting", rt->settings->unused[i].text));
-        else
-            OUTR_LOG(&rt->log, WARN, "setting has no function yet",
-                     OUTR_S("setting", rt->settings->unused[i].text));
-    }
-}
-
-static outr_code load(runtime *rt)
-{
-    OUTR_AUTO(outr_err_list) errors = {0};
-    OUTR_AUTO(outr_err_list) warnings = {0};
-    outr_code rc = outr_snapshot_load(&rt->snapshot, rt->settings, rt->envp, &errors, &warnings);
-    log_list(&rt->log, false, &warnings);
-    log_list(&rt->log, true, &errors);
-    return rc;
-}
-
-static void find_host(runtime *rt)
-{
-    outr_addr addr;
-    outr_err err;
-    if (gethostname(rt->host_name, sizeof rt->host_name - 1))
-        snprintf(rt->host_name, sizeof rt->host_name, "localhost");
-    if (rt->settings->host_ip.n > 0)
-        snprintf(rt->host_address, sizeof rt->host_address, OUTR_FMT,
-                 OUTR_ARG(rt->settings->host_ip));
-    else if (outr_host_address(&addr, &err))
-        snprintf(rt->host_address, sizeof rt->host_address, "127.0.0.1");
-    else
-        outr_addr_ip_text(&addr, rt->host_address);
-}
-
 /* Everything up to the point where the main loop can run. */
 static outr_code prepare(runtime *rt, outr_err *err)
 {
@@ -839,7 +834,7 @@ static outr_code prepare(runtime *rt, outr_err *err)
         rc = outr_token_open(&rt->app_token, s->app_token_file.p, "APP_API_TOKEN_FILE", err);
     if (rc)
         return rc;
-    find_host(rt);
+    outr_ports_find_host(s, rt->host_name, sizeof rt->host_name, rt->host_address);
     rt->lane_count = s->loops;
     rt->lanes = outr_alloc(rt->lane_count * sizeof *rt->lanes);
     rt->loops = outr_alloc(rt->lane_count * sizeof *rt->loops);
@@ -970,11 +965,11 @@ outr_ending outr_runtime_run(const outr_settings *settings, char *const *envp,
     rt->log = (outr_log){rt->sink, "outrigger.runtime"};
     OUTR_LOG(&rt->log, INFO, "starting Outrigger", OUTR_S("outrigger", OUTR_STR(OUTR_VERSION)),
              OUTR_S("app", settings->app_id), OUTR_I("loops", settings->loops));
-    log_unused(rt);
+    outr_load_tell_unused(settings, &rt->log);
     if (fd < 0)
         OUTR_LOG(&rt->log, FATAL, "the log file cannot be opened",
                  OUTR_S("file", settings->log_file));
-    else if (load(rt) == OUTR_OK) {
+    else if (outr_load_snapshot(&rt->snapshot, settings, envp, &rt->log) == OUTR_OK) {
         if (prepare(rt, &err))
             OUTR_LOG(&rt->log, FATAL, "start failed", OUTR_ERR(&err));
         else

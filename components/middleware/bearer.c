@@ -29,12 +29,6 @@ typedef struct bearer {
     const outr_log *log;
 } bearer;
 
-static const outr_metric_desc refused = {"outrigger_jwt_refused_total",
-                                         "requests refused for their token",
-                                         OUTR_COUNTER,
-                                         0,
-                                         {"reason"}};
-
 static bearer *of(outr_middleware *m)
 {
     return OUTR_CONTAINER(m, bearer, base);
@@ -44,9 +38,8 @@ static bearer *of(outr_middleware *m)
 
 static outr_middleware_verdict refuse(bearer *b, outr_middleware_call *call, const char *reason)
 {
-    const outr_str label = outr_str_from(reason);
-    outr_metric_count(outr_loop_metrics(call->loop), &refused, &label, 1);
-    OUTR_LOG(b->log, DEBUG, "a request was refused for its token", OUTR_S("reason", label));
+    outr_bearer_count_refused(call->loop, reason);
+    OUTR_LOG(b->log, DEBUG, "a request was refused for its token", OUTR_Z("reason", reason));
     outr_middleware_refuse(call, 401, "Unauthorized");
     outr_headers_add(&call->answer.headers, OUTR_STR("WWW-Authenticate"),
                      outr_bearer_challenge(call->arena, reason));

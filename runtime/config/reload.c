@@ -57,6 +57,11 @@ static uint64_t digest_of(const void *items, size_t count, size_t size)
     (digest_of((a)->field, (a)->count, sizeof *(a)->field) ==                                      \
      digest_of((b)->field, (b)->count, sizeof *(b)->field))
 
+static uint64_t digest_of_authn(const outr_snapshot *s)
+{
+    return s->authn ? s->authn->base.digest : 0;
+}
+
 static void compare(outr_reload *r, outr_snapshot *after)
 {
     outr_snapshot *before = r->current;
@@ -66,6 +71,8 @@ static void compare(outr_reload *r, outr_snapshot *after)
         .added = outr_alloc((after->component_count + 1) * sizeof *diff.added),
         .removed = outr_alloc((before->component_count + 1) * sizeof *diff.removed),
         .subscriptions_changed = !SAME(before, after, subscriptions, subscription_count),
+        .access_changed = !SAME(before, after, access_policies, access_policy_count) ||
+                          digest_of_authn(before) != digest_of_authn(after),
         .needs_restart = !SAME(before, after, endpoints, endpoint_count) ||
                          !SAME(before, after, resiliencies, resiliency_count) ||
                          before->folder_configuration_digest != after->folder_configuration_digest,
@@ -73,7 +80,8 @@ static void compare(outr_reload *r, outr_snapshot *after)
     diff.added_count = differing(after, before, diff.added);
     diff.removed_count = differing(before, after, diff.removed);
     r->current = after;
-    if (diff.added_count || diff.removed_count || diff.subscriptions_changed || diff.needs_restart)
+    if (diff.added_count || diff.removed_count || diff.subscriptions_changed ||
+        diff.access_changed || diff.needs_restart)
         r->options.changed(r->options.ctx, &diff);
     free(diff.added);
     free(diff.removed);

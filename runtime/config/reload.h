@@ -19,7 +19,8 @@ typedef struct outr_reload_diff {
     const outr_component_spec **added, **removed; /* changed = in both */
     size_t added_count, removed_count;
     bool subscriptions_changed;
-    bool needs_restart; /* Configuration, HTTPEndpoint or Resiliency in the folders changed */
+    bool access_changed; /* AccessPolicy, Authentication */
+    bool needs_restart;  /* Configuration, HTTPEndpoint or Resiliency in the folders changed */
 } outr_reload_diff;
 
 typedef struct outr_reload_options {

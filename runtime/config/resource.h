@@ -143,6 +143,75 @@ typedef struct outr_access_spec {
     size_t caller_count;
 } outr_access_spec;
 
+/* AccessPolicy: rules about calls of this app, one judge with spec.accessControl. A member that is
+ * not given stands for anything. */
+typedef enum outr_policy_action {
+    OUTR_POLICY_DENY,
+    OUTR_POLICY_AUDIT,
+    OUTR_POLICY_ALLOW,
+} outr_policy_action;
+typedef struct outr_policy_caller {
+    outr_str app_id, namespace_, trust_domain; /* empty: any; app_id "*": whoever has an identity */
+    int line, column;
+} outr_policy_caller;
+typedef struct outr_policy_claim {
+    outr_str name;
+    const outr_str *values; /* any of them; NULL: it is there */
+    size_t value_count;
+    int line, column;
+} outr_policy_claim;
+typedef struct outr_policy_rule {
+    outr_str name; /* given, or "#<n>" */
+    outr_policy_action action;
+    outr_str action_text;
+    const outr_policy_caller *callers; /* any of them */
+    size_t caller_count;
+    const outr_str *verbs; /* upper case; a gRPC call has POST */
+    size_t verb_count;
+    const outr_str *paths;
+    size_t path_count;
+    const outr_str *protocols;
+    size_t protocol_count;
+    bool over_http, over_grpc;
+    const outr_policy_claim *claims; /* all of them */
+    size_t claim_count;
+    int line, column;
+} outr_policy_rule;
+typedef struct outr_policy_spec {
+    outr_resource base;
+    bool is_shadow; /* only counts */
+    outr_str mode;
+    bool is_allowed; /* what no rule allows */
+    outr_str default_action;
+    const outr_policy_rule *rules;
+    size_t rule_count;
+} outr_policy_spec;
+
+/* Authentication: JSON Web Tokens of calls of this app. */
+typedef struct outr_token_issuer {
+    outr_str name;
+    const outr_str *audiences;
+    size_t audience_count;
+    const outr_str *algorithm_names;
+    size_t algorithm_count;
+    unsigned algorithms; /* bits of outr_jwt_algorithm */
+    outr_str keys_url, keys_file, keys;
+    int line, column;
+} outr_token_issuer;
+typedef struct outr_claim_header {
+    outr_str claim, header;
+    int line, column;
+} outr_claim_header;
+typedef struct outr_authn_spec {
+    outr_resource base;
+    bool is_required, forwards_token;
+    uint64_t skew_ns;
+    const outr_token_issuer *issuers;
+    size_t issuer_count;
+    const outr_claim_header *headers;
+    size_t header_count;
+} outr_authn_spec;
+
 /* spec.httpPipeline, spec.appHttpPipeline: middlewares in their order. */
 typedef struct outr_pipeline_handler {
     outr_str name;

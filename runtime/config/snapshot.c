@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/map.h"
 #include "config/kinds/kinds.h"
 
 #define FILE_MAX_BYTES (4 * OUTR_MIB)
@@ -24,7 +25,7 @@ typedef struct loader {
     const outr_settings *settings;
     char *const *envp;
     outr_err_list *errors, *warnings;
-    list components, subscriptions, endpoints, resiliencies;
+    list components, subscriptions, endpoints, resiliencies, policies, authns;
 } loader;
 
 static void *add(loader *l, list *to)
@@ -164,6 +165,29 @@ static void read_component(loader *l, const outr_kind_env *env, const outr_yaml 
     check_duplicate(l, &l->components, base);
 }
 
+/* Our own kinds, outrigger.io/v1alpha1. */
+static void read_own(loader *l, const outr_kind_env *env, const outr_yaml *root, const char *file)
+{
+    outr_str kind = text_of(root, "kind");
+    outr_resource base = {0};
+    read_base(l, root, file, &base, env->binder);
+    if (!is_in_scope(l, &base))
+        return;
+    if (outr_str_is(kind, "AccessPolicy")) {
+        outr_policy_spec *spec = add(l, &l->policies);
+        spec->base = base;
+        outr_kind_policy(env, root, spec);
+        check_duplicate(l, &l->policies, &base);
+    } else if (outr_str_is(kind, "Authentication")) {
+        outr_authn_spec *spec = add(l, &l->authns);
+        spec->base = base;
+        outr_kind_authn(env, root, spec);
+    } else {
+        outr_bind_warning(env->binder, root,
+                          "kind \"" OUTR_FMT "\" is not acted on by this version", OUTR_ARG(kind));
+    }
+}
+
 static void read_document(loader *l, const char *file, const outr_yaml *root)
 {
     outr_binder binder = {l->arena, file, l->errors, l->warnings};
@@ -173,6 +197,10 @@ static void read_document(loader *l, const char *file, const outr_yaml *root)
         return;
     outr_str kind = text_of(root, "kind"), version = text_of(root, "apiVersion");
     bool is_v2 = outr_str_is(version, "dapr.io/v2alpha1");
+    if (outr_str_is(version, "outrigger.io/v1alpha1")) {
+        read_own(l, &env, root, file);
+        return;
+    }
     if (!outr_str_is(version, "dapr.io/v1alpha1") && !is_v2)
         return; /* another group or version: not ours */
     read_base(l, root, file, &base, &binder);
@@ -315,6 +343,52 @@ static void read_configuration(loader *l, const char *path)
     }
 }
 
+/* ---- calls of this app ----------------------------------------------------------------------- */
+
+#define RULES_MAX  100000
+#define CLAIMS_MAX 64 /* names: each of them is looked for in each call */
+
+static void check_rules(loader *l)
+{
+    outr_map *claims = outr_map_new();
+    size_t rules = 0;
+    const outr_policy_spec *policies = (void *)l->policies.items;
+    for (size_t i = 0; i < l->policies.count; i++) {
+        rules += policies[i].rule_count;
+        for (size_t r = 0; r < policies[i].rule_count; r++) {
+            const outr_policy_rule *rule = &policies[i].rules[r];
+            for (size_t c = 0; c < rule->claim_count; c++) {
+                if (outr_map_put(claims, rule->claims[c].name, (void *)rule) ||
+                    outr_map_count(claims) > 1 || l->authns.count > 0)
+                    continue;
+                outr_err_list_add(l->warnings, OUTR_FAILED_PRECONDITION,
+                                  OUTR_FMT ":%d: rules about claims have no effect without an "
+                                           "Authentication",
+                                  OUTR_ARG(policies[i].base.file), rule->claims[c].line);
+            }
+        }
+    }
+    if (rules > RULES_MAX)
+        outr_err_list_add(l->errors, OUTR_RESOURCE_EXHAUSTED,
+                          "AccessPolicy: more than %d rules for one app", RULES_MAX);
+    if (outr_map_count(claims) > CLAIMS_MAX)
+        outr_err_list_add(l->errors, OUTR_RESOURCE_EXHAUSTED,
+                          "AccessPolicy: rules about more than %d different claims", CLAIMS_MAX);
+    outr_map_free(claims);
+}
+
+/* Which of two would count? */
+static void check_authns(loader *l)
+{
+    const outr_authn_spec *authns = (void *)l->authns.items;
+    for (size_t i = 1; i < l->authns.count; i++)
+        outr_err_list_add(l->errors, OUTR_ALREADY_EXISTS,
+                          OUTR_FMT ":%d: an app has one Authentication, and it is at " OUTR_FMT
+                                   ":%d already",
+                          OUTR_ARG(authns[i].base.file), authns[i].base.line,
+                          OUTR_ARG(authns[0].base.file), authns[0].base.line);
+}
+
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings, char *const *envp,
@@ -333,6 +407,8 @@ outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings,
         .subscriptions.size = sizeof(outr_subscription_spec),
         .endpoints.size = sizeof(outr_endpoint_spec),
         .resiliencies.size = sizeof(outr_resiliency_spec),
+        .policies.size = sizeof(outr_policy_spec),
+        .authns.size = sizeof(outr_authn_spec),
     };
     s->refs = 1;
     s->arena = arena;
@@ -342,6 +418,8 @@ outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings,
     outr_kind_tracing_environment(arena, envp, &s->configuration, warnings);
     for (size_t i = 0; i < settings->resources_paths.count; i++)
         read_folder(&l, settings->resources_paths.items[i]);
+    check_rules(&l);
+    check_authns(&l);
     if (errors->count > 0) {
         outr_arena_free(arena);
         return errors->items[0].code;
@@ -354,6 +432,9 @@ outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings,
     s->endpoint_count = l.endpoints.count;
     s->resiliencies = (void *)l.resiliencies.items;
     s->resiliency_count = l.resiliencies.count;
+    s->access_policies = (void *)l.policies.items;
+    s->access_policy_count = l.policies.count;
+    s->authn = (void *)l.authns.items; /* NULL, or one */
     *out = s;
     return OUTR_OK;
 }

@@ -25,7 +25,11 @@ typedef struct outr_snapshot {
     size_t endpoint_count;
     const outr_resiliency_spec *resiliencies;
     size_t resiliency_count;
-    /* configuration.access as security/access.h has compiled it; atomic, NULL until then */
+    const outr_policy_spec *access_policies;
+    size_t access_policy_count;
+    const outr_authn_spec *authn; /* NULL: no tokens are looked at */
+    /* configuration.access and access_policies as security/policy.h has compiled them; atomic, NULL
+     * until then */
     void *access;
     void (*free_access)(void *access);
     /* resiliencies as resiliency/policies.h has compiled them; atomic, NULL until then */

@@ -171,6 +171,17 @@ const char *outr_bearer_token(outr_str *token, const outr_headers *headers)
     return NULL;
 }
 
+void outr_bearer_count_refused(outr_loop *loop, const char *reason)
+{
+    static const outr_metric_desc refused = {"outrigger_jwt_refused_total",
+                                             "requests refused for their token",
+                                             OUTR_COUNTER,
+                                             0,
+                                             {"reason"}};
+    const outr_str label = outr_str_from(reason);
+    outr_metric_count(outr_loop_metrics(loop), &refused, &label, 1);
+}
+
 outr_str outr_bearer_challenge(outr_arena *arena, const char *reason)
 {
     if (strcmp(reason, OUTR_JWT_MISSING) == 0)

@@ -66,6 +66,8 @@ const char *outr_issuers_ask(outr_issuers *set, outr_loop *loop, outr_str token,
 /* Authorization: Bearer (RFC 6750). NULL: *token is what was shown, borrowed; else why there is
  * none. More than one Authorization is none. */
 const char *outr_bearer_token(outr_str *token, const outr_headers *headers);
+/* For outrigger_jwt_refused_total. */
+void outr_bearer_count_refused(outr_loop *loop, const char *reason);
 /* WWW-Authenticate of a 401, section 3. */
 outr_str outr_bearer_challenge(outr_arena *arena, const char *reason);
 

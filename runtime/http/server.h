@@ -28,6 +28,9 @@ struct outr_exchange {
     outr_source *tunnel;   /* bytes from the client behind a 101; NULL: no upgrade was asked for */
     outr_addr peer;
     outr_str peer_id; /* of the client's certificate (net/stream.h), on arena; NONE: none */
+    /* What the request's verified token says, as long as arena; NULL: none was asked for or shown.
+     * The handler's to set. */
+    const struct outr_claims *claims;
     outr_http_server *server;
     uint64_t started_ns;
     void *user; /* the handler's */

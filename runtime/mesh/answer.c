@@ -54,6 +54,10 @@ static bool take_peer_error(outr__call *c, outr_http_call *http)
         !outr_str_to_u64(outr_headers_get(&http->head.headers, OUTR__ERROR_HEADER), 16, &code))
         return false;
     outr_fail(&c->err, (outr_code)code, "rpc error: code = %s", outr_code_name((outr_code)code));
+    c->invoke->refusal = outr_headers_get(&http->head.headers, OUTR__REASON_HEADER);
+    c->invoke->challenge = outr_headers_get(&http->head.headers, "www-authenticate");
+    if (c->invoke->refusal.n > 0) /* asking again changes nothing */
+        c->is_final = true;
     if (http->response) {
         c->is_gathering = true;
         outr_gather_start(&c->peer_error, http->response, PEER_ERROR_MAX, on_peer_error, c);

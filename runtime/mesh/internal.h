@@ -6,7 +6,7 @@
 #include "mesh/daprd_peer.h"
 #include "mesh/mesh.h"
 #include "resiliency/policies.h"
-#include "security/access.h"
+#include "security/policy.h"
 
 /* ---- target.c: who is meant, and which path -------------------------------------------------- */
 
@@ -38,6 +38,8 @@ bool outr__is_idempotent(outr_str verb);
 
 /* <gRPC code>: the peer's sidecar failed, not its app */
 #define OUTR__ERROR_HEADER "outrigger-error"
+/* and why, in a word that logs and metrics have, too */
+#define OUTR__REASON_HEADER "outrigger-reason"
 
 /* From the client to the peer's sidecar. */
 void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_invoke *invoke,
@@ -165,10 +167,20 @@ void outr__reach_start(outr__outside *outside, outr__reach *reach, outr_arena *a
 
 /* ---- admit.c: may it be called? -------------------------------------------------------------- */
 
-/* req is what will be dispatched. False: spec.accessControl of this app refuses it, *why has the
- * reference's words for it. */
-bool outr__admits(outr_mesh *mesh, outr_exchange *x, const outr_http_request *req, bool is_proxied,
-                  const char **why);
+typedef struct outr__refusal {
+    outr_code code;     /* UNAUTHENTICATED, PERMISSION_DENIED */
+    const char *text;   /* of spec.accessControl and AccessPolicy: in the reference's words */
+    const char *reason; /* OUTR_JWT_*, or OUTR__BY_* */
+    outr_str challenge; /* WWW-Authenticate; NONE: none */
+} outr__refusal;
+#define OUTR__BY_ACCESS_CONTROL "access_control"
+#define OUTR__BY_POLICY         "access_policy"
+
+/* The one gate of calls from other sidecars, whichever way they come. req is what will be
+ * dispatched: its token is looked at (x->claims is set, and req->headers are changed, as
+ * Authentication says), then all rules judge it. False: it is refused. */
+bool outr__admits(outr_mesh *mesh, outr_exchange *x, outr_http_request *req, bool is_proxied,
+                  outr__refusal *refusal);
 
 /* ---- filter.c: calls behind spec.appHttpPipeline --------------------------------------------- */
 
@@ -194,8 +206,9 @@ struct outr_mesh {
     outr_mesh_options o;
     outr_str forwarded; /* RFC 7239: this hop's element; owned */
     outr_snapshot *snapshot;
-    const outr_access *access; /* the snapshot's; NULL: no rules */
-    const outr_policies *policies; /* the snapshot's; NULL: none */
+    const outr_policies *policies; /* of Resiliency, the snapshot's; NULL: none */
+    const outr_policy *access;     /* who may call what, the snapshot's; NULL: no rules */
+    outr_authn *authn;             /* borrowed; NULL: no tokens are looked at */
     outr_trace_config trace;
     outr__peers *peers;
     outr__outside *outside;

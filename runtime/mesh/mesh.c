@@ -9,7 +9,7 @@ static void use_snapshot(outr_mesh *mesh, const outr_snapshot *snapshot)
                                       .sampling_rate = snapshot->configuration.sampling_rate,
                                       .tracer = mesh->o.tracer};
     mesh->access =
-        outr_access_of(mesh->snapshot, mesh->o.settings->app_protocol < OUTR_APP_GRPC);
+        outr_policy_of(mesh->snapshot, mesh->o.settings->app_protocol < OUTR_APP_GRPC);
     mesh->policies = outr_policies_of(mesh->snapshot, mesh->policies);
     outr_snapshot_unref(before);
 }
@@ -53,6 +53,11 @@ void outr_mesh_update(outr_mesh *mesh, const outr_snapshot *snapshot)
 {
     use_snapshot(mesh, snapshot);
     outr__outside_update(mesh->outside);
+}
+
+void outr_mesh_use_authn(outr_mesh *mesh, outr_authn *authn)
+{
+    mesh->authn = authn;
 }
 
 void outr_mesh_count_refused(outr_loop *loop, const char *side, const char *reason)

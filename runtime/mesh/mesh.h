@@ -13,6 +13,7 @@
 #include "config/snapshot.h"
 #include "http/server.h"
 #include "observe/trace.h"
+#include "security/authn.h"
 #include "security/identity.h"
 
 typedef struct outr_mesh outr_mesh;
@@ -44,6 +45,8 @@ typedef struct outr_mesh_options {
 outr_mesh *outr_mesh_new(const outr_mesh_options *options);
 void outr_mesh_free(outr_mesh *mesh); /* when no call is in flight on either side */
 void outr_mesh_update(outr_mesh *mesh, const outr_snapshot *snapshot);
+/* Who looks at tokens from now on; borrowed until the next one. NULL: nobody. */
+void outr_mesh_use_authn(outr_mesh *mesh, outr_authn *authn);
 /* Whom we trust is another question now: no more calls on connections to those who are nobody any
  * more, and OUTR_MESH_GRACE_NS later an end of those that are on them. */
 void outr_mesh_dismiss_peers(outr_mesh *mesh);
@@ -98,6 +101,9 @@ typedef struct outr_invoke {
     /* out, with on_failed: a Resiliency policy ended it: DEADLINE_EXCEEDED its timeout, UNAVAILABLE
      * its breaker */
     bool is_of_policy;
+    /* Out, on_failed: why the other sidecar refused, in a word, and what would have to be shown
+     * (WWW-Authenticate); NONE: it did not say. */
+    outr_str refusal, challenge;
     void *user;
     outr_code grpc_code; /* out: how a proxied call has ended */
     void *impl; /* machinery */

@@ -98,29 +98,43 @@ static void record_served(const served *s, const outr_err *err)
 
 /* An error of this sidecar, in a form no app can be mistaken for: the caller strips the header from
  * what apps answer. */
-static void answer_error(outr_exchange *x, outr_code code, const char *text)
+static void answer_error(outr_exchange *x, const outr__refusal *why)
 {
     if (is_proxied(&x->req)) {
-        outr_grpc_refuse(x, code, outr_str_from(text));
+        outr_grpc_refuse(x, why->code, outr_str_from(why->text));
         return;
     }
     outr_http_response head = {.status = 500};
     outr_headers_init(&head.headers, x->arena);
     outr_headers_add(&head.headers, OUTR_STR(OUTR__ERROR_HEADER),
-                     outr_arena_printf(x->arena, "%d", (int)code));
+                     outr_arena_printf(x->arena, "%d", (int)why->code));
     outr_headers_add(&head.headers, OUTR_STR("content-type"),
                      OUTR_STR("text/plain; charset=utf-8"));
-    outr_str body =
-        outr_arena_printf(x->arena, "rpc error: code = %s desc = %s", outr_code_name(code), text);
+    if (why->reason)
+        outr_headers_add(&head.headers, OUTR_STR(OUTR__REASON_HEADER), outr_str_from(why->reason));
+    if (why->challenge.p)
+        outr_headers_add(&head.headers, OUTR_STR("www-authenticate"), why->challenge);
+    outr_str body = outr_arena_printf(x->arena, "rpc error: code = %s desc = %s",
+                                      outr_code_name(why->code), why->text);
     head.content_length = (int64_t)body.n;
     outr_http_reply(x, &head, body);
     outr_http_done(x);
 }
 
+static void fail(outr_exchange *x, outr_code code, const char *text)
+{
+    answer_error(x, &(outr__refusal){.code = code, .text = text});
+}
+
+static void refuse_for(outr_mesh *mesh, outr_exchange *x, const outr__refusal *why)
+{
+    record_refused(mesh, x, &x->req, why->code);
+    answer_error(x, why);
+}
+
 static void refuse(outr_mesh *mesh, outr_exchange *x, outr_code code, const char *text)
 {
-    record_refused(mesh, x, &x->req, code);
-    answer_error(x, code, text);
+    refuse_for(mesh, x, &(outr__refusal){.code = code, .text = text});
 }
 
 static void count_answer(const served *s, int status)
@@ -195,14 +209,13 @@ static void on_done(outr_op *op)
         return;
     }
     if (s->is_proxied) {
-        answer_error(x, outr__grpc_failure(http, &op->err),
-                     op->err.code == OUTR_DEADLINE_EXCEEDED ? "context deadline exceeded"
-                                                            : op->err.text);
+        fail(x, outr__grpc_failure(http, &op->err),
+             op->err.code == OUTR_DEADLINE_EXCEEDED ? "context deadline exceeded" : op->err.text);
         return;
     }
     char text[OUTR_ERR_TEXT_MAX + 32];
     snprintf(text, sizeof text, "error invoking app channel: %s", op->err.text);
-    answer_error(x, OUTR_INTERNAL, text);
+    fail(x, OUTR_INTERNAL, text);
 }
 
 static outr_source *body_of(const served *s)
@@ -278,9 +291,9 @@ static bool admit(outr_mesh *mesh, outr_exchange *x)
         refuse(mesh, x, OUTR_INVALID_ARGUMENT, "malformed method");
         return false;
     }
-    const char *why;
+    outr__refusal why;
     if (!outr__admits(mesh, x, &x->req, is_grpc, &why)) {
-        refuse(mesh, x, OUTR_PERMISSION_DENIED, why);
+        refuse_for(mesh, x, &why);
         return false;
     }
     if (outr_app_is_up(mesh->o.app) && !outr_app_is_healthy(mesh->o.app)) {
@@ -350,12 +363,14 @@ static void on_daprd_ready(outr__daprd_served *d)
     outr_mesh *mesh = d->mesh;
     outr_str callee = outr_headers_get(&d->req.headers, "dapr-callee-app-id");
     const char *why = NULL;
+    outr__refusal refusal;
     outr_code code = OUTR_OK;
     if (callee.p && !outr_str_eq(callee, mesh->o.settings->app_id)) {
         code = OUTR_UNAVAILABLE;
         why = "this sidecar serves another app id";
-    } else if (!outr__admits(mesh, d->x, &d->req, false, &why)) {
-        code = OUTR_PERMISSION_DENIED;
+    } else if (!outr__admits(mesh, d->x, &d->req, false, &refusal)) {
+        code = OUTR_PERMISSION_DENIED; /* UNAUTHENTICATED it would ask again */
+        why = refusal.text;
     } else if (outr_app_is_up(mesh->o.app) && !outr_app_is_healthy(mesh->o.app)) {
         code = OUTR_INTERNAL;
         why = "error invoking app channel: app is not in a healthy state";

@@ -179,7 +179,9 @@ int outr__call_step_failed(outr_steps *steps)
     if (outr_guard_is_on(&c->guard) && c->is_again && !c->is_cancelled)
         return rest(c);
     if (outr_guard_is_on(&c->guard)) {
-        outr_outcome outcome = c->is_cancelled ? OUTR_OUTCOME_NONE : OUTR_OUTCOME_BAD;
+        /* what is refused for who asks says nothing about whom it is asked */
+        bool is_ours = c->is_cancelled || c->invoke->refusal.n > 0;
+        outr_outcome outcome = is_ours ? OUTR_OUTCOME_NONE : OUTR_OUTCOME_BAD;
         int status = c->invoke->is_proxied ? (int)c->err.code : -1;
         if (is_timeout(c, now)) {
             outr_fail(&c->err, OUTR_DEADLINE_EXCEEDED, OUTR_GUARD_TIMEOUT);

@@ -1,7 +1,6 @@
 #include "security/access.h"
 
-#include "base/encode.h"
-#include "base/url.h"
+#include "security/paths.h"
 
 /* The trie is the reference's, with its ways: of the children of a node that match a segment the
  * one that was listed first is taken, and there is no way back; an operation covers what lies below
@@ -11,40 +10,14 @@
 enum { VERB_ANY = 1u << 0 };
 
 typedef struct rule {
-    unsigned verbs; /* bits of verb_bit */
+    unsigned verbs; /* bits of outr_access_verb */
     bool is_allowed;
 } rule;
-
-typedef struct node node;
-
-/* Globs that begin (or, when nothing stands before the first star, end) with the same text. */
-typedef struct glob_list {
-    node *first; /* in order, linked by next_glob */
-} glob_list;
-
-/* Globs by that text, one group for each length it has: a segment asks for its own head or tail of
- * each length. */
-typedef struct glob_group {
-    bool is_tail;
-    size_t n;
-    outr_map *by_text; /* glob_list */
-    struct glob_group *next;
-} glob_group;
-
-struct node {
-    outr_str segment;
-    uint32_t order; /* among its siblings */
-    const rule *rule;
-    outr_map *children; /* by segment, wildcards by their own text too; NULL: none */
-    node *one, *any;    /* the children "*" and "**" */
-    glob_group *globs;
-    node *next_glob;
-};
 
 typedef struct caller {
     outr_str trust_domain;
     bool is_allowed, has_default;
-    node operations;
+    outr_path_node operations; /* their values are rules */
 } caller;
 
 struct outr_access {
@@ -55,10 +28,11 @@ struct outr_access {
 
 /* ---- compiling ------------------------------------------------------------------------------- */
 
-static unsigned verb_bit(outr_str verb)
+unsigned outr_access_verb(outr_str verb)
 {
-    static const char *const verbs[] = {"*",      "GET",     "HEAD",    "POST",  "PUT",
-                                        "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"};
+    static const char *const verbs[OUTR_ACCESS_VERBS] = {
+        "*", "GET", "HEAD", "POST", "PUT",
+        "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"};
     for (unsigned i = 0; i < OUTR_LEN(verbs); i++) {
         if (outr_str_iis(verb, verbs[i]))
             return 1u << i;
@@ -66,87 +40,21 @@ static unsigned verb_bit(outr_str verb)
     return 0;
 }
 
-static outr_map *new_map(outr_arena *arena)
+static void add_operation(outr_access *a, outr_path_node *root, const outr_access_operation *op)
 {
-    outr_map *map = outr_map_new();
-    outr_arena_defer(arena, (void (*)(void *))outr_map_free, map);
-    return map;
-}
-
-static outr_str lower(outr_arena *arena, outr_str s)
-{
-    size_t i = 0;
-    while (i < s.n && !(s.p[i] >= 'A' && s.p[i] <= 'Z'))
-        i++;
-    if (i == s.n)
-        return s;
-    char *out = outr_arena_alloc(arena, s.n);
-    for (i = 0; i < s.n; i++)
-        out[i] = s.p[i] >= 'A' && s.p[i] <= 'Z' ? (char)(s.p[i] - 'A' + 'a') : s.p[i];
-    return outr_str_of(out, s.n);
-}
-
-static void add_glob(outr_arena *arena, node *parent, node *child)
-{
-    outr_str s = child->segment;
-    size_t head = (size_t)outr_str_find(s, '*'), tail = s.n - (size_t)outr_str_rfind(s, '*') - 1;
-    bool is_tail = head == 0;
-    size_t n = is_tail ? tail : head;
-    outr_str text = is_tail ? outr_str_skip(s, s.n - n) : outr_str_head(s, n);
-    glob_group *group = parent->globs;
-    while (group && (group->n != n || group->is_tail != is_tail))
-        group = group->next;
-    if (!group) {
-        group = outr_arena_alloc(arena, sizeof *group);
-        *group = (glob_group){is_tail, n, new_map(arena), parent->globs};
-        parent->globs = group;
-    }
-    glob_list *list = outr_map_get(group->by_text, text);
-    if (!list) {
-        list = outr_arena_alloc(arena, sizeof *list);
-        outr_map_put(group->by_text, text, list);
-    }
-    node **end = &list->first;
-    while (*end)
-        end = &(*end)->next_glob;
-    *end = child;
-}
-
-static node *child_of(outr_arena *arena, node *parent, outr_str segment)
-{
-    if (!parent->children)
-        parent->children = new_map(arena);
-    node *child = outr_map_get(parent->children, segment);
-    if (child)
-        return child;
-    child = outr_arena_alloc(arena, sizeof *child);
-    child->segment = segment;
-    child->order = (uint32_t)outr_map_count(parent->children);
-    outr_map_put(parent->children, segment, child);
-    if (outr_str_is(segment, "*"))
-        parent->one = child;
-    else if (outr_str_is(segment, "**"))
-        parent->any = child;
-    else if (outr_str_find(segment, '*') >= 0)
-        add_glob(arena, parent, child);
-    return child;
-}
-
-static void add_operation(outr_access *a, node *root, const outr_access_operation *op)
-{
-    outr_str name = a->is_http ? lower(a->arena, op->name) : op->name, segment;
+    outr_str name = a->is_http ? outr_path_lower(a->arena, op->name) : op->name, segment;
     outr_str rest = outr_str_starts(name, OUTR_STR("/")) ? outr_str_skip(name, 1) : name;
     rule *r = outr_arena_alloc(a->arena, sizeof *r);
-    node *at = root;
+    outr_path_node *at = root;
     r->is_allowed = op->is_allowed;
     for (size_t i = 0; i < op->verb_count; i++)
-        r->verbs |= verb_bit(op->verbs[i]);
+        r->verbs |= outr_access_verb(op->verbs[i]);
     do {
         rest = outr_str_cut(rest, '/', &segment);
-        at = child_of(a->arena, at, segment);
+        at = outr_path_child(a->arena, at, segment);
     } while (rest.p);
-    if (!at->rule)
-        at->rule = r;
+    if (!at->value)
+        at->value = r;
 }
 
 /* Neither part of a SPIFFE id has a slash in it. False: longer than any id is. */
@@ -181,7 +89,7 @@ outr_access *outr_access_new(const outr_access_spec *spec, bool is_http_app)
 {
     outr_access *a = outr_alloc(sizeof *a);
     a->arena = outr_arena_new(256 * OUTR_MIB); /* configuration, whose files have their own limit */
-    a->callers = new_map(a->arena);
+    a->callers = outr_path_map(a->arena);
     a->is_allowed = spec->is_allowed;
     a->is_http = is_http_app;
     for (size_t i = 0; i < spec->caller_count; i++)
@@ -197,94 +105,43 @@ void outr_access_free(outr_access *access)
     free(access);
 }
 
-static void free_of_snapshot(void *access)
-{
-    outr_access_free(access);
-}
-
-const outr_access *outr_access_of(const outr_snapshot *snapshot, bool is_http_app)
-{
-    outr_snapshot *s = (outr_snapshot *)snapshot;
-    void *made = __atomic_load_n(&s->access, __ATOMIC_ACQUIRE), *none = NULL;
-    if (made || !s->configuration.access.is_on)
-        return made;
-    outr_access *fresh = outr_access_new(&s->configuration.access, is_http_app);
-    __atomic_store_n(&s->free_access, free_of_snapshot, __ATOMIC_RELAXED);
-    if (__atomic_compare_exchange_n(&s->access, &none, fresh, false, __ATOMIC_ACQ_REL,
-                                    __ATOMIC_ACQUIRE))
-        return fresh;
-    outr_access_free(fresh); /* another loop was first */
-    return none;
-}
-
 /* ---- judging --------------------------------------------------------------------------------- */
 
-/* "*" stands for any text, also none. */
-static bool matches(outr_str glob, outr_str text)
-{
-    size_t g = 0, t = 0, star = SIZE_MAX, from = 0;
-    while (t < text.n) {
-        if (g < glob.n && glob.p[g] == '*') {
-            star = g++;
-            from = t;
-        } else if (g < glob.n && glob.p[g] == text.p[t]) {
-            g++;
-            t++;
-        } else if (star != SIZE_MAX) {
-            g = star + 1;
-            t = ++from;
-        } else {
-            return false;
-        }
-    }
-    while (g < glob.n && glob.p[g] == '*')
-        g++;
-    return g == glob.n;
-}
-
-static node *earlier(node *a, node *b)
+static const outr_path_node *earlier(const outr_path_node *a, const outr_path_node *b)
 {
     return !a || (b && b->order < a->order) ? b : a;
 }
 
-static node *find_child(const node *parent, outr_str segment, bool is_last)
+static const outr_path_node *find_child(const outr_path_node *parent, outr_str segment,
+                                        bool is_last)
 {
+    outr_path_cursor cursor = {0};
     if (!parent->children)
         return NULL;
-    node *best = earlier(outr_map_get(parent->children, segment), parent->any);
+    const outr_path_node *best = earlier(outr_map_get(parent->children, segment), parent->any);
     if (is_last)
         best = earlier(best, parent->one);
-    for (const glob_group *group = parent->globs; group; group = group->next) {
-        if (group->n > segment.n)
-            continue;
-        outr_str text = group->is_tail ? outr_str_skip(segment, segment.n - group->n)
-                                       : outr_str_head(segment, group->n);
-        const glob_list *list = outr_map_get(group->by_text, text);
-        for (node *glob = list ? list->first : NULL;
-             glob && (!best || glob->order < best->order); glob = glob->next_glob) {
-            if (matches(glob->segment, segment))
-                best = glob;
-        }
-    }
+    for (const outr_path_node *glob; (glob = outr_path_next_glob(parent, segment, &cursor));)
+        best = earlier(best, glob);
     return best;
 }
 
 /* path begins with its slash. */
-static const rule *find_rule(const node *root, outr_str path)
+static const rule *find_rule(const outr_path_node *root, outr_str path)
 {
     outr_str rest = outr_str_skip(path, 1), segment;
-    const node *at = root;
+    const outr_path_node *at = root;
     for (bool is_last = false; !is_last;) {
         rest = outr_str_cut(rest, '/', &segment);
         is_last = !rest.p;
         at = find_child(at, segment, is_last);
         if (!at)
             return NULL;
-        if (at->rule && (is_last || !outr_str_is(at->segment, "*")))
-            return at->rule;
+        if (at->value && (is_last || !outr_str_is(at->segment, "*")))
+            return at->value;
     }
     at = find_child(at, OUTR_STR("*"), true); /* "/a/" followed by any one segment is also "/a" */
-    return at ? at->rule : NULL;
+    return at ? at->value : NULL;
 }
 
 typedef struct judge {
@@ -298,70 +155,27 @@ static bool allows_path(const judge *j, outr_str path)
 {
     const caller *c = j->caller;
     bool is_http = j->access->is_http;
-    if (path.n > 1 && path.p[path.n - 1] == '/')
-        path.n--;
-    const rule *r = find_rule(&c->operations, is_http ? lower(j->scratch, path) : path);
+    const rule *r = find_rule(&c->operations, is_http ? outr_path_lower(j->scratch, path) : path);
     if (!r)
         return c->is_allowed;
     if (!is_http || j->request->is_proxied)
         return r->is_allowed;
     if (outr_str_is(j->request->verb, "NONE"))
         return c->has_default && c->is_allowed;
-    bool is_listed = r->verbs & (VERB_ANY | verb_bit(j->request->verb));
+    bool is_listed = r->verbs & (VERB_ANY | outr_access_verb(j->request->verb));
     return is_listed ? r->is_allowed : c->is_allowed;
-}
-
-static bool is_plain(outr_str path)
-{
-    for (size_t i = 0; i < path.n; i++) {
-        if ((unsigned char)path.p[i] < 0x20 || path.p[i] == 0x7f)
-            return false;
-    }
-    return true;
-}
-
-/* "%2F" stays, for apps to which it is no separator. */
-static outr_str keep_slashes(outr_arena *arena, outr_str path)
-{
-    char *out = outr_arena_alloc(arena, path.n * 5 / 3 + 1);
-    size_t n = 0;
-    for (size_t i = 0; i < path.n; i++) {
-        if (path.n - i >= 3 && path.p[i] == '%' && path.p[i + 1] == '2' &&
-            (path.p[i + 2] | 0x20) == 'f') {
-            memcpy(out + n, "%25", 3);
-            n += 3;
-        } else {
-            out[n++] = path.p[i];
-        }
-    }
-    return outr_str_of(out, n);
-}
-
-static size_t count_slashes(outr_str s)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < s.n; i++)
-        n += s.p[i] == '/';
-    return n;
 }
 
 static bool allows(const judge *j)
 {
-    outr_str path, decoded, kept;
-    outr_str_cut(j->request->target, '?', &path);
-    if (path.n == 0 || path.p[0] != '/' || !is_plain(path))
-        return false;
-    if (outr_str_find(path, '%') < 0)
-        return allows_path(j, path);
-    if (!outr_percent_decode(j->scratch, path, false, &decoded) || !is_plain(decoded) ||
-        !outr_str_eq(outr_path_clean(j->scratch, decoded), decoded) || !allows_path(j, decoded))
-        return false;
-    if (j->request->is_proxied && !allows_path(j, path)) /* gRPC's paths have no escapes */
-        return false;
-    if (count_slashes(decoded) == count_slashes(path))
-        return true;
-    return outr_percent_decode(j->scratch, keep_slashes(j->scratch, path), false, &kept) &&
-           allows_path(j, kept);
+    outr_str readings[OUTR_PATH_READINGS];
+    size_t count =
+        outr_path_readings(readings, j->scratch, j->request->target, j->request->is_proxied);
+    for (size_t i = 0; i < count; i++) {
+        if (!allows_path(j, readings[i]))
+            return false;
+    }
+    return count > 0;
 }
 
 outr_access_verdict outr_access_judge(const outr_access *a, const outr_access_request *request,

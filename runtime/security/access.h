@@ -3,11 +3,11 @@
  * Made once for a snapshot, immutable, used by all loops. Callers are found by app id and namespace
  * in a map, operations in a trie of path segments, so that neither takes longer with more rules.
  * The judge gets the request as it is dispatched: contract/security.md "Access control", pitfall
- * 11. */
+ * 11. It is asked by policy.h, which knows more. */
 #ifndef OUTR_SECURITY_ACCESS_H
 #define OUTR_SECURITY_ACCESS_H
 
-#include "config/snapshot.h"
+#include "config/resource.h"
 #include "security/identity.h"
 
 typedef struct outr_access outr_access;
@@ -16,9 +16,9 @@ typedef struct outr_access outr_access;
  * then and verbs count. spec is borrowed for as long. */
 outr_access *outr_access_new(const outr_access_spec *spec, bool is_http_app);
 void outr_access_free(outr_access *access); /* NULL is fine */
-/* The snapshot's own, made when it is first asked for, by whichever loop. NULL: there are no rules,
- * everybody may call everything. */
-const outr_access *outr_access_of(const outr_snapshot *snapshot, bool is_http_app);
+/* The bit of a verb, whatever its case; "*" has the first of OUTR_ACCESS_VERBS. 0: not known. */
+#define OUTR_ACCESS_VERBS 10
+unsigned outr_access_verb(outr_str verb);
 
 typedef struct outr_access_request {
     const outr_identity *caller; /* NULL or not authenticated: the default of all decides */

@@ -20,8 +20,14 @@ static void on_failed(outr_invoke *invoke, const outr_err *err)
     outr_fail_reason(&shown, err->code, OUTR_REASON_DIRECT_INVOKE,
                      "failed to invoke, id: " OUTR_FMT ", err: %s", OUTR_ARG(invoke->target),
                      err->text);
+    if (invoke->refusal.n > 0)
+        outr_headers_add(&r->extra, OUTR_STR("Outrigger-Reason"), invoke->refusal);
+    if (invoke->challenge.n > 0)
+        outr_headers_add(&r->extra, OUTR_STR("WWW-Authenticate"), invoke->challenge);
     if (err->code == OUTR_PERMISSION_DENIED)
         outr_api_fail_status(r, 403, &shown, NULL);
+    else if (err->code == OUTR_UNAUTHENTICATED)
+        outr_api_fail_status(r, 401, &shown, NULL);
     else
         outr_api_fail(r, &shown, NULL);
 }

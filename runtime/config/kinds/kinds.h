@@ -22,6 +22,10 @@ void outr_kind_subscription(const outr_kind_env *env, const outr_yaml *root, boo
 void outr_kind_endpoint(const outr_kind_env *env, const outr_yaml *root, outr_endpoint_spec *out);
 void outr_kind_resiliency(const outr_kind_env *env, const outr_yaml *root,
                           outr_resiliency_spec *out);
+/* All that is wrong in their spec is an error, unknown fields too: half a rule must not look like a
+ * whole one. */
+void outr_kind_policy(const outr_kind_env *env, const outr_yaml *root, outr_policy_spec *out);
+void outr_kind_authn(const outr_kind_env *env, const outr_yaml *root, outr_authn_spec *out);
 /* Adds to what earlier files said: later wins. */
 void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root,
                              outr_configuration *out);
@@ -42,6 +46,8 @@ void outr_kind_pipeline(outr_binder *binder, const outr_yaml *node, const char *
                         outr_pipeline *out);
 
 /* Rows that several kinds have. */
+/* apiVersion, kind, metadata, scopes; spec is bound apart. */
+extern const outr_yaml_row outr_rows_top[];
 /* name, value, secretKeyRef, envRef of outr_setting */
 extern const outr_yaml_row outr_rows_setting[];
 /* envRef -> value; a secret without a key has its name as key. list: the YAML behind settings, for

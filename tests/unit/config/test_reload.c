@@ -141,6 +141,28 @@ static void subscriptions_change_in_place(void **state)
     close_bench(&b);
 }
 
+static void rules_change_in_place(void **state)
+{
+    static const char *const texts[] = {
+        "apiVersion: outrigger.io/v1alpha1\nkind: AccessPolicy\nmetadata: {name: p}\n"
+        "spec: {defaultAction: deny}\n",
+        "apiVersion: outrigger.io/v1alpha1\nkind: Authentication\nmetadata: {name: t}\n"
+        "spec: {required: true, issuers: [{issuer: x, audiences: [y], jwksFile: z}]}\n",
+    };
+    bench b;
+    (void)state;
+    open_bench(&b, COMPONENT("one", "v1"));
+    for (size_t i = 0; i < OUTR_LEN(texts); i++) {
+        folder_write(&b.f, "p.yaml", texts[i]);
+        outr_reload_check(b.reload);
+        assert_int_equal(b.changes, i + 1);
+        assert_false(b.needs_restart);
+    }
+    outr_reload_check(b.reload); /* and nothing more */
+    assert_int_equal(b.changes, 2);
+    close_bench(&b);
+}
+
 static void kinds_that_cannot_change_in_place_ask_for_a_restart(void **state)
 {
     static const char *const texts[] = {
@@ -317,6 +339,7 @@ int main(void)
         cmocka_unit_test(nothing_changed_tells_nothing),
         cmocka_unit_test(added_removed_and_changed_components_are_told_apart),
         cmocka_unit_test(subscriptions_change_in_place),
+        cmocka_unit_test(rules_change_in_place),
         cmocka_unit_test(kinds_that_cannot_change_in_place_ask_for_a_restart),
         cmocka_unit_test(a_broken_file_keeps_the_old_configuration_and_is_told_once),
         cmocka_unit_test(a_symlink_swap_is_noticed),
