@@ -21,6 +21,45 @@ static void on_relay_head(outr__relay *relay, outr_http_response *head)
         c->invoke->on_head(c->invoke, head);
 }
 
+/* ---- what the instance is told --------------------------------------------------------------- */
+
+static uint64_t retry_after(const outr_http_response *head)
+{
+    uint64_t seconds;
+    outr_str text = outr_headers_get(&head->headers, "retry-after");
+    return text.n && outr_str_to_u64(text, 3600, &seconds) ? seconds * OUTR_SEC : 0;
+}
+
+/* True: the head says how it went; of a proxied call that is often known at its end only. */
+static bool class_of(const outr__call *c, const outr_http_response *head, outr_class *how)
+{
+    uint64_t code;
+    outr_str said = outr_headers_get(&head->headers, c->invoke->is_proxied
+                                                         ? "grpc-status"
+                                                         : OUTR_INVOKE_STATUS_HEADER);
+    if (said.n && outr_str_to_u64(said, INT32_MAX, &code)) {
+        *how = outr_classify_grpc((int)code);
+        return true;
+    }
+    *how = outr_classify_http(head->status);
+    return !c->invoke->is_proxied || head->status != 200;
+}
+
+static void observe(outr__call *c, const outr_http_response *head)
+{
+    outr_class how;
+    uint64_t took = outr_loop_update(c->mesh->o.loop) - c->sent_ns;
+    if (!c->pick.peer)
+        return;
+    c->is_observed = class_of(c, head, &how);
+    if (c->is_observed)
+        outr__pick_observe(&c->pick, took, how, how ? retry_after(head) : 0);
+    else
+        outr__pick_took(&c->pick, took);
+}
+
+/* ---- counting -------------------------------------------------------------------------------- */
+
 static void count_answer(outr__call *c, int status)
 {
     outr_metric_shard *shard = outr_loop_metrics(c->mesh->o.loop);
@@ -32,7 +71,7 @@ static void count_answer(outr__call *c, int status)
                                                          : OUTR_STR("unary")};
     outr_metric_count(shard, &res_recv, labels, 1);
     outr_metric_count(shard, &res_latency, labels,
-                      (double)(outr_loop_update(c->mesh->o.loop) - c->sent_ns) / (double)OUTR_MS);
+                      (double)(outr_loop_now(c->mesh->o.loop) - c->sent_ns) / (double)OUTR_MS);
 }
 
 static void on_peer_error(outr_gather *gather, const outr_err *err)
@@ -53,6 +92,15 @@ static bool take_peer_error(outr__call *c, outr_http_call *http)
     if (c->target.kind != OUTR__APP ||
         !outr_str_to_u64(outr_headers_get(&http->head.headers, OUTR__ERROR_HEADER), 16, &code))
         return false;
+    outr_class how = outr_classify_grpc((int)code);
+    if (c->pick.peer && !c->is_observed) {
+        c->is_observed = true;
+        outr__pick_observe(&c->pick, outr_loop_update(c->mesh->o.loop) - c->sent_ns, how, 0);
+    }
+    if (how == OUTR_CLASS_FAILURE && outr__call_goes_elsewhere(c)) {
+        outr_source_cancel(http->response, NULL);
+        return true;
+    }
     outr_fail(&c->err, (outr_code)code, "rpc error: code = %s", outr_code_name((outr_code)code));
     c->invoke->refusal = outr_headers_get(&http->head.headers, OUTR__REASON_HEADER);
     c->invoke->challenge = outr_headers_get(&http->head.headers, "www-authenticate");
@@ -107,26 +155,36 @@ static bool on_relay_end(outr__relay *relay, const outr_headers *trailers)
     outr_str text = trailers ? outr_headers_get(trailers, "grpc-status") : OUTR_STR_NONE;
     if (!outr_str_to_u64(text, INT32_MAX, &code))
         code = OUTR_UNKNOWN;
-    return code != 0 && outr__call_answer_is_bad(c, (int)code);
+    if (c->pick.peer && !c->is_observed) {
+        c->is_observed = true;
+        outr__pick_judge(&c->pick, outr_classify_grpc((int)code));
+    }
+    return outr_guard_is_on(&c->guard) && !c->is_streaming && code != 0 &&
+           outr__call_answer_is_bad(c, (int)code);
 }
 
 /* A streaming call is good when it has begun: contract/invocation.md section 7. */
 static void watch_end(outr__call *c)
 {
-    if (c->is_streaming) {
+    if (c->is_streaming)
         outr_guard_end(&c->guard, outr_loop_now(c->mesh->o.loop), OUTR_OUTCOME_GOOD);
-        return;
-    }
     c->relay.on_end = on_relay_end;
-    c->relay.holds_head = outr_guard_repeats(&c->guard);
+    c->relay.holds_head = !c->is_streaming && outr_guard_repeats(&c->guard);
 }
 
 void outr__call_on_response(outr_http_call *http)
 {
     outr__call *c = http->user;
-    count_answer(c, http->head.status);
-    if (http == &c->http && !c->invoke->is_proxied && take_peer_error(c, http))
+    if (http == &c->http && !c->invoke->is_proxied && take_peer_error(c, http)) {
+        count_answer(c, http->head.status);
         return;
+    }
+    observe(c, &http->head);
+    count_answer(c, http->head.status);
+    if (outr_classify_is_passing(http->head.status) && outr__call_goes_elsewhere(c)) {
+        outr_source_cancel(http->response, NULL);
+        return;
+    }
     if (outr_guard_is_on(&c->guard) && is_thrown_away(c, http))
         return;
     if (c->invoke->on_answer) {
@@ -144,7 +202,7 @@ void outr__call_on_response(outr_http_call *http)
     if (c->relay.is_proxied)
         outr__headers_disown(&http->head.headers);
     c->relay.on_head = on_relay_head;
-    if (c->relay.is_proxied && outr_guard_is_on(&c->guard))
+    if (c->relay.is_proxied)
         watch_end(c);
     outr__relay_answer(&c->relay, http);
 }

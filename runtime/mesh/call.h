@@ -54,6 +54,9 @@ typedef struct outr__call {
     unsigned tries; /* sent out in this round */
     bool is_local, is_limited, is_gathering, is_cancelled;
     bool is_at_daprd, is_unsendable;
+    bool is_observed; /* its instance has heard how the try went */
+    bool is_counted; /* for the budget of its target */
+    bool is_elsewhere; /* a try after an answer: best made elsewhere, but there is none left */
     bool was_stale; /* a kept connection was lost unused: that instance has had its second chance */
     /* tries.c */
     outr_guard guard;
@@ -77,6 +80,8 @@ outr_op *outr__call_op(outr__call *call);
 /* The next step: it failed. */
 int outr__call_fail(outr__call *call, const outr_err *err);
 void outr__call_forget_peer(outr__call *call, bool has_failed);
+/* The same, and the next try prefers another one. */
+void outr__call_avoid_peer(outr__call *call);
 void outr__call_send_to_peer(outr__call *call);
 void outr__call_keep_body(outr__call *call, size_t max);
 /* The body is all there for another request. */
@@ -94,6 +99,11 @@ void outr__call_succeeded(outr__call *call);
 /* An answer came that the policy takes for a failure. True: it is not passed on, there will be
  * another. */
 bool outr__call_answer_is_bad(outr__call *call, int status);
+/* Without a policy: a failure that another instance may not have, of a call that may be made twice,
+ * within the target's budget. True: it is not passed on, see outr__call_move. */
+bool outr__call_goes_elsewhere(outr__call *call);
+int outr__call_move(outr__call *call);
+bool outr__call_is_idempotent(const outr__call *call);
 
 /* ---- answer.c -------------------------------------------------------------------------------- */
 

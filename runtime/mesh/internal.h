@@ -3,6 +3,8 @@
 #define OUTR_MESH_INTERNAL_H
 
 #include "base/url.h"
+#include "mesh/budget.h"
+#include "mesh/classify.h"
 #include "mesh/daprd_peer.h"
 #include "mesh/mesh.h"
 #include "resiliency/policies.h"
@@ -120,7 +122,10 @@ typedef struct outr__pick {
     outr__peer *tried[8]; /* in: not these again while there are others */
     size_t tried_count;
     outr__peer *peer; /* out: held until outr__peer_release */
-    bool is_repeat;   /* out: it is one of those tried */
+    bool is_repeatable; /* in: the call may be made again elsewhere */
+    bool is_repeat;     /* out: it is one of those tried */
+    bool is_probe;      /* out: see cluster.h */
+    void *known;        /* out */
     outr_op *op;
     /* machinery */
     outr__peers *peers;
@@ -139,6 +144,15 @@ void outr__pick_start(outr__peers *peers, outr__pick *pick, outr_arena *arena, o
 outr_http_pool *outr__peer_pool(outr__peer *peer);
 outr_str outr__peer_address(const outr__peer *peer);
 void outr__peer_release(outr__peer *peer, bool has_failed);
+/* While pick->peer is held: how the call went, once; how long its answer took to begin, and how it
+ * went later; or that nothing is known. */
+void outr__pick_observe(outr__pick *pick, uint64_t took_ns, outr_class how,
+                        uint64_t retry_after_ns);
+void outr__pick_took(outr__pick *pick, uint64_t took_ns);
+void outr__pick_judge(outr__pick *pick, outr_class how);
+void outr__pick_forget(outr__pick *pick);
+outr_budget *outr__pick_budget(outr__pick *pick); /* of the target, after the first pick */
+bool outr__pick_has_other(const outr__pick *pick);
 
 /* ---- outside.c: pools for URLs --------------------------------------------------------------- */
 

@@ -184,7 +184,7 @@ static int step_local(outr_steps *steps)
 
 void outr__call_send_to_peer(outr__call *c)
 {
-    c->is_at_daprd = false;
+    c->is_at_daprd = c->is_observed = false;
     fill_http(c, &c->http);
     c->http.on_place = outr__call_on_place;
     outr_http_call_start(outr__peer_pool(c->pick.peer), &c->http, outr__call_op(c));
@@ -193,12 +193,20 @@ void outr__call_send_to_peer(outr__call *c)
 void outr__call_forget_peer(outr__call *c, bool has_failed)
 {
     outr__peer *peer = c->pick.peer;
-    c->pick.peer = NULL;
     if (!peer)
         return;
+    outr__pick_forget(&c->pick);
+    c->pick.peer = NULL;
     if (has_failed && c->pick.tried_count < OUTR_LEN(c->pick.tried))
         c->pick.tried[c->pick.tried_count++] = peer;
     outr__peer_release(peer, has_failed);
+}
+
+void outr__call_avoid_peer(outr__call *c)
+{
+    if (c->pick.peer && c->pick.tried_count < OUTR_LEN(c->pick.tried))
+        c->pick.tried[c->pick.tried_count++] = c->pick.peer;
+    outr__call_forget_peer(c, false);
 }
 
 static int fail_cancelled(outr__call *c)
@@ -215,7 +223,11 @@ static int step_pick(outr_steps *steps)
     /* as the answer was on its way: nothing is sent for nobody */
     if (c->pick.peer && c->is_cancelled)
         return fail_cancelled(c);
-    if (c->pick.peer && c->pick.is_repeat) { /* all were tried in this round */
+    if (c->pick.peer && !c->is_counted) {
+        c->is_counted = true;
+        outr_budget_call(outr__pick_budget(&c->pick), outr_loop_now(c->mesh->o.loop));
+    }
+    if (c->pick.peer && c->pick.is_repeat && !c->is_elsewhere) { /* all, in this round */
         outr__call_forget_peer(c, true);
         c->op.done = NULL;
         return OUTR__CALL_PAUSE;
@@ -241,6 +253,8 @@ static int step_pick(outr_steps *steps)
     }
     c->pick.app_id = c->target.app_id;
     c->pick.namespace_ = c->target.namespace_;
+    c->pick.is_repeatable = outr_guard_repeats(&c->guard) ||
+                            (outr__call_is_idempotent(c) && outr__call_can_resend(c));
     outr__pick_start(c->mesh->peers, &c->pick, c->x->arena, outr__call_op(c));
     return OUTR_WAIT;
 }
@@ -297,6 +311,7 @@ static int move_on(outr__call *c, bool may_be_stale, const outr_err *err)
         return c->is_local ? OUTR__CALL_LOCAL : OUTR__CALL_REACH;
     }
     c->err = *err;
+    c->is_elsewhere = false;
     c->pick.is_fresh = true;
     if (++c->tries < max)
         return OUTR__CALL_PICK;
@@ -326,6 +341,21 @@ static void record_attempt(const outr__call *c, const outr_http_call *http)
     outr_span_attempt(config->tracer, &attempt);
 }
 
+/* The try had no answer, or its answer broke off. A kept connection that was closed meanwhile says
+ * nothing of the instance. */
+static void observe_failure(outr__call *c, const outr_err *err, bool is_stale)
+{
+    outr_class how = outr_classify_error(err->code);
+    uint64_t took = outr_loop_now(c->mesh->o.loop) - c->sent_ns;
+    if (c->is_cancelled || is_stale || how == OUTR_CLASS_GOOD)
+        return;
+    if (c->is_observed)
+        outr__pick_judge(&c->pick, how);
+    else
+        outr__pick_observe(&c->pick, took, how, 0);
+    c->is_observed = true;
+}
+
 /* The try is over. */
 static int step_send(outr_steps *steps)
 {
@@ -338,6 +368,14 @@ static int step_send(outr_steps *steps)
     if (!c->is_again && c->is_at_daprd && !c->is_unsendable &&
         outr__daprd_outcome(c->daprd, &err))
         return outr__call_after_daprd(c);
+    if (c->pick.peer && err.code && !c->is_again)
+        observe_failure(c, &err, is_unreachable && may_be_stale);
+    bool goes_elsewhere = c->is_again && !outr_guard_is_on(&c->guard);
+    if (goes_elsewhere || (err.code == OUTR_UNAVAILABLE && http->progress == OUTR_CALL_SENT &&
+                           !may_be_stale && outr__call_goes_elsewhere(c)))
+        return c->is_cancelled ? fail_cancelled(c) : outr__call_move(c);
+    if (c->is_again)
+        outr__call_avoid_peer(c);
     outr__call_forget_peer(c, is_unreachable && !may_be_stale);
     if (c->is_again)
         return outr__call_fail(c, &err);

@@ -1,3 +1,4 @@
+#include "mesh/cluster.h"
 #include "mesh/internal.h"
 
 /* an instance that could not be reached is the last choice for so long */
@@ -7,7 +8,7 @@
 #define ASK_PAUSE_NS  (100 * OUTR_MS)
 #define FORGET_NS     (60 * OUTR_SEC) /* connections to an instance no name leads to any more */
 #define PING_NS       (10 * OUTR_SEC)
-#define INSTANCES_MAX 256
+#define INSTANCES_MAX 1024
 
 struct outr__peer {
     char text[OUTR_ADDR_TEXT_MAX];
@@ -18,16 +19,17 @@ struct outr__peer {
      * same address is another one. */
     char *path; /* of its SPIFFE id; NULL: nobody is asked */
     char *key;  /* in by_addr */
-    uint64_t down_until_ns, used_ns;
-    unsigned holds, names; /* calls that use it, cached names that lead to it */
+    uint64_t used_ns;
+    outr_endpoint endpoint; /* pending: calls that hold it */
+    unsigned names;         /* cached names that lead to it */
 };
 
 /* A name and who has it. */
 typedef struct known {
-    outr__peer *peers[INSTANCES_MAX];
-    size_t count;
+    outr_cluster cluster; /* of its peers' endpoints */
     uint64_t fetched_ns;
     bool is_refreshing;
+    char name[]; /* for metrics and logs */
 } known;
 
 struct outr__peers {
@@ -141,12 +143,17 @@ outr_str outr__peer_address(const outr__peer *peer)
     return outr_str_from(peer->text);
 }
 
+static outr__peer *of_endpoint(outr_endpoint *endpoint)
+{
+    return OUTR_CONTAINER(endpoint, outr__peer, endpoint);
+}
+
 void outr__peer_release(outr__peer *peer, bool has_failed)
 {
     uint64_t now = outr_loop_now(peer->peers->o->loop);
-    peer->holds--;
+    peer->endpoint.pending--;
     peer->used_ns = now;
-    peer->down_until_ns = has_failed ? now + DOWN_NS : 0;
+    peer->endpoint.down_until_ns = has_failed ? now + DOWN_NS : 0;
 }
 
 static void on_sweep(outr_timer *timer)
@@ -156,41 +163,11 @@ static void on_sweep(outr_timer *timer)
     void *item;
     for (size_t at = 0; outr_map_next(p->by_addr, &at, NULL, &item);) {
         outr__peer *peer = item;
-        if (peer->names == 0 && peer->holds == 0 && now - peer->used_ns > FORGET_NS)
+        if (peer->names == 0 && peer->endpoint.pending == 0 && now - peer->used_ns > FORGET_NS)
             free_peer(peer);
     }
     if (outr_map_count(p->by_addr) > 0)
         outr_timer_start(p->o->loop, timer, now + FORGET_NS);
-}
-
-static bool was_tried(const outr__pick *pick, const outr__peer *peer)
-{
-    for (size_t i = 0; i < pick->tried_count; i++) {
-        if (pick->tried[i] == peer)
-            return true;
-    }
-    return false;
-}
-
-/* Least outstanding; instances that failed lately or were tried already only when nothing else is
- * left. */
-static outr__peer *choose(const known *k, const outr__pick *pick, uint64_t now, outr_rand *rand)
-{
-    outr__peer *best = NULL;
-    size_t best_load = SIZE_MAX, start = k->count ? outr_rand_below(rand, k->count) : 0;
-    for (size_t i = 0; i < k->count; i++) {
-        outr__peer *peer = k->peers[(start + i) % k->count];
-        size_t load = outr_http_pool_in_flight(peer->pool);
-        if (was_tried(pick, peer))
-            load += SIZE_MAX / 2;
-        else if (peer->down_until_ns > now)
-            load += SIZE_MAX / 4;
-        if (load < best_load) {
-            best = peer;
-            best_load = load;
-        }
-    }
-    return best;
 }
 
 /* ---- names ----------------------------------------------------------------------------------- */
@@ -202,38 +179,128 @@ static outr_str name_key(const outr__pick *pick, char *scratch, size_t size)
     return outr_str_of(scratch, OUTR_MIN((size_t)n, size - 1));
 }
 
+static known *new_known(outr__peers *p, outr_str key)
+{
+    known *k = outr_alloc(sizeof *k + key.n + 1);
+    memcpy(k->name, key.p, key.n);
+    outr_cluster_init(&k->cluster);
+    outr_map_put(p->names, key, k);
+    return k;
+}
+
 static void learn(outr__peers *p, outr_str key, const outr_resolve *answer)
 {
     known *k = outr_map_get(p->names, key);
     if (!k && answer->count == 0)
         return; /* what clients ask for in vain takes no memory */
-    if (!k) {
-        k = outr_alloc(sizeof *k);
-        outr_map_put(p->names, key, k);
-    }
+    if (!k)
+        k = new_known(p, key);
     k->fetched_ns = outr_loop_now(p->o->loop);
-    if (answer->count == 0 && k->count > 0)
+    if (answer->count == 0 && k->cluster.count > 0)
         /* an empty registry does not empty the mesh: what is gone shows when it is called */
         return;
-    for (size_t i = 0; i < k->count; i++)
-        k->peers[i]->names--;
-    k->count = OUTR_MIN(answer->count, (size_t)INSTANCES_MAX);
-    for (size_t i = 0; i < k->count; i++) {
-        k->peers[i] = find_peer(p, &answer->instances[i].addr, answer);
-        k->peers[i]->names++;
-    }
+    size_t count = OUTR_MIN(answer->count, (size_t)INSTANCES_MAX);
+    outr_endpoint **fresh = outr_alloc((count + 1) * sizeof *fresh);
+    for (size_t i = 0; i < k->cluster.count; i++)
+        of_endpoint(k->cluster.items[i])->names--;
+    for (size_t i = 0; i < count; i++)
+        fresh[i] = &find_peer(p, &answer->instances[i].addr, answer)->endpoint;
+    outr_cluster_set(&k->cluster, fresh, count, k->fetched_ns);
+    for (size_t i = 0; i < k->cluster.count; i++)
+        of_endpoint(k->cluster.items[i])->names++;
+    free(fresh);
     if (!outr_timer_is_on(&p->sweeper))
         outr_timer_start(p->o->loop, &p->sweeper, k->fetched_ns + FORGET_NS);
 }
 
+/* ---- picking --------------------------------------------------------------------------------- */
+
+static outr__peer *choose(outr__pick *pick, known *k)
+{
+    outr_loop *loop = pick->peers->o->loop;
+    outr_endpoint *tried[OUTR_LEN(pick->tried)];
+    for (size_t i = 0; i < pick->tried_count; i++)
+        tried[i] = &pick->tried[i]->endpoint;
+    outr_cluster_pick how = {
+        .tried = tried, .tried_count = pick->tried_count, .is_repeatable = pick->is_repeatable};
+    outr_endpoint *found =
+        outr_cluster_choose(&k->cluster, &how, outr_loop_now(loop), outr_loop_rand(loop));
+    pick->is_repeat = how.is_repeat;
+    pick->is_probe = how.is_probe;
+    pick->known = k;
+    return found ? of_endpoint(found) : NULL;
+}
+
+static void tell_change(const known *k, const outr__peer *peer, outr_outlier_change change)
+{
+    static const outr_metric_desc ejections = {"outrigger_ejections_total",
+                                               "instances that get no calls, and that do again",
+                                               OUTR_COUNTER,
+                                               0,
+                                               {"target", "change"}};
+    outr_loop *loop = peer->peers->o->loop;
+    outr_str what =
+        change == OUTR_OUTLIER_EJECTED ? OUTR_STR("ejected") : OUTR_STR("revived");
+    if (change == OUTR_OUTLIER_SAME)
+        return;
+    outr_metric_count(outr_loop_metrics(loop), &ejections,
+                      (const outr_str[]){outr_str_from(k->name), what}, 1);
+    OUTR_LOG(outr_loop_log(loop), INFO, "an instance has changed", OUTR_Z("target", k->name),
+             OUTR_Z("peer", peer->text), OUTR_S("change", what));
+}
+
+void outr__pick_observe(outr__pick *pick, uint64_t took_ns, outr_class how,
+                        uint64_t retry_after_ns)
+{
+    outr_loop *loop = pick->peers->o->loop;
+    outr__peer *peer = pick->peer;
+    outr_outlier_change change =
+        outr_endpoint_observe(&peer->endpoint, outr_loop_now(loop), took_ns, how, retry_after_ns,
+                              pick->is_probe, outr_loop_rand(loop));
+    pick->is_probe = false;
+    tell_change(pick->known, peer, change);
+}
+
+void outr__pick_took(outr__pick *pick, uint64_t took_ns)
+{
+    outr_balance_observe(&pick->peer->endpoint.balance, outr_loop_now(pick->peers->o->loop),
+                         took_ns, false);
+}
+
+void outr__pick_judge(outr__pick *pick, outr_class how)
+{
+    outr_loop *loop = pick->peers->o->loop;
+    outr__peer *peer = pick->peer;
+    outr_outlier_change change = outr_endpoint_judge(&peer->endpoint, outr_loop_now(loop), how,
+                                                     pick->is_probe, outr_loop_rand(loop));
+    pick->is_probe = false;
+    tell_change(pick->known, peer, change);
+}
+
+void outr__pick_forget(outr__pick *pick)
+{
+    if (pick->is_probe)
+        outr_outlier_forget_probe(&pick->peer->endpoint.outlier);
+    pick->is_probe = false;
+}
+
+outr_budget *outr__pick_budget(outr__pick *pick)
+{
+    return &((known *)pick->known)->cluster.budget;
+}
+
+bool outr__pick_has_other(const outr__pick *pick)
+{
+    const known *k = pick->known;
+    return outr_cluster_has_other(&k->cluster, &pick->peer->endpoint);
+}
+
 static void end_pick(outr__pick *pick, known *k, bool is_soon)
 {
-    outr__peers *p = pick->peers;
     outr_err err;
-    pick->peer = k ? choose(k, pick, outr_loop_now(p->o->loop), outr_loop_rand(p->o->loop)) : NULL;
+    pick->peer = k ? choose(pick, k) : NULL;
     if (pick->peer) {
-        pick->is_repeat = was_tried(pick, pick->peer);
-        pick->peer->holds++;
+        pick->peer->endpoint.pending++;
         (is_soon ? outr_op_finish_soon : outr_op_finish)(pick->op);
         return;
     }
@@ -261,7 +328,7 @@ static void on_asked(outr_op *inner)
     if (inner->err.code && inner->err.code != OUTR_NOT_FOUND) {
         /* the registry is away: what was known still holds */
         known *k = outr_map_get(p->names, key);
-        if (k && k->count > 0) {
+        if (k && k->cluster.count > 0) {
             end_pick(pick, k, false);
             return;
         }
@@ -364,7 +431,7 @@ void outr__pick_start(outr__peers *p, outr__pick *pick, outr_arena *arena, outr_
     }
     outr_str key = name_key(pick, scratch, sizeof scratch);
     known *k = outr_map_get(p->names, key);
-    if (pick->is_fresh || !k || k->count == 0) {
+    if (pick->is_fresh || !k || k->cluster.count == 0) {
         ask(pick);
         return;
     }
@@ -397,8 +464,10 @@ void outr__peers_free(outr__peers *p)
 {
     void *item;
     outr_timer_stop(p->o->loop, &p->sweeper);
-    for (size_t at = 0; outr_map_next(p->names, &at, NULL, &item);)
+    for (size_t at = 0; outr_map_next(p->names, &at, NULL, &item);) {
+        outr_cluster_done(&((known *)item)->cluster);
         free(item);
+    }
     for (size_t at = 0; outr_map_next(p->by_addr, &at, NULL, &item);)
         free_peer(item);
     outr_map_free(p->names);

@@ -121,6 +121,61 @@ int outr__call_step_try(outr_steps *steps)
     return c->is_local ? OUTR__CALL_LOCAL : OUTR__CALL_PICK;
 }
 
+/* ---- without a policy ------------------------------------------------------------------------ */
+
+bool outr__call_is_idempotent(const outr__call *c)
+{
+    return !c->invoke->is_proxied && (outr__is_idempotent(c->verb) ||
+                                      outr_headers_has(&c->in->headers, "idempotency-key"));
+}
+
+static void count_retry(const outr__call *c, const char *outcome)
+{
+    static const outr_metric_desc retries = {
+        "outrigger_retries_total",
+        "failed calls that were made again at another instance, or why they were not",
+        OUTR_COUNTER,
+        0,
+        {"target", "outcome"}};
+    outr_metric_count(outr_loop_metrics(c->mesh->o.loop), &retries,
+                      (const outr_str[]){c->target.app_id, outr_str_from(outcome)}, 1);
+}
+
+bool outr__call_goes_elsewhere(outr__call *c)
+{
+    const char *why_not = NULL;
+    if (!c->pick.peer || outr_guard_is_on(&c->guard) || c->invoke->is_proxied || c->is_cancelled ||
+        c->relay.has_head || !outr__pick_has_other(&c->pick))
+        return false;
+    if (c->is_elsewhere)
+        why_not = "tried_before";
+    else if (!outr__call_is_idempotent(c))
+        why_not = "not_idempotent";
+    else if (c->in->upgrade.n > 0 || !outr__call_can_resend(c))
+        why_not = "body";
+    else if (!outr_budget_take(outr__pick_budget(&c->pick), outr_loop_now(c->mesh->o.loop)))
+        why_not = "budget";
+    count_retry(c, why_not ? why_not : "made");
+    return c->is_again = !why_not;
+}
+
+static void reset(outr__call *c)
+{
+    c->op.done = NULL;
+    c->err.code = OUTR_OK;
+    c->relay = (outr__relay){0};
+    c->is_again = c->is_at_daprd = c->was_stale = false;
+    c->is_elsewhere = true;
+    c->tries = 0;
+}
+
+int outr__call_move(outr__call *c)
+{
+    outr__call_avoid_peer(c);
+    reset(c);
+    return OUTR__CALL_PICK;
+}
+
 /* ---- the built-in retry ---------------------------------------------------------------------- */
 
 int outr__call_step_pause(outr_steps *steps)
@@ -210,13 +265,14 @@ int outr__call_step_again(outr_steps *steps)
         c->is_final = true;
         return outr__call_fail(c, &err);
     }
-    c->op.done = NULL;
-    c->err.code = OUTR_OK;
-    c->relay = (outr__relay){0};
+    reset(c);
     c->app_call = (outr_app_call){0};
     c->reach.op = NULL;
-    c->pick.tried_count = c->tries = c->round = 0;
-    c->is_again = c->is_at_daprd = c->was_stale = false;
+    c->round = 0;
     c->invoke->is_of_policy = false;
+    if (c->pick.tried_count == OUTR_LEN(c->pick.tried))
+        c->pick.tried_count = 0;
+    if (c->pick.known) /* others have less for it */
+        outr_budget_spend(outr__pick_budget(&c->pick), outr_loop_now(c->mesh->o.loop));
     return OUTR__CALL_TRY;
 }

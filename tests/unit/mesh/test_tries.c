@@ -349,6 +349,116 @@ static void the_built_in_retry_may_be_overridden(void **state)
     close_world(w);
 }
 
+/* ---- without a policy ------------------------------------------------------------------------ */
+
+static void fail_first_node(world *w, world_node *node, outr_exchange *x)
+{
+    bool is_bad = node == &w->nodes[0];
+    web_answer(x, is_bad ? 503 : 200, is_bad ? "busy" : "well");
+}
+
+static void use_all_nodes(world *w)
+{
+    for (int i = 0; i < WORLD_NODES; i++)
+        w->names[i] = (uint16_t)(9000 + i);
+}
+
+static void a_call_that_may_be_made_twice_goes_elsewhere(void **state)
+{
+    world *w = open_world("spec: {}");
+    (void)state;
+    use_all_nodes(w);
+    w->on_app = fail_first_node;
+    for (int i = 0; i < 60; i++) {
+        web_call c;
+        finish(w, &c, "GET", NULL);
+        assert_answer(&c, 200, "well");
+        web_call_done(&c);
+        wire_sleep(&w->w, OUTR_SEC);
+    }
+    assert_in_range(w->nodes[0].requests, 1, 10); /* and it is tried again, but not often */
+    close_world(w);
+}
+
+static void one_that_may_not_is_answered_by_whom_it_reached(void **state)
+{
+    unsigned failed = 0;
+    world *w = open_world("spec: {}");
+    (void)state;
+    use_all_nodes(w);
+    w->on_app = fail_first_node;
+    for (int i = 0; i < 60; i++) {
+        web_call c;
+        finish(w, &c, "POST", NULL);
+        failed += c.call.head.status == 503;
+        web_call_done(&c);
+        wire_sleep(&w->w, OUTR_SEC);
+    }
+    assert_int_equal(failed, w->nodes[0].requests);
+    assert_in_range(failed, 1, 12);
+    assert_int_equal(w->nodes[0].requests + w->nodes[1].requests + w->nodes[2].requests, 60);
+    close_world(w);
+}
+
+static void an_idempotency_key_makes_a_post_one_that_may(void **state)
+{
+    world *w = open_world("spec: {}");
+    (void)state;
+    use_all_nodes(w);
+    w->on_app = fail_first_node;
+    for (int i = 0; i < 30; i++) {
+        web_call c;
+        world_call(w, &c, "POST", "callee", "/work");
+        outr_headers_add(&c.req.headers, OUTR_STR("Idempotency-Key"), OUTR_STR("k"));
+        web_call_start(&c, w->client);
+        run_until_over(w, &c);
+        assert_answer(&c, 200, "well");
+        web_call_done(&c);
+        wire_sleep(&w->w, OUTR_SEC);
+    }
+    assert_true(w->nodes[0].requests > 0);
+    close_world(w);
+}
+
+static void always_busy(world *w, world_node *node, outr_exchange *x)
+{
+    (void)w;
+    (void)node;
+    web_answer(x, 503, "busy");
+}
+
+/* The bar of mesh.md: everybody fails, and the load is at most 1.22 times what is offered. */
+static void the_budget_bounds_what_failures_add(void **state)
+{
+    world *w = open_world("spec: {}");
+    (void)state;
+    use_all_nodes(w);
+    w->on_app = always_busy;
+    for (int i = 0; i < 2000; i++) {
+        web_call c;
+        finish(w, &c, "GET", NULL);
+        assert_answer(&c, 503, "busy");
+        web_call_done(&c);
+        wire_sleep(&w->w, 2 * OUTR_MS);
+    }
+    unsigned sent = w->nodes[0].requests + w->nodes[1].requests + w->nodes[2].requests;
+    assert_in_range(sent, 2001, 2440);
+    close_world(w);
+}
+
+static void a_lone_instance_is_not_asked_twice(void **state)
+{
+    web_call c;
+    world *w = open_world("spec: {}");
+    (void)state;
+    w->on_app = always_busy;
+    finish(w, &c, "GET", NULL);
+    assert_answer(&c, 503, "busy");
+    assert_int_equal(w->nodes[0].requests, 1);
+    web_call_done(&c);
+    close_world(w);
+}
+
 static void a_breaker_outlives_a_reload(void **state)
 {
     static const char yaml[] = POLICIES "{circuitBreaker: trip}}}\n";
@@ -383,6 +493,11 @@ int main(void)
         cmocka_unit_test(a_lone_instance_is_tried_once_a_round),
         cmocka_unit_test(the_built_in_retry_may_be_overridden),
         cmocka_unit_test(a_breaker_outlives_a_reload),
+        cmocka_unit_test(a_call_that_may_be_made_twice_goes_elsewhere),
+        cmocka_unit_test(one_that_may_not_is_answered_by_whom_it_reached),
+        cmocka_unit_test(an_idempotency_key_makes_a_post_one_that_may),
+        cmocka_unit_test(the_budget_bounds_what_failures_add),
+        cmocka_unit_test(a_lone_instance_is_not_asked_twice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
