@@ -92,12 +92,13 @@ outr_code outr_mtls_read_key(const char *path, outr_key **key, outr_err *err)
     return rc;
 }
 
-outr_code outr_mtls_write_key(const char *path, outr_key *key, bool replaces, outr_err *err)
+outr_code outr_mtls_write_key(const char *path, outr_key *key, outr_file_write how,
+                              outr_err *err)
 {
     outr_buf pem = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
     outr_code rc = outr_key_write(&pem, key, err);
     if (!rc)
-        rc = outr_secretfile_write(path, outr_buf_view(&pem), replaces, err);
+        rc = outr_secretfile_write(path, outr_buf_view(&pem), how, err);
     outr_secret_done(&pem);
     return rc;
 }
@@ -246,17 +247,17 @@ static outr_code begin_fleet(const outr_mtls *m, outr_err *err)
                                    .skew_s = OUTR_MTLS_SKEW_S};
     outr_code rc = outr_issuer_make_new(&root, &root_key, &make, m->now_s, err);
     if (!rc)
-        rc = outr_mtls_write_key(machine->root_key, root_key, false, err);
+        rc = outr_mtls_write_key(machine->root_key, root_key, OUTR_FILE_NEW, err);
     if (!rc)
-        rc = outr_secretfile_write(machine->roots, outr_buf_view(&root), false, err);
+        rc = outr_secretfile_write(machine->roots, outr_buf_view(&root), OUTR_FILE_NEW, err);
     const outr_mtls_issuer order = {.root_key_path = machine->root_key,
                                     .roots = outr_buf_view(&root)};
     if (!rc)
         rc = outr_mtls_sign_issuer(m, &order, &issuer, &key, err);
     if (!rc)
-        rc = outr_secretfile_write(machine->issuer, outr_buf_view(&issuer), false, err);
+        rc = outr_secretfile_write(machine->issuer, outr_buf_view(&issuer), OUTR_FILE_NEW, err);
     if (!rc) /* the last one: with it the machine is a member */
-        rc = outr_mtls_write_key(machine->key, key, false, err);
+        rc = outr_mtls_write_key(machine->key, key, OUTR_FILE_NEW, err);
     outr_key_unref(root_key);
     outr_key_unref(key);
     return rc;
@@ -396,11 +397,11 @@ static outr_code become_member(const outr_mtls *m, const outr_join *join, outr_e
     /* the bundle first, the issuer's certificate last: sidecars that run look at it, and by then
      * all is there */
     if (!rc)
-        rc = outr_secretfile_write(m->machine.roots, outr_buf_view(&roots), true, err);
+        rc = outr_secretfile_write(m->machine.roots, outr_buf_view(&roots), OUTR_FILE_OVER, err);
     if (!rc)
-        rc = outr_mtls_write_key(m->machine.key, key, true, err);
+        rc = outr_mtls_write_key(m->machine.key, key, OUTR_FILE_OVER, err);
     if (!rc)
-        rc = outr_secretfile_write(m->machine.issuer, outr_buf_view(&issuer), true, err);
+        rc = outr_secretfile_write(m->machine.issuer, outr_buf_view(&issuer), OUTR_FILE_OVER, err);
     if (!rc && join->key.n == 0)
         unlink(m->machine.asked_key);
     if (!rc && m->o.is_forced) {
@@ -453,7 +454,7 @@ static outr_code take_bundle(const outr_mtls *m, outr_err *err)
     /* a machine that does not trust itself could call nobody, and nobody it */
     if (!rc && outr_cert_verify(outr_buf_view(&issuer), bundle, m->now_s, err))
         rc = outr_wrap(err, "these roots do not cover this machine's own issuer; join anew first");
-    return rc ? rc : outr_secretfile_write(m->machine.roots, bundle, true, err);
+    return rc ? rc : outr_secretfile_write(m->machine.roots, bundle, OUTR_FILE_OVER, err);
 }
 
 static int trust(const outr_mtls *m)

@@ -13,7 +13,7 @@ static outr_code find_or_make_key(const outr_mtls *m, outr_key **key, outr_err *
     if (rc != OUTR_NOT_FOUND)
         return rc;
     rc = outr_key_make(key, err);
-    return rc ? rc : outr_mtls_write_key(path, *key, false, err);
+    return rc ? rc : outr_mtls_write_key(path, *key, OUTR_FILE_NEW, err);
 }
 
 int outr_mtls_ask(const outr_mtls *m)

@@ -47,9 +47,9 @@ static outr_code renew_issuer(const outr_mtls *m, const files *ours, outr_err *e
     outr_code rc = outr_mtls_sign_issuer(m, &order, &pem, &key, err);
     /* the certificate last: sidecars look at it, and by then its key is there */
     if (!rc)
-        rc = outr_mtls_write_key(machine->key, key, true, err);
+        rc = outr_mtls_write_key(machine->key, key, OUTR_FILE_OVER, err);
     if (!rc)
-        rc = outr_secretfile_write(machine->issuer, outr_buf_view(&pem), true, err);
+        rc = outr_secretfile_write(machine->issuer, outr_buf_view(&pem), OUTR_FILE_OVER, err);
     outr_key_unref(key);
     if (!rc && is_of_next && rename(machine->next_root_key, machine->root_key) != 0)
         rc = outr_fail_errno(err, errno, "%s", machine->next_root_key);
@@ -83,9 +83,9 @@ static outr_code begin_root(const outr_mtls *m, const files *ours, outr_err *err
     outr_code rc = outr_issuer_make_new(&roots, &key, &make, m->now_s, err);
     /* the bundle first: a key whose root is in none would be the next one, and sign for nobody */
     if (!rc)
-        rc = outr_secretfile_write(machine->roots, outr_buf_view(&roots), true, err);
+        rc = outr_secretfile_write(machine->roots, outr_buf_view(&roots), OUTR_FILE_OVER, err);
     if (!rc)
-        rc = outr_mtls_write_key(machine->next_root_key, key, false, err);
+        rc = outr_mtls_write_key(machine->next_root_key, key, OUTR_FILE_NEW, err);
     outr_key_unref(key);
     if (rc)
         return rc;
@@ -113,7 +113,8 @@ static outr_code finish_root(const outr_mtls *m, const files *ours, outr_err *er
     }
     if (kept == 0)
         return outr_wrap(err, "no root of the bundle covers this machine's issuer");
-    outr_code rc = outr_secretfile_write(m->machine.roots, outr_buf_view(&roots), true, err);
+    outr_code rc =
+        outr_secretfile_write(m->machine.roots, outr_buf_view(&roots), OUTR_FILE_OVER, err);
     if (rc)
         return rc;
     fprintf(stderr, "%zu old root%s taken out of the bundle. On every other machine: `outrigger "

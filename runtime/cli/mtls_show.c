@@ -87,7 +87,7 @@ static outr_code write_copies(const outr_mtls *m, const outr_str texts[3], outr_
     for (size_t i = 0; !rc && i < OUTR_LEN(names); i++) {
         if ((size_t)snprintf(path, sizeof path, "%s/%s", m->o.out, names[i]) >= sizeof path)
             return outr_fail(err, OUTR_INVALID_ARGUMENT, "--out: the path is too long");
-        rc = outr_secretfile_write(path, texts[i], false, err);
+        rc = outr_secretfile_write(path, texts[i], OUTR_FILE_NEW, err);
     }
     return rc;
 }

@@ -86,7 +86,7 @@ static void sync_folder(const char *path)
     close(fd);
 }
 
-outr_code outr_secretfile_write(const char *path, outr_str text, bool replaces, outr_err *err)
+outr_code outr_secretfile_write(const char *path, outr_str text, outr_file_write how, outr_err *err)
 {
     char draft[4096];
     if ((size_t)snprintf(draft, sizeof draft, "%s.new", path) >= sizeof draft)
@@ -95,17 +95,19 @@ outr_code outr_secretfile_write(const char *path, outr_str text, bool replaces, 
     int fd = open(draft, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return outr_fail_errno(err, errno, "%s", draft);
-    bool is_ok = write_all(fd, text) && fsync(fd) == 0;
+    bool is_new = how == OUTR_FILE_NEW;
+    bool is_ok = write_all(fd, text) && (how == OUTR_FILE_LAZY || fsync(fd) == 0);
     int why = errno;
     close(fd);
-    if (is_ok && (replaces ? rename(draft, path) : link(draft, path)) != 0) {
+    if (is_ok && (is_new ? link(draft, path) : rename(draft, path)) != 0) {
         why = errno;
         is_ok = false;
     }
-    if (!is_ok || !replaces)
+    if (!is_ok || is_new)
         unlink(draft);
     if (!is_ok)
         return outr_fail_errno(err, why, "%s", path);
-    sync_folder(path);
+    if (how != OUTR_FILE_LAZY)
+        sync_folder(path);
     return OUTR_OK;
 }

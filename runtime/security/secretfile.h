@@ -19,8 +19,13 @@ typedef enum outr_secrecy {
 outr_code outr_secretfile_read(outr_buf *out, const char *path, size_t max_bytes,
                                outr_secrecy secrecy, outr_err *err);
 
-/* Mode 0600, under its name only when it is whole and on the disk. ALREADY_EXISTS: replaces is
- * false and something has the name. */
-outr_code outr_secretfile_write(const char *path, outr_str text, bool replaces, outr_err *err);
+typedef enum outr_file_write {
+    OUTR_FILE_NEW,  /* ALREADY_EXISTS: something has the name */
+    OUTR_FILE_OVER, /* replaces what has it */
+    OUTR_FILE_LAZY, /* the same, and a loop does not wait for the disk: for what may be lost */
+} outr_file_write;
+/* Mode 0600, under its name only when it is whole and, unless it is lazy, on the disk. */
+outr_code outr_secretfile_write(const char *path, outr_str text, outr_file_write how,
+                                outr_err *err);
 
 #endif

@@ -94,7 +94,9 @@ static outr_code write_sealed(outr_store *store, outr_str text, outr_err *err)
         store->seal.is_made ? OUTR_OK : outr_seal_make(&store->seal, passphrase_of(store), err);
     if (!rc)
         rc = outr_seal_write(&sealed, &store->seal, text, err);
-    return rc ? rc : outr_secretfile_write(store->path, outr_buf_view(&sealed), true, err);
+    if (rc)
+        return rc;
+    return outr_secretfile_write(store->path, outr_buf_view(&sealed), OUTR_FILE_LAZY, err);
 }
 
 outr_code outr_store_save(outr_store *store, outr_key *key, outr_str chain, int64_t issued_ms,

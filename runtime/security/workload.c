@@ -61,6 +61,13 @@ static const outr_metric_desc expires_at = {"outrigger_mtls_certificate_expires_
                                             0,
                                             {NULL}};
 
+static const outr_metric_desc issuer_expires_at = {
+    "outrigger_mtls_issuer_expires_seconds",
+    "end of this machine's issuer, Unix time; when it signs here",
+    OUTR_GAUGE,
+    0,
+    {NULL}};
+
 static const char *const h2_only[] = {"h2", NULL};
 
 static int64_t now_ms(const outr_workload *w)
@@ -284,6 +291,9 @@ static outr_code sign_with(outr_workload *w, const outr_issuer *issuer, int64_t 
     w->sign.chain_pem = OUTR_BUF_MAX(CHAIN_MAX);
     if (!rc)
         rc = outr_issuer_sign(issuer, &order, now_s, &w->sign.chain_pem, &expires_s, err);
+    outr_metric_set(
+        outr_metric_series_get(outr_loop_metrics(w->o.loop), &issuer_expires_at, NULL),
+        (double)issuer->expires_s);
     if (!rc && left_s < WARN_S)
         OUTR_LOG(w->o.log, WARN, "this machine's issuer ends soon: `outrigger mtls expiry` tells",
                  OUTR_I("seconds_left", left_s));

@@ -6,6 +6,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import threading
 import time
 
@@ -148,6 +149,25 @@ func main() {
         good, bad = done.stdout.splitlines()[-2:]
         self.assertEqual(good, "<nil>", done.stdout)
         self.assertIn("not permitted", bad)  # a member machine signs for apps alone
+
+    @tag("debug")
+    def test_outrigger_run_speaks_it_unless_told_otherwise(self):
+        a, b = self.two()
+        two = self.member(b, "two", self.app())
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("DAPR_", "APP_", "OUTRIGGER_"))}
+        env.update(OUTRIGGER_RUN_DIR=self.run_dir, OUTRIGGER_MTLS_DIR=a.dir)
+        ask = "import os, urllib.request as u; print('got', u.urlopen(os.environ['DAPR_HTTP_ENDPOINT'] + '/v1.0/invoke/two/method/x').status)"
+
+        def run(*flags):
+            return subprocess.run([OUTRIGGER, "run", "--app-id", "one", *flags, "--", sys.executable, "-c", ask], env=env,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100)
+        done = run()
+        self.assertIn("got 200", done.stdout)
+        self.assertIn("signing initial identity", done.stdout)
+        done = run("--enable-mtls=false")
+        self.assertIn("HTTP Error 500", done.stdout)
+        self.assertNotIn("signing initial identity", done.stdout)
+        self.assertRegex(two.metrics(), r"outrigger_mtls_issuer_expires_seconds\S* \d")
 
     @tag("debug")
     def test_what_is_wrong_with_a_machine_is_told_at_the_start(self):

@@ -56,11 +56,11 @@ static outr_code make(outr_authority *a, const outr_issuer_paths *paths, int64_t
     if (!rc && mkdir(a->o.dir, 0700) != 0 && errno != EEXIST)
         rc = outr_fail_errno(err, errno, "%s", a->o.dir);
     if (!rc)
-        rc = outr_secretfile_write(paths->key, outr_buf_view(&key_pem), false, err);
+        rc = outr_secretfile_write(paths->key, outr_buf_view(&key_pem), OUTR_FILE_NEW, err);
     if (!rc)
-        rc = outr_secretfile_write(paths->issuer, outr_buf_view(&issuer), false, err);
+        rc = outr_secretfile_write(paths->issuer, outr_buf_view(&issuer), OUTR_FILE_NEW, err);
     if (!rc)
-        rc = outr_secretfile_write(paths->roots, outr_buf_view(&root), false, err);
+        rc = outr_secretfile_write(paths->roots, outr_buf_view(&root), OUTR_FILE_NEW, err);
     outr_secret_done(&key_pem);
     return rc;
 }

@@ -44,7 +44,7 @@ static outr_code make_key(outr_key **out, const char *path, outr_err *err)
     if (!rc)
         rc = outr_key_write(&pem, key, err);
     if (!rc)
-        rc = outr_secretfile_write(path, outr_buf_view(&pem), false, err);
+        rc = outr_secretfile_write(path, outr_buf_view(&pem), OUTR_FILE_NEW, err);
     outr_secret_done(&pem);
     if (rc) {
         outr_key_unref(key);
@@ -61,7 +61,7 @@ static outr_code take_keys(outr_ca_tokens *t, const char *path, outr_err *err)
     outr_code rc = outr_secretfile_read(&t->keys, path, FILE_MAX, OUTR_FILE_ANY, err);
     if (rc == OUTR_NOT_FOUND) {
         outr_signer_write_keys(t->signer, &t->keys);
-        return outr_secretfile_write(path, outr_buf_view(&t->keys), false, err);
+        return outr_secretfile_write(path, outr_buf_view(&t->keys), OUTR_FILE_NEW, err);
     }
     if (!rc && outr_signer_check_keys(t->signer, outr_buf_view(&t->keys), err)) {
         outr_wrap(err, "%s", path);

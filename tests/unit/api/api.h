@@ -125,7 +125,8 @@ static api_world *api_open(const outr_settings *settings, const char *yaml,
     outr_host_open(a->host, a->snapshot, &op);
     api_wait(a, &op);
     a->app_state = outr_app_state_new(&a->settings, 1);
-    if (outr_app_new(&a->app, &(outr_app_options){a->w.loop, &a->settings, a->app_state, NULL}, &err))
+    const outr_app_options app = {a->w.loop, &a->settings, a->app_state, NULL};
+    if (outr_app_new(&a->app, &app, &err))
         abort();
     a->apps[0] = a->app;
     a->pubsub = outr_pubsub_new(&(outr_pubsub_options){.loops = a->loops,

@@ -242,7 +242,8 @@ static world *open_world(outr_app_protocol protocol, const char *yaml)
     wait_for(o, &op);
     o->app_state = outr_app_state_new(&o->settings, 1);
     assert_int_equal(outr_app_new(&o->app,
-                                  &(outr_app_options){o->w.loop, &o->settings, o->app_state, NULL}, &err),
+                                  &(outr_app_options){o->w.loop, &o->settings, o->app_state, NULL},
+                                  &err),
                      OUTR_OK);
     o->apps[0] = o->app;
     o->server = outr_http_server_new(&(outr_http_server_options){

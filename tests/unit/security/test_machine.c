@@ -50,14 +50,14 @@ static void secrets_are_read_only_when_they_are(void **state)
     assert_non_null(mkdtemp(dir));
     snprintf(path, sizeof path, "%s/file", dir);
     assert_int_equal(outr_secretfile_read(&text, path, 100, OUTR_FILE_OWN, &err), OUTR_NOT_FOUND);
-    assert_int_equal(outr_secretfile_write(path, OUTR_STR("one"), false, &err), OUTR_OK);
-    assert_int_equal(outr_secretfile_write(path, OUTR_STR("two"), false, &err),
+    assert_int_equal(outr_secretfile_write(path, OUTR_STR("one"), OUTR_FILE_NEW, &err), OUTR_OK);
+    assert_int_equal(outr_secretfile_write(path, OUTR_STR("two"), OUTR_FILE_NEW, &err),
                      OUTR_ALREADY_EXISTS);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 07777, 0600);
     assert_int_equal(outr_secretfile_read(&text, path, 100, OUTR_FILE_OWN, &err), OUTR_OK);
     assert_true(outr_str_is(outr_buf_view(&text), "one"));
-    assert_int_equal(outr_secretfile_write(path, OUTR_STR("two"), true, &err), OUTR_OK);
+    assert_int_equal(outr_secretfile_write(path, OUTR_STR("two"), OUTR_FILE_OVER, &err), OUTR_OK);
     assert_int_equal(outr_secretfile_read(&text, path, 2, OUTR_FILE_OWN, &err),
                      OUTR_INVALID_ARGUMENT); /* too long */
     assert_true(outr_str_is(outr_buf_view(&text), "one")); /* untouched */

@@ -47,7 +47,7 @@ static void close_world(world *w)
 static void put(const char *path, outr_str text)
 {
     outr_err err;
-    assert_int_equal(outr_secretfile_write(path, text, true, &err), OUTR_OK);
+    assert_int_equal(outr_secretfile_write(path, text, OUTR_FILE_OVER, &err), OUTR_OK);
 }
 
 static outr_store store_of(const world *w, const char *passphrase)

@@ -140,7 +140,7 @@ static void loops_read_while_it_changes(void **state)
     for (int i = 0; i < 50; i++) {
         char text[9] = {0};
         memset(text, 'a' + i % 26, 8);
-        assert_int_equal(outr_secretfile_write(path, outr_str_of(text, 8), true, &err), OUTR_OK);
+        assert_int_equal(outr_secretfile_write(path, outr_str_of(text, 8), OUTR_FILE_OVER, &err), OUTR_OK);
         wire_sleep(&w, 2 * OUTR_SEC);
     }
     __atomic_store_n(&is_over, 1, __ATOMIC_RELEASE);
