@@ -40,8 +40,8 @@ static void add_invocation(outr_span *span, outr_str target)
 
 static outr_str invocation_name(outr_arena *arena, outr_str target, outr_str method)
 {
-    return outr_arena_printf(arena, "CallLocal/" OUTR_FMT "/" OUTR_FMT, OUTR_ARG(target),
-                             OUTR_ARG(method));
+    outr_str head = outr_arena_join(arena, OUTR_STR("CallLocal/"), target, OUTR_STR("/"));
+    return outr_arena_join(arena, head, method, OUTR_STR_NONE);
 }
 
 /* ---- HTTP ------------------------------------------------------------------------------------ */
@@ -55,13 +55,11 @@ void outr_api_span_http(const outr_api_request *r, bool is_broken)
         (r->route && (r->route->flags & OUTR_ROUTE_NO_TRACE)))
         return;
     outr_str statement = outr_arena_join(x->arena, x->req.method, OUTR_STR(" "), r->path);
-    outr_span span = {.trace = &r->trace,
-                      .kind = OUTR_SPAN_CLIENT,
-                      .name = r->path,
-                      .began_ns = x->started_ns,
-                      .is_error = is_broken || x->status >= 400,
-                      .failure = is_broken ? OUTR_STR("the answer broke off")
-                                           : outr_str_from(outr_http_status_text(x->status))};
+    outr_span span;
+    outr_span_init(&span, &r->trace, OUTR_SPAN_CLIENT, r->path, x->started_ns);
+    if (is_broken || x->status >= 400)
+        outr_span_fail(&span, is_broken ? OUTR_STR("the answer broke off")
+                                        : outr_str_from(outr_http_status_text(x->status)));
     outr_span_add(&span, "dapr.protocol", OUTR_STR("http"));
     outr_span_add(&span, "dapr.api", statement);
     outr_span_add(&span, "dapr.status_code", outr_str_decimal(status, (uint64_t)x->status));
@@ -98,12 +96,10 @@ void outr_api_span_rpc(const outr_api *api, const outr_exchange *x, const outr_g
         return; /* health and reflection are of no group */
     outr_str path = outr_str_from(method->path);
     const void *request = method->takes_stream ? NULL : call->request;
-    outr_span span = {.trace = trace,
-                      .kind = OUTR_SPAN_CLIENT,
-                      .name = path,
-                      .began_ns = x->started_ns,
-                      .is_error = call->code != OUTR_OK,
-                      .failure = outr_str_from(outr_code_name(call->code))};
+    outr_span span;
+    outr_span_init(&span, trace, OUTR_SPAN_CLIENT, path, x->started_ns);
+    if (call->code != OUTR_OK)
+        outr_span_fail(&span, outr_str_from(outr_code_name(call->code)));
     outr_span_add(&span, "dapr.protocol", OUTR_STR("grpc"));
     outr_span_add(&span, "dapr.api", path);
     if (strcmp(method->group, "invoke") == 0) {
@@ -132,12 +128,11 @@ void outr_api_span_proxied(const outr_api *api, const outr_exchange *x, const ou
     if (!outr_span_is_wanted(&api->trace, &invoke->trace))
         return;
     bool is_own = outr_str_eq(invoke->target, api->settings->app_id);
-    outr_span span = {.trace = &invoke->trace,
-                      .kind = is_own ? OUTR_SPAN_SERVER : OUTR_SPAN_CLIENT,
-                      .name = invoke->method,
-                      .began_ns = x->started_ns,
-                      .is_error = code != OUTR_OK,
-                      .failure = outr_str_from(outr_code_name(code))};
+    outr_span span;
+    outr_span_init(&span, &invoke->trace, is_own ? OUTR_SPAN_SERVER : OUTR_SPAN_CLIENT,
+                   invoke->method, x->started_ns);
+    if (code != OUTR_OK)
+        outr_span_fail(&span, outr_str_from(outr_code_name(code)));
     outr_span_add(&span, "dapr.protocol", OUTR_STR("grpc"));
     outr_span_add(&span, "dapr.api", invoke->method);
     outr_span_add(&span, "net.peer.name", invoke->target);

@@ -94,13 +94,13 @@ void outr_grpc_unary_again(outr_grpc_unary *u)
                                 .arena = u->arena};
 }
 
-void outr_grpc_unary_prepare(outr_grpc_unary *u, outr_http_call *http, const char *path,
-                             const void *message)
+static void prepare(outr_grpc_unary *u, outr_http_call *http, const char *path,
+                    outr_slice own_frame)
 {
     outr_headers headers;
     outr__grpc_request_headers(&headers, u->arena, outr_loop_now(u->loop), u->deadline_ns,
                                &u->metadata);
-    u->frame = outr_grpc_frame(message);
+    u->frame = own_frame;
     outr_arena_defer(u->arena, release_frame, u->frame.chunk);
     u->req = (outr_http_request){.method = OUTR_STR("POST"),
                                  .scheme = OUTR_STR("http"),
@@ -110,6 +110,18 @@ void outr_grpc_unary_prepare(outr_grpc_unary *u, outr_http_call *http, const cha
                                  .content_length = -1};
     u->http = http;
     outr_grpc_unary_again(u);
+}
+
+void outr_grpc_unary_prepare(outr_grpc_unary *u, outr_http_call *http, const char *path,
+                             const void *message)
+{
+    prepare(u, http, path, outr_grpc_frame(message));
+}
+
+void outr_grpc_unary_prepare_bytes(outr_grpc_unary *u, outr_http_call *http, const char *path,
+                                   outr_str message)
+{
+    prepare(u, http, path, outr_grpc_frame_bytes(message));
 }
 
 outr_code outr_grpc_unary_result(outr_grpc_unary *u, void *out_reply,

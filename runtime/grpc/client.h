@@ -42,6 +42,9 @@ typedef struct outr_grpc_unary {
  * authority is localhost unless u->req says otherwise before the start. */
 void outr_grpc_unary_prepare(outr_grpc_unary *u, outr_http_call *http, const char *path,
                              const void *message);
+/* The same for bytes that are a message already. */
+void outr_grpc_unary_prepare_bytes(outr_grpc_unary *u, outr_http_call *http, const char *path,
+                                   outr_str message);
 /* For a try after one that did not reach the peer: the same call once more, from the start. */
 void outr_grpc_unary_again(outr_grpc_unary *u);
 /* After the HTTP call: OK with the decoded reply, or the call's status as code, text and u->status.

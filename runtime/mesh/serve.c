@@ -50,17 +50,14 @@ static void record(outr_mesh *mesh, const outr_exchange *x, const outr_http_requ
     if (!outr_span_is_wanted(&mesh->trace, trace))
         return;
     outr_str_cut(req->target, '?', &path);
-    outr_span span = {.trace = trace,
-                      .kind = OUTR_SPAN_SERVER,
-                      .name = path,
-                      .began_ns = x->started_ns,
-                      .is_error = failure != NULL,
-                      .failure = outr_str_from(failure)};
+    outr_span span;
+    outr_span_init(&span, trace, OUTR_SPAN_SERVER, path, x->started_ns);
+    if (failure)
+        outr_span_fail(&span, outr_str_from(failure));
     outr_span_add(&span, "dapr.protocol", OUTR_STR("grpc"));
     outr_span_add(&span, "dapr.api", is_rpc ? path : OUTR_STR(rpc));
     if (!is_rpc) {
-        span.name = outr_arena_printf(x->arena, "CallLocal/" OUTR_FMT OUTR_FMT, OUTR_ARG(app_id),
-                                      OUTR_ARG(path));
+        span.name = outr_arena_join(x->arena, OUTR_STR("CallLocal/"), app_id, path);
         outr_span_add(&span, "dapr.invoke_method", outr_str_skip(path, 1));
         outr_span_add(&span, "rpc.service", OUTR_STR("ServiceInvocation"));
     }

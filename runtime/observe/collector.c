@@ -241,8 +241,7 @@ static void send_http(call *k)
     outr_str body =
         is_zipkin
             ? outr__zipkin_list(k->arena, c->o.resource, k->item->batch)
-            : outr_proto_write(k->arena,
-                               outr__otlp_request(k->arena, c->o.resource, k->item->batch));
+            : outr__otlp_request(k->arena, c->o.resource, k->item->batch);
     k->http = (outr_remote_call){.arena = k->arena,
                                  .method = OUTR_STR("POST"),
                                  .url = c->o.place,
@@ -307,8 +306,9 @@ static void on_reached(outr_op *op)
     for (size_t i = 0; i < c->o.headers.count; i++)
         outr_headers_add(&k->unary.metadata, c->o.headers.items[i].key,
                          c->o.headers.items[i].value);
-    outr_grpc_unary_prepare(&k->unary, &k->stream, OUTR__OTLP_METHOD,
-                            outr__otlp_request(k->arena, c->o.resource, k->item->batch));
+    outr_grpc_unary_prepare_bytes(
+        &k->unary, &k->stream, OUTR__OTLP_METHOD,
+        outr__otlp_request(k->arena, c->o.resource, k->item->batch));
     k->unary.req.authority = outr_grpc_site_authority(c->site);
     if (c->o.is_secure)
         k->unary.req.scheme = OUTR_STR("https");

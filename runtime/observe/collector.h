@@ -14,9 +14,9 @@ typedef struct outr__resource {
 /* ---- formats --------------------------------------------------------------------------------- */
 
 #define OUTR__OTLP_METHOD "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-/* An ExportTraceServiceRequest on arena, for outr_grpc_unary_prepare or outr_proto_write. */
-const void *outr__otlp_request(outr_arena *arena, const outr__resource *resource,
-                               const outr_span_batch *batch);
+/* The bytes of an ExportTraceServiceRequest, on arena. */
+outr_str outr__otlp_request(outr_arena *arena, const outr__resource *resource,
+                            const outr_span_batch *batch);
 /* How many spans the collector says it did not take; *why is on arena or NONE. bytes: an
  * ExportTraceServiceResponse; what is none rejects nothing. */
 uint64_t outr__otlp_rejected(outr_arena *arena, outr_str bytes, outr_str *why);

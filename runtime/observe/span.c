@@ -15,14 +15,29 @@ _Static_assert(RECORD_MAX <= OUTR_SPAN_BATCH_BYTES, "a batch holds at least one 
 struct outr_tracer {
     outr_tracer_options o;
     outr_span_batch *open; /* NULL: nothing is recorded */
+    int64_t epoch_ns; /* from the loop's clock to the time of day, since the batch was opened */
     outr_timer timer;
 };
 
 /* ---- texts ----------------------------------------------------------------------------------- */
 
-static bool is_plain(outr_str s)
+/* Copies, eight bytes at a time; false at the first byte that is a NUL or not of ASCII. */
+static bool copy_ascii(char *to, outr_str s)
 {
-    return (s.n == 0 || !memchr(s.p, 0, s.n)) && outr_str_is_utf8(s);
+    static const uint64_t ones = 0x0101010101010101, highs = 0x8080808080808080;
+    size_t i = 0;
+    for (uint64_t word; i + 8 <= s.n; i += 8) {
+        memcpy(&word, s.p + i, 8);
+        if ((word & highs) || ((word - ones) & ~word & highs))
+            return false;
+        memcpy(to + i, &word, 8);
+    }
+    for (; i < s.n; i++) {
+        if (s.p[i] <= 0)
+            return false;
+        to[i] = s.p[i];
+    }
+    return true;
 }
 
 /* s, cut to max bytes but not within a character, and a NUL; what is no text becomes question
@@ -34,26 +49,22 @@ static char *put_text(char *to, outr_str s, size_t max)
         while (s.n > 0 && ((unsigned char)s.p[s.n] & 0xc0) == 0x80)
             s.n--;
     }
-    if (is_plain(s)) {
-        if (s.n > 0)
-            memcpy(to, s.p, s.n);
-    } else {
+    if (!copy_ascii(to, s)) {
+        bool is_text = !memchr(s.p, 0, s.n) && outr_str_is_utf8(s);
         for (size_t i = 0; i < s.n; i++)
-            to[i] = s.p[i] > 0 ? s.p[i] : '?';
+            to[i] = is_text || s.p[i] > 0 ? s.p[i] : '?';
     }
     to[s.n] = 0;
     return to + s.n + 1;
 }
 
 /* Names of headers come in any case. */
-static char *put_key(char *to, outr_str key)
+static void lower(char *text)
 {
-    char *end = put_text(to, key, KEY_MAX);
-    for (; *to; to++) {
-        if (*to >= 'A' && *to <= 'Z')
-            *to = (char)(*to + 32);
+    for (; *text; text++) {
+        if (*text >= 'A' && *text <= 'Z')
+            *text = (char)(*text + 32);
     }
-    return end;
 }
 
 /* ---- recording ------------------------------------------------------------------------------- */
@@ -70,7 +81,9 @@ static outr_span_batch *room(outr_tracer *t)
         outr_tracer_flush(t);
     if (!t->open) {
         t->open = outr_alloc(sizeof *t->open + OUTR_SPAN_BATCH_BYTES);
-        outr_timer_start(t->o.loop, &t->timer, outr_loop_now(t->o.loop) + WAIT_NS);
+        uint64_t now = outr_loop_update(t->o.loop);
+        t->epoch_ns = outr_loop_unix_ns(t->o.loop) - (int64_t)now;
+        outr_timer_start(t->o.loop, &t->timer, now + WAIT_NS);
     }
     return t->open;
 }
@@ -86,8 +99,9 @@ void outr_span_record(outr_tracer *t, const outr_span *span)
                             .flags = trace->flags,
                             .is_error = span->is_error,
                             .has_parent = trace->has_parent,
-                            .ended_unix_ns = outr_loop_unix_ns(t->o.loop)};
-    r->began_unix_ns = r->ended_unix_ns - (int64_t)(now - OUTR_MIN(span->began_ns, now));
+                            .began_unix_ns =
+                                t->epoch_ns + (int64_t)OUTR_MIN(span->began_ns, now),
+                            .ended_unix_ns = t->epoch_ns + (int64_t)now};
     memcpy(r->trace_id, trace->trace_id, sizeof r->trace_id);
     memcpy(r->span_id, trace->span_id, sizeof r->span_id);
     memcpy(r->parent_id, trace->parent_id, sizeof r->parent_id);
@@ -95,7 +109,10 @@ void outr_span_record(outr_tracer *t, const outr_span *span)
     to = put_text(to, span->is_error ? span->failure : OUTR_STR_NONE, OUTR_SPAN_VALUE_MAX);
     to = put_text(to, trace->state, STATE_MAX);
     for (size_t i = 0; i < span->attribute_count; i++) {
-        to = put_key(to, span->attributes[i].key);
+        char *key = to;
+        to = put_text(to, span->attributes[i].key, KEY_MAX);
+        if (i >= span->attribute_count - span->header_count)
+            lower(key);
         to = put_text(to, span->attributes[i].value, OUTR_SPAN_VALUE_MAX);
     }
     r->attribute_count = (uint32_t)span->attribute_count;
@@ -115,27 +132,24 @@ static bool has(const outr_span *span, outr_str name)
 
 void outr_span_add_headers(outr_span *span, const outr_headers *headers)
 {
-    size_t taken = 0;
-    for (size_t i = 0; i < headers->count && taken < HEADERS_MAX; i++) {
+    for (size_t i = 0; i < headers->count && span->header_count < HEADERS_MAX; i++) {
         outr_str name = headers->items[i].name;
         if (!outr_str_istarts(name, OUTR_STR("dapr-")) || outr_str_ends(name, OUTR_STR("-bin")) ||
             outr_str_iis(name, "dapr-api-token") || headers->items[i].value.n == 0 ||
             span->attribute_count == OUTR_SPAN_ATTRIBUTES_MAX || has(span, name))
             continue;
         span->attributes[span->attribute_count++] = (outr_kv){name, headers->items[i].value};
-        taken++;
+        span->header_count++;
     }
 }
 
 void outr_span_attempt(outr_tracer *t, const outr_attempt_span *a)
 {
     char number[20], status[20];
-    outr_span span = {.trace = a->trace,
-                      .kind = OUTR_SPAN_CLIENT,
-                      .name = OUTR_STR("attempt"),
-                      .began_ns = a->began_ns,
-                      .is_error = a->code != OUTR_OK || a->status >= 500,
-                      .failure = a->reason.n ? a->reason : outr_str_from(outr_code_name(a->code))};
+    outr_span span;
+    outr_span_init(&span, a->trace, OUTR_SPAN_CLIENT, OUTR_STR("attempt"), a->began_ns);
+    if (a->code != OUTR_OK || a->status >= 500)
+        outr_span_fail(&span, a->reason.n ? a->reason : outr_str_from(outr_code_name(a->code)));
     outr_span_add(&span, "outrigger.attempt", outr_str_decimal(number, a->number));
     outr_span_add(&span, "net.peer.name", a->app_id);
     outr_span_add(&span, "outrigger.peer.address", a->address);

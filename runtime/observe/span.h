@@ -41,9 +41,10 @@ typedef struct outr_span {
     outr_str name;
     uint64_t began_ns; /* the loop's clock; it ends now */
     bool is_error;
-    outr_str failure; /* in words, when is_error */
-    outr_kv attributes[OUTR_SPAN_ATTRIBUTES_MAX]; /* an empty value: not there */
+    outr_str failure;    /* in words, when is_error */
+    size_t header_count; /* of the attributes the last so many are headers */
     size_t attribute_count;
+    outr_kv attributes[OUTR_SPAN_ATTRIBUTES_MAX];
 } outr_span;
 
 /* Whether there is anything to record at the end of this span. */
@@ -52,12 +53,30 @@ static inline bool outr_span_is_wanted(const outr_trace_config *config, const ou
     return config->tracer && trace->is_valid && (trace->flags & OUTR_TRACE_SAMPLED);
 }
 
+static inline void outr_span_init(outr_span *span, const outr_trace *trace, outr_span_kind kind,
+                                  outr_str name, uint64_t began_ns)
+{
+    span->trace = trace;
+    span->kind = kind;
+    span->name = name;
+    span->began_ns = began_ns;
+    span->is_error = false;
+    span->failure = OUTR_STR_NONE;
+    span->header_count = span->attribute_count = 0;
+}
+static inline void outr_span_fail(outr_span *span, outr_str failure)
+{
+    span->is_error = true;
+    span->failure = failure;
+}
+/* An empty value is not there. */
 static inline void outr_span_add(outr_span *span, const char *key, outr_str value)
 {
     if (value.n > 0 && span->attribute_count < OUTR_SPAN_ATTRIBUTES_MAX)
         span->attributes[span->attribute_count++] = (outr_kv){outr_str_from(key), value};
 }
-/* The headers of a request that begin with dapr-, which users send to have them here. */
+/* The headers of a request that begin with dapr-, which users send to have them here. The last that
+ * is added. */
 void outr_span_add_headers(outr_span *span, const outr_headers *headers);
 void outr_span_record(outr_tracer *tracer, const outr_span *span);
 

@@ -266,12 +266,10 @@ static void record_spans(const outr_core_publish *c, outr_code code)
         if (!c->spans[i].is_valid)
             continue; /* a raw event: it says nothing of a trace */
         outr_code how = is_partly_good ? c->req.items[i].err.code : code;
-        outr_span span = {.trace = &c->spans[i],
-                          .kind = OUTR_SPAN_PRODUCER,
-                          .name = name,
-                          .began_ns = c->began_ns,
-                          .is_error = how != OUTR_OK,
-                          .failure = outr_str_from(outr_code_name(how))};
+        outr_span span;
+        outr_span_init(&span, &c->spans[i], OUTR_SPAN_PRODUCER, name, c->began_ns);
+        if (how != OUTR_OK)
+            outr_span_fail(&span, outr_str_from(outr_code_name(how)));
         outr_span_add(&span, "messaging.system", OUTR_STR("pubsub"));
         outr_span_add(&span, "messaging.destination", c->topic);
         outr_span_add(&span, "messaging.destination_kind", OUTR_STR("topic"));

@@ -59,13 +59,11 @@ static void record_span(const delivery *d, const outr_err *err)
     const outr_binding_input *input = d->input;
     if (!outr_span_is_wanted(&input->trace, &d->trace))
         return;
-    outr_span span = {.trace = &d->trace,
-                      .kind = OUTR_SPAN_CONSUMER,
-                      .name = outr_arena_printf(d->arena, "bindings/" OUTR_FMT,
-                                                OUTR_ARG(input->name)),
-                      .began_ns = d->began_ns,
-                      .is_error = err != NULL,
-                      .failure = outr_str_from(err ? outr_code_name(err->code) : "")};
+    outr_span span;
+    outr_str name = outr_arena_join(d->arena, OUTR_STR("bindings/"), input->name, OUTR_STR_NONE);
+    outr_span_init(&span, &d->trace, OUTR_SPAN_CONSUMER, name, d->began_ns);
+    if (err)
+        outr_span_fail(&span, outr_str_from(outr_code_name(err->code)));
     outr_span_add(&span, "db.system", OUTR_STR("bindings"));
     outr_span_add(&span, "db.name", input->name);
     outr_span_add(&span, "db.connection_string", input->route);

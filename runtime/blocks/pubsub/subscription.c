@@ -87,13 +87,11 @@ static void record_span(const outr__delivery *d, const outr__handed *item, const
     const outr_subscription *s = d->s;
     if (!outr_span_is_wanted(&s->trace, &item->trace))
         return;
-    outr_span span = {.trace = &item->trace,
-                      .kind = OUTR_SPAN_CONSUMER,
-                      .name = outr_arena_printf(d->arena, "pubsub/" OUTR_FMT,
-                                                OUTR_ARG(s->spec.topic)),
-                      .began_ns = d->began_ns,
-                      .is_error = item->outcome != OUTR__DONE,
-                      .failure = outr_str_from(outcome)};
+    outr_span span;
+    outr_str name = outr_arena_join(d->arena, OUTR_STR("pubsub/"), s->spec.topic, OUTR_STR_NONE);
+    outr_span_init(&span, &item->trace, OUTR_SPAN_CONSUMER, name, d->began_ns);
+    if (item->outcome != OUTR__DONE)
+        outr_span_fail(&span, outr_str_from(outcome));
     outr_span_add(&span, "messaging.system", OUTR_STR("pubsub"));
     outr_span_add(&span, "messaging.destination", s->spec.topic);
     outr_span_add(&span, "messaging.destination_kind", OUTR_STR("topic"));
