@@ -58,6 +58,18 @@ static void export_identity(const outr_settings *s)
     setenv("DAPR_METRICS_PORT", port, 1);
 }
 
+/* Before there are keys, and before there are threads. */
+static bool confine(const outr_settings *s)
+{
+    outr_err err;
+    if (s->enable_mtls)
+        outr_harden_memory();
+    if (outr_harden_syscalls(s->seccomp, &err) == OUTR_OK)
+        return true;
+    fprintf(stderr, "outriggerd: --seccomp: %s\n", err.text);
+    return false;
+}
+
 int main(int argc, char **argv)
 {
     prepare_process();
@@ -70,12 +82,13 @@ int main(int argc, char **argv)
         outr_arena_free(arena);
         return exit_code;
     }
-    outr_ending ending = OUTR_ENDED;
+    outr_ending ending = OUTR_FAILED;
     if (settings.show_help || settings.show_version || settings.show_build_info) {
         show(&settings);
+        ending = OUTR_ENDED;
     } else if (settings.wait_ready) {
         ending = outr_wait_until_ready(settings.http_port) ? OUTR_ENDED : OUTR_FAILED;
-    } else {
+    } else if (confine(&settings)) {
         outr_kept_identity kept = {0};
         export_identity(&settings);
         do

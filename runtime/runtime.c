@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "api/core/metadata.h"
@@ -859,7 +858,6 @@ static outr_code prepare(runtime *rt, outr_err *err)
         rt->loops[i] = rt->lanes[i].loop;
     }
     if (!rc && s->enable_mtls) {
-        setrlimit(RLIMIT_CORE, &(struct rlimit){0}); /* keys are in this memory from now on */
         int64_t ttl_s = (int64_t)(c->certificate_ttl_ns / OUTR_SEC);
         const outr_workload_options workload = {.kept = rt->kept,
                                                 .loop = rt->lanes[0].loop,

@@ -17,6 +17,7 @@ typedef enum kind {
     TRISTATE,
     LEVEL,
     PROTOCOL,
+    SECCOMP,
     UNUSED,
     UNUSED_BOOLEAN,
 } kind;
@@ -108,6 +109,8 @@ static const flag flags[] = {
      "keep the last certificate and key there, encrypted, for a start without the authority"},
     {"identity-passphrase-file", TEXT, "", S(identity_passphrase_file),
      "file with the passphrase for it, its owner's alone"},
+    {"seccomp", SECCOMP, "off", S(seccomp),
+     "system calls no sidecar needs: off, log, deny (they fail) or kill (the process ends)"},
     {"placement-host-address", UNUSED, "", 0, "placement servers; empty: actors are off"},
     {"actors-service", UNUSED, "", 0, "deprecated"},
     {"reminders-service", UNUSED, "", 0, "deprecated"},
@@ -219,6 +222,8 @@ static bool set_flag(const flag *f, raw *r, outr_str value)
         return outr_log_level_parse(value, to);
     case PROTOCOL:
         return set_protocol(to, value);
+    case SECCOMP:
+        return outr_seccomp_parse(value, to);
     case UNUSED_BOOLEAN:
         return outr_str_to_bool(value, &on);
     default:

@@ -5,6 +5,7 @@
 #ifndef OUTR_CONFIG_SETTINGS_H
 #define OUTR_CONFIG_SETTINGS_H
 
+#include "base/harden.h"
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/err.h"
@@ -56,6 +57,7 @@ typedef struct outr_settings {
     outr_strs config_files;
     bool enable_metrics;
     bool enable_mtls;
+    outr_seccomp seccomp;
     outr_str sentry_address; /* host:port */
     outr_strs sentry_audiences;
     outr_str control_plane_trust_domain, control_plane_namespace;

@@ -1,6 +1,5 @@
 #include <malloc.h>
 #include <signal.h>
-#include <sys/resource.h>
 
 #include "control/ca/ca.h"
 
@@ -28,7 +27,11 @@ static int run_ca(int argc, char **argv)
         printf("%s\n", OUTR_DAPR_VERSION);
         return 0;
     }
-    setrlimit(RLIMIT_CORE, &(struct rlimit){0}); /* the issuer's key is in this memory */
+    outr_harden_memory(); /* the issuer's key will be in it */
+    if (outr_harden_syscalls(settings.seccomp, &err)) {
+        fprintf(stderr, "outrigger-control: --seccomp: %s\n", err.text);
+        return 1;
+    }
     return outr_ca_run(&settings, environ);
 }
 

@@ -443,7 +443,7 @@ class Sidecar:
             argv += ["--app-port", str(self.app if isinstance(self.app, int) else self.app.port)]
         if self.config:
             argv += ["--config", self.config]
-        return argv + self.flags
+        return argv + self.flags + list(self.case.sidecar_flags)
 
     def environment(self):
         if self.clean_env:
@@ -580,6 +580,8 @@ class Case(unittest.TestCase):
     """A temporary directory, a run directory of its own, and an end for everything that was started."""
 
     maxDiff = None
+    # after each sidecar's own: to run other tests' cases with, or by hand (TEST_SIDECAR_FLAGS="--seccomp kill")
+    sidecar_flags = tuple(os.environ.get("TEST_SIDECAR_FLAGS", "").split())
 
     def setUp(self):
         self.dir = tempfile.mkdtemp(prefix="outrigger-test-")

@@ -24,6 +24,7 @@ typedef struct outr_ca_settings {
     outr_str oidc_listen_address, oidc_certificate, oidc_key, oidc_jwks_uri, oidc_path_prefix;
     outr_strs oidc_hosts;
     outr_log_level log_level;
+    outr_seccomp seccomp;
 } outr_ca_settings;
 
 /* argv[0] is the subcommand's name. */

@@ -1,7 +1,7 @@
 #include "control/ca/ca.h"
 
 /* One row per flag, as in config/settings.c; names are sentry's. */
-typedef enum kind { TEXT, LIST, WORDS, BOOLEAN, PORT, LEVEL, MODE, DURATION } kind;
+typedef enum kind { TEXT, LIST, WORDS, BOOLEAN, PORT, LEVEL, MODE, DURATION, SECCOMP } kind;
 
 static const struct flag {
     const char *name;
@@ -42,6 +42,7 @@ static const struct flag {
     {"oidc-jwks-uri", TEXT, "", F(oidc_jwks_uri), "where others find the key set, if elsewhere"},
     {"oidc-path-prefix", TEXT, "", F(oidc_path_prefix), "path before those of the documents"},
     {"oidc-allowed-hosts", WORDS, "", F(oidc_hosts), "names it may be asked by; empty: any"},
+    {"seccomp", SECCOMP, "off", F(seccomp), "needless system calls: off, log, deny or kill"},
     {"log-level", LEVEL, "info", F(log_level), "debug, info, warn, error or fatal"},
     {"log-as-json", BOOLEAN, "false", F(log_as_json), "JSON log lines"},
     {"version", BOOLEAN, "false", F(show_version), "print the version and exit"},
@@ -88,6 +89,8 @@ static bool set(const struct flag *f, outr_ca_settings *s, outr_str value)
         return outr_log_level_parse(value, field);
     case MODE:
         return outr_str_is(value, "standalone");
+    case SECCOMP:
+        return outr_seccomp_parse(value, field);
     case DURATION:
         return outr_str_to_duration(value, field) && *(int64_t *)field >= (int64_t)OUTR_SEC;
     }
