@@ -10,7 +10,7 @@ import sys
 
 from bench import HERE, Haproxy, Nghttpx, Outrigger
 
-ORDER = ["proxy", "memory", "start", "state", "rpc", "grpc", "idle"]  # the others follow by name
+ORDER = ["proxy", "memory", "start", "state", "rpc", "grpc", "idle", "mtls", "certs"]  # the others follow by name
 PARTS = sorted((os.path.basename(path)[5:-3] for path in glob.glob(os.path.join(HERE, "part_*.py"))),
                key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
 
@@ -29,6 +29,7 @@ def main():
     parser.add_argument("parts", nargs="*", metavar="PART", help="of: %s; all when none is given" % ", ".join(PARTS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--idle-seconds", type=int, default=30)
+    parser.add_argument("--certs-seconds", type=int, default=180)
     options = parser.parse_args()
     for name in options.parts:
         if name not in PARTS:
