@@ -14,6 +14,7 @@
 #include "loop/signal.h"
 #include "loop/step.h"
 #include "net/env_real.h"
+#include "resiliency/guard.h"
 #include "ports.h"
 #include "traces.h"
 #include "trim.h"
@@ -272,6 +273,7 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
     rt->bindings = outr_bindings_new(&bindings);
     for (unsigned i = 0; i < rt->lane_count; i++)
         outr_lane_build(&rt->lanes[i], &parts, rt->pubsub);
+    outr_guard_count_loaded(outr_loop_metrics(rt->lanes[0].loop), rt->snapshot);
     return OUTR_OK;
 }
 
@@ -487,6 +489,8 @@ static void on_applied_everywhere(outr_op *op)
     outr_configurations_update(rt->configurations);
     outr_snapshot_unref(rt->snapshot);
     rt->snapshot = outr_snapshot_ref(c->diff.after);
+    if (c->diff.policies_changed)
+        outr_guard_count_loaded(outr_loop_metrics(rt->lanes[0].loop), rt->snapshot);
     OUTR_LOG(&rt->log, INFO, "resources reloaded", OUTR_I("added", c->diff.added_count),
              OUTR_I("removed", c->diff.removed_count));
     free_change(c);

@@ -13,6 +13,8 @@ typedef struct instance {
 typedef struct table {
     uint32_t refs; /* atomic */
     outr_chain http, app;
+    outr_snapshot *snapshot; /* holds policies */
+    const outr_policies *policies;
     size_t count;
     instance *items[];
 } table;
@@ -163,6 +165,7 @@ static void unref_table(table *t)
         unref_instance(t->items[i]);
     free((void *)t->http.items);
     free((void *)t->app.items);
+    outr_snapshot_unref(t->snapshot);
     free(t);
 }
 
@@ -224,6 +227,11 @@ static void build_chains(const outr_host *host, table *t)
         return;
     build_chain(host, t, &host->configured->configuration.http_pipeline, &t->http);
     build_chain(host, t, &host->configured->configuration.app_pipeline, &t->app);
+}
+
+const outr_policies *outr_view_policies(const outr_view *view)
+{
+    return view->table->policies;
 }
 
 const outr_chain *outr_view_http_chain(const outr_view *view)
@@ -726,6 +734,8 @@ static void publish(job *j)
         items[n++] = j->opened[i];
     table *t = new_table(items, n);
     build_chains(host, t);
+    t->snapshot = outr_snapshot_ref(j->snapshot);
+    t->policies = outr_policies_of(j->snapshot, host->table->policies);
     swap_views(host, t);
     free(items);
 }

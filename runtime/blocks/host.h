@@ -11,6 +11,7 @@
 #include "components/registry.h"
 #include "config/reload.h"
 #include "config/snapshot.h"
+#include "resiliency/policies.h"
 
 typedef struct outr_host outr_host;
 typedef struct outr_view outr_view;
@@ -69,6 +70,8 @@ const outr_chain *outr_view_http_chain(const outr_view *view);
 /* Of the view of loop, which is pinned for it; NULL when it is empty. ctx: the host. */
 const outr_chain *outr_host_pin_app_chain(void *ctx, const outr_loop *loop, void **pin);
 void outr_host_unpin_chain(void *pin);
+/* The Resiliency policies that hold as long as the view; NULL: none. */
+const outr_policies *outr_view_policies(const outr_view *view);
 /* NULL: no such component of that kind. */
 const outr_component *outr_view_find(const outr_view *view, int kind, outr_str name);
 size_t outr_view_count(const outr_view *view, int kind);

@@ -14,13 +14,13 @@ typedef struct outr_reload outr_reload;
 
 typedef struct outr_reload_diff {
     const outr_snapshot *before, *after;
-    /* Components and subscriptions changed in place; anything else asks for a restart (Dapr:
-     * SIGHUP). */
+    /* Components, subscriptions and Resiliency changed in place; anything else asks for a restart
+     * (Dapr: SIGHUP, also for Resiliency). */
     const outr_component_spec **added, **removed; /* changed = in both */
     size_t added_count, removed_count;
-    bool subscriptions_changed;
+    bool subscriptions_changed, policies_changed;
     bool access_changed; /* AccessPolicy, Authentication */
-    bool needs_restart;  /* Configuration, HTTPEndpoint or Resiliency in the folders changed */
+    bool needs_restart;  /* Configuration or HTTPEndpoint in the folders changed */
 } outr_reload_diff;
 
 typedef struct outr_reload_options {

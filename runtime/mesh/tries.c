@@ -92,6 +92,8 @@ static bool may_try_again(const outr__call *c)
         return false;
     if (c->is_streaming && !c->invoke->is_proxied)
         return false;
+    if (outr_arena_is_over(c->x->arena)) /* a policy may repeat for ever; memory is not for ever */
+        return false;
     return outr__call_can_resend(c);
 }
 

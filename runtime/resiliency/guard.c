@@ -22,7 +22,7 @@ static const outr_metric_desc shown_state = {"dapr_resiliency_cb_state",
 /* ---- metrics --------------------------------------------------------------------------------- */
 
 static void count(const outr_guard *g, const outr_metric_desc *desc, const char *policy,
-                  const outr_policy_source *source, const char *status, double n)
+                  const outr_policy_source *source, outr_str status, double n)
 {
     char target[192];
     if (!g->metrics)
@@ -39,7 +39,7 @@ static void count(const outr_guard *g, const outr_metric_desc *desc, const char 
         source->namespace_,
         g->direction == OUTR_INBOUND ? OUTR_STR("inbound") : OUTR_STR("outbound"),
         outr_str_of(target, (size_t)len),
-        outr_str_from(status),
+        status,
     };
     outr_metric_count(g->metrics, desc, labels, n);
 }
@@ -55,7 +55,8 @@ static void tell_state(const outr_guard *g, outr_breaker_state state)
     for (int i = 0; i < (int)OUTR_LEN(names); i++) {
         double step = (i == (int)state) - (i == before);
         if (step != 0 || before < 0)
-            count(g, &shown_state, "circuitbreaker", g->policy->of_breaker, names[i], step);
+            count(g, &shown_state, "circuitbreaker", g->policy->of_breaker,
+                  outr_str_from(names[i]), step);
     }
 }
 
@@ -83,15 +84,16 @@ void outr_guard_init(outr_guard *g, const outr_policies *policies, outr_policy_k
     g->target = name;
     g->metrics = metrics;
     if (p->timeout_ns)
-        count(g, &used, "timeout", p->of_timeout, "", 1);
+        count(g, &used, "timeout", p->of_timeout, OUTR_STR(""), 1);
     if (p->retry) {
-        count(g, &used, "retry", p->of_retry, "", 1);
+        count(g, &used, "retry", p->of_retry, OUTR_STR(""), 1);
         outr_backoff_init(&g->backoff, p->retry, now);
     }
     if (p->breakers) {
         outr_breakers_take(p->breakers, key, now, &g->ticket);
         outr_breaker_state state = outr_breakers_now(&g->ticket, now);
-        count(g, &used, "circuitbreaker", p->of_breaker, outr_breaker_state_name(state), 1);
+        count(g, &used, "circuitbreaker", p->of_breaker,
+              outr_str_from(outr_breaker_state_name(state)), 1);
         tell_state(g, state);
     }
 }
@@ -114,7 +116,7 @@ static void tell_change(outr_guard *g, outr_breaker_state state)
 {
     if (state != g->state)
         count(g, &activated, "circuitbreaker", g->policy->of_breaker,
-              outr_breaker_state_name(state), 1);
+              outr_str_from(outr_breaker_state_name(state)), 1);
     tell_state(g, state);
     g->state = state;
 }
@@ -145,7 +147,7 @@ void outr_guard_end(outr_guard *g, uint64_t now, outr_outcome outcome)
         return;
     if (outcome == OUTR_OUTCOME_TIMEOUT && !g->has_told_timeout) {
         g->has_told_timeout = true;
-        count(g, &activated, "timeout", g->policy->of_timeout, "", 1);
+        count(g, &activated, "timeout", g->policy->of_timeout, OUTR_STR(""), 1);
     }
     if (!g->ticket.box)
         return;
@@ -168,7 +170,7 @@ bool outr_guard_again(outr_guard *g, uint64_t now, int status, outr_rand *rand, 
         return false;
     if (!g->has_told_retry) {
         g->has_told_retry = true;
-        count(g, &activated, "retry", g->policy->of_retry, "", 1);
+        count(g, &activated, "retry", g->policy->of_retry, OUTR_STR(""), 1);
     }
     *at_ns = now + pause;
     return true;

@@ -36,7 +36,8 @@ static void on_tried(outr_op *inner)
                        : err.code == 0 || is_final ? OUTR_OUTCOME_GOOD
                                                     : OUTR_OUTCOME_BAD);
     }
-    if (err.code && !is_final && !g->is_cancelled &&
+    bool may_go_on = !g->is_cancelled && !(g->arena && outr_arena_is_over(g->arena));
+    if (err.code && !is_final && may_go_on &&
         outr_guard_again(&g->guard, now, -1, outr_loop_rand(loop), &at))
         pause_until(g, at);
     else
@@ -79,6 +80,15 @@ static void on_cancel(outr_op *op)
     outr_guarded *g = op->impl;
     g->is_cancelled = true;
     outr_op_cancel(&g->inner, op->err.code);
+}
+
+void outr_guarded_component(outr_guarded *g, const outr_policies *policies, outr_policy_kind kind,
+                            outr_policy_direction direction, outr_str name, outr_loop *loop,
+                            outr_arena *arena, void (*start)(outr_guarded *guarded, outr_op *op))
+{
+    *g = (outr_guarded){.start = start, .arena = arena};
+    outr_guard_init(&g->guard, policies, kind, direction, name, name, outr_loop_now(loop),
+                    outr_loop_metrics(loop));
 }
 
 void outr_guarded_start(outr_guarded *g, outr_op *op)

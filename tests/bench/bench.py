@@ -163,10 +163,11 @@ http {
     return port
 
 
-def sidecar(bench, app_id, app_port=None, resources=None, env=None, flags=(), grpc_port=None):
+def sidecar(bench, app_id, app_port=None, resources=None, env=None, flags=(), grpc_port=None, internal_port=None):
     """(process, its HTTP port)"""
     ports = {flag: free_port() for flag in ("dapr-http-port", "dapr-grpc-port", "dapr-internal-grpc-port", "metrics-port")}
     ports["dapr-grpc-port"] = grpc_port or ports["dapr-grpc-port"]
+    ports["dapr-internal-grpc-port"] = internal_port or ports["dapr-internal-grpc-port"]
     command = [os.path.join(BIN, "outriggerd"), "--app-id", app_id, "--dapr-listen-addresses", "127.0.0.1", *flags]
     for flag, port in ports.items():
         command += ["--" + flag, str(port)]

@@ -73,6 +73,12 @@ static void on_get_cancel(outr_op *op)
     outr_op_cancel(&c->inner, op->err.code);
 }
 
+static void get(outr_guarded *guarded, outr_op *op)
+{
+    outr_core_configuration *c = OUTR_CONTAINER(guarded, outr_core_configuration, guarded);
+    c->store->backend->get(c->store, &c->get, op);
+}
+
 void outr_core_configuration_get_start(outr_core_configuration *c, outr_op *op)
 {
     outr_err err;
@@ -83,11 +89,13 @@ void outr_core_configuration_get_start(outr_core_configuration *c, outr_op *op)
         outr_op_fail_soon(op, &err);
         return;
     }
-    outr_configuration_store *store =
-        outr_view_find(c->core.view, OUTR_KIND_CONFIGURATION, c->store_name)->configuration;
+    c->store = outr_view_find(c->core.view, OUTR_KIND_CONFIGURATION, c->store_name)->configuration;
     c->get.arena = c->core.arena;
     outr_op_init(&c->inner, op->loop, op, 0, on_got);
-    store->backend->get(store, &c->get, &c->inner);
+    outr_guarded_component(&c->guarded, outr_view_policies(c->core.view),
+                           OUTR_POLICY_CONFIGURATION, OUTR_OUTBOUND, c->store_name, op->loop,
+                           c->core.arena, get);
+    outr_guarded_start(&c->guarded, &c->inner);
 }
 
 /* ---- subscribe ------------------------------------------------------------------------------- */

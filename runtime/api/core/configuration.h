@@ -9,6 +9,7 @@
 
 #include "api/core/core.h"
 #include "blocks/configuration/configuration.h"
+#include "resiliency/guarded.h"
 
 /* Whether there is such a store, before anything else of a request is judged. */
 outr_code outr_core_configuration_check(const outr_core *core, outr_str store_name, outr_err *err);
@@ -19,6 +20,8 @@ typedef struct outr_core_configuration {
     outr_str store_name;
     outr_configuration_get get; /* keys, key_count, metadata; out: items, count */
     /* machinery */
+    outr_configuration_store *store;
+    outr_guarded guarded;
     uint64_t began_ns;
     outr_op inner;
     outr_op *op;

@@ -54,6 +54,16 @@ static void on_cancel(outr_op *op)
     outr_op_cancel(&c->inner, op->err.code);
 }
 
+static void run(outr_guarded *guarded, outr_op *op)
+{
+    outr_core_lock *c = OUTR_CONTAINER(guarded, outr_core_lock, guarded);
+    outr_lock_store *store = c->store->lock;
+    if (c->is_unlock)
+        store->backend->unlock(store, &c->giving, op);
+    else
+        store->backend->try_lock(store, &c->taking, op);
+}
+
 void outr_core_lock_start(outr_core_lock *c, outr_op *op)
 {
     outr_err err, why;
@@ -68,15 +78,12 @@ void outr_core_lock_start(outr_core_lock *c, outr_op *op)
         outr_op_fail_soon(op, &err);
         return;
     }
-    outr_lock_store *store = c->store->lock;
-    outr_op_init(&c->inner, op->loop, op, 0, on_done);
-    if (c->is_unlock) {
-        c->giving = (outr_unlock){.name = name, .owner = c->owner};
-        store->backend->unlock(store, &c->giving, &c->inner);
-        return;
-    }
+    c->giving = (outr_unlock){.name = name, .owner = c->owner};
     c->taking = (outr_lock_try){.name = name,
                                 .owner = c->owner,
                                 .expiry_ns = c->expiry_seconds * (int64_t)OUTR_SEC};
-    store->backend->try_lock(store, &c->taking, &c->inner);
+    outr_op_init(&c->inner, op->loop, op, 0, on_done);
+    outr_guarded_component(&c->guarded, outr_view_policies(c->core.view), OUTR_POLICY_LOCK,
+                           OUTR_OUTBOUND, c->store_name, op->loop, c->core.arena, run);
+    outr_guarded_start(&c->guarded, &c->inner);
 }

@@ -8,6 +8,7 @@
 #define OUTR_API_CORE_LOCK_H
 
 #include "api/core/core.h"
+#include "resiliency/guarded.h"
 
 typedef struct outr_core_lock {
     /* in */
@@ -22,6 +23,7 @@ typedef struct outr_core_lock {
     const outr_component *store;
     outr_lock_try taking;
     outr_unlock giving;
+    outr_guarded guarded;
     outr_op inner;
     outr_op *op;
 } outr_core_lock;

@@ -314,9 +314,66 @@ static outr_code check_scopes(outr_core_publish *c, outr_err *err)
     return err->code;
 }
 
+/* ---- tries under a policy: what went out is not sent twice ----------------------------------- */
+
+static void on_attempt(outr_op *attempt)
+{
+    outr_core_publish *c = OUTR_CONTAINER(attempt, outr_core_publish, attempt);
+    outr_err err = attempt->err;
+    for (size_t i = 0; c->again.items && i < c->again.count; i++)
+        c->req.items[c->places[i]].err = c->again.items[i].err;
+    if (err.code)
+        outr_op_fail(c->attempt_of, &err);
+    else
+        outr_op_finish(c->attempt_of);
+}
+
+static void on_attempt_cancel(outr_op *op)
+{
+    outr_core_publish *c = op->impl;
+    outr_op_cancel(&c->attempt, op->err.code);
+}
+
+/* Only where the broker told one from the other: else all of them failed. */
+static void pick_failed(outr_core_publish *c)
+{
+    size_t n = 0;
+    if (!c->places) {
+        c->again = c->req;
+        c->again.items =
+            outr_arena_alloc(c->core.arena, c->req.count * sizeof *c->again.items);
+        c->places = outr_arena_alloc(c->core.arena, c->req.count * sizeof *c->places);
+    }
+    bool is_told = is_partial(c);
+    for (size_t i = 0; i < c->req.count; i++) {
+        if (is_told && !c->req.items[i].err.code)
+            continue;
+        c->again.items[n] = c->req.items[i];
+        outr_err_clear(&c->again.items[n].err);
+        c->places[n++] = i;
+    }
+    c->again.count = n;
+}
+
+static void publish(outr_guarded *guarded, outr_op *op)
+{
+    outr_core_publish *c = OUTR_CONTAINER(guarded, outr_core_publish, guarded);
+    outr_broker *broker = c->component->broker;
+    bool is_first = !c->attempt_of;
+    if (!outr_guard_repeats(&guarded->guard)) {
+        broker->backend->publish(broker, &c->req, op);
+        return;
+    }
+    if (!is_first)
+        pick_failed(c);
+    c->attempt_of = op;
+    outr_op_begin(op, c, on_attempt_cancel);
+    outr_op_init(&c->attempt, op->loop, op, 0, on_attempt);
+    broker->backend->publish(broker, is_first ? &c->req : &c->again, &c->attempt);
+}
+
 void outr_core_publish_start(outr_core_publish *c, outr_op *op)
 {
-    outr_broker *broker = c->component->broker;
     outr_err err;
     c->op = op;
     c->began_ns = outr_loop_now(op->loop);
@@ -331,7 +388,9 @@ void outr_core_publish_start(outr_core_publish *c, outr_op *op)
         return;
     }
     outr_op_init(&c->inner, op->loop, op, 0, on_published);
-    broker->backend->publish(broker, &c->req, &c->inner);
+    outr_guarded_component(&c->guarded, outr_view_policies(c->core.view), OUTR_POLICY_PUBSUB,
+                           OUTR_OUTBOUND, c->pubsub, op->loop, c->core.arena, publish);
+    outr_guarded_start(&c->guarded, &c->inner);
 }
 
 size_t outr_core_publish_count(const outr_core_publish *c)

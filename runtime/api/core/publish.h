@@ -13,6 +13,7 @@
 #define OUTR_API_CORE_PUBLISH_H
 
 #include "api/core/core.h"
+#include "resiliency/guarded.h"
 
 typedef struct outr_core_publish {
     /* in, before begin */
@@ -28,6 +29,11 @@ typedef struct outr_core_publish {
     /* machinery */
     const outr_component *component;
     outr_publish req;
+    outr_publish again; /* what of req failed, of a try after the first */
+    size_t *places;     /* of its items in req */
+    outr_guarded guarded;
+    outr_op attempt;
+    outr_op *attempt_of;
     size_t max_count;
     struct outr_map *ids;
     outr_trace *spans; /* of the entries; NULL: nobody wants them */

@@ -124,6 +124,14 @@ static outr_code find_store(outr_core_secrets *c, outr_err *err)
     return OUTR_OK;
 }
 
+static void read(outr_guarded *guarded, outr_op *op)
+{
+    outr_core_secrets *c = OUTR_CONTAINER(guarded, outr_core_secrets, guarded);
+    c->get = (outr_secret_get){
+        .arena = c->core.arena, .name = c->name, .is_bulk = c->is_bulk, .metadata = c->metadata};
+    c->store->secrets->backend->get(c->store->secrets, &c->get, op);
+}
+
 void outr_core_secrets_start(outr_core_secrets *c, outr_op *op)
 {
     outr_err err;
@@ -136,8 +144,8 @@ void outr_core_secrets_start(outr_core_secrets *c, outr_op *op)
         outr_op_fail_soon(op, &err);
         return;
     }
-    c->get = (outr_secret_get){
-        .arena = c->core.arena, .name = c->name, .is_bulk = c->is_bulk, .metadata = c->metadata};
     outr_op_init(&c->inner, op->loop, op, 0, on_done);
-    c->store->secrets->backend->get(c->store->secrets, &c->get, &c->inner);
+    outr_guarded_component(&c->guarded, outr_view_policies(c->core.view), OUTR_POLICY_SECRETS,
+                           OUTR_OUTBOUND, c->store_name, op->loop, c->core.arena, read);
+    outr_guarded_start(&c->guarded, &c->inner);
 }

@@ -7,6 +7,7 @@
 #define OUTR_API_CORE_SECRETS_H
 
 #include "api/core/core.h"
+#include "resiliency/guarded.h"
 
 typedef struct outr_core_secrets {
     /* in */
@@ -22,6 +23,7 @@ typedef struct outr_core_secrets {
     const outr_component *store;
     outr_snapshot *snapshot; /* the scopes' */
     outr_secret_get get;
+    outr_guarded guarded;
     outr_op inner;
     outr_op *op;
     uint64_t began_ns;

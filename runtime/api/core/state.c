@@ -359,19 +359,33 @@ static void on_cancel(outr_op *op)
     outr_op_cancel(&c->inner, op->err.code);
 }
 
-static void run_other(outr_core_state *c, outr_state_store *store)
+static void run(outr_guarded *guarded, outr_op *op)
 {
-    if (c->what == OUTR_CORE_STATE_QUERY)
-        store->backend->query(store, &c->query, &c->inner);
-    else if (c->what == OUTR_CORE_STATE_KEYS)
-        store->backend->keys(store, &c->keys, &c->inner);
-    else
-        store->backend->drop(store, &c->drop, &c->inner);
+    outr_core_state *c = OUTR_CONTAINER(guarded, outr_core_state, guarded);
+    outr_state_store *store = c->store->state;
+    if (c->what == OUTR_CORE_STATE_QUERY) {
+        store->backend->query(store, &c->query, op);
+    } else if (c->what == OUTR_CORE_STATE_KEYS) {
+        store->backend->keys(store, &c->keys, op);
+    } else if (c->what == OUTR_CORE_STATE_DROP) {
+        store->backend->drop(store, &c->drop, op);
+    } else if (!is_read(c)) {
+        store->backend->write(store, &c->writes, op);
+    } else {
+        for (size_t i = 0; i < c->get.count; i++) /* nothing is left of a try before */
+            c->get.items[i] = (outr_state_item){.key = c->get.items[i].key};
+        store->backend->get(store, &c->get, op);
+    }
+}
+
+/* What the store says of an etag: it works well. */
+static bool is_of_etag(const outr_err *err)
+{
+    return err->code == OUTR_ABORTED || err->code == OUTR_INVALID_ARGUMENT;
 }
 
 void outr_core_state_start(outr_core_state *c, outr_op *op)
 {
-    outr_state_store *store = c->store->state;
     outr_err err;
     c->op = op;
     outr_op_begin(op, c, on_cancel);
@@ -382,20 +396,16 @@ void outr_core_state_start(outr_core_state *c, outr_op *op)
         outr_op_fail_soon(op, &err);
         return;
     }
-    c->began_ns = outr_loop_now(op->loop);
-    outr_op_init(&c->inner, op->loop, op, 0, on_done);
-    if (is_other) {
-        run_other(c, store);
-        return;
-    }
-    if ((is_read(c) ? c->get.count : c->writes.count) == 0) {
+    if (!is_other && (is_read(c) ? c->get.count : c->writes.count) == 0) {
         outr_op_finish_soon(op);
         return;
     }
-    if (is_read(c))
-        store->backend->get(store, &c->get, &c->inner);
-    else
-        store->backend->write(store, &c->writes, &c->inner);
+    c->began_ns = outr_loop_now(op->loop);
+    outr_op_init(&c->inner, op->loop, op, 0, on_done);
+    outr_guarded_component(&c->guarded, outr_view_policies(c->core.view), OUTR_POLICY_STATE,
+                           OUTR_OUTBOUND, c->store_name, op->loop, c->core.arena, run);
+    c->guarded.is_final = is_of_etag;
+    outr_guarded_start(&c->guarded, &c->inner);
 }
 
 outr_str outr_core_state_name(const outr_core_state *c, size_t index)

@@ -21,6 +21,7 @@
 
 #include "api/core/core.h"
 #include "base/json.h"
+#include "resiliency/guarded.h"
 
 typedef enum outr_core_state_what {
     OUTR_CORE_STATE_GET,
@@ -60,6 +61,7 @@ typedef struct outr_core_state {
     const outr_component *store;
     outr_str key; /* the client's: of the first item */
     size_t prefix_n;
+    outr_guarded guarded;
     outr_op inner;
     outr_op *op;
     uint64_t began_ns;

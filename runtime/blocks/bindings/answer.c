@@ -71,6 +71,12 @@ static void on_saved(outr_op *op)
     check_over(a);
 }
 
+static void write_states(outr_guarded *guarded, outr_op *op)
+{
+    outr_binding_answer *a = OUTR_CONTAINER(guarded, outr_binding_answer, guarded);
+    a->store->backend->write(a->store, &a->writes, op);
+}
+
 static outr_code save(outr_binding_answer *a, outr_err *err)
 {
     const outr_component *c = outr_view_find(a->view, OUTR_KIND_STATE, a->store_name);
@@ -85,8 +91,11 @@ static outr_code save(outr_binding_answer *a, outr_err *err)
     }
     a->writes =
         (outr_state_writes){.arena = a->arena, .items = a->states, .count = a->state_count};
+    a->store = c->state;
     outr_op_init(&a->state_op, a->op->loop, a->op, 0, on_saved);
-    c->state->backend->write(c->state, &a->writes, &a->state_op);
+    outr_guarded_component(&a->guarded, outr_view_policies(a->view), OUTR_POLICY_STATE,
+                           OUTR_OUTBOUND, a->store_name, a->op->loop, a->arena, write_states);
+    outr_guarded_start(&a->guarded, &a->state_op);
     return OUTR_OK;
 }
 

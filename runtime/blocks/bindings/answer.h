@@ -24,6 +24,8 @@ typedef struct outr_binding_answer {
     bool is_parallel;
     /* machinery */
     outr_state_writes writes;
+    outr_state_store *store;
+    outr_guarded guarded;
     outr_op state_op;
     struct outr__binding_part *parts;
     size_t started, running;

@@ -5,6 +5,7 @@
 #include "app/unary.h"
 #include "blocks/bindings/answer.h"
 #include "observe/span.h"
+#include "resiliency/guarded.h"
 
 #define DELIVERY_ARENA (64 * OUTR_MIB)
 #define TO_MAX         1024 /* output bindings that one answer may name */
@@ -30,11 +31,15 @@ typedef struct delivery {
     outr_binding_event *event;
     outr_arena *arena;
     outr_view *view; /* what the answer asks for is there until it is done */
+    outr_guarded guarded;
+    outr_op all; /* the app's tries; op is what is under way in one of them, or behind them */
+    outr_op *attempt;
     outr_op op;
     union {
         outr_app_fetch fetch;
         outr_app_unary unary;
     };
+    event_response *reply;
     outr_binding_answer answer;
     uint64_t began_ns;
     outr_trace trace; /* its span, "bindings/<name>" */
@@ -90,6 +95,14 @@ static void fail(delivery *d, const outr_err *err)
     settle(d, OUTR_STR_NONE, err);
 }
 
+static void end_attempt(delivery *d, const outr_err *err)
+{
+    if (err->code)
+        outr_op_fail(d->attempt, err);
+    else
+        outr_op_finish(d->attempt);
+}
+
 /* ---- HTTP ------------------------------------------------------------------------------------ */
 
 static void on_http_answer(outr_op *op)
@@ -104,12 +117,7 @@ static void on_http_answer(outr_op *op)
                   "fails to send binding event to http app channel, status code: %d "
                   "body: " OUTR_FMT,
                   f->status, OUTR_ARG(outr_str_head(f->answer, 200)));
-    if (err.code) {
-        fail(d, &err);
-        return;
-    }
-    note(d, true);
-    settle(d, f->answer, NULL);
+    end_attempt(d, &err);
 }
 
 static outr_str lower(outr_arena *arena, outr_str s)
@@ -136,6 +144,7 @@ static void post(delivery *d)
     outr_binding_input *input = d->input;
     outr_headers *h = &d->fetch.headers;
     int64_t max = input->settings->max_body_bytes;
+    d->fetch = (outr_app_fetch){0};
     d->fetch.method = OUTR_STR("POST");
     d->fetch.target = input->route;
     d->fetch.body = d->event->data;
@@ -148,7 +157,7 @@ static void post(delivery *d)
     }
     outr_headers_set(h, OUTR_STR("Content-Type"), OUTR_STR("application/json"));
     add_trace(d->arena, h, &d->trace);
-    outr_op_init(&d->op, input->loop, NULL, 0, on_http_answer);
+    outr_op_init(&d->op, input->loop, d->attempt, 0, on_http_answer);
     outr_app_fetch_start(input->app, &d->fetch, &d->op);
 }
 
@@ -224,21 +233,14 @@ static outr_code read_answer(delivery *d, const event_response *reply, outr_err 
 static void on_grpc_answer(outr_op *op)
 {
     delivery *d = OUTR_CONTAINER(op, delivery, op);
-    event_response *reply;
     outr_err err;
+    outr_err_clear(&err);
     outr_code rc = outr_app_unary_result(
-        &d->unary, &reply, &dapr__proto__runtime__v1__binding_event_response__descriptor, &op->err,
-        &err);
+        &d->unary, &d->reply, &dapr__proto__runtime__v1__binding_event_response__descriptor,
+        &op->err, &err);
     if (rc)
         outr_wrap(&err, "error invoking app");
-    else
-        rc = read_answer(d, reply, &err);
-    if (rc) {
-        fail(d, &err);
-        return;
-    }
-    outr_op_init(&d->op, d->input->loop, NULL, 0, on_answer_done);
-    outr_binding_answer_start(&d->answer, &d->op);
+    end_attempt(d, &err);
 }
 
 static void call(delivery *d)
@@ -261,12 +263,12 @@ static void call(delivery *d)
         entries[i].value = outr_proto_text(d->arena, m->value);
         pointers[req.n_metadata++] = &entries[i];
     }
-    d->unary.arena = d->arena;
+    d->unary = (outr_app_unary){.arena = d->arena};
     outr_headers_init(&d->unary.metadata, d->arena);
     add_trace(d->arena, &d->unary.metadata, &d->trace);
     outr_app_add_trace_bin(&d->unary.metadata,
                            outr_headers_get(&d->unary.metadata, "traceparent"));
-    outr_op_init(&d->op, input->loop, NULL, 0, on_grpc_answer);
+    outr_op_init(&d->op, input->loop, d->attempt, 0, on_grpc_answer);
     outr_app_unary_start(input->app, &d->unary,
                          "/dapr.proto.runtime.v1.AppCallback/OnBindingEvent", &req, &d->op);
 }
@@ -285,6 +287,42 @@ static void start_span(const delivery *d, outr_trace *out)
     outr_trace_start(out, &parent, &input->trace, outr_loop_rand(input->loop));
 }
 
+static void on_attempt_cancel(outr_op *attempt)
+{
+    delivery *d = attempt->impl;
+    outr_op_cancel(&d->op, attempt->err.code);
+}
+
+static void attempt(outr_guarded *guarded, outr_op *op)
+{
+    delivery *d = OUTR_CONTAINER(guarded, delivery, guarded);
+    d->attempt = op;
+    outr_op_begin(op, d, on_attempt_cancel);
+    if (outr_app_speaks_grpc(d->input->app))
+        call(d);
+    else
+        post(d);
+}
+
+/* The app has taken it, or will not. */
+static void on_tried(outr_op *all)
+{
+    delivery *d = OUTR_CONTAINER(all, delivery, all);
+    outr_err err = all->err;
+    bool is_grpc = outr_app_speaks_grpc(d->input->app);
+    if (err.code || (is_grpc && read_answer(d, d->reply, &err))) {
+        fail(d, &err);
+        return;
+    }
+    if (!is_grpc) {
+        note(d, true);
+        settle(d, d->fetch.answer, NULL);
+        return;
+    }
+    outr_op_init(&d->op, d->input->loop, NULL, 0, on_answer_done);
+    outr_binding_answer_start(&d->answer, &d->op);
+}
+
 void outr__binding_deliver(outr_binding_input *input, outr_binding_event *event)
 {
     outr_arena *arena = outr_arena_new(DELIVERY_ARENA);
@@ -296,16 +334,16 @@ void outr__binding_deliver(outr_binding_input *input, outr_binding_event *event)
     d->view = outr_host_pin(input->host, input->loop);
     outr_list_push(&input->delivering, &d->link);
     start_span(d, &d->trace);
-    if (outr_app_speaks_grpc(input->app))
-        call(d);
-    else
-        post(d);
+    outr_guarded_component(&d->guarded, outr_view_policies(d->view), OUTR_POLICY_BINDING,
+                           OUTR_INBOUND, input->name, input->loop, arena, attempt);
+    outr_op_init(&d->all, input->loop, NULL, 0, on_tried);
+    outr_guarded_start(&d->guarded, &d->all);
 }
 
 void outr__binding_give_up(outr_binding_input *input)
 {
     OUTR_LIST_EACH(link, &input->delivering) {
         delivery *d = OUTR_LIST_ITEM(link, delivery, link);
-        outr_op_cancel(&d->op, OUTR_CANCELLED);
+        outr_op_cancel(outr_op_is_pending(&d->all) ? &d->all : &d->op, OUTR_CANCELLED);
     }
 }

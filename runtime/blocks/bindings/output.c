@@ -69,6 +69,14 @@ static outr_code check(outr_binding_send *send, outr_err *err)
     return refuse_operation(send, names, err);
 }
 
+static void invoke(outr_guarded *guarded, outr_op *op)
+{
+    outr_binding_send *send = OUTR_CONTAINER(guarded, outr_binding_send, guarded);
+    outr_binding *binding = send->component->binding;
+    send->req.has_answer = false;
+    binding->backend->invoke(binding, &send->req, op);
+}
+
 void outr_binding_send_start(outr_binding_send *send, outr_op *op)
 {
     outr_err err;
@@ -80,6 +88,7 @@ void outr_binding_send_start(outr_binding_send *send, outr_op *op)
     }
     send->began_ns = outr_loop_now(op->loop);
     outr_op_init(&send->inner, op->loop, op, 0, on_done);
-    outr_binding *binding = send->component->binding;
-    binding->backend->invoke(binding, &send->req, &send->inner);
+    outr_guarded_component(&send->guarded, outr_view_policies(send->view), OUTR_POLICY_BINDING,
+                           OUTR_OUTBOUND, send->name, op->loop, send->req.arena, invoke);
+    outr_guarded_start(&send->guarded, &send->inner);
 }

@@ -1,10 +1,11 @@
-/* output - one operation of an output binding: found, checked, run, counted.
+/* output - one operation of an output binding: found, checked, run under its policy, counted.
  *
  * For the API and for what an app's answer to an event sends on. Stays on the op's loop. */
 #ifndef OUTR_BLOCKS_BINDINGS_OUTPUT_H
 #define OUTR_BLOCKS_BINDINGS_OUTPUT_H
 
 #include "blocks/host.h"
+#include "resiliency/guarded.h"
 
 typedef struct outr_binding_send {
     /* in */
@@ -14,6 +15,7 @@ typedef struct outr_binding_send {
     /* machinery */
     const outr_component *component;
     uint64_t began_ns;
+    outr_guarded guarded;
     outr_op inner;
     outr_op *op;
 } outr_binding_send;

@@ -80,7 +80,7 @@ static void post(outr__delivery *d, const char *content_type, outr_str body, out
 {
     outr_subscription *s = d->s;
     outr_headers *h = &d->http.fetch.headers;
-    d->http.fetch.method = OUTR_STR("POST");
+    d->http.fetch = (outr_app_fetch){.method = OUTR_STR("POST")};
     d->http.fetch.target =
         d->path.n && d->path.p[0] == '/'
             ? d->path

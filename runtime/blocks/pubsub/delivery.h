@@ -11,6 +11,7 @@
 #include "app/unary.h"
 #include "base/json.h"
 #include "blocks/pubsub/subscription.h"
+#include "resiliency/guarded.h"
 
 typedef enum outr__outcome {
     OUTR__DONE,
@@ -54,9 +55,15 @@ typedef struct outr__delivery {
     };
     outr_op op;
     /* subscription.c's */
-    size_t at; /* item whose dead letter is being published */
+    outr_guard guard; /* the inbound policy of the component */
+    outr_timer timer; /* the policy's timeout of this try, or the pause before the next */
+    bool is_resting;
+    bool has_timed_out;
+    size_t total; /* items; those from count on are decided, and not part of this try */
+    size_t at;    /* item whose dead letter is being published */
     outr_publish dead;
     outr_publish_item dead_item;
+    outr_guarded burial;
 } outr__delivery;
 
 struct outr__deliverer {
@@ -72,9 +79,15 @@ extern const outr__deliverer outr__deliver_http, outr__deliver_grpc, outr__deliv
 
 /* is_asked_drop: the taker, or a route that is not there, wanted it so; for metrics. */
 void outr__delivery_decide(outr__delivery *d, size_t i, outr__outcome how, bool is_asked_drop);
-void outr__delivery_decided(outr__delivery *d); /* d is gone */
+void outr__delivery_decided(outr__delivery *d); /* d is gone, or there is another try */
 /* All the same, decided. */
 void outr__delivery_decide_all(outr__delivery *d, outr__outcome how, bool is_asked_drop);
+
+/* attempt.c: the first try; and the end of waiting for any. */
+void outr__delivery_begin(outr__delivery *d);
+void outr__delivery_give_up(outr__delivery *d);
+/* subscription.c: what follows from the outcomes. d is gone. */
+void outr__delivery_conclude(outr__delivery *d);
 
 /* What its taker is told of the trace, or NONE: the event's own, with tracing on the delivery's. */
 outr_str outr__delivery_traceparent(const outr__delivery *d, const outr__handed *item);

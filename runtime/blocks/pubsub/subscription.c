@@ -157,12 +157,19 @@ static void on_dead_letter(outr_op *op)
     settle_next(d);
 }
 
+static void publish_dead(outr_guarded *guarded, outr_op *op)
+{
+    outr__delivery *d = OUTR_CONTAINER(guarded, outr__delivery, burial);
+    outr_broker *broker = d->s->component->broker;
+    outr_err_clear(&d->dead_item.err);
+    broker->backend->publish(broker, &d->dead, op);
+}
+
 /* False: it cannot be. */
 static bool bury(outr__delivery *d)
 {
     outr_subscription *s = d->s;
     const outr_message_in *msg = d->items[d->at].msg;
-    outr_broker *broker = s->component->broker;
     if (!outr_topic_is_allowed(s->component->metadata, "publishingScopes", s->settings->app_id,
                                s->spec.dead_letter_topic)) {
         OUTR_LOG(
@@ -179,7 +186,9 @@ static bool bury(outr__delivery *d)
         .items = &d->dead_item,
         .count = 1};
     outr_op_init(&d->op, s->loop, NULL, outr_loop_now(s->loop) + DLQ_TIMEOUT_NS, on_dead_letter);
-    broker->backend->publish(broker, &d->dead, &d->op);
+    outr_guarded_component(&d->burial, outr_view_policies(s->view), OUTR_POLICY_PUBSUB,
+                           OUTR_OUTBOUND, s->spec.pubsub, s->loop, d->arena, publish_dead);
+    outr_guarded_start(&d->burial, &d->op);
     return true;
 }
 
@@ -209,9 +218,11 @@ void outr__delivery_decide(outr__delivery *d, size_t i, outr__outcome how, bool 
     record_span(d, &d->items[i], statuses[how]);
 }
 
-void outr__delivery_decided(outr__delivery *d)
+void outr__delivery_conclude(outr__delivery *d)
 {
     d->is_decided = true;
+    d->count = d->total;
+    outr_guard_done(&d->guard);
     settle_next(d);
 }
 
@@ -282,6 +293,7 @@ static judgement judge(outr_subscription *s, outr_arena *arena, outr_message_in 
 
 static void dispose(outr__delivery *d, judgement found)
 {
+    d->total = d->count;
     outr__delivery_decide_all(d, found == BAD ? OUTR__RETRY : OUTR__DROP, found == NOBODYS);
 }
 
@@ -291,7 +303,7 @@ static void deliver(outr_subscription *s, outr_message_in *msg)
     d->count = 1;
     judgement found = judge(s, d->arena, msg, &d->items[0], &d->path);
     if (found == GOOD)
-        s->deliverer->hand_over(d);
+        outr__delivery_begin(d);
     else
         dispose(d, found);
 }
@@ -305,7 +317,7 @@ static void hand_over_batch(outr__delivery *d)
         return;
     }
     d->is_batch = true;
-    d->s->deliverer->hand_over_batch(d);
+    outr__delivery_begin(d);
 }
 
 /* An entry of a message that its broker gave no name. */
@@ -524,6 +536,11 @@ static void stop_taking(outr_subscription *s)
         return;
     s->component->broker->backend->pause(s->sub, true);
     release_batch(s);
+    OUTR_LIST_EACH(link, &s->deliveries) {
+        outr__delivery *d = OUTR_LIST_ITEM(link, outr__delivery, link);
+        if (d->is_resting) /* not tried again here: the next one to get it may do better */
+            outr__delivery_give_up(d);
+    }
 }
 
 void outr_subscription_end(outr_subscription *s, uint64_t patience_ns)
@@ -547,7 +564,7 @@ void outr_subscription_abandon(outr_subscription *s)
         outr__delivery *d = OUTR_LIST_ITEM(outr_list_pop(&all), outr__delivery, link);
         outr_list_push(&s->deliveries, &d->link);
         if (!d->is_decided)
-            s->deliverer->give_up(d);
+            outr__delivery_give_up(d);
     }
     check_ended(s);
 }

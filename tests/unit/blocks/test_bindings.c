@@ -763,6 +763,44 @@ static void capabilities_say_the_directions(void **state OUTR_UNUSED)
     close_world(o);
 }
 
+/* ---- policies -------------------------------------------------------------------------------- */
+
+#define POLICY                                                                                     \
+    "---\napiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: r}\n"                   \
+    "spec: {policies: {retries: {thrice: {duration: 30ms, maxRetries: 3}}},"                       \
+    " targets: {components: {tick: {inbound: {retry: thrice}}}}}\n"
+
+static void an_event_that_an_app_refuses_is_repeated_by_the_policy(outr_app_protocol protocol)
+{
+    world *o = open_world(protocol, TICK POLICY);
+    o->post_status = 500;
+    o->grpc_code = OUTR_INTERNAL;
+    o->wanted = "tick";
+    start_world(o);
+    for (int i = 0; i < 20 && o->events == 0; i++)
+        wire_sleep(&o->w, 100 * OUTR_MS);
+    assert_in_range(o->events, 1, 4);
+    wire_sleep(&o->w, 100 * OUTR_MS);
+    assert_int_equal(o->events, 4);
+    o->post_status = 200;
+    o->grpc_code = OUTR_OK;
+    wire_sleep(&o->w, OUTR_SEC);
+    assert_int_equal(o->events, 5);
+    close_world(o);
+}
+
+static void a_policy_repeats_what_an_app_over_http_refuses(void **state)
+{
+    (void)state;
+    an_event_that_an_app_refuses_is_repeated_by_the_policy(OUTR_APP_HTTP);
+}
+
+static void a_policy_repeats_what_an_app_over_grpc_refuses(void **state)
+{
+    (void)state;
+    an_event_that_an_app_refuses_is_repeated_by_the_policy(OUTR_APP_GRPC);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -782,6 +820,8 @@ int main(void)
         cmocka_unit_test(what_an_answer_cannot_have_is_left_undone),
         cmocka_unit_test(an_operation_must_be_there),
         cmocka_unit_test(capabilities_say_the_directions),
+        cmocka_unit_test(a_policy_repeats_what_an_app_over_http_refuses),
+        cmocka_unit_test(a_policy_repeats_what_an_app_over_grpc_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

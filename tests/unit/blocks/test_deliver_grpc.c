@@ -36,6 +36,7 @@ static struct {
     outr_code code; /* of events */
     int status;
     const char *silent_id; /* an entry that is not answered */
+    const char *policy;    /* inbound, of the broker; before the bench is opened */
     unsigned events, bulks, dead;
     char seen[4096]; /* "topic/path id=data;" each, batches in brackets */
     char extensions[1024];
@@ -220,6 +221,18 @@ static bench *open_bench(void)
     outr_op op;
     folder_make(&b->dir);
     folder_write(&b->dir, "ps.yaml", yaml);
+    if (app.policy) {
+        char text[1024];
+        snprintf(text, sizeof text,
+                 "apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: r}\nspec:\n"
+                 "  policies:\n"
+                 "    timeouts: {quick: 400ms}\n"
+                 "    retries: {thrice: {duration: 30ms, maxRetries: 3}, slow: {duration: 10s}}\n"
+                 "    circuitBreakers: {trip: {trip: consecutiveFailures >= 2}}\n"
+                 "  targets: {components: {ps: {inbound: %s}}}\n",
+                 app.policy);
+        folder_write(&b->dir, "r.yaml", text);
+    }
     b->a = grpc_app_open(&(outr_settings){.app_id = OUTR_STR("me"),
                                           .namespace_ = OUTR_STR("default"),
                                           .graceful_shutdown_ns = 5 * OUTR_SEC,
@@ -612,6 +625,109 @@ static void nor_does_it_when_subscriptions_were_just_being_renewed(void **state)
     close_bench(b);
 }
 
+/* ---- the inbound policy ------------------------------------------------------------------------ */
+
+static void a_policy_repeats_before_the_dead_letter_topic_has_it(void **state)
+{
+    bench *b;
+    (void)state;
+    app.policy = "{retry: thrice}";
+    app.status = STATUS(RETRY);
+    b = open_bench();
+    publish(b, "mortal", "{\"id\":\"m\"}");
+    wire_sleep(&b->a->w, 80 * OUTR_MS);
+    assert_int_equal(app.events, 3);
+    assert_int_equal(app.dead, 0);
+    wire_sleep(&b->a->w, 20 * OUTR_MS);
+    assert_int_equal(app.events - app.dead, 4);
+    assert_int_equal(app.dead, 1);
+    close_bench(b);
+}
+
+static void what_the_app_drops_is_not_repeated(void **state)
+{
+    bench *b;
+    (void)state;
+    app.policy = "{retry: thrice}";
+    app.status = STATUS(DROP);
+    b = open_bench();
+    publish(b, "t", "{\"id\":\"m\"}");
+    wire_sleep(&b->a->w, 2 * OUTR_SEC);
+    assert_int_equal(app.events, 1);
+    close_bench(b);
+}
+
+static void of_a_batch_only_what_was_not_taken_is_repeated(void **state)
+{
+    bench *b;
+    (void)state;
+    app.is_bulk = true;
+    app.silent_id = "e2";
+    app.policy = "{retry: thrice}";
+    b = open_bench();
+    publish_later(b, "t", "{\"id\":\"e1\"}");
+    publish_later(b, "t", "{\"id\":\"e2\"}");
+    publish_later(b, "t", "{\"id\":\"e3\"}");
+    wire_run(&b->a->w);
+    wire_sleep(&b->a->w, 40 * OUTR_MS);
+    app.silent_id = NULL;
+    wire_sleep(&b->a->w, 10 * OUTR_SEC);
+    assert_string_equal(app.seen, "[t e1= e2= e3=];[t e2=];[t e2=];");
+    close_bench(b);
+}
+
+static void an_app_that_is_silent_for_longer_than_the_policy_says_is_asked_again(void **state)
+{
+    bench *b;
+    (void)state;
+    app.policy = "{retry: thrice, timeout: quick}";
+    b = open_bench();
+    b->a->on_call = hold_events;
+    publish(b, "t", "{\"id\":\"m\"}");
+    wire_sleep(&b->a->w, 410 * OUTR_MS);
+    b->a->on_call = on_call;
+    wire_sleep(&b->a->w, 30 * OUTR_MS);
+    assert_int_equal(app.events, 1);
+    wire_sleep(&b->a->w, 10 * OUTR_SEC);
+    assert_int_equal(app.events, 1);
+    close_bench(b);
+}
+
+static void an_open_breaker_hands_nothing_over(void **state)
+{
+    bench *b;
+    (void)state;
+    app.policy = "{circuitBreaker: trip}";
+    app.status = STATUS(RETRY);
+    b = open_bench();
+    for (int i = 0; i < 5; i++)
+        publish(b, "t", "{\"id\":\"m\"}");
+    assert_int_equal(app.events, 2);
+    app.status = STATUS(SUCCESS);
+    wire_sleep(&b->a->w, 120 * OUTR_SEC); /* they are the broker's until it closes */
+    assert_int_equal(app.events, 7);
+    close_bench(b);
+}
+
+static void a_pause_does_not_hold_up_the_end(void **state)
+{
+    bench *b;
+    outr_op op;
+    (void)state;
+    app.policy = "{retry: slow}";
+    app.status = STATUS(RETRY);
+    b = open_bench();
+    publish(b, "t", "{\"id\":\"m\"}");
+    wire_sleep(&b->a->w, 100 * OUTR_MS);
+    assert_int_equal(app.events, 1);
+    outr_op_init(&op, b->a->w.loop, NULL, 0, on_must);
+    outr_pubsub_stop(b->pubsub, &op);
+    wire_run(&b->a->w);
+    assert_false(outr_op_is_pending(&op));
+    assert_int_equal(app.events, 1);
+    close_bench(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -634,6 +750,13 @@ int main(void)
         cmocka_unit_test_setup(an_app_that_goes_away_gets_the_event_again_when_it_is_back, forget),
         cmocka_unit_test_setup(an_app_that_never_answers_does_not_hold_up_the_end, forget),
         cmocka_unit_test_setup(nor_does_it_when_subscriptions_were_just_being_renewed, forget),
+        cmocka_unit_test_setup(a_policy_repeats_before_the_dead_letter_topic_has_it, forget),
+        cmocka_unit_test_setup(what_the_app_drops_is_not_repeated, forget),
+        cmocka_unit_test_setup(of_a_batch_only_what_was_not_taken_is_repeated, forget),
+        cmocka_unit_test_setup(
+            an_app_that_is_silent_for_longer_than_the_policy_says_is_asked_again, forget),
+        cmocka_unit_test_setup(an_open_breaker_hands_nothing_over, forget),
+        cmocka_unit_test_setup(a_pause_does_not_hold_up_the_end, forget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,7 +25,7 @@ typedef struct bench {
     unsigned changes, failures;
     size_t added, removed, after;
     char first_added[32], failure[OUTR_ERR_TEXT_MAX];
-    bool subscriptions_changed, needs_restart;
+    bool subscriptions_changed, policies_changed, needs_restart;
 } bench;
 
 static void on_changed(void *ctx, const outr_reload_diff *diff)
@@ -36,6 +36,7 @@ static void on_changed(void *ctx, const outr_reload_diff *diff)
     b->removed = diff->removed_count;
     b->after = diff->after->component_count;
     b->subscriptions_changed = diff->subscriptions_changed;
+    b->policies_changed = diff->policies_changed;
     b->needs_restart = diff->needs_restart;
     b->first_added[0] = 0;
     if (diff->added_count)
@@ -163,11 +164,25 @@ static void rules_change_in_place(void **state)
     close_bench(&b);
 }
 
+static void policies_change_in_place(void **state)
+{
+    bench b;
+    (void)state;
+    open_bench(&b, COMPONENT("one", "v1"));
+    folder_write(&b.f, "r.yaml",
+                 HEAD "kind: Resiliency\nmetadata: {name: r}\nspec: {policies: {}}\n");
+    outr_reload_check(b.reload);
+    assert_int_equal(b.changes, 1);
+    assert_true(b.policies_changed);
+    assert_false(b.needs_restart || b.subscriptions_changed);
+    assert_int_equal(b.added + b.removed, 0);
+    close_bench(&b);
+}
+
 static void kinds_that_cannot_change_in_place_ask_for_a_restart(void **state)
 {
     static const char *const texts[] = {
         HEAD "kind: HTTPEndpoint\nmetadata: {name: e}\nspec: {baseUrl: \"http://x\"}\n",
-        HEAD "kind: Resiliency\nmetadata: {name: r}\nspec: {policies: {}}\n",
         HEAD "kind: Configuration\nmetadata: {name: c}\nspec: {}\n",
     };
     bench b;
@@ -340,6 +355,7 @@ int main(void)
         cmocka_unit_test(added_removed_and_changed_components_are_told_apart),
         cmocka_unit_test(subscriptions_change_in_place),
         cmocka_unit_test(rules_change_in_place),
+        cmocka_unit_test(policies_change_in_place),
         cmocka_unit_test(kinds_that_cannot_change_in_place_ask_for_a_restart),
         cmocka_unit_test(a_broken_file_keeps_the_old_configuration_and_is_told_once),
         cmocka_unit_test(a_symlink_swap_is_noticed),
