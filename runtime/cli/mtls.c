@@ -2,8 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <time.h>
@@ -53,10 +56,22 @@ static bool make_folders(const char *path)
     return make_folders(parent) && (mkdir(path, 0700) == 0 || errno == EEXIST);
 }
 
+static outr_code want_member(const outr_mtls *m, outr_err *err)
+{
+    if (outr_machine_is_member(&m->machine))
+        return OUTR_OK;
+    return outr_fail(err, OUTR_NOT_FOUND,
+                     "this machine is of no fleet: `outrigger mtls init` begins one, `join` joins "
+                     "one (looked in %s)",
+                     m->machine.dir);
+}
+
 outr_code outr_mtls_lock(const outr_mtls *m, bool made, outr_err *err)
 {
     const char *dir = m->machine.dir;
     struct stat st;
+    if (!made && want_member(m, err))
+        return err->code;
     if (made && !make_folders(dir))
         return outr_fail_errno(err, errno, "%s", dir);
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -70,16 +85,13 @@ outr_code outr_mtls_lock(const outr_mtls *m, bool made, outr_err *err)
 outr_code outr_mtls_read(const outr_mtls *m, outr_buf *roots, outr_buf *issuer, outr_err *err)
 {
     const outr_machine *machine = &m->machine;
-    if (!outr_machine_is_member(machine))
-        return outr_fail(err, OUTR_NOT_FOUND,
-                         "this machine is of no fleet: `outrigger mtls init` begins one, `join` "
-                         "joins one (looked in %s)",
-                         machine->dir);
-    outr_code rc =
-        outr_secretfile_read(roots, machine->roots, OUTR_ISSUER_FILE_MAX, OUTR_FILE_ANY, err);
-    return rc ? rc
-              : outr_secretfile_read(issuer, machine->issuer, OUTR_ISSUER_FILE_MAX, OUTR_FILE_ANY,
-                                     err);
+    outr_code rc = want_member(m, err);
+    if (!rc)
+        rc = outr_secretfile_read(roots, machine->roots, OUTR_ISSUER_FILE_MAX, OUTR_FILE_ANY, err);
+    if (!rc)
+        rc = outr_secretfile_read(issuer, machine->issuer, OUTR_ISSUER_FILE_MAX, OUTR_FILE_ANY,
+                                  err);
+    return rc;
 }
 
 outr_code outr_mtls_read_key(const char *path, outr_key **key, outr_err *err)
@@ -230,8 +242,10 @@ outr_code outr_mtls_show_token(const outr_mtls *m, outr_key *of, outr_err *err)
 static int token(const outr_mtls *m)
 {
     outr_err err;
-    return outr_mtls_show_token(m, NULL, &err) ? outr_cli_fail(m->command, "%s", err.text)
-                                               : OUTR_EXIT_OK;
+    outr_code rc = outr_mtls_lock(m, false, &err);
+    if (!rc)
+        rc = outr_mtls_show_token(m, NULL, &err);
+    return rc ? outr_cli_fail(m->command, "%s", err.text) : OUTR_EXIT_OK;
 }
 
 /* ---- init ------------------------------------------------------------------------------------ */
@@ -294,18 +308,10 @@ static int init(const outr_mtls *m)
 
 /* ---- join ------------------------------------------------------------------------------------ */
 
-static outr_code read_stdin(const char *name, outr_buf *out, outr_err *err)
+static outr_code read_line(outr_buf *out, outr_err *err)
 {
-    struct termios shown, hidden;
-    bool is_terminal = tcgetattr(0, &shown) == 0;
     char piece[4096];
     ssize_t n;
-    if (is_terminal) {
-        fprintf(stderr, "%s: ", name);
-        hidden = shown;
-        hidden.c_lflag &= ~(tcflag_t)ECHO;
-        tcsetattr(0, TCSANOW, &hidden);
-    }
     while ((n = read(0, piece, sizeof piece)) > 0) {
         outr_buf_append(out, piece, (size_t)n);
         if (memchr(piece, '\n', (size_t)n))
@@ -313,11 +319,35 @@ static outr_code read_stdin(const char *name, outr_buf *out, outr_err *err)
     }
     int why = errno;
     explicit_bzero(piece, sizeof piece);
-    if (is_terminal) {
-        tcsetattr(0, TCSANOW, &shown);
-        fputc('\n', stderr);
-    }
     return n < 0 ? outr_fail_errno(err, why, "standard input") : OUTR_OK;
+}
+
+/* Of a terminal: not shown; and whoever interrupts gets it back as it was. */
+static outr_code read_hidden(const char *name, outr_buf *out, outr_err *err)
+{
+    struct termios shown, hidden;
+    sigset_t ends, before;
+    tcgetattr(0, &shown);
+    hidden = shown;
+    hidden.c_lflag &= ~(tcflag_t)ECHO;
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGINT);
+    sigaddset(&ends, SIGTERM);
+    sigprocmask(SIG_BLOCK, &ends, &before);
+    int fd = signalfd(-1, &ends, SFD_CLOEXEC);
+    struct pollfd both[] = {{.fd = 0, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
+    tcsetattr(0, TCSANOW, &hidden); /* before the question: who is quick shows nothing either */
+    fprintf(stderr, "%s: ", name);
+    while (poll(both, 2, -1) < 0 && errno == EINTR)
+        ;
+    outr_code rc = both[1].revents ? outr_fail(err, OUTR_CANCELLED, "interrupted")
+                                   : read_line(out, err);
+    tcsetattr(0, TCSANOW, &shown);
+    fputc('\n', stderr);
+    close(fd);
+    if (rc != OUTR_CANCELLED) /* else it would come now, before it is told */
+        sigprocmask(SIG_SETMASK, &before, NULL);
+    return rc;
 }
 
 outr_code outr_mtls_read_line(const outr_mtls *m, const char *name, outr_buf *out, outr_err *err)
@@ -329,7 +359,7 @@ outr_code outr_mtls_read_line(const outr_mtls *m, const char *name, outr_buf *ou
     if (is_given)
         outr_buf_z(&text, m->word);
     else
-        rc = read_stdin(name, &text, err);
+        rc = isatty(0) ? read_hidden(name, &text, err) : read_line(&text, err);
     outr_str_cut(outr_buf_view(&text), '\n', &line);
     *out = OUTR_BUF_MAX(TOKEN_MAX);
     outr_buf_str(out, outr_str_trim(line));

@@ -32,7 +32,8 @@ int outr_mtls_renew(const outr_mtls *m);
 int outr_mtls_expiry(const outr_mtls *m);
 int outr_mtls_export(const outr_mtls *m);
 
-/* For the life of the process. made: the folder may be made. */
+/* For the life of the process. made: the folder is made when it is not there; else NOT_FOUND: this
+ * machine is no member. */
 outr_code outr_mtls_lock(const outr_mtls *m, bool made, outr_err *err);
 /* What this machine trusts and its issuer's certificate, expired or not. NOT_FOUND: no member. */
 outr_code outr_mtls_read(const outr_mtls *m, outr_buf *roots, outr_buf *issuer, outr_err *err);

@@ -51,6 +51,8 @@ int outr_mtls_admit(const outr_mtls *m)
     if (!rc && outr_csr_read(&public_key, outr_buf_view(&csr), &err))
         rc = outr_wrap(&err, "the request");
     if (!rc)
+        rc = outr_mtls_lock(m, false, &err);
+    if (!rc)
         rc = outr_mtls_show_token(m, public_key, &err);
     outr_key_unref(public_key);
     return rc ? outr_cli_fail(m->command, "%s", err.text) : OUTR_EXIT_OK;

@@ -32,8 +32,10 @@ static outr_code read_all(outr_buf *out, int fd, const char *path, outr_secrecy 
         return rc;
     while ((n = read(fd, piece, sizeof piece)) > 0 && outr_buf_append(out, piece, (size_t)n))
         ;
+    int why = errno;
+    explicit_bzero(piece, sizeof piece);
     if (n < 0)
-        return outr_fail_errno(err, errno, "%s", path);
+        return outr_fail_errno(err, why, "%s", path);
     return n == 0 ? OUTR_OK
                   : outr_fail(err, OUTR_INVALID_ARGUMENT, "%s: longer than %zu bytes", path,
                               out->max);

@@ -2,6 +2,7 @@
 import base64
 import json
 import os
+import pty
 import re
 import shutil
 import stat
@@ -217,6 +218,46 @@ class Tokens(Fleet):
                 m.run("join", *(["-"] if how == "dash" else []), input=token + "\n")
             self.assertIn("machine kitchen", m.run("expiry").stdout)
             self.assertIn("OK", openssl("verify", "-CAfile", a.path("ca.crt"), m.path("issuer.crt")))
+
+    def at_a_terminal(self, machine, typed):
+        """Exit code and what the terminal shows."""
+        env = {**os.environ, "OUTRIGGER_MTLS_DIR": machine.dir}
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execve(OUTRIGGER, [OUTRIGGER, "mtls", "join"], env)
+        shown = b""
+        try:
+            while b"Join token: " not in shown:
+                shown += os.read(terminal, 1000)
+            os.write(terminal, typed)
+            while piece := os.read(terminal, 1000):
+                shown += piece
+        except OSError:  # how a terminal ends
+            pass
+        os.close(terminal)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown
+
+    @tag("debug")
+    def test_a_terminal_is_asked_for_a_token_and_does_not_show_it(self):
+        a, b, c = (Machine(self, name) for name in "abc")
+        token = a.init()
+        code, shown = self.at_a_terminal(b, token.encode() + b"\n")
+        self.assertEqual(code, 0, shown)
+        self.assertNotIn(token[-40:].encode(), shown)
+        self.assertTrue(os.path.exists(b.path("issuer.key")))
+        code, shown = self.at_a_terminal(c, b"\x03")
+        self.assertEqual((code, shown.splitlines()[-1]), (1, b"outrigger mtls: interrupted"))
+
+    @tag("debug")
+    def test_of_no_fleet(self):
+        nobody = Machine(self, "nobody")
+        for args in (["token"], ["renew", "leaf"], ["renew", "root"], ["expiry"], ["export"], ["trust", "x"]):
+            done = nobody.run(*args, ok=False)
+            self.assertEqual(done.returncode, 1, args)
+            self.assertIn("x: No such file" if args[0] == "trust" else "of no fleet", done.stderr)
+        for args in ([], ["renew"], ["renew", "all"], ["trust"], ["leave"], ["init", "--valid-for", "0"]):
+            self.assertEqual(nobody.run(*args, ok=False).returncode, 2, args)
+        self.assertFalse(os.path.exists(nobody.dir))
 
     @tag("debug")
     def test_a_token_that_is_none_changes_nothing(self):
