@@ -28,7 +28,7 @@ GROUPS = ("invoke", "limits", "tracing", "http-surface", "metadata", "health", "
 ABSENT_RPCS = ()
 HAS_GRPC_APPS = True
 SUPPORTED = ("state.in-memory", "state.sqlite", "pubsub.in-memory", "pubsub.sqlite", "pubsub.redis", "secretstores.local.env",
-             "secretstores.local.file", "nameresolution.", "bindings.cron", "bindings.http",
+             "secretstores.local.file", "nameresolution.", "bindings.cron", "bindings.redis", "bindings.http",
              "bindings.localstorage", "middleware.http.uppercase", "middleware.http.routerchecker",
              "middleware.http.routeralias", "middleware.http.ratelimit")
 # First segment of a route after its version -> the kind of component behind it.
