@@ -92,7 +92,7 @@ redisReader *outr__redis_reader_new(outr__redis_conn *c)
 
 /* ---- commands -------------------------------------------------------------------------------- */
 
-#define SMALL 512 /* a command of this size is copied in one piece */
+#define SMALL 4096 /* a command of this size is copied in one piece */
 
 static char *put_head(char *to, char kind, size_t n)
 {

@@ -51,7 +51,7 @@ static outr_str json_of(outr_arena *arena, outr_kvs metadata)
     return outr_arena_str(arena, outr_buf_view(&out));
 }
 
-static void end_publish(publishing *p, const outr_err *err)
+static void fail_publish(publishing *p, const outr_err *err)
 {
     outr_op *op = p->op;
     outr_err first = {0};
@@ -75,10 +75,23 @@ static void end_publish(publishing *p, const outr_err *err)
 static void on_published(outr_op *inner)
 {
     publishing *p = OUTR_CONTAINER(inner, publishing, inner);
-    outr_err err = inner->err;
-    if (err.code && !outr_op_is_cancelled(inner))
-        outr_wrap(&err, "redis streams: error from publish");
-    end_publish(p, &err);
+    outr_op *op = p->op;
+    if (inner->err.code) {
+        outr_err err = inner->err;
+        if (!outr_op_is_cancelled(inner))
+            outr_wrap(&err, "redis streams: error from publish");
+        fail_publish(p, &err);
+        return;
+    }
+    for (size_t i = 0; i < p->req->count; i++) {
+        outr_err_clear(&p->req->items[i].err);
+        if (p->call.replies[i].kind == OUTR_REDIS_ERROR) {
+            fail_publish(p, &inner->err);
+            return;
+        }
+    }
+    outr_arena_free(p->arena);
+    outr_op_finish(op);
 }
 
 static void on_publish_cancel(outr_op *op)
