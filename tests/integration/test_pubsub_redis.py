@@ -274,6 +274,34 @@ class PubSub(Case):
         seen.wait([2])
         self.assertIn("role:master", replica.command("INFO", "replication"))
 
+    def test_a_cluster_and_slots_that_move(self):
+        servers = [RedisServer(self, "--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf") for _ in range(3)]
+        hosts = [s.host for s in servers]
+        subprocess.run(["redis-cli", "--cluster", "create", *hosts, "--cluster-yes"], check=True, stdout=subprocess.PIPE, timeout=WAIT_S)
+        wait_for("the cluster", lambda: all("cluster_state:ok" in s.command("CLUSTER", "INFO") for s in servers), WAIT_S)
+        topics = ["t%d" % i for i in range(12)]
+        counts, lock = collections.Counter(), threading.Lock()
+
+        def handler(request):
+            with lock:
+                counts[request.path, request.json["data"]["n"]] += 1
+            return Reply(200, b"")
+        app = self.app(handler, subscriptions=[{"pubsubname": "ps", "topic": t, "route": "/" + t} for t in topics])
+        sidecar = self.sidecar("app", app, resources={"ps.yaml": redis(
+            hosts[0], redisType="cluster", redeliverInterval="200ms", processingTimeout="1s")})
+        for t in topics:
+            self.publish(sidecar, 0, topic=t)
+        self.assertEqual(sum(s.command("DBSIZE") for s in servers), len(topics))
+        self.assertTrue(all(s.command("DBSIZE") for s in servers))
+        wait_for("messages", lambda: all(counts["/" + t, 0] for t in topics), WAIT_S)
+        ids = [s.command("CLUSTER", "MYID") for s in servers]
+        subprocess.run(["redis-cli", "--cluster", "reshard", hosts[0], "--cluster-from", ids[0], "--cluster-to", ids[1], "--cluster-slots",
+                        "16384", "--cluster-yes"], check=True, stdout=subprocess.PIPE, timeout=110)
+        for t in topics:
+            wait_for("a publish", lambda t=t: sidecar.publish("ps", t, {"n": 1}).status == 204, WAIT_S)
+        wait_for("messages", lambda: all(counts["/" + t, 1] for t in topics), WAIT_S)
+        self.assertEqual(servers[0].command("DBSIZE"), 0)
+
     # ---- modules
     def test_without_its_module_the_type_says_so(self):
         server = RedisServer(self)
