@@ -15,6 +15,7 @@ typedef struct set {
 typedef struct rule {
     const outr_policy_rule *spec;
     const outr_policy_spec *of;
+    bool asks_twice; /* for one claim: that both hold is looked at when all else does */
 } rule;
 
 /* At a node of the tree of paths. */
@@ -24,7 +25,8 @@ typedef struct ends {
 
 typedef struct claim_name {
     outr_str name;
-    set present;
+    uint64_t *asked;    /* rules that ask for it; of those the ones it satisfies: */
+    set present;        /* when it is there */
     outr_map *by_value; /* set */
     struct claim_name *next;
 } claim_name;
@@ -69,6 +71,11 @@ static uint64_t *new_bits(outr_policy *p)
 static void put_bit(uint64_t *bits, size_t id)
 {
     bits[id / WORD] |= UINT64_C(1) << id % WORD;
+}
+
+static bool has_bit(const uint64_t *bits, size_t id)
+{
+    return bits[id / WORD] >> id % WORD & 1;
 }
 
 static void grow(outr_policy *p, set *s)
@@ -212,30 +219,38 @@ static claim_name *name_of(outr_policy *p, outr_str name)
     if (c)
         return c;
     c = outr_arena_alloc(p->arena, sizeof *c);
-    *c = (claim_name){.name = name, .by_value = outr_path_map(p->arena), .next = p->claims};
+    *c = (claim_name){.name = name,
+                      .asked = new_bits(p),
+                      .by_value = outr_path_map(p->arena),
+                      .next = p->claims};
     p->claims = c;
     return c;
 }
 
-/* A rule is found by its first claim; whether the others hold is looked at then. */
+static void add_claim(outr_policy *p, const outr_policy_claim *claim, uint32_t id)
+{
+    claim_name *c = name_of(p, claim->name);
+    p->rules[id].asks_twice |= has_bit(c->asked, id);
+    put_bit(c->asked, id);
+    if (claim->value_count == 0)
+        set_add(p, &c->present, id);
+    for (size_t i = 0; i < claim->value_count; i++)
+        set_add(p, set_of(p, c->by_value, claim->values[i]), id);
+}
+
 static void add_claims(outr_policy *p, const outr_policy_rule *r, uint32_t id)
 {
-    if (r->claim_count == 0) {
+    if (r->claim_count == 0)
         put_bit(p->any_claims, id);
-        return;
-    }
-    claim_name *c = name_of(p, r->claims[0].name);
-    if (r->claims[0].value_count == 0)
-        set_add(p, &c->present, id);
-    for (size_t i = 0; i < r->claims[0].value_count; i++)
-        set_add(p, set_of(p, c->by_value, r->claims[0].values[i]), id);
+    for (size_t i = 0; i < r->claim_count; i++)
+        add_claim(p, &r->claims[i], id);
 }
 
 static void add_rule(outr_policy *p, const outr_policy_spec *of, const outr_policy_rule *r)
 {
     uint32_t id = (uint32_t)p->rule_count;
     group *g = of->is_shadow ? &p->shadow : &p->enforced;
-    p->rules[p->rule_count++] = (rule){r, of};
+    p->rules[p->rule_count++] = (rule){.spec = r, .of = of};
     put_bit(r->action == OUTR_POLICY_DENY    ? g->deny
             : r->action == OUTR_POLICY_ALLOW ? g->allow
                                              : p->audit,
@@ -352,20 +367,28 @@ static void match_caller(const judge *j, uint64_t *bits)
     }
 }
 
+/* Takes away the rules that ask for claims that are not said. */
 static void match_claims(const judge *j, uint64_t *bits)
 {
     const outr_policy *p = j->p;
-    memcpy(bits, p->any_claims, p->words * sizeof *bits);
-    for (const claim_name *c = j->request->claims ? p->claims : NULL; c; c = c->next) {
+    uint64_t *said = j->request->claims && p->claims ? zeroed(j) : NULL;
+    if (!said) {
+        intersect(p, bits, p->any_claims);
+        return;
+    }
+    for (const claim_name *c = p->claims; c; c = c->next) {
         size_t count;
-        const outr_claim *said = outr_claims_find(j->request->claims, c->name, &count);
+        const outr_claim *values = outr_claims_find(j->request->claims, c->name, &count);
+        memset(said, 0, p->words * sizeof *said);
         if (count > 0)
-            unite(p, bits, &c->present);
+            unite(p, said, &c->present);
         for (size_t i = 0; i < count; i++) {
-            const set *s = outr_map_get(c->by_value, said[i].value);
+            const set *s = outr_map_get(c->by_value, values[i].value);
             if (s)
-                unite(p, bits, s);
+                unite(p, said, s);
         }
+        for (size_t w = 0; w < p->words; w++)
+            bits[w] &= said[w] | ~c->asked[w];
     }
 }
 
@@ -399,15 +422,13 @@ static void match_all_but_path(judge *j)
 {
     const outr_policy *p = j->p;
     const outr_policy_request *r = j->request;
-    uint64_t *claims = zeroed(j);
     /* a gRPC call is a POST, whatever the peer has sent */
     unsigned verb = outr_access_verb(r->is_proxied ? OUTR_STR("POST") : r->verb);
     j->base = zeroed(j);
     match_caller(j, j->base);
     intersect(p, j->base, p->verbs[verb ? __builtin_ctz(verb) : 0]);
     intersect(p, j->base, r->is_proxied ? p->grpc : p->http);
-    match_claims(j, claims);
-    intersect(p, j->base, claims);
+    match_claims(j, j->base);
 }
 
 /* ---- judging --------------------------------------------------------------------------------- */
@@ -429,7 +450,7 @@ static bool says(const outr_claims *claims, const outr_policy_claim *wanted)
 
 static bool holds(const judge *j, const outr_policy_rule *r)
 {
-    for (size_t i = 1; i < r->claim_count; i++) {
+    for (size_t i = 0; i < r->claim_count; i++) {
         if (!says(j->request->claims, &r->claims[i]))
             return false;
     }
@@ -442,7 +463,7 @@ static const rule *first(const judge *j, const uint64_t *of)
     for (size_t w = 0; w < j->p->words; w++) {
         for (uint64_t left = j->bits[w] & of[w]; left; left &= left - 1) {
             const rule *r = &j->p->rules[w * WORD + (size_t)__builtin_ctzll(left)];
-            if (holds(j, r->spec))
+            if (!r->asks_twice || holds(j, r->spec))
                 return r;
         }
     }

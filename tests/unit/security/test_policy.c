@@ -255,7 +255,9 @@ static void all_claims_of_a_rule_must_be_said(void **state)
         "     claims: [{name: role, values: [user]}, {name: realm.team, values: [x]}, {name: sub}]}\n"
         "  - {name: there, action: allow, paths: [/there], claims: [{name: sub}]}\n"
         "  - {name: banned, action: deny, claims: [{name: sub, values: [eve]}]}\n"
-        "  - {name: scope, action: allow, paths: [/scope], claims: [{name: scope, values: [write]}]}\n",
+        "  - {name: scope, action: allow, paths: [/scope], claims: [{name: scope, values: [write]}]}\n"
+        "  - {name: twice, action: allow, paths: [/twice],\n"
+        "     claims: [{name: role, values: [a, b]}, {name: role, values: [c]}]}\n",
         NULL};
     static const row rows[] = {
         {NULL, NULL, "GET", "/x", "-a/default", false},
@@ -274,6 +276,9 @@ static void all_claims_of_a_rule_must_be_said(void **state)
         {NULL, "{\"role\":\"admin\",\"sub\":\"eve\"}", "GET", "/x", "-a/banned", false},
         {NULL, "{\"scope\":\"read write\"}", "GET", "/scope", "+a/scope", false},
         {NULL, "{\"scope\":\"read writes\"}", "GET", "/scope", "-a/default", false},
+        {NULL, "{\"role\":[\"b\",\"c\"]}", "GET", "/twice", "+a/twice", false},
+        {NULL, "{\"role\":[\"a\",\"b\"]}", "GET", "/twice", "-a/default", false},
+        {NULL, "{\"role\":\"c\"}", "GET", "/twice", "-a/default", false},
     };
     bench b = {0};
     (void)state;
