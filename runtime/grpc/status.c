@@ -133,10 +133,13 @@ static const struct {
 bool outr_grpc_timeout_read(uint64_t *out_ns, const outr_headers *headers)
 {
     outr_str text = outr_headers_get(headers, "grpc-timeout");
-    uint64_t value;
     *out_ns = 0;
-    if (!text.p)
-        return true;
+    return !text.p || outr_grpc_timeout_parse(out_ns, text);
+}
+
+bool outr_grpc_timeout_parse(uint64_t *out_ns, outr_str text)
+{
+    uint64_t value;
     if (text.n < 2 || text.n > 9 ||
         !outr_str_to_u64(outr_str_head(text, text.n - 1), 99999999, &value))
         return false;

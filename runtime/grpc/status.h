@@ -29,6 +29,7 @@ void outr_grpc_status_read(outr_grpc_status *out, const outr_headers *trailers, 
  * OUTR_GRPC_TIMEOUT_MAX_NS is that, none at all 1. */
 #define OUTR_GRPC_TIMEOUT_MAX_NS ((uint64_t)100 * 365 * 24 * 3600 * OUTR_SEC)
 bool outr_grpc_timeout_read(uint64_t *out_ns, const outr_headers *headers);
+bool outr_grpc_timeout_parse(uint64_t *out_ns, outr_str text); /* its value; false: malformed */
 outr_str outr_grpc_timeout_write(outr_arena *arena, uint64_t left_ns);
 
 /* Binary metadata ("-bin"): base64 without padding on the wire. False: malformed. */

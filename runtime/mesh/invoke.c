@@ -1,4 +1,5 @@
 #include "mesh/call.h"
+#include "mesh/deadline.h"
 #include "observe/span.h"
 
 /* The call machine of the calling side. One call:
@@ -139,12 +140,26 @@ static void fill_http(outr__call *c, outr_http_call *http)
     c->attempts++;
     if (c->invoke->is_proxied && deadline_of(c))
         outr__headers_set_timeout(&c->req.headers, c->sent_ns, deadline_of(c));
+    else if (c->target.kind == OUTR__APP)
+        outr_deadline_write(&c->req.headers, c->sent_ns, deadline_of(c));
+}
+
+/* Nobody waits for it any more: it is not sent. */
+static bool is_expired(const outr__call *c, outr_err *err)
+{
+    uint64_t deadline = deadline_of(c);
+    if (!deadline || outr_loop_now(c->mesh->o.loop) < deadline)
+        return false;
+    outr_fail(err, OUTR_DEADLINE_EXCEEDED, "deadline exceeded");
+    return true;
 }
 
 static int step_local(outr_steps *steps)
 {
     outr__call *c = of(steps);
     outr_err err;
+    if (is_expired(c, &err))
+        return outr__call_fail(c, &err);
     if (!outr_app_is_configured(c->mesh->o.app)) {
         outr_fail(&err, OUTR_INTERNAL, "cannot invoke local endpoint: app channel not initialized");
         return outr__call_fail(c, &err);
@@ -220,6 +235,7 @@ static int fail_cancelled(outr__call *c)
 static int step_pick(outr_steps *steps)
 {
     outr__call *c = of(steps);
+    outr_err err;
     /* as the answer was on its way: nothing is sent for nobody */
     if (c->pick.peer && c->is_cancelled)
         return fail_cancelled(c);
@@ -231,6 +247,10 @@ static int step_pick(outr_steps *steps)
         outr__call_forget_peer(c, true);
         c->op.done = NULL;
         return OUTR__CALL_PAUSE;
+    }
+    if (c->pick.peer && is_expired(c, &err)) {
+        outr__call_forget_peer(c, false);
+        return outr__call_fail(c, &err);
     }
     if (c->pick.peer) { /* the pick of this step is done */
         c->err.code = OUTR_OK;
@@ -248,7 +268,7 @@ static int step_pick(outr_steps *steps)
         return OUTR_WAIT;
     }
     if (c->op.err.code && c->op.done) {
-        outr_err err = c->op.err;
+        err = c->op.err;
         return outr__call_fail(c, &err);
     }
     c->pick.app_id = c->target.app_id;
@@ -347,8 +367,15 @@ static void observe_failure(outr__call *c, const outr_err *err, bool is_stale)
 {
     outr_class how = outr_classify_error(err->code);
     uint64_t took = outr_loop_now(c->mesh->o.loop) - c->sent_ns;
+    bool is_callers = err->code == OUTR_DEADLINE_EXCEEDED && c->invoke->deadline_ns &&
+                      c->invoke->deadline_ns == c->op.deadline_ns;
     if (c->is_cancelled || is_stale || how == OUTR_CLASS_GOOD)
         return;
+    if (is_callers) { /* so long it took at least; whether that is too long the caller said */
+        if (!c->is_observed)
+            outr__pick_took(&c->pick, took);
+        return;
+    }
     if (c->is_observed)
         outr__pick_judge(&c->pick, how);
     else

@@ -1,4 +1,5 @@
 #include "grpc/status.h"
+#include "mesh/deadline.h"
 #include "mesh/daprd_served.h"
 #include "observe/span.h"
 
@@ -18,6 +19,7 @@ typedef struct served {
     outr__daprd_served *daprd; /* of a daprd's CallLocal; NULL: the request as it is */
     unsigned tries;
     bool is_proxied;
+    bool has_deadline; /* by deadline.h */
 } served;
 
 static const outr_metric_desc req_recv = {"dapr_runtime_service_invocation_req_recv_total",
@@ -212,7 +214,7 @@ static void on_done(outr_op *op)
     }
     char text[OUTR_ERR_TEXT_MAX + 32];
     snprintf(text, sizeof text, "error invoking app channel: %s", op->err.text);
-    fail(x, OUTR_INTERNAL, text);
+    fail(x, op->err.code == OUTR_DEADLINE_EXCEEDED ? OUTR_DEADLINE_EXCEEDED : OUTR_INTERNAL, text);
 }
 
 static outr_source *body_of(const served *s)
@@ -323,6 +325,8 @@ static void serve(outr_mesh *mesh, outr_exchange *x, const outr_http_request *re
     s->x = x;
     s->daprd = daprd;
     s->deadline_ns = daprd ? daprd->deadline_ns : 0;
+    if (!daprd && outr_deadline_read(&s->deadline_ns, &req->headers, outr_loop_now(mesh->o.loop)))
+        s->has_deadline = s->deadline_ns > 0;
     s->caller = outr_headers_get(&req->headers, "dapr-caller-app-id");
     x->user = s;
     x->on_gone = on_gone;
@@ -351,6 +355,8 @@ static void serve(outr_mesh *mesh, outr_exchange *x, const outr_http_request *re
                                              .trace = &s->trace,
                                              .is_traced = mesh->trace.is_on,
                                              .is_grpc_app = outr_app_speaks_grpc(mesh->o.app)});
+    if (!s->is_proxied && !daprd && s->has_deadline)
+        outr_deadline_write(&s->req.headers, outr_loop_now(mesh->o.loop), s->deadline_ns);
     outr_list_push(&mesh->calls, &s->link);
     start(s);
 }

@@ -2,6 +2,7 @@
 
 #include "base/encode.h"
 #include "base/url.h"
+#include "mesh/deadline.h"
 
 /* First hit wins: header dapr-app-id, basic auth, path. */
 
@@ -28,6 +29,8 @@ static void on_failed(outr_invoke *invoke, const outr_err *err)
         outr_api_fail_status(r, 403, &shown, NULL);
     else if (err->code == OUTR_UNAUTHENTICATED)
         outr_api_fail_status(r, 401, &shown, NULL);
+    else if (err->code == OUTR_DEADLINE_EXCEEDED && invoke->deadline_ns && !invoke->is_of_policy)
+        outr_api_fail_status(r, 504, &shown, NULL);
     else
         outr_api_fail(r, &shown, NULL);
 }
@@ -45,12 +48,20 @@ static void on_head(outr_invoke *invoke, outr_http_response *head)
 static void invoke_target(outr_api_request *r, outr_str target, outr_str method)
 {
     outr_invoke *invoke = outr_arena_alloc(r->x->arena, sizeof *invoke);
+    uint64_t deadline_ns;
+    if (!outr_deadline_read(&deadline_ns, &r->x->req.headers, outr_loop_now(r->api->loop))) {
+        fail(r, OUTR_INVALID_ARGUMENT, OUTR_REASON_MALFORMED_REQUEST,
+             OUTR_STR("failed to invoke: malformed " OUTR_DEADLINE_HEADER
+                      ", which is a number and one of H M S m u n"));
+        return;
+    }
     *invoke = (outr_invoke){
         .x = r->x,
         .target = target,
         .method = method,
         .query = r->query,
         .trace = r->trace,
+        .deadline_ns = deadline_ns,
         .on_failed = on_failed,
         .on_done = on_done,
         .on_head = on_head,

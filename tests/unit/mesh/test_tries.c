@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include "grpc/status.h"
 #include "resiliency/guard.h"
 #include "unit/mesh/world.h"
 #include "unit/resiliency/yaml.h"
@@ -459,6 +460,92 @@ static void a_lone_instance_is_not_asked_twice(void **state)
     close_world(w);
 }
 
+/* ---- deadlines ------------------------------------------------------------------------------- */
+
+static void call_with(world *w, web_call *c, const char *timeout)
+{
+    world_call(w, c, "GET", "callee", "/work");
+    outr_headers_add(&c->req.headers, OUTR_STR(OUTR_DEADLINE_HEADER), outr_str_from(timeout));
+    web_call_start(c, w->client);
+    run_until_over(w, c);
+}
+
+static struct {
+    char told[32];
+    unsigned gone;
+    uint64_t gone_ns;
+} waiter;
+
+static void on_waiter_gone(outr_exchange *x, const outr_err *err)
+{
+    (void)err;
+    waiter.gone++;
+    waiter.gone_ns = outr_loop_now(x->loop);
+    outr_http_done(x);
+}
+
+static void wait_for_ever(world *w, world_node *node, outr_exchange *x)
+{
+    outr_str text = outr_headers_get(&x->req.headers, OUTR_DEADLINE_HEADER);
+    (void)w;
+    (void)node;
+    snprintf(waiter.told, sizeof waiter.told, OUTR_FMT, OUTR_ARG(text));
+    x->on_gone = on_waiter_gone;
+}
+
+static void a_deadline_is_kept_told_to_the_app_and_ends_its_work(void **state)
+{
+    web_call c;
+    world *w = open_world("spec: {}");
+    (void)state;
+    memset(&waiter, 0, sizeof waiter);
+    w->on_app = wait_for_ever;
+    uint64_t began = w->w.now, told;
+    call_with(w, &c, "50m");
+    assert_answer(&c, 500, "4 deadline exceeded");
+    assert_in_range(w->w.now - began, 50 * OUTR_MS, 55 * OUTR_MS);
+    assert_true(outr_grpc_timeout_parse(&told, outr_str_from(waiter.told)));
+    assert_in_range(told, 40 * OUTR_MS, 50 * OUTR_MS);
+    wire_sleep(&w->w, OUTR_SEC);
+    assert_int_equal(waiter.gone, 1);
+    assert_in_range(waiter.gone_ns - began, 49 * OUTR_MS, 55 * OUTR_MS);
+    web_call_done(&c);
+    close_world(w);
+}
+
+static void the_sooner_of_policy_and_caller_counts(void **state)
+{
+    web_call c;
+    world *w = open_world(POLICIES "{timeout: quick, retry: thrice}}}\n");
+    (void)state;
+    memset(&waiter, 0, sizeof waiter);
+    w->on_app = wait_for_ever;
+    uint64_t began = w->w.now;
+    call_with(w, &c, "1S"); /* of which the policy gives 400 ms to each try */
+    assert_answer(&c, 500, "4 deadline exceeded");
+    assert_in_range(w->w.now - began, 1000 * OUTR_MS, 1005 * OUTR_MS);
+    assert_int_equal(w->nodes[0].requests, 3);
+    web_call_done(&c);
+    close_world(w);
+}
+
+static void what_is_expired_is_not_sent(void **state)
+{
+    web_call c;
+    world *w = open_world("spec: {}");
+    (void)state;
+    w->resolver_delay_ns = 5 * OUTR_MS;
+    call_with(w, &c, "2m");
+    assert_answer(&c, 500, "4 deadline exceeded");
+    wire_sleep(&w->w, OUTR_SEC);
+    assert_int_equal(w->nodes[0].requests, 0);
+    web_call_done(&c);
+    call_with(w, &c, "2S");
+    assert_answer(&c, 200, "from the app");
+    web_call_done(&c);
+    close_world(w);
+}
+
 static void a_breaker_outlives_a_reload(void **state)
 {
     static const char yaml[] = POLICIES "{circuitBreaker: trip}}}\n";
@@ -498,6 +585,9 @@ int main(void)
         cmocka_unit_test(an_idempotency_key_makes_a_post_one_that_may),
         cmocka_unit_test(the_budget_bounds_what_failures_add),
         cmocka_unit_test(a_lone_instance_is_not_asked_twice),
+        cmocka_unit_test(a_deadline_is_kept_told_to_the_app_and_ends_its_work),
+        cmocka_unit_test(the_sooner_of_policy_and_caller_counts),
+        cmocka_unit_test(what_is_expired_is_not_sent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

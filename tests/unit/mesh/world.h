@@ -8,6 +8,7 @@
 
 #include "lib/web.h"
 #include "lib/wire.h"
+#include "mesh/deadline.h"
 #include "mesh/internal.h"
 
 #define WORLD_NODES   3
@@ -200,6 +201,7 @@ static void world_on_front(void *ctx, outr_exchange *x)
     invoke->target = outr_headers_get(&x->req.headers, "x-target");
     invoke->method = outr_str_skip(path, 1);
     invoke->trace = w->trace;
+    outr_deadline_read(&invoke->deadline_ns, &x->req.headers, outr_loop_now(x->loop));
     invoke->on_failed = world_invoke_failed;
     invoke->on_done = world_invoke_done;
     outr_mesh_invoke(w->mesh, invoke);
