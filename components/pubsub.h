@@ -52,6 +52,7 @@ typedef struct outr_subscribe {
     outr_kvs metadata; /* of the subscription */
     outr_loop *loop;   /* where on_message runs and settle is called */
     size_t credit;     /* messages that may be unsettled */
+    size_t batch;      /* of them that the engine hands over together; 0, 1: one by one */
     void (*on_message)(void *ctx, outr_message_in *msg);
     void *ctx;
 } outr_subscribe;

@@ -30,7 +30,8 @@ static const outr_resolver_backend *const resolvers[] = {
 static const outr_module_type modules[] = {
     {"state.redis", "libhiredis0.14"},    {"pubsub.redis", "libhiredis0.14"},
     {"bindings.redis", "libhiredis0.14"}, {"lock.redis", "libhiredis0.14"},
-    {"configuration.redis", "libhiredis0.14"},
+    {"configuration.redis", "libhiredis0.14"}, {"pubsub.kafka", "librdkafka1"},
+    {"bindings.kafka", "librdkafka1"},
 };
 
 static bool has_version(const char *versions, outr_str version)

@@ -14,6 +14,7 @@ FENCES = {
     r"openssl/.*": ("runtime/tls/",),
     r"uv\.h": ("runtime/loop/", "runtime/net/", "runtime/config/reload.c", "runtime/cli/"),
     r"read\.h": ("components/common/redis/",),
+    r"librdkafka/.*": ("components/common/kafka/",),
     r"sqlite3\.h": ("components/common/sqlite.h", "components/common/sqlite.c"),
 }
 
@@ -37,6 +38,8 @@ def backend_named(path, included):
     """Only the registry may name a back end. One in several files has a folder, which is its alone."""
     if re.match(r"components/common/redis/(?!redis\.h)", included):
         return not path.startswith("components/common/redis/")
+    if re.match(r"components/common/kafka/(?!kafka\.h|reader\.h)", included):
+        return not path.startswith("components/common/kafka/")
     if path.startswith("components/") and os.path.dirname(path) == os.path.dirname(included):
         return False
     return re.match(r"components/(?!common/)[^/]+/", included) and path != "components/registry.c"

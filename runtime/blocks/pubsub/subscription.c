@@ -434,6 +434,12 @@ static size_t credit_of(const outr_subscription *s)
                            : OUTR_SUBSCRIPTION_CREDIT;
 }
 
+static size_t batch_of(const outr_subscription *s)
+{
+    bool is_batched = s->spec.is_bulk && s->deliverer->hand_over_batch;
+    return is_batched ? (size_t)OUTR_MAX(s->spec.bulk_max_messages, 1) : 1;
+}
+
 static void on_patience_over(outr_timer *timer)
 {
     outr_subscription_abandon(OUTR_CONTAINER(timer, outr_subscription, patience));
@@ -464,6 +470,7 @@ outr_code outr_subscription_start(outr_subscription *s, outr_err *err)
                                 .metadata = s->spec.metadata,
                                 .loop = s->loop,
                                 .credit = credit_of(s),
+                                .batch = batch_of(s),
                                 .on_message = on_message,
                                 .ctx = s};
     if (s->component->broker->backend->subscribe(s->component->broker, &req, &s->sub, err))

@@ -86,9 +86,9 @@ def node(directory):
     return once("node", digest(files, run(["node", "--version"])), make)
 
 
-def java(name, pom, sources):
-    """The class path of pom's dependencies and of the sources, compiled."""
-    need("mvn", "java", "javac")
+def jars(name, pom):
+    """The class path of pom's dependencies."""
+    need("mvn", "java")
 
     def resolve(target):
         shutil.copy(pom, target)
@@ -102,6 +102,13 @@ def java(name, pom, sources):
     if not all(map(os.path.exists, path.split(os.pathsep))):  # the user's repository was emptied
         os.unlink(os.path.join(CACHE, "%s-%s" % (name, key), ".complete"))
         path = read(once(name, key, resolve))
+    return path
+
+
+def java(name, pom, sources):
+    """The class path of pom's dependencies and of the sources, compiled."""
+    need("javac")
+    path = jars(name, pom)
 
     def compile_(target):
         done = subprocess.run(["javac", "-encoding", "UTF-8", "-Xlint:-options", "-d", target, "-cp", path, *sources],

@@ -1,0 +1,797 @@
+#include "components/common/kafka/reader.h"
+
+#include "components/common/kafka/internal.h"
+#include "components/common/kafka/offsets.h"
+
+#define COMMIT_NS     (200 * OUTR_MS)
+#define LEAVE_NS      (10 * OUTR_SEC)
+#define CLOSE_NS      (10 * OUTR_SEC)
+#define POLL_NS       (60 * OUTR_SEC) /* a hung app keeps its place: it may take 5 min */
+#define BUFFER_BYTES  (6 * OUTR_MIB)
+#define RESUME_BYTES  (2 * OUTR_MIB)
+#define RECORD_COST   1024 /* of a record, beside its data, here and in librdkafka */
+#define PREFETCH_KIB  1024
+#define FETCH_BYTES   (4 * 1024 * 1024)
+#define HEADERS_MAX   1000
+#define OWN_FIELDS    5
+#define EVENTS_A_TURN 2000
+
+struct outr__kafka_partition {
+    outr_kafka_reader *reader;
+    outr_link link;
+    char *topic;
+    int32_t number;
+    outr_offsets offsets;
+    outr_list waiting; /* records, by offset */
+    size_t in_hand;
+    uint64_t again_ns; /* nothing before it; 0: at once */
+    bool is_leaving, is_gone;
+};
+
+struct outr_kafka_reader {
+    outr_kafka *kafka;
+    outr_kafka_read req;
+    rd_kafka_t *client;
+    outr__kafka_wake wake;
+    outr_list partitions;
+    size_t in_hand, buffered;
+    bool is_paused, is_fetch_paused, is_stopping, is_leaving_group, is_buried, is_cooperative;
+    bool is_final_commit, is_committing;
+    rd_kafka_resp_err_t told; /* what was logged last, until something works again */
+    rd_kafka_topic_partition_list_t *leaving;
+    outr_deferred pump, again_ready;
+    outr_timer again, committer, poller, patience;
+    outr_op *stopping;
+    outr__kafka_burial burial;
+};
+
+/* ---- records --------------------------------------------------------------------------------- */
+
+static void free_record(outr_kafka_record *record)
+{
+    rd_kafka_event_destroy((rd_kafka_event_t *)record->impl);
+    free(record);
+}
+
+static size_t decimal(char *out, size_t max, int64_t n)
+{
+    return (size_t)snprintf(out, max, "%lld", (long long)n);
+}
+
+static bool is_own_field(outr_str name)
+{
+    return outr_str_is(name, "__key") || outr_str_is(name, "__offset") ||
+           outr_str_is(name, "__topic") || outr_str_is(name, "__timestamp") ||
+           outr_str_is(name, "__partition");
+}
+
+/* As Go's QueryEscape: a space is '+'. */
+static size_t escape(char *out, const char *in, size_t n)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    size_t used = 0;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)in[i];
+        bool is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                        (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == '~';
+        if (is_plain || c == ' ') {
+            out[used++] = is_plain ? (char)c : '+';
+            continue;
+        }
+        out[used++] = '%';
+        out[used++] = hex[c >> 4];
+        out[used++] = hex[c & 15];
+    }
+    return used;
+}
+
+typedef struct text_room {
+    char *p;
+    bool is_escaped;
+} text_room;
+
+static outr_str value_of(text_room *room, const void *bytes, size_t n)
+{
+    if (!room->is_escaped)
+        return outr_str_of(n ? bytes : "", n);
+    outr_str value = outr_str_of(room->p, escape(room->p, bytes, n));
+    room->p += value.n;
+    return value;
+}
+
+static outr_str number_of(text_room *room, int64_t n)
+{
+    outr_str text = outr_str_of(room->p, decimal(room->p, 24, n));
+    room->p += text.n;
+    return text;
+}
+
+static void count_headers(const rd_kafka_headers_t *headers, size_t *count, size_t *bytes)
+{
+    const char *name;
+    const void *value;
+    size_t n;
+    *count = *bytes = 0;
+    while (headers && *count < HEADERS_MAX &&
+           !rd_kafka_header_get_all(headers, *count, &name, &value, &n)) {
+        *bytes += n;
+        (*count)++;
+    }
+}
+
+static size_t add_headers(const outr_kafka *kafka, const rd_kafka_headers_t *headers, size_t count,
+                          outr_kv *kvs, text_room *room)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++) {
+        const char *name;
+        const void *value;
+        size_t n;
+        rd_kafka_header_get_all(headers, i, &name, &value, &n);
+        outr_str key = outr_str_from(name);
+        if (!is_own_field(key) && !(kafka->excluded && outr_regex_search(kafka->excluded, key)))
+            kvs[used++] = (outr_kv){key, value_of(room, value, n)};
+    }
+    return used;
+}
+
+/* Takes event over. The record, the list of its metadata and their texts are one piece. */
+static outr_kafka_record *new_record(outr__kafka_partition *p, rd_kafka_event_t *own_event,
+                                     const rd_kafka_message_t *message)
+{
+    const outr_kafka *kafka = p->reader->kafka;
+    rd_kafka_headers_t *headers = NULL;
+    rd_kafka_timestamp_type_t kind;
+    size_t count, bytes;
+    rd_kafka_message_headers(message, &headers);
+    count_headers(headers, &count, &bytes);
+    size_t room_n = 5 * 24 + (kafka->s.escape_headers ? 3 * (bytes + message->key_len) : 0);
+    outr_kafka_record *record =
+        outr_alloc(sizeof *record + (count + OWN_FIELDS) * sizeof(outr_kv) + room_n);
+    outr_kv *kvs = (outr_kv *)(record + 1);
+    text_room room = {(char *)(kvs + count + OWN_FIELDS), kafka->s.escape_headers};
+    size_t used = add_headers(kafka, headers, count, kvs, &room);
+    if (message->key)
+        kvs[used++] =
+            (outr_kv){OUTR_STR("__key"), value_of(&room, message->key, message->key_len)};
+    outr_str offset = number_of(&room, message->offset);
+    kvs[used++] = (outr_kv){OUTR_STR("__offset"), offset};
+    kvs[used++] = (outr_kv){OUTR_STR("__topic"), outr_str_from(p->topic)};
+    kvs[used++] = (outr_kv){OUTR_STR("__timestamp"),
+                            number_of(&room, rd_kafka_message_timestamp(message, &kind))};
+    outr_str partition = number_of(&room, p->number);
+    kvs[used++] = (outr_kv){OUTR_STR("__partition"), partition};
+    record->partition = p;
+    record->impl = own_event;
+    record->offset = message->offset;
+    record->bytes = message->len + RECORD_COST;
+    char *id = room.p;
+    size_t id_n = (size_t)snprintf(id, 48, OUTR_FMT "-" OUTR_FMT, OUTR_ARG(partition),
+                                   OUTR_ARG(offset));
+    record->msg = (outr_message_in){
+        .topic = outr_str_from(p->topic),
+        .data = outr_str_of(message->len ? message->payload : "", message->len),
+        .id = outr_str_of(id, id_n),
+        .metadata = {kvs, used},
+        .attempt = 1,
+        .broker_data = record,
+    };
+    return record;
+}
+
+static void put_back(outr__kafka_partition *p, outr_kafka_record *record)
+{
+    OUTR_LIST_EACH(link, &p->waiting) {
+        if (OUTR_LIST_ITEM(link, outr_kafka_record, link)->offset > record->offset) {
+            outr_list_push(link, &record->link);
+            return;
+        }
+    }
+    outr_list_push(&p->waiting, &record->link);
+}
+
+/* ---- partitions ------------------------------------------------------------------------------ */
+
+static outr__kafka_partition *find_partition(outr_kafka_reader *reader, const char *topic,
+                                             int32_t number)
+{
+    OUTR_LIST_EACH(link, &reader->partitions) {
+        outr__kafka_partition *p = OUTR_LIST_ITEM(link, outr__kafka_partition, link);
+        if (p->number == number && strcmp(p->topic, topic) == 0)
+            return p;
+    }
+    return NULL;
+}
+
+static void add_partition(outr_kafka_reader *reader, const char *topic, int32_t number)
+{
+    outr__kafka_partition *p = outr_alloc(sizeof *p);
+    p->reader = reader;
+    p->topic = outr_strdup(topic);
+    p->number = number;
+    outr_list_init(&p->waiting);
+    outr_list_push(&reader->partitions, &p->link);
+}
+
+static void drop_waiting(outr__kafka_partition *p)
+{
+    for (outr_link *link; (link = outr_list_pop(&p->waiting));) {
+        outr_kafka_record *record = OUTR_LIST_ITEM(link, outr_kafka_record, link);
+        p->reader->buffered -= record->bytes;
+        free_record(record);
+    }
+}
+
+static void free_partition(outr__kafka_partition *p)
+{
+    outr_offsets_done(&p->offsets);
+    free(p->topic);
+    free(p);
+}
+
+/* It is somebody else's; with records in hand it waits for them. */
+static void lose_partition(outr__kafka_partition *p)
+{
+    drop_waiting(p);
+    outr_link_remove(&p->link);
+    p->is_gone = true;
+    if (p->in_hand == 0)
+        free_partition(p);
+}
+
+/* ---- committing ------------------------------------------------------------------------------ */
+
+static rd_kafka_topic_partition_list_t *committable(outr_kafka_reader *reader, bool only_leaving)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(8);
+    OUTR_LIST_EACH(link, &reader->partitions) {
+        const outr__kafka_partition *p = OUTR_LIST_ITEM(link, outr__kafka_partition, link);
+        int64_t offset;
+        if ((!only_leaving || p->is_leaving) && outr_offsets_committable(&p->offsets, &offset))
+            rd_kafka_topic_partition_list_add(list, p->topic, p->number)->offset = offset;
+    }
+    return list;
+}
+
+/* False: nothing to commit, or it could not even be asked for. */
+static bool commit(outr_kafka_reader *reader, bool only_leaving)
+{
+    rd_kafka_topic_partition_list_t *list = committable(reader, only_leaving);
+    bool is_asked = list->cnt > 0 && !rd_kafka_commit_queue(reader->client, list,
+                                                            reader->wake.queue, NULL, NULL);
+    rd_kafka_topic_partition_list_destroy(list);
+    reader->is_committing = reader->is_committing || is_asked;
+    return is_asked;
+}
+
+static void commit_soon(outr_kafka_reader *reader)
+{
+    if (!outr_timer_is_on(&reader->committer) && !reader->is_leaving_group)
+        outr_timer_start(reader->req.loop, &reader->committer,
+                         outr_loop_now(reader->req.loop) + COMMIT_NS);
+}
+
+static void on_commit_time(outr_timer *timer)
+{
+    outr_kafka_reader *reader = OUTR_CONTAINER(timer, outr_kafka_reader, committer);
+    if (reader->is_committing)
+        commit_soon(reader); /* one at a time, so that they arrive in order */
+    else
+        commit(reader, false);
+}
+
+/* ---- telling --------------------------------------------------------------------------------- */
+
+static void tell(outr_kafka_reader *reader, rd_kafka_resp_err_t code, const char *text)
+{
+    const char *field = outr__kafka_field_of(code);
+    if (code == reader->told)
+        return;
+    reader->told = code;
+    OUTR_LOG(reader->kafka->log, WARN, "kafka: a subscription has trouble, trying again",
+             OUTR_S("component", reader->kafka->name), OUTR_S("topic", reader->req.topics[0]),
+             OUTR_S("group", reader->kafka->group), OUTR_Z("field", field ? field : ""),
+             OUTR_Z("error", text ? text : rd_kafka_err2str(code)));
+}
+
+/* ---- the group takes and gives --------------------------------------------------------------- */
+
+static void finish_if_left(outr_kafka_reader *reader);
+
+static void give_up(outr_kafka_reader *reader)
+{
+    rd_kafka_topic_partition_list_t *list = outr_take(&reader->leaving);
+    outr_timer_stop(reader->req.loop, &reader->patience);
+    OUTR_LIST_EACH(link, &reader->partitions) {
+        outr__kafka_partition *p = OUTR_LIST_ITEM(link, outr__kafka_partition, link);
+        if (p->is_leaving)
+            lose_partition(p);
+    }
+    reader->is_final_commit = false;
+    if (reader->is_cooperative) {
+        rd_kafka_error_t *failure = rd_kafka_incremental_unassign(reader->client, list);
+        if (failure)
+            rd_kafka_error_destroy(failure); /* they are lost already */
+    } else {
+        rd_kafka_assign(reader->client, NULL);
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+/* What leaves is given up once nothing of it is in hand and all of it is committed. */
+static void go_on_leaving(outr_kafka_reader *reader)
+{
+    if (!reader->leaving || reader->is_final_commit)
+        return;
+    OUTR_LIST_EACH(link, &reader->partitions) {
+        const outr__kafka_partition *p = OUTR_LIST_ITEM(link, outr__kafka_partition, link);
+        if (p->is_leaving && p->in_hand > 0)
+            return;
+    }
+    if (commit(reader, true))
+        reader->is_final_commit = true; /* until its answer */
+    else
+        give_up(reader);
+}
+
+static void on_patience_over(outr_timer *timer)
+{
+    outr_kafka_reader *reader = OUTR_CONTAINER(timer, outr_kafka_reader, patience);
+    if (!reader->leaving)
+        return;
+    OUTR_LOG(reader->kafka->log, WARN,
+             "kafka: messages in hand were not answered in time and go to another consumer",
+             OUTR_S("component", reader->kafka->name), OUTR_S("topic", reader->req.topics[0]));
+    commit(reader, true); /* what it may; nobody waits for the answer */
+    give_up(reader);
+}
+
+static void on_revoked(outr_kafka_reader *reader, const rd_kafka_topic_partition_list_t *list)
+{
+    if (reader->leaving)
+        give_up(reader);
+    reader->leaving = rd_kafka_topic_partition_list_copy(list);
+    for (int i = 0; i < list->cnt; i++) {
+        outr__kafka_partition *p =
+            find_partition(reader, list->elems[i].topic, list->elems[i].partition);
+        if (!p)
+            continue;
+        p->is_leaving = true;
+        drop_waiting(p);
+    }
+    if (rd_kafka_assignment_lost(reader->client)) {
+        give_up(reader);
+        return;
+    }
+    outr_timer_start(reader->req.loop, &reader->patience,
+                     outr_loop_now(reader->req.loop) + LEAVE_NS);
+    go_on_leaving(reader);
+}
+
+static void on_assigned(outr_kafka_reader *reader, const rd_kafka_topic_partition_list_t *list)
+{
+    const char *protocol = rd_kafka_rebalance_protocol(reader->client);
+    reader->is_cooperative = strcmp(protocol, "COOPERATIVE") == 0;
+    reader->told = RD_KAFKA_RESP_ERR_NO_ERROR;
+    for (int i = 0; i < list->cnt; i++)
+        add_partition(reader, list->elems[i].topic, list->elems[i].partition);
+    if (reader->is_cooperative) {
+        rd_kafka_error_t *failure = rd_kafka_incremental_assign(reader->client, list);
+        if (failure) {
+            tell(reader, rd_kafka_error_code(failure), rd_kafka_error_string(failure));
+            rd_kafka_error_destroy(failure);
+        }
+    } else {
+        rd_kafka_resp_err_t code = rd_kafka_assign(reader->client, list);
+        if (code)
+            tell(reader, code, NULL);
+    }
+    /* assigned anew, they are not paused as the others are */
+    if (reader->is_fetch_paused)
+        rd_kafka_pause_partitions(reader->client, (rd_kafka_topic_partition_list_t *)list);
+    OUTR_LOG(reader->kafka->log, DEBUG, "kafka: partitions assigned",
+             OUTR_S("component", reader->kafka->name), OUTR_I("count", list->cnt));
+}
+
+static void on_rebalance(outr_kafka_reader *reader, rd_kafka_event_t *event)
+{
+    const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(event);
+    if (rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS)
+        on_assigned(reader, list);
+    else
+        on_revoked(reader, list);
+}
+
+/* ---- what librdkafka has for us -------------------------------------------------------------- */
+
+static void set_fetch_paused(outr_kafka_reader *reader, bool is_paused)
+{
+    rd_kafka_topic_partition_list_t *list = NULL;
+    if (reader->is_fetch_paused == is_paused ||
+        rd_kafka_assignment(reader->client, &list) != RD_KAFKA_RESP_ERR_NO_ERROR)
+        return;
+    reader->is_fetch_paused = is_paused;
+    if (is_paused)
+        rd_kafka_pause_partitions(reader->client, list);
+    else
+        rd_kafka_resume_partitions(reader->client, list);
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+/* Takes event over. */
+static void on_fetched(outr_kafka_reader *reader, rd_kafka_event_t *own_event)
+{
+    const rd_kafka_message_t *message = rd_kafka_event_message_next(own_event);
+    if (!message) {
+        rd_kafka_event_destroy(own_event);
+        return;
+    }
+    if (message->err) {
+        tell(reader, message->err, message->payload ? rd_kafka_message_errstr(message) : NULL);
+        rd_kafka_event_destroy(own_event);
+        return;
+    }
+    outr__kafka_partition *p =
+        find_partition(reader, rd_kafka_topic_name(message->rkt), message->partition);
+    if (!p || p->is_leaving || !outr_offsets_take(&p->offsets, message->offset)) {
+        rd_kafka_event_destroy(own_event);
+        return;
+    }
+    outr_kafka_record *record = new_record(p, own_event, message);
+    reader->buffered += record->bytes;
+    outr_list_push(&p->waiting, &record->link);
+}
+
+static void on_committed(outr_kafka_reader *reader, rd_kafka_event_t *event)
+{
+    const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(event);
+    rd_kafka_resp_err_t code = rd_kafka_event_error(event);
+    bool is_failed = code != RD_KAFKA_RESP_ERR_NO_ERROR;
+    reader->is_committing = false;
+    for (int i = 0; list && !code && i < list->cnt; i++) {
+        const rd_kafka_topic_partition_t *one = &list->elems[i];
+        outr__kafka_partition *p = find_partition(reader, one->topic, one->partition);
+        if (p && !one->err)
+            outr_offsets_committed(&p->offsets, one->offset);
+        is_failed = is_failed || one->err;
+    }
+    if (is_failed && code != RD_KAFKA_RESP_ERR__NO_OFFSET)
+        tell(reader, code ? code : RD_KAFKA_RESP_ERR_UNKNOWN, "committing failed");
+    if (reader->leaving && reader->is_final_commit)
+        give_up(reader); /* committed, or it will come again elsewhere */
+    else if (is_failed)
+        commit_soon(reader);
+}
+
+static void on_error(outr_kafka_reader *reader, rd_kafka_event_t *event)
+{
+    rd_kafka_resp_err_t code = rd_kafka_event_error(event);
+    char text[OUTR__KAFKA_TEXT_MAX];
+    if (code == RD_KAFKA_RESP_ERR__FATAL)
+        code = rd_kafka_fatal_error(reader->client, text, sizeof text);
+    else
+        snprintf(text, sizeof text, "%s", rd_kafka_event_error_string(event));
+    tell(reader, code, text);
+}
+
+/* Takes event over. */
+static void take_event(outr_kafka_reader *reader, rd_kafka_event_t *own_event)
+{
+    switch (rd_kafka_event_type(own_event)) {
+    case RD_KAFKA_EVENT_FETCH:
+        on_fetched(reader, own_event);
+        return;
+    case RD_KAFKA_EVENT_REBALANCE:
+        on_rebalance(reader, own_event);
+        break;
+    case RD_KAFKA_EVENT_OFFSET_COMMIT:
+        on_committed(reader, own_event);
+        break;
+    case RD_KAFKA_EVENT_ERROR:
+        on_error(reader, own_event);
+        break;
+    default:
+        break;
+    }
+    rd_kafka_event_destroy(own_event);
+}
+
+static void drain(outr_kafka_reader *reader)
+{
+    int left = EVENTS_A_TURN;
+    rd_kafka_event_t *event;
+    while (left > 0 && reader->wake.queue && (event = rd_kafka_queue_poll(reader->wake.queue, 0))) {
+        take_event(reader, event);
+        left--;
+    }
+    if (reader->buffered > BUFFER_BYTES)
+        set_fetch_paused(reader, true);
+    if (left == 0)
+        outr_loop_defer(reader->req.loop, &reader->again_ready);
+    outr_loop_defer(reader->req.loop, &reader->pump);
+    finish_if_left(reader);
+}
+
+static void on_ready(outr__kafka_wake *wake)
+{
+    drain(OUTR_CONTAINER(wake, outr_kafka_reader, wake));
+}
+
+static void on_more(outr_deferred *deferred)
+{
+    drain(OUTR_CONTAINER(deferred, outr_kafka_reader, again_ready));
+}
+
+static void on_poll_time(outr_timer *timer)
+{
+    outr_kafka_reader *reader = OUTR_CONTAINER(timer, outr_kafka_reader, poller);
+    outr_timer_start(reader->req.loop, timer, outr_loop_now(reader->req.loop) + POLL_NS);
+    drain(reader);
+}
+
+/* ---- to the taker ---------------------------------------------------------------------------- */
+
+/* One round of a partition: nothing of it is in hand. False: no credit is left. */
+static bool hand_over(outr_kafka_reader *reader, outr__kafka_partition *p)
+{
+    for (size_t n = 0; n < reader->req.batch && !outr_list_is_empty(&p->waiting); n++) {
+        if (reader->in_hand >= reader->req.credit || reader->is_paused || reader->is_stopping)
+            return false;
+        outr_kafka_record *record =
+            OUTR_LIST_ITEM(outr_list_pop(&p->waiting), outr_kafka_record, link);
+        reader->in_hand++;
+        p->in_hand++;
+        reader->buffered -= record->bytes;
+        reader->req.on_record(reader->req.ctx, record);
+    }
+    return true;
+}
+
+static void on_pump(outr_deferred *deferred)
+{
+    outr_kafka_reader *reader = OUTR_CONTAINER(deferred, outr_kafka_reader, pump);
+    uint64_t now = outr_loop_now(reader->req.loop), next = UINT64_MAX;
+    outr_list turn;
+    outr_list_init(&turn);
+    /* who was served goes to the end, so that all have a share of the credit */
+    while (!outr_list_is_empty(&reader->partitions))
+        outr_list_push(&turn, outr_list_pop(&reader->partitions));
+    for (bool has_credit = true; !outr_list_is_empty(&turn);) {
+        outr__kafka_partition *p =
+            OUTR_LIST_ITEM(outr_list_pop(&turn), outr__kafka_partition, link);
+        bool is_due = p->again_ns <= now;
+        bool is_ready = !p->is_leaving && p->in_hand == 0 && !outr_list_is_empty(&p->waiting);
+        outr_list_push(&reader->partitions, &p->link);
+        if (is_ready && !is_due)
+            next = OUTR_MIN(next, p->again_ns);
+        if (is_ready && is_due && has_credit)
+            has_credit = hand_over(reader, p);
+    }
+    if (next != UINT64_MAX)
+        outr_timer_start(reader->req.loop, &reader->again, next);
+    if (reader->is_fetch_paused && reader->buffered < RESUME_BYTES)
+        set_fetch_paused(reader, false);
+}
+
+static void on_again(outr_timer *timer)
+{
+    outr_kafka_reader *reader = OUTR_CONTAINER(timer, outr_kafka_reader, again);
+    outr_loop_defer(reader->req.loop, &reader->pump);
+}
+
+static void stop_if_settled(outr_kafka_reader *reader);
+
+void outr_kafka_reader_settle(outr_kafka_reader *reader, outr_kafka_record *record,
+                              outr_settlement how)
+{
+    outr__kafka_partition *p = record->partition;
+    reader->in_hand--;
+    p->in_hand--;
+    if (p->is_gone) {
+        free_record(record);
+        if (p->in_hand == 0)
+            free_partition(p);
+    } else if (how == OUTR_SETTLE_ACK) {
+        outr_offsets_settle(&p->offsets, record->offset);
+        free_record(record);
+        commit_soon(reader);
+    } else if (p->is_leaving) {
+        free_record(record);
+    } else {
+        if (how == OUTR_SETTLE_RETRY) {
+            record->msg.attempt++;
+            p->again_ns =
+                outr_loop_now(reader->req.loop) + (uint64_t)reader->kafka->s.retry_interval_ns;
+        }
+        reader->buffered += record->bytes;
+        put_back(p, record);
+    }
+    outr_loop_defer(reader->req.loop, &reader->pump);
+    go_on_leaving(reader);
+    stop_if_settled(reader);
+}
+
+void outr_kafka_reader_pause(outr_kafka_reader *reader, bool is_paused)
+{
+    reader->is_paused = is_paused;
+    outr_loop_defer(reader->req.loop, &reader->pump);
+}
+
+/* ---- life ------------------------------------------------------------------------------------ */
+
+static rd_kafka_t *new_consumer(outr_kafka *kafka, outr_err *err)
+{
+    static const char *const strategies[] = {"range", "roundrobin", "cooperative-sticky"};
+    const outr_kafka_settings *s = &kafka->s;
+    char why[256];
+    rd_kafka_conf_t *conf = outr__kafka_conf(kafka, err);
+    outr__kafka_set(&conf, "consumerGroup", "group.id", err, OUTR_FMT, OUTR_ARG(kafka->group));
+    outr__kafka_set(&conf, "consumerGroup", "enable.auto.commit", err, "false");
+    outr__kafka_set(&conf, "consumerGroup", "enable.auto.offset.store", err, "false");
+    outr__kafka_set(&conf, "consumerGroup", "allow.auto.create.topics", err, "true");
+    outr__kafka_set(&conf, "initialOffset", "auto.offset.reset", err, "%s",
+                    s->initial_offset ? "earliest" : "latest");
+    outr__kafka_set(&conf, "heartbeatInterval", "heartbeat.interval.ms", err, "%lld",
+                    (long long)(s->heartbeat_ns / (int64_t)OUTR_MS));
+    outr__kafka_set(&conf, "sessionTimeout", "session.timeout.ms", err, "%lld",
+                    (long long)(s->session_ns / (int64_t)OUTR_MS));
+    outr__kafka_set(&conf, "consumerGroupRebalanceStrategy", "partition.assignment.strategy", err,
+                    "%s", strategies[s->strategy]);
+    outr__kafka_set(&conf, "consumerFetchMin", "fetch.min.bytes", err, "%lld",
+                    (long long)s->fetch_min);
+    outr__kafka_set(&conf, "consumerFetchDefault", "fetch.message.max.bytes", err, "%lld",
+                    (long long)s->fetch_default);
+    outr__kafka_set(&conf, "consumerFetchDefault", "fetch.max.bytes", err, "%lld",
+                    (long long)OUTR_MAX(s->fetch_default, FETCH_BYTES));
+    outr__kafka_set(&conf, "consumerFetchDefault", "queued.max.messages.kbytes", err, "%d",
+                    PREFETCH_KIB);
+    if (err->code)
+        return NULL;
+    rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_FETCH |
+                                       RD_KAFKA_EVENT_OFFSET_COMMIT | RD_KAFKA_EVENT_ERROR);
+    rd_kafka_t *client = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
+    if (!client) {
+        rd_kafka_conf_destroy(conf);
+        outr_fail(err, OUTR_INVALID_ARGUMENT, "kafka: %s", why);
+    }
+    return client;
+}
+
+static outr_code join(outr_kafka_reader *reader, outr_err *err)
+{
+    char topic[256];
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    for (size_t i = 0; i < reader->req.topic_count; i++) {
+        snprintf(topic, sizeof topic, OUTR_FMT, OUTR_ARG(reader->req.topics[i]));
+        rd_kafka_topic_partition_list_add(list, topic, RD_KAFKA_PARTITION_UA);
+    }
+    rd_kafka_resp_err_t code = rd_kafka_subscribe(reader->client, list);
+    rd_kafka_topic_partition_list_destroy(list);
+    return code ? outr__kafka_fail(reader->kafka, err, code, "kafka: subscribing failed") : OUTR_OK;
+}
+
+static void free_reader(outr_kafka_reader *reader)
+{
+    for (size_t i = 0; i < reader->req.topic_count; i++)
+        free((void *)reader->req.topics[i].p);
+    free((void *)reader->req.topics);
+    free(reader);
+}
+
+static void copy_topics(outr_kafka_reader *reader)
+{
+    outr_str *topics = outr_alloc(reader->req.topic_count * sizeof *topics);
+    for (size_t i = 0; i < reader->req.topic_count; i++)
+        topics[i] = outr_str_of(outr_str_dup(reader->req.topics[i]), reader->req.topics[i].n);
+    reader->req.topics = topics;
+}
+
+outr_code outr_kafka_reader_start(outr_kafka_reader **out, outr_kafka *kafka,
+                                  const outr_kafka_read *read, outr_err *err)
+{
+    for (size_t i = 0; i < read->topic_count; i++) {
+        if (outr_kafka_check_topic(read->topics[i], err))
+            return err->code;
+    }
+    outr_kafka_reader *reader = outr_alloc(sizeof *reader);
+    reader->kafka = kafka;
+    reader->req = *read;
+    reader->req.batch = OUTR_MAX(read->batch, 1);
+    copy_topics(reader);
+    outr_list_init(&reader->partitions);
+    reader->wake.ready = on_ready;
+    reader->pump.run = on_pump;
+    reader->again_ready.run = on_more;
+    reader->again.fire = on_again;
+    reader->committer.fire = on_commit_time;
+    reader->poller.fire = on_poll_time;
+    reader->patience.fire = on_patience_over;
+    reader->client = new_consumer(kafka, err);
+    if (!reader->client) {
+        free_reader(reader);
+        return err->code;
+    }
+    rd_kafka_poll_set_consumer(reader->client);
+    outr_code rc = outr__kafka_wake_start(
+        &reader->wake, rd_kafka_queue_get_consumer(reader->client), read->loop, err);
+    if (!rc)
+        rc = join(reader, err);
+    if (rc) { /* nothing was joined, so this does not wait */
+        outr__kafka_wake_stop(&reader->wake);
+        rd_kafka_destroy_flags(reader->client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+        free_reader(reader);
+        return rc;
+    }
+    outr_timer_start(read->loop, &reader->poller, outr_loop_now(read->loop) + POLL_NS);
+    *out = reader;
+    return OUTR_OK;
+}
+
+static void on_buried(outr_op *inner)
+{
+    outr_kafka_reader *reader = OUTR_CONTAINER(inner, outr_kafka_reader, burial.op);
+    outr_op *op = reader->stopping;
+    free_reader(reader);
+    outr_op_finish(op);
+}
+
+static void end_reader(outr_kafka_reader *reader, bool is_hasty)
+{
+    outr_loop *loop = reader->req.loop;
+    reader->is_buried = true;
+    OUTR_LIST_EACH(link, &reader->partitions)
+        lose_partition(OUTR_LIST_ITEM(link, outr__kafka_partition, link));
+    if (reader->leaving)
+        rd_kafka_topic_partition_list_destroy(outr_take(&reader->leaving));
+    outr_timer_stop(loop, &reader->again);
+    outr_timer_stop(loop, &reader->committer);
+    outr_timer_stop(loop, &reader->poller);
+    outr_timer_stop(loop, &reader->patience);
+    outr_loop_undefer(&reader->pump);
+    outr_loop_undefer(&reader->again_ready);
+    outr__kafka_wake_stop(&reader->wake);
+    reader->burial.client = outr_take(&reader->client);
+    reader->burial.is_hasty = is_hasty;
+    outr_op_init(&reader->burial.op, loop, NULL, 0, on_buried);
+    outr__kafka_bury(reader->kafka, &reader->burial);
+}
+
+static void finish_if_left(outr_kafka_reader *reader)
+{
+    if (reader->is_leaving_group && !reader->is_buried && rd_kafka_consumer_closed(reader->client))
+        end_reader(reader, false);
+}
+
+static void on_close_time(outr_timer *timer)
+{
+    outr_kafka_reader *reader = OUTR_CONTAINER(timer, outr_kafka_reader, poller);
+    OUTR_LOG(reader->kafka->log, WARN, "kafka: the group could not be left in time",
+             OUTR_S("component", reader->kafka->name), OUTR_S("topic", reader->req.topics[0]));
+    end_reader(reader, true);
+}
+
+static void stop_if_settled(outr_kafka_reader *reader)
+{
+    outr_loop *loop = reader->req.loop;
+    if (!reader->is_stopping || reader->in_hand > 0 || reader->is_leaving_group)
+        return;
+    reader->is_leaving_group = true;
+    outr_timer_stop(loop, &reader->committer);
+    outr_timer_stop(loop, &reader->poller);
+    reader->poller.fire = on_close_time;
+    outr_timer_start(loop, &reader->poller, outr_loop_now(loop) + CLOSE_NS);
+    rd_kafka_error_t *failure =
+        rd_kafka_consumer_close_queue(reader->client, reader->wake.queue);
+    if (failure) { /* fatal: it has left already */
+        rd_kafka_error_destroy(failure);
+        end_reader(reader, true);
+    }
+}
+
+void outr_kafka_reader_stop(outr_kafka_reader *reader, outr_op *op)
+{
+    outr_op_begin(op, reader, NULL);
+    reader->is_stopping = true;
+    reader->stopping = op;
+    stop_if_settled(reader);
+}
