@@ -8,7 +8,8 @@ extern const outr_secret_backend outr_secretstores_local_env, outr_secretstores_
 extern const outr_binding_backend outr_bindings_cron, outr_bindings_http,
     outr_bindings_localstorage, outr_bindings_pluggable;
 extern const outr_middleware_backend outr_middleware_uppercase, outr_middleware_routerchecker,
-    outr_middleware_routeralias, outr_middleware_ratelimit, outr_middleware_bearer;
+    outr_middleware_routeralias, outr_middleware_ratelimit, outr_middleware_bearer,
+    outr_middleware_oauth2clientcredentials;
 extern const outr_resolver_backend outr_nameresolution_sqlite, outr_nameresolution_static,
     outr_nameresolution_nameformat, outr_nameresolution_structuredformat, outr_nameresolution_dns;
 
@@ -20,7 +21,8 @@ static const outr_binding_backend *const bindings[] = {
     &outr_bindings_cron, &outr_bindings_http, &outr_bindings_localstorage};
 static const outr_middleware_backend *const middlewares[] = {
     &outr_middleware_uppercase, &outr_middleware_routerchecker, &outr_middleware_routeralias,
-    &outr_middleware_ratelimit, &outr_middleware_bearer};
+    &outr_middleware_ratelimit, &outr_middleware_bearer,
+    &outr_middleware_oauth2clientcredentials};
 static const outr_resolver_backend *const resolvers[] = {
     &outr_nameresolution_sqlite,     &outr_nameresolution_static,
     &outr_nameresolution_nameformat, &outr_nameresolution_structuredformat,

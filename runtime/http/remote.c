@@ -185,7 +185,7 @@ static bool follow(outr_remote_call *c)
     bool is_kept = status == 307 || status == 308;
     if ((status < 301 || status > 303) && !is_kept)
         return false;
-    if (location.n == 0)
+    if (location.n == 0 || c->stays)
         return false;
     if (c->redirects++ == REDIRECTS_MAX) {
         outr_err err;

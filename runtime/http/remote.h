@@ -27,6 +27,7 @@ typedef struct outr_remote_call {
     bool has_body;        /* an empty one has a length too */
     outr_str body;
     size_t max_answer;      /* over it RESOURCE_EXHAUSTED */
+    bool stays;             /* redirects are answers like others: the body is for nobody else */
     outr_str secret_header; /* beside Authorization and Cookie: not for another host */
     /* out, on arena */
     outr_http_response head;
