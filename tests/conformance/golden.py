@@ -23,11 +23,12 @@ GOLDEN = os.path.join(os.path.dirname(TOP), "shared", "golden")
 GROUPS = ("invoke", "limits", "tracing", "http-surface", "metadata", "health", "start-stop", "secrets", "cors",
           "state", "scopes", "metrics", "reload", "grpc-surface", "no-control-plane", "proxy", "token", "api-list",
           "invoke-grpc", "pubsub", "pubsub-layout", "pubsub-grpc", "bindings", "access-control", "middleware",
-          "resiliency")
+          "resiliency", "state-layout", "lock", "configuration")
 # Methods of the Dapr service that are not built yet.
 ABSENT_RPCS = ()
 HAS_GRPC_APPS = True
-SUPPORTED = ("state.in-memory", "state.sqlite", "pubsub.in-memory", "pubsub.sqlite", "pubsub.redis", "secretstores.local.env",
+SUPPORTED = ("state.in-memory", "state.sqlite", "state.redis", "lock.redis", "configuration.redis", "pubsub.in-memory",
+             "pubsub.sqlite", "pubsub.redis", "secretstores.local.env",
              "secretstores.local.file", "nameresolution.", "bindings.cron", "bindings.redis", "bindings.http",
              "bindings.localstorage", "middleware.http.uppercase", "middleware.http.routerchecker",
              "middleware.http.routeralias", "middleware.http.ratelimit")

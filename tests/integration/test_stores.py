@@ -6,6 +6,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
 
 import state_behaviours
 from harness import Case, component, tag
+from redis_server import RedisServer, needs_redis
 from state_behaviours import BEHAVIOURS, Store
 
 
@@ -33,3 +34,11 @@ class Behaviours(Case):
     def test_sqlite(self):
         path = self.path("state.db")
         self.run_list(lambda name: component(name, "state.sqlite", {"connectionString": path, "keyPrefix": "name"}))
+
+    @needs_redis
+    @tag("debug", "tsan")
+    def test_redis(self):
+        """As in daprd, what a first write has made is changed by its etag only: no plain write goes over it."""
+        server = RedisServer(self)
+        self.run_list(lambda name: component(name, "state.redis", {"redisHost": server.host, "keyPrefix": "name"}),
+                      without=("a_plain_write_goes_over_a_first_write",))

@@ -102,8 +102,10 @@ static void write_details(outr_buf *out, const outr_details *d, outr_str rich)
     if (d->field.p) {
         write_type(out, &is_first, "BadRequest");
         outr_buf_z(out, "\"field_violations\":[{");
-        member(out, "field", d->field);
-        outr_buf_char(out, ',');
+        if (d->field.n > 0) {
+            member(out, "field", d->field);
+            outr_buf_char(out, ',');
+        }
         member(out, "description", d->field_description);
         outr_buf_z(out, "}]}");
     }

@@ -25,6 +25,8 @@ static void fail(outr_api_request *r, const outr_core_state *s, const outr_err *
         outr_fail_reason(&err, failure->code, failure->reason,
                          "api error: code = InvalidArgument desc = %s", failure->text);
         d.field_description = outr_arena_str(r->x->arena, outr_str_from(err.text));
+        if (s->what == OUTR_CORE_STATE_TRANSACT)
+            d.field = OUTR_STR("");
     } else if (err.reason == OUTR_REASON_STATE_SAVE || err.reason == OUTR_REASON_STATE_DELETE) {
         status = err.code == OUTR_ABORTED            ? 409
                  : err.code == OUTR_INVALID_ARGUMENT ? 400
