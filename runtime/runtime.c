@@ -7,6 +7,7 @@
 #include "api/core/metadata.h"
 #include "base/rundir.h"
 #include "blocks/bindings/bindings.h"
+#include "blocks/outbox/outbox.h"
 #include "config/reload.h"
 #include "gate.h"
 #include "lane.h"
@@ -56,6 +57,7 @@ typedef struct runtime {
     outr_pubsub *pubsub;
     outr_bindings *bindings;
     outr_configurations *configurations;
+    outr_outbox *outbox;
     outr_resolver *resolver;
     outr_workload *workload; /* NULL: sidecars speak clear text */
     outr_token api_token, app_token;
@@ -271,6 +273,14 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
     };
     rt->pubsub = outr_pubsub_new(&pubsub);
     rt->bindings = outr_bindings_new(&bindings);
+    const outr_outbox_options outbox = {
+        .loops = rt->loops,
+        .loop_count = rt->lane_count,
+        .settings = rt->settings,
+        .host = rt->host,
+        .log = &rt->log,
+    };
+    rt->outbox = outr_outbox_new(&outbox);
     for (unsigned i = 0; i < rt->lane_count; i++)
         outr_lane_build(&rt->lanes[i], &parts, rt->pubsub);
     outr_guard_count_loaded(outr_loop_metrics(rt->lanes[0].loop), rt->snapshot);
@@ -307,6 +317,7 @@ static int step_components(outr_steps *steps)
     runtime *rt = of_starting(steps);
     if (rt->op.err.code)
         return fail_start(rt, "components failed to start", &rt->op.err);
+    outr_outbox_start(rt->outbox); /* before anything can be asked for that needs it */
     start_round(rt, &rt->round, accept_on_lane, step_op(rt, 0));
     return outr_steps_wait(steps, START_ACCEPT);
 }
@@ -487,6 +498,7 @@ static void on_applied_everywhere(outr_op *op)
     outr_pubsub_update(rt->pubsub, c->diff.after);
     outr_bindings_update(rt->bindings, c->diff.after);
     outr_configurations_update(rt->configurations);
+    outr_outbox_update(rt->outbox);
     outr_snapshot_unref(rt->snapshot);
     rt->snapshot = outr_snapshot_ref(c->diff.after);
     if (c->diff.policies_changed)
@@ -578,6 +590,7 @@ static void on_trust_changed(void *ctx)
 enum {
     STOP_BINDINGS,
     STOP_CONFIGURATION,
+    STOP_OUTBOX,
     STOP_BLOCK,
     STOP_EVENTS,
     STOP_INBOUND,
@@ -625,8 +638,17 @@ static int step_configuration(outr_steps *steps)
 {
     runtime *rt = of_stopping(steps);
     if (!rt->configurations)
-        return STOP_BLOCK;
+        return STOP_OUTBOX;
     outr_configurations_stop(rt->configurations, step_op(rt, 0));
+    return outr_steps_wait(steps, STOP_OUTBOX);
+}
+
+static int step_outbox(outr_steps *steps)
+{
+    runtime *rt = of_stopping(steps);
+    if (!rt->outbox)
+        return STOP_BLOCK;
+    outr_outbox_stop(rt->outbox, step_op(rt, 0));
     return outr_steps_wait(steps, STOP_BLOCK);
 }
 
@@ -764,7 +786,8 @@ static int step_close_lanes(outr_steps *steps)
 
 static const outr_step stop_steps[] = {
     [STOP_BINDINGS] = {"bindings", step_bindings, TO(STOP_CONFIGURATION)},
-    [STOP_CONFIGURATION] = {"configuration", step_configuration, TO(STOP_BLOCK)},
+    [STOP_CONFIGURATION] = {"configuration", step_configuration, TO(STOP_OUTBOX)},
+    [STOP_OUTBOX] = {"outbox", step_outbox, TO(STOP_BLOCK)},
     [STOP_BLOCK] = {"block", step_block, TO(STOP_EVENTS) | TO(STOP_INBOUND)},
     [STOP_EVENTS] = {"events", step_events, TO(STOP_INBOUND)},
     [STOP_INBOUND] = {"inbound", step_inbound, TO(STOP_API)},
@@ -917,6 +940,7 @@ static void tear_down(runtime *rt)
     outr_pubsub_free(rt->pubsub);
     outr_bindings_free(rt->bindings);
     outr_configurations_free(rt->configurations);
+    outr_outbox_free(rt->outbox);
     outr_host_free(rt->host);
     outr_app_state_free(rt->app_state);
     outr_metadata_free(rt->metadata);

@@ -482,8 +482,7 @@ static void on_open(outr_op *op)
 /* What a store would quietly leave undone must not start. */
 static outr_code refuse_unsupported(outr_kvs metadata, outr_err *err)
 {
-    static const char *const names[] = {"primaryEncryptionKey", "secondaryEncryptionKey",
-                                        "outboxPublishPubsub", "outboxPublishTopic"};
+    static const char *const names[] = {"primaryEncryptionKey", "secondaryEncryptionKey"};
     for (size_t i = 0; i < OUTR_LEN(names); i++) {
         if (outr_kvs_find(metadata, names[i]))
             return outr_fail(err, OUTR_UNIMPLEMENTED, "metadata %s is not in this version",
@@ -510,7 +509,13 @@ static void warn_unknown(const opening *o, const outr_backend *b, outr_kvs metad
 
 static outr_code create(opening *o, outr_err *err)
 {
-    static const char *const for_state[] = {"keyPrefix", "actorStateStore", NULL},
+    static const char *const for_state[] = {"keyPrefix",
+                                            "actorStateStore",
+                                            "outboxPublishPubsub",
+                                            "outboxPublishTopic",
+                                            "outboxPubsub",
+                                            "outboxDiscardWhenMissingState",
+                                            NULL},
                              *const nothing[] = {NULL};
     static const char *const for_pubsub[] = {"consumerID",
                                              "publishingScopes",

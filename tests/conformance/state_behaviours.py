@@ -38,9 +38,9 @@ class Store:
         answer = self.sidecar.call_json("POST", self.path("bulk"), {"keys": keys})
         return {item["key"]: item for item in answer.json}
 
-    def transact(self, *operations, **more):
+    def transact(self, *operations, headers=(), **more):
         body = {"operations": [{"operation": kind, "request": request} for kind, request in operations], **more}
-        return self.sidecar.call_json("POST", self.path("transaction"), body)
+        return self.sidecar.call_json("POST", self.path("transaction"), body, headers)
 
     def keys(self, prefix, size=None, token=None):
         headers = [("outrigger-key-prefix", prefix)]

@@ -366,6 +366,7 @@ static void run(outr_guarded *guarded, outr_op *op)
     if (c->what == OUTR_CORE_STATE_QUERY) {
         store->backend->query(store, &c->query, op);
     } else if (c->what == OUTR_CORE_STATE_KEYS) {
+        c->keys.count = 0;
         store->backend->keys(store, &c->keys, op);
     } else if (c->what == OUTR_CORE_STATE_DROP) {
         store->backend->drop(store, &c->drop, op);
@@ -384,8 +385,54 @@ static bool is_of_etag(const outr_err *err)
     return err->code == OUTR_ABORTED || err->code == OUTR_INVALID_ARGUMENT;
 }
 
+static void start_guarded(outr_core_state *c)
+{
+    outr_loop *loop = c->op->loop;
+    outr_op_init(&c->inner, loop, c->op, 0, on_done);
+    outr_guarded_component(&c->guarded, outr_view_policies(c->core.view), OUTR_POLICY_STATE,
+                           OUTR_OUTBOUND, c->store_name, loop, c->core.arena, run);
+    c->guarded.is_final = is_of_etag;
+    outr_guarded_start(&c->guarded, &c->inner);
+}
+
+static void on_events_sent(outr_op *inner)
+{
+    outr_core_state *c = OUTR_CONTAINER(inner, outr_core_state, inner);
+    outr_err err;
+    if (inner->err.code) {
+        note(c, false);
+        c->details.is_rich = true;
+        outr_core_fail(&err, OUTR_REASON_PUBSUB_OUTBOX,
+                       "error while publishing outbox message: %s", inner->err.text);
+        outr_core_end(c->op, &err);
+        return;
+    }
+    c->writes.items = c->outbox->writes;
+    c->writes.count = c->outbox->count;
+    if (c->writes.count > 0)
+        start_guarded(c);
+    else
+        outr_op_finish(c->op);
+}
+
+static void send_events(outr_core_state *c, const outr_outbox_spec *spec)
+{
+    outr_arena *arena = c->core.arena;
+    c->outbox = outr_arena_alloc(arena, sizeof *c->outbox);
+    *c->outbox = (outr_outbox_send){.arena = arena,
+                                    .view = c->core.view,
+                                    .settings = c->core.api->settings,
+                                    .spec = *spec,
+                                    .trace = c->trace,
+                                    .writes = c->writes.items,
+                                    .count = c->writes.count};
+    outr_op_init(&c->inner, c->op->loop, c->op, 0, on_events_sent);
+    outr_outbox_send_start(c->outbox, &c->inner);
+}
+
 void outr_core_state_start(outr_core_state *c, outr_op *op)
 {
+    outr_outbox_spec outbox;
     outr_err err;
     c->op = op;
     outr_op_begin(op, c, on_cancel);
@@ -401,11 +448,10 @@ void outr_core_state_start(outr_core_state *c, outr_op *op)
         return;
     }
     c->began_ns = outr_loop_now(op->loop);
-    outr_op_init(&c->inner, op->loop, op, 0, on_done);
-    outr_guarded_component(&c->guarded, outr_view_policies(c->core.view), OUTR_POLICY_STATE,
-                           OUTR_OUTBOUND, c->store_name, op->loop, c->core.arena, run);
-    c->guarded.is_final = is_of_etag;
-    outr_guarded_start(&c->guarded, &c->inner);
+    if (c->what == OUTR_CORE_STATE_TRANSACT && outr_outbox_read(&outbox, c->store->metadata))
+        send_events(c, &outbox);
+    else
+        start_guarded(c);
 }
 
 outr_str outr_core_state_name(const outr_core_state *c, size_t index)

@@ -12,6 +12,7 @@
  *   STATE_QUERY_FAILED                      no query, or the store failed; with ResourceInfo
  *   STATE_ILLEGAL_KEY                       "||" in a key: BadRequest and ResourceInfo
  *   STATE_TOO_MANY_TRANSACTIONS             with both counts
+ *   PUBSUB_OUTBOX                           the events of a transaction could not be sent
  *   STATE_GET (also KEYS), STATE_BULK_GET, STATE_TRANSACTION           the store failed
  *   STATE_SAVE, STATE_DELETE, STATE_BULK_DELETE    likewise; code ABORTED: the etag is another,
  *                                           INVALID_ARGUMENT: it is none (save: or a key is empty)
@@ -21,6 +22,7 @@
 
 #include "api/core/core.h"
 #include "base/json.h"
+#include "blocks/outbox/outbox.h"
 #include "resiliency/guarded.h"
 
 typedef enum outr_core_state_what {
@@ -40,6 +42,7 @@ typedef struct outr_core_state {
     outr_core core;
     outr_core_state_what what;
     outr_str store_name;
+    const outr_trace *trace; /* of this hop: events of transactions tell it; may be NULL */
     /* in, between reserve and start; arena and is_atomic are filled by start. Keys are the
      * client's; start puts the stored ones in their place. */
     outr_state_get get;       /* GET: one item, BULK_GET: any number. Out: the items' rest; in bulk
@@ -61,6 +64,7 @@ typedef struct outr_core_state {
     const outr_component *store;
     outr_str key; /* the client's: of the first item */
     size_t prefix_n;
+    outr_outbox_send *outbox; /* of a transaction in a store that has one */
     outr_guarded guarded;
     outr_op inner;
     outr_op *op;

@@ -273,6 +273,7 @@ static void execute_state_transaction(outr_grpc_call *call)
         }
     }
     s->writes.metadata = outr_rpc_kvs(call->arena, req->metadata, req->n_metadata);
+    s->trace = &outr_rpc_of(call)->trace;
     run(call, on_written);
 }
 

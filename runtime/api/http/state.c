@@ -350,6 +350,7 @@ static void transact(outr_api_request *r)
             return;
     }
     s->writes.metadata = metadata;
+    s->trace = &r->trace;
     run(r, on_written);
 }
 

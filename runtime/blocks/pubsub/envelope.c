@@ -174,6 +174,8 @@ outr_code outr_envelope_wrap(outr_str *out, outr_arena *arena, const outr_envelo
         event = make_event(arena, e, data);
     }
     put_expiration(event, arena, e);
+    for (size_t i = 0; i < e->fields.count; i++)
+        put_text(event, arena, e->fields.items[i].key, e->fields.items[i].value);
     *out = to_text(arena, event);
     return OUTR_OK;
 }

@@ -13,6 +13,7 @@ typedef struct outr_envelope {
     outr_kvs metadata;                /* of the request: cloudevent.* overrides */
     outr_str traceparent, tracestate; /* of the span; empty when there is none */
     int64_t now_ns;                   /* unix */
+    outr_kvs fields;                  /* put over the event's own at the end */
     bool broker_expires;              /* the broker knows ttlInSeconds itself */
     outr_rand *rand;
 } outr_envelope;
