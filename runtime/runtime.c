@@ -6,9 +6,8 @@
 
 #include "api/core/metadata.h"
 #include "base/rundir.h"
-#include "blocks/bindings/bindings.h"
-#include "blocks/outbox/outbox.h"
 #include "config/reload.h"
+#include "engines.h"
 #include "gate.h"
 #include "lane.h"
 #include "load.h"
@@ -54,10 +53,7 @@ typedef struct runtime {
     outr_metadata *metadata;
     outr_app_state *app_state;
     outr_host *host;
-    outr_pubsub *pubsub;
-    outr_bindings *bindings;
-    outr_configurations *configurations;
-    outr_outbox *outbox;
+    outr_engines engines;
     outr_resolver *resolver;
     outr_workload *workload; /* NULL: sidecars speak clear text */
     outr_token api_token, app_token;
@@ -220,8 +216,7 @@ static int step_resolver(outr_steps *steps)
 
 static outr_code build_lanes(runtime *rt, outr_err *err)
 {
-    rt->configurations = outr_configurations_new(rt->loops, rt->lane_count, rt->host);
-    const outr_lane_parts parts = {
+    outr_lane_parts parts = {
         .settings = rt->settings,
         .snapshot = rt->snapshot,
         .metrics = rt->metrics,
@@ -230,7 +225,6 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
         .host = rt->host,
         .health = &rt->health,
         .metadata = rt->metadata,
-        .configurations = rt->configurations,
         .log = &rt->log,
         .exporter = rt->exporter,
         .host_address = outr_str_from(rt->host_address),
@@ -262,27 +256,10 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
         .host = rt->host,
         .log = &rt->log,
     };
-    const outr_bindings_options bindings = {
-        .loops = rt->loops,
-        .apps = rt->apps,
-        .tracers = rt->tracers,
-        .loop_count = rt->lane_count,
-        .settings = rt->settings,
-        .host = rt->host,
-        .log = &rt->log,
-    };
-    rt->pubsub = outr_pubsub_new(&pubsub);
-    rt->bindings = outr_bindings_new(&bindings);
-    const outr_outbox_options outbox = {
-        .loops = rt->loops,
-        .loop_count = rt->lane_count,
-        .settings = rt->settings,
-        .host = rt->host,
-        .log = &rt->log,
-    };
-    rt->outbox = outr_outbox_new(&outbox);
+    outr_engines_new(&rt->engines, &pubsub);
+    parts.configurations = rt->engines.configurations;
     for (unsigned i = 0; i < rt->lane_count; i++)
-        outr_lane_build(&rt->lanes[i], &parts, rt->pubsub);
+        outr_lane_build(&rt->lanes[i], &parts, rt->engines.pubsub);
     outr_guard_count_loaded(outr_loop_metrics(rt->lanes[0].loop), rt->snapshot);
     return OUTR_OK;
 }
@@ -317,7 +294,7 @@ static int step_components(outr_steps *steps)
     runtime *rt = of_starting(steps);
     if (rt->op.err.code)
         return fail_start(rt, "components failed to start", &rt->op.err);
-    outr_outbox_start(rt->outbox); /* before anything can be asked for that needs it */
+    outr_engines_prepare(&rt->engines);
     start_round(rt, &rt->round, accept_on_lane, step_op(rt, 0));
     return outr_steps_wait(steps, START_ACCEPT);
 }
@@ -409,8 +386,7 @@ static int step_accept(outr_steps *steps)
     outr_health_set(&rt->health, OUTR_HEALTH_OUTBOUND, true);
     start_reload(rt);
     outr_trim_start(&rt->trim, rt->lanes[0].loop);
-    outr_pubsub_start(rt->pubsub, rt->snapshot);
-    outr_bindings_start(rt->bindings, rt->snapshot);
+    outr_engines_start(&rt->engines, rt->snapshot);
     if (outr_app_is_configured(app)) {
         OUTR_LOG(&rt->log, INFO, "waiting for the app", OUTR_I("port", rt->settings->app_port));
         rt->watcher.changed = on_app_changed;
@@ -495,10 +471,7 @@ static void on_applied_everywhere(outr_op *op)
 {
     runtime *rt = OUTR_CONTAINER(op, runtime, apply_op);
     change *c = OUTR_LIST_ITEM(outr_list_pop(&rt->changes), change, link);
-    outr_pubsub_update(rt->pubsub, c->diff.after);
-    outr_bindings_update(rt->bindings, c->diff.after);
-    outr_configurations_update(rt->configurations);
-    outr_outbox_update(rt->outbox);
+    outr_engines_update(&rt->engines, c->diff.after);
     outr_snapshot_unref(rt->snapshot);
     rt->snapshot = outr_snapshot_ref(c->diff.after);
     if (c->diff.policies_changed)
@@ -588,9 +561,7 @@ static void on_trust_changed(void *ctx)
 /* ---- stop ------------------------------------------------------------------------------------ */
 
 enum {
-    STOP_BINDINGS,
-    STOP_CONFIGURATION,
-    STOP_OUTBOX,
+    STOP_ENGINES,
     STOP_BLOCK,
     STOP_EVENTS,
     STOP_INBOUND,
@@ -625,30 +596,10 @@ static void start_deadline(runtime *rt)
                          outr_loop_now(loop) + rt->settings->graceful_shutdown_ns);
 }
 
-static int step_bindings(outr_steps *steps)
+static int step_engines(outr_steps *steps)
 {
     runtime *rt = of_stopping(steps);
-    if (!rt->bindings)
-        return STOP_CONFIGURATION;
-    outr_bindings_stop(rt->bindings, step_op(rt, 0));
-    return outr_steps_wait(steps, STOP_CONFIGURATION);
-}
-
-static int step_configuration(outr_steps *steps)
-{
-    runtime *rt = of_stopping(steps);
-    if (!rt->configurations)
-        return STOP_OUTBOX;
-    outr_configurations_stop(rt->configurations, step_op(rt, 0));
-    return outr_steps_wait(steps, STOP_OUTBOX);
-}
-
-static int step_outbox(outr_steps *steps)
-{
-    runtime *rt = of_stopping(steps);
-    if (!rt->outbox)
-        return STOP_BLOCK;
-    outr_outbox_stop(rt->outbox, step_op(rt, 0));
+    outr_engines_stop(&rt->engines, step_op(rt, 0));
     return outr_steps_wait(steps, STOP_BLOCK);
 }
 
@@ -656,9 +607,9 @@ static int step_outbox(outr_steps *steps)
 static int step_block(outr_steps *steps)
 {
     runtime *rt = of_stopping(steps);
-    if (!rt->pubsub)
+    if (!rt->engines.pubsub)
         return STOP_INBOUND;
-    outr_pubsub_stop(rt->pubsub, step_op(rt, 0));
+    outr_pubsub_stop(rt->engines.pubsub, step_op(rt, 0));
     return outr_steps_wait(steps, STOP_EVENTS);
 }
 
@@ -785,9 +736,7 @@ static int step_close_lanes(outr_steps *steps)
 }
 
 static const outr_step stop_steps[] = {
-    [STOP_BINDINGS] = {"bindings", step_bindings, TO(STOP_CONFIGURATION)},
-    [STOP_CONFIGURATION] = {"configuration", step_configuration, TO(STOP_OUTBOX)},
-    [STOP_OUTBOX] = {"outbox", step_outbox, TO(STOP_BLOCK)},
+    [STOP_ENGINES] = {"engines", step_engines, TO(STOP_BLOCK)},
     [STOP_BLOCK] = {"block", step_block, TO(STOP_EVENTS) | TO(STOP_INBOUND)},
     [STOP_EVENTS] = {"events", step_events, TO(STOP_INBOUND)},
     [STOP_INBOUND] = {"inbound", step_inbound, TO(STOP_API)},
@@ -802,7 +751,7 @@ static const outr_step stop_steps[] = {
 static void run_stop(runtime *rt)
 {
     OUTR_LOG(&rt->log, INFO, rt->ending == OUTR_RESTART ? "restarting" : "shutting down");
-    outr_steps_init(&rt->stopping, stop_steps, STOP_BINDINGS, &rt->log);
+    outr_steps_init(&rt->stopping, stop_steps, STOP_ENGINES, &rt->log);
     outr_steps_run(&rt->stopping);
 }
 
@@ -937,10 +886,7 @@ static void tear_down(runtime *rt)
     while (!outr_list_is_empty(&rt->changes))
         free_change(OUTR_LIST_ITEM(outr_list_pop(&rt->changes), change, link));
     outr_exporter_free(rt->exporter);
-    outr_pubsub_free(rt->pubsub);
-    outr_bindings_free(rt->bindings);
-    outr_configurations_free(rt->configurations);
-    outr_outbox_free(rt->outbox);
+    outr_engines_free(&rt->engines);
     outr_host_free(rt->host);
     outr_app_state_free(rt->app_state);
     outr_metadata_free(rt->metadata);
