@@ -1,211 +1,12 @@
-#include "components/common/redis/redis.h"
-#include "components/configuration.h"
-#include "components/module.h"
+#include "components/configuration/redis/store.h"
 
-/* Configuration in Redis, in daprd's layout: a string "value||version" for each key; changes are
- * seen by keyspace notifications.
- *
- * A watch has a connection of its own that listens, in a cluster one for each key. A notification
+/* A watch has a connection of its own that listens, in a cluster one for each key. A notification
  * says that a key has changed; what it is now is read afterwards, for all keys that have changed
  * meanwhile at once. When the connection was lost, the keys are read and what differs from what was
  * there last is told; a watch of all keys cannot know what it missed. */
 
-#define KEYS_MAX  65536 /* of one answer; and that a watch of all may have to tell at once */
-#define BATCH_MAX 256   /* keys read and told at once */
+#define BATCH_MAX 256 /* keys read and told at once */
 #define GET_ARENA (64 * OUTR_MIB)
-#define SCAN_STEP "1000"
-
-typedef struct config {
-    outr_redis_settings redis;
-} config;
-
-static const outr_bind_row rows[] = {OUTR_REDIS_ROWS(config, redis, "2s")};
-
-typedef struct store {
-    outr_configuration_store base;
-    outr_redis *redis;
-    const outr_log *log;
-    outr_str name;
-    int64_t db;
-    bool is_cluster;
-} store;
-
-static store *of(outr_configuration_store *base)
-{
-    return OUTR_CONTAINER(base, store, base);
-}
-
-/* "value||version", and whatever follows a second separator is nothing. */
-static void split(outr_str text, outr_configuration_item *item)
-{
-    ptrdiff_t at = outr_str_search(text, OUTR_STR("||"));
-    item->value = at < 0 ? text : outr_str_head(text, (size_t)at);
-    item->version = at < 0 ? OUTR_STR("") : outr_str_skip(text, (size_t)at + 2);
-    at = outr_str_search(item->version, OUTR_STR("||"));
-    if (at >= 0)
-        item->version = outr_str_head(item->version, (size_t)at);
-}
-
-/* ---- get ------------------------------------------------------------------------------------- */
-
-/* All keys are found first, unless the caller named some. */
-typedef struct reading {
-    store *store;
-    outr_configuration_get *req;
-    outr_redis_call call;
-    outr_str *keys;
-    size_t count;
-    outr_map *seen; /* of a walk over all keys, which may give one twice */
-    outr_str cursor;
-    outr_op inner;
-    outr_op *op;
-} reading;
-
-static void end_reading(reading *r, const outr_err *err)
-{
-    outr_op *op = r->op;
-    outr_map_free(r->seen);
-    free(r->keys);
-    free(r);
-    if (err)
-        outr_op_fail(op, err);
-    else
-        outr_op_finish(op);
-}
-
-/* One GET for each key, each with its key's server. */
-static bool ask_values(outr_arena *arena, outr_redis_call *call, const outr_str *keys,
-                       size_t count)
-{
-    outr_redis_command *commands = outr_arena_try(arena, (count + 1) * sizeof *commands);
-    if (!commands)
-        return false;
-    for (size_t i = 0; i < count; i++)
-        commands[i] =
-            outr_redis_command_of(arena, keys[i], 2, (outr_str[]){OUTR_STR("GET"), keys[i]});
-    *call = (outr_redis_call){
-        .arena = arena, .commands = commands, .count = count, .is_repeatable = true};
-    return true;
-}
-
-static void on_values(outr_op *inner)
-{
-    reading *r = OUTR_CONTAINER(inner, reading, inner);
-    outr_configuration_get *req = r->req;
-    bool is_all = req->key_count == 0;
-    outr_err err = inner->err;
-    if (err.code) {
-        end_reading(r, &err);
-        return;
-    }
-    req->items = outr_arena_try(req->arena, (r->count + 1) * sizeof *req->items);
-    if (!req->items)
-        outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "too many keys for one answer");
-    for (size_t i = 0; i < r->count && !err.code; i++) {
-        const outr_redis_reply *reply = &r->call.replies[i];
-        if (reply->kind == OUTR_REDIS_NIL || (is_all && reply->kind == OUTR_REDIS_ERROR))
-            continue; /* not there, or not a text */
-        if (outr_redis_check(reply, &err)) {
-            outr_wrap(&err, "fail to get configuration for redis key=" OUTR_FMT,
-                      OUTR_ARG(r->keys[i]));
-            break;
-        }
-        outr_configuration_item *item = &req->items[req->count++];
-        item->key = r->keys[i];
-        split(reply->text, item);
-    }
-    end_reading(r, err.code ? &err : NULL);
-}
-
-static void read_values(reading *r)
-{
-    outr_err err;
-    outr_op_init(&r->inner, r->op->loop, r->op, 0, on_values);
-    if (ask_values(r->req->arena, &r->call, r->keys, r->count)) {
-        outr_redis_call_start(r->store->redis, &r->call, &r->inner);
-        return;
-    }
-    outr_op_begin(&r->inner, r, NULL);
-    outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "too many keys for one answer");
-    outr_op_fail_soon(&r->inner, &err);
-}
-
-static void scan(reading *r);
-
-/* Adds a key once. False: too many. */
-static bool add_key(reading *r, outr_str key)
-{
-    if (outr_map_put(r->seen, key, r))
-        return true;
-    if (r->count == KEYS_MAX)
-        return false;
-    if (r->count % 1024 == 0)
-        r->keys = outr_realloc(r->keys, (r->count + 1024) * sizeof *r->keys);
-    r->keys[r->count++] = key;
-    return true;
-}
-
-static void on_scanned(outr_op *inner)
-{
-    reading *r = OUTR_CONTAINER(inner, reading, inner);
-    const outr_redis_reply *reply = r->call.replies;
-    outr_err err = inner->err;
-    if (!err.code && !outr_redis_check(reply, &err) &&
-        (reply->kind != OUTR_REDIS_ARRAY || reply->count != 2))
-        outr_fail(&err, OUTR_INTERNAL, "the server's answer to SCAN is none");
-    for (size_t i = 0; !err.code && i < reply->items[1].count; i++) {
-        if (!add_key(r, reply->items[1].items[i].text))
-            outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "there are more than %d keys", KEYS_MAX);
-    }
-    if (err.code) {
-        end_reading(r, &err);
-        return;
-    }
-    r->cursor = reply->items[0].text;
-    if (!outr_str_is(r->cursor, "0"))
-        scan(r);
-    else if (r->count == 0)
-        end_reading(r, NULL);
-    else
-        read_values(r);
-}
-
-static void scan(reading *r)
-{
-    outr_arena *arena = r->req->arena;
-    outr_redis_command *command = outr_arena_alloc(arena, sizeof *command);
-    *command = outr_redis_command_of(
-        arena, OUTR_STR_NONE, 4,
-        (outr_str[]){OUTR_STR("SCAN"), r->cursor, OUTR_STR("COUNT"), OUTR_STR(SCAN_STEP)});
-    r->call = (outr_redis_call){
-        .arena = arena, .commands = command, .count = 1, .is_repeatable = true};
-    outr_op_init(&r->inner, r->op->loop, r->op, 0, on_scanned);
-    outr_redis_call_start(r->store->redis, &r->call, &r->inner);
-}
-
-static void on_get_cancel(outr_op *op)
-{
-    reading *r = op->impl;
-    outr_op_cancel(&r->inner, op->err.code);
-}
-
-static void get(outr_configuration_store *base, outr_configuration_get *req, outr_op *op)
-{
-    reading *r = outr_alloc(sizeof *r);
-    *r = (reading){.store = of(base), .req = req, .op = op, .cursor = OUTR_STR("0")};
-    outr_op_begin(op, r, on_get_cancel);
-    r->seen = outr_map_new();
-    req->items = NULL;
-    req->count = 0;
-    for (size_t i = 0; i < req->key_count; i++)
-        add_key(r, req->keys[i]); /* the request's own size is their limit */
-    if (req->key_count == 0)
-        scan(r);
-    else
-        read_values(r);
-}
-
-/* ---- watches --------------------------------------------------------------------------------- */
 
 typedef struct key {
     outr_link dirty;
@@ -215,7 +16,7 @@ typedef struct key {
 } key;
 
 struct outr_configuration_watch {
-    store *store;
+    outr__config_store *store;
     outr_loop *loop;
     void (*on_update)(void *ctx, const outr_configuration_item *items, size_t count);
     void *ctx;
@@ -303,7 +104,7 @@ static key *find_key(watch *w, outr_str name)
     key *k = outr_map_get(w->keys, name);
     if (k || !w->is_all)
         return k;
-    if (outr_map_count(w->keys) == KEYS_MAX) {
+    if (outr_map_count(w->keys) == OUTR__CONFIG_KEYS_MAX) {
         if (!w->has_warned)
             OUTR_LOG(w->store->log, WARN, "more keys change than can be told, some are left out",
                      OUTR_S("component", w->store->name));
@@ -374,7 +175,7 @@ static void read_batch(watch *w, outr_op_fn *done)
     outr_str *names = outr_arena_alloc(w->arena, (w->batch_n + 1) * sizeof *names);
     for (size_t i = 0; i < w->batch_n; i++)
         names[i] = outr_str_of(w->batch[i]->name, w->batch[i]->n);
-    ask_values(w->arena, &w->call, names, w->batch_n);
+    outr__config_ask(w->arena, &w->call, names, w->batch_n);
     begin_call(w, done);
 }
 
@@ -505,7 +306,7 @@ static void on_read(outr_op *op)
         items[n] = (outr_configuration_item){
             .key = outr_arena_str(w->arena, outr_str_of(k->name, k->n))};
         if (reply->kind == OUTR_REDIS_STRING)
-            split(reply->text, &items[n]);
+            outr__config_split(reply->text, &items[n]);
         n++;
         k->known = hash_of(reply);
     }
@@ -577,7 +378,7 @@ static void on_change(void *ctx, const outr_err *err)
     go(w);
 }
 
-static outr_str channel_of(const store *st, outr_arena *arena, outr_str name)
+static outr_str channel_of(const outr__config_store *st, outr_arena *arena, outr_str name)
 {
     outr_str head = outr_arena_printf(arena, "__keyspace@%lld__:", (long long)st->db);
     return outr_arena_join(arena, head, name, OUTR_STR_NONE);
@@ -619,10 +420,10 @@ static void on_subscribe_cancel(outr_op *op)
         fail_opening(w, &err);
 }
 
-static void subscribe(outr_configuration_store *base, outr_configuration_subscribe *req,
-                      outr_op *op)
+void outr__config_subscribe(outr_configuration_store *base, outr_configuration_subscribe *req,
+                            outr_op *op)
 {
-    store *st = of(base);
+    outr__config_store *st = outr__config_store_of(base);
     outr_err err;
     if (st->is_cluster && req->key_count == 0) {
         outr_op_begin(op, NULL, NULL);
@@ -658,13 +459,13 @@ static void subscribe(outr_configuration_store *base, outr_configuration_subscri
     listen_to(w);
 }
 
-static void go_on(watch *w)
+void outr__config_go_on(watch *w)
 {
     w->is_telling = false;
     go(w);
 }
 
-static void unsubscribe(watch *w, outr_op *op)
+void outr__config_unsubscribe(watch *w, outr_op *op)
 {
     outr_op_begin(op, w, NULL);
     w->closing = op;
@@ -675,55 +476,3 @@ static void unsubscribe(watch *w, outr_op *op)
     else
         outr_loop_defer(w->loop, &w->ender);
 }
-
-/* ---- life ------------------------------------------------------------------------------------ */
-
-extern const outr_configuration_backend outr_configuration_redis OUTR_MODULE;
-
-static outr_code create(outr_configuration_store **out, const outr_component_init *init,
-                        outr_err *err)
-{
-    OUTR_AUTO(outr_err_list) errors = {0};
-    config c = {0};
-    if (outr_bind_kvs(rows, OUTR_LEN(rows), &c, init->metadata, &errors)) {
-        *err = errors.items[0];
-        return err->code;
-    }
-    store *st = outr_alloc(sizeof *st);
-    *st = (store){.log = init->log,
-                  .name = init->name,
-                  .db = c.redis.db,
-                  .is_cluster = strcmp(outr_redis_types[c.redis.type], "cluster") == 0};
-    st->base.backend = &outr_configuration_redis;
-    outr_code rc = outr_redis_new(&st->redis, &c.redis, init, err);
-    if (rc) {
-        free(st);
-        return rc;
-    }
-    *out = &st->base;
-    return OUTR_OK;
-}
-
-static void open_store(outr_configuration_store *base, outr_op *op)
-{
-    outr_redis_open(of(base)->redis, op);
-}
-
-static void close_store(outr_configuration_store *base, outr_op *op)
-{
-    store *st = of(base);
-    outr_redis *redis = st->redis;
-    free(st);
-    outr_redis_close(redis, op);
-}
-
-const outr_configuration_backend outr_configuration_redis = {
-    .base = {"configuration.redis", "v1", rows, OUTR_LEN(rows)},
-    .create = create,
-    .open = open_store,
-    .close = close_store,
-    .get = get,
-    .subscribe = subscribe,
-    .go_on = go_on,
-    .unsubscribe = unsubscribe,
-};
