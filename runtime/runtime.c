@@ -844,6 +844,8 @@ static outr_code prepare(runtime *rt, outr_err *err)
                                                 .trust_changed = on_trust_changed,
                                                 .ctx = rt};
         rc = outr_workload_new(&rt->workload, &workload, err);
+    } else if (!rc && s->identity_file.n > 0) {
+        OUTR_LOG(&rt->log, WARN, "--identity-file is of no use without --enable-mtls");
     }
     if (!rc)
         rc = outr_ports_bind(rt->lanes, rt->lane_count, s, rt->metrics != NULL, &rt->log, err);

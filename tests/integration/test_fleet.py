@@ -65,7 +65,8 @@ class Fleet(Case):
         chain_file, key = pki.leaf("URI:spiffe://public/ns/default/looker")
         done = subprocess.run(["openssl", "s_client", "-connect", "127.0.0.1:%d" % sidecar.internal, "-alpn", "h2", "-cert", chain_file,
                                "-cert_chain", chain_file, "-key", key, "-CAfile", machine.path("ca.crt"), "-showcerts"], input="",
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=WAIT_S + 20)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                              timeout=WAIT_S + 20)
         return done.stdout
 
 

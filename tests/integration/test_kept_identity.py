@@ -159,6 +159,7 @@ class Kept(Case):
                 ["--identity-file", self.path("x"), "--identity-passphrase-file", self.path("nowhere")])
         os.chmod(self.passphrase(), 0o644)
         refused("others may use it", ["--identity-file", self.path("x"), "--identity-passphrase-file", self.path("passphrase")])
+        self.sidecar("plain", flags=["--identity-file", self.path("x")]).wait_log("is of no use without --enable-mtls")
         os.unlink(self.path("passphrase"))
         with open(self.path("important"), "w") as file:
             file.write("important")

@@ -111,7 +111,7 @@ class Namespaces(Case):
 
     def run_on(self, name, *argv, input="", ok=True):
         done = subprocess.run(**self.on(name, *argv), input=input, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                              timeout=100)
+                              errors="replace", timeout=100)
         if ok:
             self.assertEqual(done.returncode, 0, "%s: %s\n%s%s" % (name, argv, done.stdout, done.stderr))
         return done
