@@ -1,14 +1,18 @@
 """AccessPolicy and Authentication between real sidecars under mutual TLS: who calls is what his certificate says."""
 import json
 import re
+import ssl
+import threading
 import time
 
 import h2raw
+from grpc_client import Client, needs_grpc
 from h2raw import message
 from harness import Case, Reply, tag, wait_for
-from pki import Authority
+from pki import Authority, Pki
 from test_bearer import Issuer, bearer
 from test_proxy import GrpcApp, echo
+from test_resiliency import POLICIES
 
 POLICY = """apiVersion: outrigger.io/v1alpha1
 kind: AccessPolicy
@@ -130,6 +134,17 @@ class Callers(Gate):
         self.assertRegex(callee.log(), r"gate\.yaml:9:\d+: from: names nobody")
 
 
+    @tag("debug")
+    def test_refusals_are_neither_repeated_nor_counted_against_who_is_called(self):
+        app = self.app()
+        callee = self.sidecar("callee", app, resources={"gate.yaml": policy("  - {action: allow, paths: [/open]}\n")})
+        caller = self.sidecar("caller", resources={"r.yaml": POLICIES % "{apps: {callee: {retry: thrice, circuitBreaker: trip}}}"})
+        for n in range(1, 6):
+            self.assertEqual(caller.invoke("callee", "closed").status, 403)
+            self.assertEqual(total(callee, "outrigger_policy_denied_total"), n)
+        self.assertEqual(caller.invoke("callee", "open").status, 200)
+
+
 class Tokens(Gate):
     def issuer(self, kid="one"):
         issuer = Issuer(self)
@@ -202,6 +217,33 @@ class Tokens(Gate):
         self.assertEqual(len(app.seen), 1)
 
     @tag("debug")
+    @needs_grpc
+    def test_invoke_service_hears_of_tokens_too(self):
+        issuer = self.issuer()
+        caller, _, app = self.pair_with(issuer)
+        client = Client(caller.grpc)
+        asked = {"id": "callee", "message": {"method": "x", "http_extension": {"verb": 1}, "data": {"value": b""}}}
+        answer = client.call("Dapr/InvokeService", asked)
+        self.assertEqual((answer.code, len(app.requests)), ("UNAUTHENTICATED", 0))
+        self.assertIn("the token was refused: missing", answer.message)
+        good = client.call("Dapr/InvokeService", asked, metadata=[("authorization", "Bearer " + issuer.token("one", sub="joe"))])
+        self.assertEqual((good.code, len(app.requests)), ("OK", 1))
+
+    @tag("debug")
+    def test_keys_over_tls_are_taken_from_who_can_prove_his_name(self):
+        for trusted in (True, False):
+            pki, issuer = Pki(self.path("pki%d" % trusted)), self.issuer("key%d" % trusted)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*pki.leaf("IP:127.0.0.1" if trusted else "IP:127.0.0.9"))
+            issuer.app.tls = context
+            issuer.url = issuer.url.replace("http:", "https:")
+            caller, callee, app = self.pair_with(issuer, env={"SSL_CERT_FILE": pki.path("ca.crt")})
+            answer = caller.invoke("callee", "x", headers=bearer(issuer.token("key%d" % trusted)))
+            self.assertEqual((answer.status, answer.header("Outrigger-Reason")), (200, None) if trusted else (401, "keys_unavailable"))
+            caller.stop()
+            callee.stop()
+
+    @tag("debug")
     def test_an_issuer_that_is_away_at_the_start_is_waited_for_by_nobody(self):
         issuer = self.issuer()
         issuer.app.down()
@@ -230,6 +272,35 @@ class Tokens(Gate):
         issuer.add("two")
         second = bearer(issuer.token("two"))
         self.wait_status(caller, 200, "x", headers=second)
+
+    @tag("debug", "tsan")
+    def test_no_call_fails_while_keys_issuers_and_rules_change_under_it(self):
+        issuer = self.issuer()
+        caller, callee, app = self.pair_with(issuer, env={"OUTRIGGER_LOOPS": "4"},
+                                             more={"gate.yaml": policy("  - {action: allow, paths: [/x], claims: [{name: sub}]}\n")})
+        good = [bearer(issuer.token("one", sub="user%d" % n)) for n in range(4)]
+        unknown = bearer(issuer.token("one", {"alg": "RS256", "kid": "nobody"}))
+        statuses, is_over = [], threading.Event()
+
+        def call_on(n):
+            while not is_over.is_set():
+                statuses.append(caller.invoke("callee", "x", headers=good[n]).status)
+                caller.invoke("callee", "x", headers=unknown)
+        threads = [threading.Thread(target=call_on, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            for n in range(6):
+                issuer.keys["more"] = dict(issuer.keys["one"], kid="more%d" % n)
+                callee.write("tokens.yaml", (TOKENS % ("true", issuer.url, "")) + "  clockSkew: %ds\n" % (50 + n))
+                callee.write("gate.yaml", policy("  - {action: allow, paths: [/x, /y%d], claims: [{name: sub}]}\n" % n))
+                wait_for("the change", lambda: callee.log().count("resources reloaded") > n)
+        finally:
+            is_over.set()
+            for thread in threads:
+                thread.join()
+        self.assertGreater(len(statuses), 20)
+        self.assertEqual(set(statuses), {200})
 
     @tag("debug")
     def test_authentication_changes_while_calls_go_on(self):

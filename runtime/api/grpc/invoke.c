@@ -149,19 +149,20 @@ static void end_http(invocation *v)
 
 /* ---- the invocation -------------------------------------------------------------------------- */
 
-static void fail(invocation *v, const char *text)
+static void fail(invocation *v, outr_code code, const char *text)
 {
     outr_str message =
         outr_arena_printf(v->call->arena, "failed to invoke, id: %s, err: %s", v->id, text);
     outr_buf_done(&v->body);
-    outr_grpc_fail(v->call, &(outr_grpc_status){.code = OUTR_INTERNAL, .message = message});
+    outr_grpc_fail(v->call, &(outr_grpc_status){.code = code, .message = message});
 }
 
 static void on_failed(outr_invoke *invoke, const outr_err *err)
 {
     invocation *v = invoke->user;
     if (!invoke->is_of_policy) {
-        fail(v, err->text);
+        /* INTERNAL it is for the reference, whatever the other sidecar says; it knows no tokens */
+        fail(v, invoke->challenge.n > 0 ? OUTR_UNAUTHENTICATED : OUTR_INTERNAL, err->text);
         return;
     }
     /* what a policy says is said as it is; an open breaker has no code of its own */
@@ -177,7 +178,7 @@ static void on_done(outr_invoke *invoke, const outr_err *err)
     invocation *v = invoke->user;
     uint64_t code;
     if (err || v->broken.code) {
-        fail(v, v->broken.code ? v->broken.text : err->text);
+        fail(v, OUTR_INTERNAL, v->broken.code ? v->broken.text : err->text);
         return;
     }
     outr_str said = outr_headers_get(&v->head.headers, OUTR_INVOKE_STATUS_HEADER);
@@ -303,7 +304,7 @@ static void invoke_service(outr_grpc_call *call)
     v->body = OUTR_BUF_MAX(max > 0 ? (size_t)max : UINT32_MAX);
     outr_headers_init(&v->trailers, call->arena);
     if (!r->message) {
-        fail(v, "message is nil");
+        fail(v, OUTR_INTERNAL, "message is nil");
         return;
     }
     call->user = v;
