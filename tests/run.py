@@ -171,7 +171,7 @@ def internal(tally):
     python_part([sys.executable, os.path.join(HERE, "conformance", "internal.py")], "internal", tally, env)
 
 
-def real_parts(path, name, preset="release"):
+def real_parts(path, name, preset="release", flags=()):
     """Official SDKs and gRPC's own cases: what they need is installed by their runners."""
     def part(tally):
         if not build(preset, tally):
@@ -179,7 +179,7 @@ def real_parts(path, name, preset="release"):
         env = environment()
         env["OUTRIGGER_BIN"] = binaries(preset)
         env["OUTRIGGER_BUILD"] = preset
-        python_part([sys.executable, os.path.join(HERE, *path)], "%s (%s)" % (name, preset), tally, env)
+        python_part([sys.executable, os.path.join(HERE, *path), *flags], "%s (%s)" % (name, preset), tally, env)
     return part
 
 
@@ -209,6 +209,7 @@ PARTS = {
     "internal": ("recorded calls between sidecars, debug build", internal),
     "interop": ("gRPC's own interoperability cases through proxying sidecars", real_parts(["interop", "run.py"], "interop")),
     "sdk": ("official SDKs, unmodified, from their registries", real_parts(["integration", "sdk", "run.py"], "sdk")),
+    "sdk-redis": ("the same with events on a redis-server", real_parts(["integration", "sdk", "run.py"], "sdk-redis", flags=["--redis"])),
     "interop-debug": ("the same cases on the debug build", real_parts(["interop", "run.py"], "interop", "debug")),
     "sdk-debug": ("the same SDKs on the debug build", real_parts(["integration", "sdk", "run.py"], "sdk", "debug")),
 }

@@ -1,7 +1,8 @@
 """Official Dapr SDKs, unmodified, against this tree's sidecar: for each an app that speaks gRPC, one that speaks HTTP,
 and a program of checks, each beside a sidecar of its own.
 
-  run.py [-v] [-k WORD] [SDK...]    SDKs: python js java; only checks' lines that contain WORD are counted and shown
+  run.py [-v] [-k WORD] [--redis] [SDK...]    SDKs: python js java; only checks' lines that contain WORD are counted
+  and shown; --redis: events are on a redis-server instead of in a file
 
 Prints SKIP and FAIL lines, with -v what passed; the last line is "N passed, N failed, N skipped".
 Environment: OUTRIGGER_BIN, OUTRIGGER_BUILD; KEEP=1 shows the logs of an SDK that failed."""
@@ -19,6 +20,7 @@ sys.path[:0] = [os.path.dirname(HERE), HERE]
 
 import install  # noqa: E402
 from harness import SLOW, Case, Port, component  # noqa: E402
+from redis_server import RedisServer  # noqa: E402
 
 CHECK_S = 40 * SLOW  # the longest between two lines of a program
 JVM = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp"]
@@ -50,8 +52,16 @@ SDKS = {"python": python_programs, "js": js_programs, "java": java_programs}
 class Sdk(Case):
     """One SDK's apps and sidecars."""
 
+    redis = None
+
     def runTest(self):
         pass
+
+    def events(self):
+        if self.redis:
+            return component("events", "pubsub.redis", {"redisHost": self.redis.host, "redeliverInterval": "20ms",
+                                                        "processingTimeout": "200ms"})
+        return component("events", "pubsub.sqlite", {"connectionString": self.path("events.db"), "redeliverInterval": "20ms"})
 
     def resources(self):
         with open(self.path("secrets.json"), "w") as file:
@@ -62,8 +72,7 @@ class Sdk(Case):
             "files.yaml": component("files", "bindings.localstorage", {"rootPath": self.path("files")}),
             "memory.yaml": component("memory", "state.in-memory"),
             "sqlite.yaml": component("sqlite", "state.sqlite", {"connectionString": self.path("state.db")}),
-            "events.yaml": component("events", "pubsub.sqlite", {"connectionString": self.path("events.db"),
-                                                                 "redeliverInterval": "20ms"}),
+            "events.yaml": self.events(),
             "vault.yaml": component("vault", "secretstores.local.file", {"secretsFile": self.path("secrets.json")}),
         }
 
@@ -156,6 +165,8 @@ def run_sdk(name, options, counts):
     case = Sdk()
     case.setUp()
     try:
+        if options.redis:
+            case.redis = RedisServer(case)
         case.run_checks(programs, report)
     except (AssertionError, OSError) as error:
         report("starts", str(error))
@@ -173,10 +184,14 @@ def run_sdk(name, options, counts):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("-v", action="store_true")
+    parser.add_argument("--redis", action="store_true")
     parser.add_argument("-k", default="")
     parser.add_argument("sdks", nargs="*", metavar="SDK")
     options = parser.parse_args()
     counts = [0, 0, 0]
+    if options.redis and not shutil.which("redis-server"):
+        print("SKIP redis: no redis-server\n0 passed, 0 failed, 1 skipped")
+        return 0
     for name in options.sdks or SDKS:
         run_sdk(name, options, counts)
     print("%d passed, %d failed, %d skipped" % tuple(counts))
