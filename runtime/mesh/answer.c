@@ -23,11 +23,24 @@ static void on_relay_head(outr__relay *relay, outr_http_response *head)
 
 /* ---- what the instance is told --------------------------------------------------------------- */
 
+/* Retry-After in seconds (RFC 9110 section 10.2.3). */
 static uint64_t retry_after(const outr_http_response *head)
 {
     uint64_t seconds;
     outr_str text = outr_headers_get(&head->headers, "retry-after");
     return text.n && outr_str_to_u64(text, 3600, &seconds) ? seconds * OUTR_SEC : 0;
+}
+
+/* grpc-retry-pushback-ms (gRFC A6): negative, or no number, forbids to try again. */
+static uint64_t pushback(const outr_headers *headers)
+{
+    int64_t ms;
+    outr_str text = outr_headers_get(headers, "grpc-retry-pushback-ms");
+    if (!text.p)
+        return 0;
+    if (!outr_str_to_i64(text, 0, 3600 * 1000, &ms))
+        return OUTR__CALL_NEVER;
+    return (uint64_t)ms * OUTR_MS;
 }
 
 /* True: the head says how it went; of a proxied call that is often known at its end only. */
@@ -140,7 +153,9 @@ static bool is_bad(const outr__call *c, const outr_http_response *head, int *sta
 static bool is_thrown_away(outr__call *c, outr_http_call *http)
 {
     int status;
-    if (!is_bad(c, &http->head, &status) || !outr__call_answer_is_bad(c, status))
+    uint64_t after = c->invoke->is_proxied ? pushback(&http->head.headers)
+                                           : retry_after(&http->head);
+    if (!is_bad(c, &http->head, &status) || !outr__call_answer_is_bad(c, status, after))
         return false;
     if (http->response)
         outr_source_cancel(http->response, NULL);
@@ -160,7 +175,7 @@ static bool on_relay_end(outr__relay *relay, const outr_headers *trailers)
         outr__pick_judge(&c->pick, outr_classify_grpc((int)code));
     }
     return outr_guard_is_on(&c->guard) && !c->is_streaming && code != 0 &&
-           outr__call_answer_is_bad(c, (int)code);
+           outr__call_answer_is_bad(c, (int)code, trailers ? pushback(trailers) : 0);
 }
 
 /* A streaming call is good when it has begun: contract/invocation.md section 7. */

@@ -96,9 +96,11 @@ int outr__call_step_failed(outr_steps *steps);
 int outr__call_step_again(outr_steps *steps);
 /* The try ended well. */
 void outr__call_succeeded(outr__call *call);
-/* An answer came that the policy takes for a failure. True: it is not passed on, there will be
+/* An answer came that the policy takes for a failure; after_ns: when its giver wants to be asked
+ * again, 0: it does not say, OUTR__CALL_NEVER: not at all. True: it is not passed on, there will be
  * another. */
-bool outr__call_answer_is_bad(outr__call *call, int status);
+#define OUTR__CALL_NEVER UINT64_MAX
+bool outr__call_answer_is_bad(outr__call *call, int status, uint64_t after_ns);
 /* Without a policy: a failure that another instance may not have, of a call that may be made twice,
  * within the target's budget. True: it is not passed on, see outr__call_move. */
 bool outr__call_goes_elsewhere(outr__call *call);

@@ -2,6 +2,8 @@
 
 /* What a policy's retries may keep of a request's body; a longer one is sent once. */
 #define REPLAY_MAX (4 * OUTR_MIB)
+/* How far an answer may put off the next try. */
+#define AFTER_MAX_NS (60 * OUTR_SEC)
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
@@ -97,13 +99,15 @@ static bool may_try_again(const outr__call *c)
     return outr__call_can_resend(c);
 }
 
-bool outr__call_answer_is_bad(outr__call *c, int status)
+bool outr__call_answer_is_bad(outr__call *c, int status, uint64_t after_ns)
 {
     uint64_t now = outr_loop_now(c->mesh->o.loop);
     outr_guard_end(&c->guard, now, OUTR_OUTCOME_BAD);
     c->is_again =
-        may_try_again(c) &&
+        may_try_again(c) && after_ns != OUTR__CALL_NEVER &&
         outr_guard_again(&c->guard, now, status, outr_loop_rand(c->mesh->o.loop), &c->again_ns);
+    if (c->is_again)
+        c->again_ns = OUTR_MAX(c->again_ns, now + OUTR_MIN(after_ns, AFTER_MAX_NS));
     return c->is_again;
 }
 

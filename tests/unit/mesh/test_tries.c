@@ -173,6 +173,33 @@ static void the_last_answer_is_passed_on_when_tries_are_over(void **state)
     close_world(w);
 }
 
+static void busy_for_two_seconds(world *w, world_node *node, outr_exchange *x)
+{
+    outr_http_response head = {.status = ++script.seen == 1 ? 503 : 200};
+    (void)w;
+    (void)node;
+    outr_headers_init(&head.headers, x->arena);
+    if (script.seen == 1)
+        outr_headers_add(&head.headers, OUTR_STR("Retry-After"), OUTR_STR("2"));
+    outr_http_reply(x, &head, OUTR_STR_NONE);
+    outr_http_done(x);
+}
+
+static void an_answer_may_put_off_the_next_try(void **state)
+{
+    world *w = open_world(POLICIES "{retry: thrice}}}\n");
+    web_call c;
+    (void)state;
+    w->on_app = busy_for_two_seconds;
+    uint64_t began = w->w.now;
+    finish(w, &c, "GET", NULL);
+    assert_int_equal(c.call.head.status, 200);
+    assert_int_equal(script.seen, 2);
+    assert_in_range(w->w.now - began, 2 * OUTR_SEC, 2 * OUTR_SEC + 10 * OUTR_MS);
+    web_call_done(&c);
+    close_world(w);
+}
+
 static void codes_that_do_not_match_are_final(void **state)
 {
     world *w = open_world(POLICIES "{retry: some}}}\n");
@@ -569,6 +596,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failing_answer_is_asked_for_again_with_the_whole_body),
         cmocka_unit_test(the_last_answer_is_passed_on_when_tries_are_over),
+        cmocka_unit_test(an_answer_may_put_off_the_next_try),
         cmocka_unit_test(codes_that_do_not_match_are_final),
         cmocka_unit_test(each_try_is_cut_off_at_its_time),
         cmocka_unit_test(an_open_breaker_answers_at_once_with_its_reason),

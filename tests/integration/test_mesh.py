@@ -1,0 +1,94 @@
+"""Several instances of one app, real processes: which one gets a call, and what a failing one costs. Exact figures and
+invariants are held on a virtual clock (tests/sim/sim_cluster, sim_invoke, tests/unit/mesh/test_cluster, test_tries)."""
+import threading
+import time
+
+from harness import Case, Client, Reply, tag, wait_for
+
+
+class Mesh(Case):
+    def fleet(self, handlers):
+        """A caller and an instance for each handler."""
+        apps = [self.app(handler) for handler in handlers]
+        sidecars = [self.sidecar("callee", app) for app in apps]
+        caller = self.sidecar("caller")
+        # whoever registered last is known: all have been reached
+        wait_for("all instances", lambda: caller.invoke("callee", "hello").status and all(app.seen("/hello") for app in apps))
+        return caller, sidecars, apps
+
+    @tag("debug")
+    def test_a_slow_instance_gets_next_to_nothing(self):
+        def slow(request):
+            if request.path == "/work":
+                time.sleep(1)
+            return Reply(200, b"slow")
+        caller, _, apps = self.fleet([slow] + [lambda r: Reply(200, b"fast")] * 4)
+        for _ in range(400):
+            self.assertEqual(caller.invoke("callee", "work").status, 200)
+        # one call finds it out, and one each ten seconds whether it has recovered; each loop for itself
+        self.assertLess(len(apps[0].seen("/work")), 20)
+        self.assertTrue(all(len(app.seen("/work")) > 20 for app in apps[1:]))
+
+    @tag("debug")
+    def test_an_instance_that_fails_costs_no_idempotent_call(self):
+        bad = lambda r: Reply(503 if r.path == "/work" else 200, b"")
+        caller, _, apps = self.fleet([bad] + [lambda r: Reply(200, b"")] * 2)
+        self.assertEqual([caller.invoke("callee", "work").status for _ in range(200)], [200] * 200)
+        self.assertGreater(len(apps[0].seen("/work")), 0)
+        self.assertLess(len(apps[0].seen("/work")), 20)
+        self.assertRegex(caller.metrics(), r'outrigger_retries_total\{app_id="caller",outcome="made",target="callee"\}')
+
+    def test_pitfall_18_a_post_that_was_sent_is_answered_by_whom_it_reached(self):
+        bad = lambda r: Reply(503 if r.path == "/work" else 200, b"")
+        caller, _, apps = self.fleet([bad] + [lambda r: Reply(200, b"")] * 2)
+        statuses = [caller.invoke("callee", "work", "POST", [], b"x").status for _ in range(200)]
+        self.assertEqual(statuses.count(503), len(apps[0].seen("/work")))
+        self.assertEqual(sum(len(app.seen("/work")) for app in apps), 200)
+        self.assertLess(statuses.count(503), 20)
+
+    @tag("debug")
+    def test_pitfall_30_two_instances_one_dies(self):
+        caller, sidecars, apps = self.fleet([lambda r: Reply(200, b"")] * 2)
+        sidecars[0].may_end = True
+        sidecars[0].kill()
+        self.assertEqual([caller.invoke("callee", "work", "POST", [], b"x").status for _ in range(50)], [200] * 50)
+        self.assertEqual(len(apps[1].seen("/work")), 50)
+
+    @tag("debug")
+    def test_a_deadline_is_kept_and_ends_the_work_at_the_app(self):
+        left, gone = [], threading.Event()
+
+        def work(request):
+            if request.path != "/work":
+                return Reply(200, b"")
+            left.append(request.header("outrigger-timeout"))
+            request.sock.settimeout(30)
+            if request.sock.recv(1) == b"":  # the sidecar hangs up
+                gone.set()
+            return None
+        caller, _, apps = self.fleet([work])
+        answer = caller.invoke("callee", "work", "GET", [("outrigger-timeout", "300m")])
+        self.assertEqual((answer.status, answer.json["errorCode"]), (504, "ERR_DIRECT_INVOKE"))
+        self.assertTrue(gone.wait(30))
+        self.assertRegex(left[0], r"^\d+[mun]$")
+        self.assertEqual(len(apps[0].seen("/work")), 1)
+        bad = caller.invoke("callee", "work", "GET", [("outrigger-timeout", "soon")])
+        self.assertEqual((bad.status, len(apps[0].seen("/work"))), (400, 1))
+
+    @tag("debug")
+    def test_a_client_that_leaves_ends_the_work_at_the_app(self):
+        begun, gone = threading.Event(), threading.Event()
+
+        def work(request):
+            if request.path != "/work":
+                return Reply(200, b"")
+            begun.set()
+            request.sock.settimeout(30)
+            if request.sock.recv(1) == b"":
+                gone.set()
+            return None
+        caller, _, _ = self.fleet([work])
+        with Client(caller.http) as client:
+            client.send_request("GET", "/v1.0/invoke/callee/method/work")
+            self.assertTrue(begun.wait(30))
+        self.assertTrue(gone.wait(30))
