@@ -8,7 +8,8 @@ import unittest
 
 from harness import Port, wait_for
 
-needs_redis = unittest.skipUnless(shutil.which("redis-server") and shutil.which("redis-cli"), "redis-server is not here")
+HAS_REDIS = bool(shutil.which("redis-server") and shutil.which("redis-cli"))
+needs_redis = unittest.skipUnless(HAS_REDIS, "redis-server is not here")
 
 
 class RedisServer:

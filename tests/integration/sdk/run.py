@@ -7,6 +7,8 @@ and a program of checks, each beside a sidecar of its own.
 Prints SKIP and FAIL lines, with -v what passed; the last line is "N passed, N failed, N skipped".
 Environment: OUTRIGGER_BIN, OUTRIGGER_BUILD; KEEP=1 shows the logs of an SDK that failed."""
 import argparse
+import contextlib
+import itertools
 import os
 import queue
 import shutil
@@ -20,7 +22,7 @@ sys.path[:0] = [os.path.dirname(HERE), HERE]
 
 import install  # noqa: E402
 from harness import SLOW, Case, Port, component  # noqa: E402
-from redis_server import RedisServer  # noqa: E402
+from redis_server import HAS_REDIS, RedisServer  # noqa: E402
 
 CHECK_S = 40 * SLOW  # the longest between two lines of a program
 JVM = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp"]
@@ -52,7 +54,7 @@ SDKS = {"python": python_programs, "js": js_programs, "java": java_programs}
 class Sdk(Case):
     """One SDK's apps and sidecars."""
 
-    redis = None
+    redis = None  # where events are, if not in a file
 
     def runTest(self):
         pass
@@ -67,7 +69,13 @@ class Sdk(Case):
         with open(self.path("secrets.json"), "w") as file:
             file.write('{"password": "s3cret", "nested": {"key": "value"}}')
         os.makedirs(self.path("files"), exist_ok=True)
+        of_redis = {} if not self.server else {
+            "redis.yaml": component("redis", "state.redis", {"redisHost": self.server.host}),
+            "conf.yaml": component("conf", "configuration.redis", {"redisHost": self.server.host}),
+            "locks.yaml": component("locks", "lock.redis", {"redisHost": self.server.host}),
+        }
         return {
+            **of_redis,
             "tick.yaml": component("tick", "bindings.cron", {"schedule": "@every 1s"}),
             "files.yaml": component("files", "bindings.localstorage", {"rootPath": self.path("files")}),
             "memory.yaml": component("memory", "state.in-memory"),
@@ -81,6 +89,7 @@ class Sdk(Case):
         env = {k: v for k, v in os.environ.items() if not k.startswith(("DAPR_", "APP_", "OUTRIGGER_", "ASAN_", "LSAN_"))}
         env.update({"DAPR_HTTP_PORT": str(sidecar.http), "DAPR_GRPC_PORT": str(sidecar.ports["grpc"].number),
                     "APP_ID": sidecar.app_id, "PYTHONUNBUFFERED": "1", "DAPR_API_TOKEN": "api-secret",
+                    "STORES": "memory sqlite redis" if self.server else "memory sqlite",
                     "APP_API_TOKEN": "app-secret", "no_proxy": "127.0.0.1,localhost", "grpc_proxy": ""})
         if app_port is not None:
             env["APP_PORT"] = str(app_port)
@@ -102,6 +111,10 @@ class Sdk(Case):
     def run_checks(self, programs, report):
         """report(name, trouble) for each check, trouble being None for one that passed."""
         self.held = []
+        self.server = self.redis or (RedisServer(self) if HAS_REDIS else None)
+        if self.server:
+            self.server.command("MSET", "colour", "blue||v1", "beat", "0")
+            threading.Thread(target=self.beat, daemon=True).start()
         grpc_app, http_app, client = programs
         sidecars = [self.callee("grpc-app", grpc_app, "grpc"), self.callee("http-app", http_app, "http")]
         caller = self.sidecar("client", resources=self.resources(), env={"DAPR_API_TOKEN": "api-secret"})
@@ -133,6 +146,13 @@ class Sdk(Case):
                 report(name, trouble)
         code = caller.wait_exit()
         report("shutdown_ends_the_sidecar", None if code == 0 else "exit code %d" % code)
+
+    def beat(self):
+        """A value of the configuration that goes on changing."""
+        with contextlib.suppress(OSError, EOFError):
+            for n in itertools.count(1):
+                self.server.command("SET", "beat", "%d||v%d" % (n, n))
+                time.sleep(0.2)
 
     def tail(self, name):
         with open(self.path(name), errors="replace") as file:

@@ -7,6 +7,7 @@ import io.dapr.client.SubscriptionListener;
 import io.dapr.client.domain.BulkPublishResponse;
 import io.dapr.client.domain.CloudEvent;
 import io.dapr.client.domain.ComponentMetadata;
+import io.dapr.client.domain.ConfigurationItem;
 import io.dapr.client.domain.DaprMetadata;
 import io.dapr.client.domain.HttpExtension;
 import io.dapr.client.domain.PublishEventRequest;
@@ -14,6 +15,7 @@ import io.dapr.client.domain.State;
 import io.dapr.client.domain.StateOptions;
 import io.dapr.client.domain.TransactionalStateOperation;
 import io.dapr.client.domain.TransactionalStateOperation.OperationType;
+import io.dapr.client.domain.UnlockResponseStatus;
 import io.dapr.exceptions.DaprException;
 import io.dapr.utils.TypeRef;
 import io.dapr.v1.AppCallbackHealthCheckGrpc;
@@ -34,7 +36,7 @@ import reactor.core.publisher.Mono;
 
 /** What a program with Dapr's Java SDK asks of its sidecar. run.py gives it ports by the SDK's own variables. */
 public final class Checks {
-    private static final String[] STORES = {"memory", "sqlite"};
+    private static final String[] STORES = System.getenv("STORES").split(" ");
     private static final Duration WAIT = Duration.ofSeconds(20);
     private static final PrintStream OUT = System.out;
     private static DaprClient client;
@@ -95,6 +97,10 @@ public final class Checks {
         check("health_wait", () -> wait(client.waitForSidecar(20000)));
         check("metadata", Checks::metadata);
         check("secrets", Checks::secrets);
+        if (List.of(STORES).contains("redis")) {
+            check("configuration", Checks::configuration);
+            check("locks", Checks::locks);
+        }
         state();
         invocation();
         events();
@@ -120,6 +126,25 @@ public final class Checks {
         equal(bulk.get("password"), Map.of("password", "s3cret"));
         equal(bulk.get("nested:key"), Map.of("nested:key", "value"));
         refused(client.getSecret("vault", "absent"));
+    }
+
+    private static void configuration() {
+        ConfigurationItem item = wait(client.getConfiguration("conf", "colour"));
+        equal(item.getValue() + item.getVersion(), "bluev1");
+        List<Integer> seen = client.subscribeConfiguration("conf", "beat")
+                .filter(r -> r.getItems() != null && r.getItems().containsKey("beat"))
+                .map(r -> Integer.valueOf(r.getItems().get("beat").getValue())).take(3).collectList().block(WAIT);
+        holds(seen.get(0) < seen.get(1) && seen.get(1) < seen.get(2), "beats " + seen);
+        refused(client.getConfiguration("nowhere", "k"));
+    }
+
+    private static void locks() {
+        String resource = UUID.randomUUID().toString();
+        equal(wait(preview.tryLock("locks", resource, "me", 60)), true);
+        equal(wait(preview.tryLock("locks", resource, "you", 60)), false);
+        equal(wait(preview.unlock("locks", resource, "you")), UnlockResponseStatus.LOCK_BELONG_TO_OTHERS);
+        equal(wait(preview.unlock("locks", resource, "me")), UnlockResponseStatus.SUCCESS);
+        refused(preview.tryLock("nowhere", resource, "me", 60));
     }
 
     private static void state() {

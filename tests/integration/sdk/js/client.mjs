@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { CommunicationProtocolEnum, DaprClient, HttpMethod, StateConcurrencyEnum } from "@dapr/dapr";
 
-const STORES = ["memory", "sqlite"];
+const STORES = process.env.STORES.split(" ");
 const options = { daprHost: "127.0.0.1", logger: { level: "error" } };
 const clients = {
   http: new DaprClient({
@@ -147,6 +147,30 @@ for (const [protocol, client] of Object.entries(clients)) {
       assert.equal(await client.state.get(store, b), "");
     }
   });
+
+  if (STORES.includes("redis") && isGrpc) // over HTTP the SDK has no configuration
+    await over("configuration", async () => {
+      assert.deepEqual((await client.configuration.get("conf", ["colour", "absent"])).items.colour.value, "blue");
+      const seen = [];
+      const stream = await client.configuration.subscribeWithKeys("conf", ["beat"], async (data) => {
+        seen.push(Number(data.items.beat.value));
+      });
+      while (seen.length < 3) await new Promise((resolve) => setTimeout(resolve, 20));
+      stream.stop();
+      assert.deepEqual(seen, [...new Set(seen)].sort((a, b) => a - b));
+      await refused(client.configuration.get("nowhere", ["k"]));
+    });
+
+  if (STORES.includes("redis"))
+    await over("locks", async () => {
+      const resource = randomUUID();
+      assert.equal((await client.lock.lock("locks", resource, "me", 60)).success, true);
+      assert.equal((await client.lock.lock("locks", resource, "you", 60)).success, false);
+      const given = [];
+      for (const owner of ["you", "me", "me"]) given.push((await client.lock.unlock("locks", resource, owner)).status);
+      assert.deepEqual(given, [2, 0, 1]); // of others, given back, nobody's
+      await refused(client.lock.lock("nowhere", resource, "me", 60));
+    });
 
   await over("unknown_names_are_refused", async () => {
     assert.match(await refused(client.state.save("nowhere", [{ key: "k", value: "v" }])), /nowhere/);
