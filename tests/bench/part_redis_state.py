@@ -5,18 +5,11 @@ import socket
 import statistics
 import time
 
-from bench import Bench, Client, answers, component, cpu_ns, free_port, sidecar, table, wait_for, wrk
+from bench import Bench, Client, answers, component, cpu_ns, sidecar, table, wait_for, wrk
+from part_redis import CONNECTIONS, start_redis
 from part_state import SAVE
 
 KEYS = 10000
-
-
-def redis_up(port):
-    def check():
-        with socket.create_connection(("127.0.0.1", port), 1) as sock:
-            sock.sendall(b"PING\r\n")
-            return sock.recv(16).startswith(b"+PONG")
-    return check
 
 
 def round_trips(send, count=3000):
@@ -43,9 +36,7 @@ def direct(port):
 def measure(options):
     bench = Bench()
     try:
-        redis_port = free_port()
-        bench.start("redis-server", "--port", str(redis_port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", log="redis")
-        wait_for("redis-server", redis_up(redis_port))
+        redis_port = start_redis(bench)
         resource = bench.file("resources/st.yaml", component("st", "state.redis", {"redisHost": "127.0.0.1:%d" % redis_port}))
         save = bench.file("save.lua", SAVE % 1000)
         process, port = sidecar(bench, "app", resources=os.path.dirname(resource), env={"OUTRIGGER_LOOPS": "1"})
@@ -63,7 +54,7 @@ def measure(options):
             for _ in range(options.rounds):
                 for name, (target, script) in kinds.items():
                     before = cpu_ns([process.pid])
-                    requests, rate = wrk(target, 2, script=script)
+                    requests, rate = wrk(target, 2, connections=CONNECTIONS, script=script)
                     cpu[name].append((cpu_ns([process.pid]) - before) / requests / 1000)
                     rates[name].append(rate)
                 through.append(round_trips(lambda: client.call("GET", "/v1.0/state/st/k1")))
