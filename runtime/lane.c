@@ -143,6 +143,7 @@ static outr_http_server *new_server(outr_lane *lane, outr_port port, const outr_
         options.handler = &outr_mesh_handler;
         options.ctx = lane->mesh;
         options.on_cut = outr_mesh_on_cut;
+        options.on_stranger = outr_mesh_on_stranger;
         options.allow_h1 = false;
         options.allow_h2 = true;
         options.allow_connect_protocol = true;

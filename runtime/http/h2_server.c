@@ -476,6 +476,10 @@ static void on_eof(outr_stream *stream)
 
 static void on_error(outr_stream *stream, const outr_err *err OUTR_UNUSED)
 {
+    h2_conn *c = stream->owner;
+    const outr_http_server_options *o = outr__server_options(c->base.server);
+    if (stream->why && o->on_cut)
+        o->on_cut(o->ctx, &stream->peer, stream->why, c->exchange_count);
     outr_stream_close(stream);
 }
 

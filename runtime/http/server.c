@@ -233,6 +233,8 @@ void outr__server_request_ended(outr_http_server *server, outr_exchange *x, bool
 
 /* ---- which protocol is it -------------------------------------------------------------------- */
 
+#define TLS_HANDSHAKE 22 /* type of the first record: RFC 8446 section 5.1 */
+
 /* A connection whose first bytes do not say yet: at most a preface's length is held. */
 typedef struct sniffer {
     outr__conn base;
@@ -284,6 +286,8 @@ static void sniff_data(outr_stream *stream, outr_chunk *chunk, const char *p, si
         return;
     }
     if (!may_be_h2 && !o->allow_h1) {
+        if (o->on_stranger)
+            o->on_stranger(o->ctx, &stream->peer, s->n == 0 && p[0] == TLS_HANDSHAKE);
         outr_stream_close(stream);
         return;
     }

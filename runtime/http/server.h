@@ -66,6 +66,9 @@ typedef struct outr_http_server_options {
     uint64_t ping_interval_ns, ping_timeout_ns, min_ping_ns;
     /* HTTP/2: the server makes up an answer itself (431); the head may be changed. May be NULL. */
     void (*on_refuse)(outr_exchange *x, outr_http_response *head);
+    /* A connection whose first bytes are none of HTTP, where HTTP/1 is not spoken; is_tls: those of
+     * a handshake. It is closed. May be NULL. */
+    void (*on_stranger)(void *ctx, const outr_addr *peer, bool is_tls);
     /* Announced in SETTINGS so that a peer can tell an Outrigger; 0: none. */
     uint16_t settings_id;
     uint32_t settings_value;

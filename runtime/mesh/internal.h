@@ -227,6 +227,7 @@ struct outr_mesh {
     outr__peers *peers;
     outr__outside *outside;
     outr_list calls; /* in flight, both sides: none when the mesh ends */
+    uint64_t tell_stranger_ns;
 };
 
 #endif

@@ -82,10 +82,28 @@ void outr_mesh_tell_cut(outr_loop *loop, const char *side, const outr_addr *peer
     const outr_str labels[] = {outr_str_from(side), outr_str_from(reason)};
     char text[OUTR_ADDR_TEXT_MAX];
     outr_str address = outr_str_of(text, outr_addr_text(peer, text));
-    outr_metric_count(outr_loop_metrics(loop), &cut_total, labels, (double)calls);
+    if (calls > 0)
+        outr_metric_count(outr_loop_metrics(loop), &cut_total, labels, (double)calls);
+    else
+        outr_mesh_count_refused(loop, side, reason);
     OUTR_LOG(outr_loop_log(loop), WARN, "calls were broken off with their connection",
              OUTR_Z("side", side), OUTR_S("peer", address), OUTR_Z("reason", reason),
              OUTR_I("calls", (int64_t)calls));
+}
+
+void outr_mesh_on_stranger(void *ctx, const outr_addr *peer, bool is_tls)
+{
+    outr_mesh *mesh = ctx;
+    const char *reason = is_tls ? OUTR_TLS_UNEXPECTED : OUTR_TLS_PROTOCOL;
+    uint64_t now = outr_loop_now(mesh->o.loop);
+    char text[OUTR_ADDR_TEXT_MAX];
+    outr_mesh_count_refused(mesh->o.loop, "server", reason);
+    if (now < mesh->tell_stranger_ns) /* anybody can connect as often as he likes */
+        return;
+    mesh->tell_stranger_ns = now + OUTR_SEC;
+    outr_str address = outr_str_of(text, outr_addr_text(peer, text));
+    OUTR_LOG(outr_loop_log(mesh->o.loop), WARN, "a peer was refused on the internal port",
+             OUTR_S("peer", address), OUTR_Z("reason", reason));
 }
 
 void outr_mesh_on_cut(void *ctx, const outr_addr *peer, const char *reason, size_t calls)

@@ -119,6 +119,8 @@ void outr_mesh_count_refused(outr_loop *loop, const char *side, const char *reas
 void outr_mesh_tell_cut(outr_loop *loop, const char *side, const outr_addr *peer,
                         const char *reason, size_t calls);
 void outr_mesh_on_cut(void *ctx, const outr_addr *peer, const char *reason, size_t calls);
+/* And on_stranger of its. */
+void outr_mesh_on_stranger(void *ctx, const outr_addr *peer, bool is_tls);
 
 /* Handler and context for the internal port's server on this loop. */
 extern const outr_http_handler outr_mesh_handler;

@@ -19,7 +19,7 @@ struct outr__peer {
      * same address is another one. */
     char *path; /* of its SPIFFE id; NULL: nobody is asked */
     char *key;  /* in by_addr */
-    uint64_t used_ns;
+    uint64_t used_ns, tell_refused_ns;
     outr_endpoint endpoint; /* pending: calls that hold it */
     unsigned names;         /* cached names that lead to it */
 };
@@ -37,7 +37,6 @@ struct outr__peers {
     outr_map *names;   /* "id.namespace" -> known */
     outr_map *by_addr; /* key -> peer */
     outr_timer sweeper;
-    uint64_t tell_refused_ns;
     bool is_freed;
     unsigned refreshing;
 };
@@ -66,14 +65,13 @@ static outr_code is_peer(const void *ctx, outr_str uri, outr_err *err)
 
 static void on_refused(void *ctx, const char *reason, const outr_err *err)
 {
-    const outr__peer *peer = ctx;
-    outr__peers *p = peer->peers;
-    outr_loop *loop = p->o->loop;
+    outr__peer *peer = ctx;
+    outr_loop *loop = peer->peers->o->loop;
     uint64_t now = outr_loop_now(loop);
     outr_mesh_count_refused(loop, "client", reason);
-    if (now < p->tell_refused_ns) /* a call tries several times, and there are many calls */
+    if (now < peer->tell_refused_ns) /* a call tries several times, and there are many calls */
         return;
-    p->tell_refused_ns = now + OUTR_SEC;
+    peer->tell_refused_ns = now + OUTR_SEC;
     OUTR_LOG(outr_loop_log(loop), WARN, "a peer was not called", OUTR_Z("peer", peer->text),
              OUTR_Z("path", peer->path ? peer->path : ""), OUTR_Z("reason", reason), OUTR_ERR(err));
 }

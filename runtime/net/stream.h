@@ -44,6 +44,7 @@ struct outr_stream {
     outr_str alpn;  /* negotiated protocol, NONE without TLS */
     /* TLS: the one URI name of the peer's certificate, when it was verified; lives as long as s. */
     outr_str peer_id;
+    const char *why; /* before on_error: a word for what the peer must not do, and did; or NULL */
     uint64_t expires_ns; /* loop time when a certificate of either side ends; 0: none does */
 };
 

@@ -278,11 +278,20 @@ void outr_tls_sessions_unref(outr_tls_sessions *sessions)
 
 /* ---- contexts -------------------------------------------------------------------------------- */
 
+/* OpenSSL says no and goes on; whoever asks is no peer of ours. */
+static void note_alert(const SSL *ssl, int where, int value)
+{
+    outr__verdict *v = verdict_of(ssl);
+    if (v && where == SSL_CB_WRITE_ALERT && (value & 0xff) == SSL_AD_NO_RENEGOTIATION)
+        v->wants_to_renegotiate = true;
+}
+
 static void set_uri_rules(const outr_tls *tls, SSL_CTX *ctx)
 {
     static const unsigned char id[] = "outrigger";
     SSL_CTX_set_cipher_list(ctx, CIPHERS);
     SSL_CTX_set_cert_verify_callback(ctx, verify_uri, NULL);
+    SSL_CTX_set_info_callback(ctx, note_alert);
     SSL_CTX_set_session_id_context(ctx, id, sizeof id - 1);
     SSL_CTX_set_session_ticket_cb(ctx, write_ticket, read_ticket, NULL);
     if (tls->is_server) {

@@ -35,6 +35,7 @@ typedef struct outr__verdict {
     outr_tls_sessions *sessions; /* NULL: nothing is resumed */
     unsigned generation;         /* of the context */
     const char *reason;          /* why not; NULL: nothing was found */
+    bool wants_to_renegotiate;
     outr_err err;
     char *id; /* heap; of the certificate's URI */
     size_t id_n;

@@ -54,6 +54,16 @@ static void read_plain(tls_stream *t)
         outr_chunk *chunk = outr_chunk_new(PLAIN_PIECE);
         ERR_clear_error(); /* kept per thread: what another connection left is not our failure */
         int n = SSL_read(t->ssl, chunk->bytes, (int)chunk->cap);
+        if (t->verdict.wants_to_renegotiate) {
+            outr_err err;
+            outr_chunk_unref(chunk);
+            flush_out(t);
+            t->base.why = OUTR_TLS_RENEGOTIATION;
+            outr_fail(&err, OUTR_UNAVAILABLE, "the peer wants to renegotiate (reason: %s)",
+                      t->base.why);
+            fail_stream(t, &err);
+            return;
+        }
         if (n > 0) {
             t->base.events->on_data(&t->base, chunk, chunk->bytes, (size_t)n);
             outr_chunk_unref(chunk);

@@ -61,6 +61,10 @@ void outr_tls_sessions_unref(outr_tls_sessions *sessions);
 #define OUTR_TLS_IDENTITY     "identity"        /* not one URI name, or not the one wanted */
 #define OUTR_TLS_REFUSED      "refused_by_peer" /* an alert came */
 #define OUTR_TLS_OWN_EXPIRED  "own_expired"     /* ours is over */
+/* And why an established connection is broken off, in outr_stream.why: */
+#define OUTR_TLS_RENEGOTIATION "renegotiation" /* asked for in TLS 1.2 */
+/* Of a port without TLS, when somebody begins a handshake there: */
+#define OUTR_TLS_UNEXPECTED "tls_on_plain_port"
 
 /* Handshake over own_below; server_name is for SNI and the name check (an IP literal sends no SNI).
  * On success the stream is the caller's; on failure own_below is closed. */
