@@ -10,6 +10,26 @@ static bool lies_in(outr_str part, outr_str whole)
     return part.n > 0 && part.p >= whole.p && part.p + part.n <= whole.p + whole.n;
 }
 
+/* Whoever reads a line has its certificates looked at. */
+static void look_at(outr_str pem)
+{
+    OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(OUTR_MIB);
+    outr_cert_info info;
+    outr_err err;
+    outr_str one;
+    size_t count = 0;
+    for (outr_str rest = outr_cert_cut(pem, &one); one.n > 0; rest = outr_cert_cut(rest, &one)) {
+        PROPERTY(one.p >= pem.p && one.p + one.n <= pem.p + pem.n);
+        outr_cert_organization(&text, one);
+        if (outr_cert_uri(&text, one, &err) == OUTR_OK)
+            PROPERTY(!memchr(text.p, 0, text.n));
+        if (outr_cert_info_read(&info, one, &err) == OUTR_OK)
+            PROPERTY(info.count >= 1);
+        if (++count > 8)
+            break;
+    }
+}
+
 static void check_ask(outr_str line)
 {
     OUTR_AUTO(outr_buf) csr = {0};
@@ -38,6 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     PROPERTY(lies_in(join.issuer, outr_buf_view(&text)));
+    look_at(outr_buf_view(&text));
     PROPERTY(join.key.n == 0 || lies_in(join.key, outr_buf_view(&text)));
     PROPERTY(join.before_s >= 0);
     if (!outr_join_write(&token, &join) ||
