@@ -142,6 +142,17 @@ class PubSub(Case):
         self.publish(sidecar, 3)
         seen.wait([3])
 
+    def test_a_server_that_forgot_all_gets_the_group_anew(self):
+        server, seen = RedisServer(self), Seen(self)
+        sidecar = self.subscriber(seen, redis(server))
+        for n in range(3):
+            self.publish_again_and_again(sidecar, n)
+            seen.wait([n])
+            server.kill()
+            server.start()
+        self.publish_again_and_again(sidecar, 3)
+        seen.wait([3])
+
     def test_what_was_trimmed_is_pending_no_more(self):
         server, refuse = RedisServer(self), [True]
         seen = Seen(self, lambda n, times: Reply(500) if refuse[0] else None)

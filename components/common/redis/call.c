@@ -160,6 +160,13 @@ static void on_up(outr__redis_conn *c)
         outr__redis_conn_give(c, OUTR_LIST_ITEM(link, outr__redis_part, link));
 }
 
+/* A server with a connection that works is not away. */
+static void note_down(const outr__redis_server *server, const outr_err *err)
+{
+    if (err->code && server->conn_count == 0)
+        outr__redis_set_up(server->site, false, err);
+}
+
 /* Those that waited for the connection. A server that has been away for long fails them sooner. */
 static void on_dial_failed(outr__redis_server *server, const outr_err *err)
 {
@@ -167,6 +174,7 @@ static void on_dial_failed(outr__redis_server *server, const outr_err *err)
     outr_list_init(&parts);
     server->dialing = NULL;
     server->failures++;
+    note_down(server, err);
     outr_timer_start(server->site->loop, &server->retry,
                      outr_loop_now(server->site->loop) +
                          outr__redis_backoff(server->site, server->failures));
@@ -195,6 +203,7 @@ static void on_down(outr__redis_conn *c, outr_list *parts, const outr_err *err)
         outr_link_remove(&c->link);
         server->conn_count--;
     }
+    note_down(server, err);
     for (outr_link *link; (link = outr_list_pop(parts));) {
         outr__redis_part *p = OUTR_LIST_ITEM(link, outr__redis_part, link);
         bool may_repeat = p->slot_count == 0 || p->call->is_repeatable;

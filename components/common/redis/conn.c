@@ -91,8 +91,6 @@ void outr__redis_conn_close(outr__redis_conn *c, const outr_err *err)
         char text[OUTR__REDIS_WHERE_MAX];
         if (err->code)
             outr_wrap(&why, "redis %s", outr__redis_where_text(&c->where, text));
-        if (err->code && err->code != OUTR_CANCELLED)
-            outr__redis_set_up(c->site, false, &why);
         c->owner->on_down(c, &parts, &why);
     }
     let_go(c);

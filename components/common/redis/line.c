@@ -18,6 +18,8 @@ static void on_down(outr__redis_conn *c, outr_list *parts, const outr_err *err)
 {
     outr_redis_line *line = c->ctx;
     outr_err why = *err;
+    if (err->code && err->code != OUTR_CANCELLED)
+        outr__redis_set_up(line->site, false, err);
     if (!why.code)
         outr_fail(&why, OUTR_UNAVAILABLE, "redis: the server closed the connection");
     line->conn = NULL;

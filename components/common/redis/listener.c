@@ -40,6 +40,8 @@ static void on_down(outr__redis_conn *c, outr_list *parts OUTR_UNUSED, const out
 {
     outr_redis_listener *l = c->ctx;
     l->conn = NULL;
+    if (err->code)
+        outr__redis_set_up(l->site, false, err);
     try_later(l);
     outr_err why = *err;
     if (!why.code)

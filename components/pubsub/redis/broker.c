@@ -3,7 +3,7 @@
 
 #include "base/json.h"
 
-#define METADATA_MAX OUTR_MIB
+#define METADATA_MAX (64 * OUTR_MIB) /* more than any request holds */
 
 static const outr_bind_row rows[] = {
     OUTR_REDIS_ROWS(outr__stream_config, redis, "512ms"),

@@ -77,7 +77,7 @@ struct outr_broker_sub {
     outr_list handed, acks, releases;
     size_t unsettled, acking, confirming;
     bool has_group, is_paused, is_closing, wants_look, is_recovering, is_failing;
-    uint32_t failures;
+    uint32_t failures, groups_made; /* since messages were read last */
     size_t average; /* bytes of a message, for how many may be asked for */
     outr_op *closing;
     outr_deferred pump, confirmer;

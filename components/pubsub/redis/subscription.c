@@ -450,12 +450,13 @@ static void on_read(outr_broker_sub *sub, const outr_redis_reply *streams)
 static void on_refusal(outr_broker_sub *sub, const outr_err *err)
 {
     outr_str text = outr_str_from(err->text);
+    bool is_groupless = outr_str_starts(text, OUTR_STR("NOGROUP"));
+    if (is_groupless)
+        sub->has_group = false; /* the data were deleted, or the server began without any */
     if (sub->task == OUTR__STREAM_GROUP && outr_str_starts(text, OUTR_STR("BUSYGROUP"))) {
         sub->has_group = true;
-    } else if (outr_str_starts(text, OUTR_STR("NOGROUP")) && sub->has_group &&
-               sub->failures == 0) {
-        sub->has_group = false; /* the data were deleted */
-        sub->failures = 1;
+    } else if (is_groupless && sub->groups_made++ == 0) {
+        look_soon(sub);
     } else if (!outr_str_starts(text, OUTR_STR("UNBLOCKED"))) {
         fail(sub, err);
     }
@@ -489,11 +490,13 @@ static void on_done(outr_op *op)
         sub->task = OUTR__STREAM_REST;
         if (task == OUTR__STREAM_GROUP)
             sub->has_group = true;
-        else if (task == OUTR__STREAM_LOOK)
+        else
+            sub->groups_made = 0;
+        if (task == OUTR__STREAM_LOOK)
             on_looked(sub, reply);
         else if (task == OUTR__STREAM_CLAIM)
             on_claimed(sub, reply);
-        else
+        else if (task == OUTR__STREAM_READ)
             on_read(sub, reply);
     }
     if (sub->task == OUTR__STREAM_REST)
