@@ -10,8 +10,10 @@ extern const outr_binding_backend outr_bindings_cron, outr_bindings_http,
 extern const outr_middleware_backend outr_middleware_uppercase, outr_middleware_routerchecker,
     outr_middleware_routeralias, outr_middleware_ratelimit, outr_middleware_bearer,
     outr_middleware_oauth2clientcredentials;
-extern const outr_resolver_backend outr_nameresolution_sqlite, outr_nameresolution_static,
-    outr_nameresolution_nameformat, outr_nameresolution_structuredformat, outr_nameresolution_dns;
+extern const outr_resolver_backend outr_nameresolution_mdns, outr_nameresolution_sqlite,
+    outr_nameresolution_static, outr_nameresolution_nameformat,
+    outr_nameresolution_structuredformat, outr_nameresolution_dns,
+    outr_nameresolution_kubernetes;
 
 static const outr_state_backend *const states[] = {&outr_state_in_memory, &outr_state_sqlite};
 static const outr_pubsub_backend *const brokers[] = {&outr_pubsub_in_memory, &outr_pubsub_sqlite};
@@ -24,9 +26,10 @@ static const outr_middleware_backend *const middlewares[] = {
     &outr_middleware_ratelimit, &outr_middleware_bearer,
     &outr_middleware_oauth2clientcredentials};
 static const outr_resolver_backend *const resolvers[] = {
-    &outr_nameresolution_sqlite,     &outr_nameresolution_static,
-    &outr_nameresolution_nameformat, &outr_nameresolution_structuredformat,
-    &outr_nameresolution_dns,
+    &outr_nameresolution_mdns,       &outr_nameresolution_sqlite,
+    &outr_nameresolution_static,     &outr_nameresolution_nameformat,
+    &outr_nameresolution_structuredformat, &outr_nameresolution_dns,
+    &outr_nameresolution_kubernetes,
 };
 
 static const outr_module_type modules[] = {

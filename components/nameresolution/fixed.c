@@ -126,6 +126,46 @@ static void resolve_format(outr_resolver *base, outr_resolve *req, outr_op *op)
     ask(of(base), req, outr_arena_str(req->arena, outr_buf_view(&out)), op);
 }
 
+/* ---- kubernetes ------------------------------------------------------------------------------ */
+
+/* What a template may say between its braces, spaces aside. */
+static bool put_field(outr_buf *out, outr_str field, const outr_resolve *req)
+{
+    if (outr_str_is(field, ".ID"))
+        outr_buf_str(out, req->app_id);
+    else if (outr_str_is(field, ".Namespace"))
+        outr_buf_str(out, req->namespace_);
+    else if (outr_str_is(field, ".Port"))
+        outr_buf_printf(out, "%u", req->port);
+    else
+        return false;
+    return true;
+}
+
+static bool fill_template(outr_buf *out, outr_str template, const outr_resolve *req)
+{
+    ptrdiff_t at;
+    while ((at = outr_str_search(template, OUTR_STR("{{"))) >= 0) {
+        outr_buf_str(out, outr_str_head(template, (size_t)at));
+        template = outr_str_skip(template, (size_t)at + 2);
+        ptrdiff_t end = outr_str_search(template, OUTR_STR("}}"));
+        if (end < 0 || !put_field(out, outr_str_trim(outr_str_head(template, (size_t)end)), req))
+            return false;
+        template = outr_str_skip(template, (size_t)end + 2);
+    }
+    outr_buf_str(out, template);
+    return true;
+}
+
+static const char kubernetes_form[] = "{{.ID}}-dapr.{{.Namespace}}.svc.";
+
+static void resolve_kubernetes(outr_resolver *base, outr_resolve *req, outr_op *op)
+{
+    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(1024);
+    fill_template(&out, of(base)->format, req); /* which create has tried */
+    ask(of(base), req, outr_arena_str(req->arena, outr_buf_view(&out)), op);
+}
+
 static outr_code create(outr_resolver **out, const outr_component_init *init,
                         const outr_resolver_backend *backend, bool needs_format, outr_err *err)
 {
@@ -147,7 +187,7 @@ static outr_code create(outr_resolver **out, const outr_component_init *init,
 }
 
 extern const outr_resolver_backend outr_nameresolution_static, outr_nameresolution_nameformat,
-    outr_nameresolution_structuredformat, outr_nameresolution_dns;
+    outr_nameresolution_structuredformat, outr_nameresolution_dns, outr_nameresolution_kubernetes;
 
 static outr_code create_static(outr_resolver **out, const outr_component_init *init, outr_err *err)
 {
@@ -158,6 +198,33 @@ static outr_code create_format(outr_resolver **out, const outr_component_init *i
 {
     return create(out, init, &outr_nameresolution_nameformat, true, err);
 }
+
+static outr_code create_kubernetes(outr_resolver **out, const outr_component_init *init,
+                                   outr_err *err)
+{
+    const outr_kv *domain = outr_kvs_find(init->metadata, "clusterDomain"),
+                  *template = outr_kvs_find(init->metadata, "template");
+    const outr_resolve nobody = {.app_id = OUTR_STR("a"), .namespace_ = OUTR_STR("b"), .port = 1};
+    OUTR_AUTO(outr_buf) trial = OUTR_BUF_MAX(4096);
+    if (template && !fill_template(&trial, template->value, &nobody))
+        return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                         "template: only {{.ID}}, {{.Namespace}} and {{.Port}} are known");
+    outr_code rc = create(out, init, &outr_nameresolution_kubernetes, false, err);
+    if (rc)
+        return rc;
+    resolver *r = of(*out);
+    outr_str suffix = domain && domain->value.n ? domain->value : OUTR_STR("cluster.local");
+    r->format = template ? outr_arena_str(r->arena, template->value)
+                         : outr_arena_join(r->arena, OUTR_STR(kubernetes_form), suffix,
+                                           OUTR_STR(":{{.Port}}"));
+    return OUTR_OK;
+}
+
+static const outr_bind_row kubernetes_rows[] = {
+    {"clusterDomain", NULL, OUTR_BIND_STR, 0, 0, 0, 0, "cluster.local", NULL, 0, "DNS suffix"},
+    {"template", NULL, OUTR_BIND_STR, 0, 0, 0, 0, NULL, NULL, 0,
+     "instead of the built-in pattern: {{.ID}}, {{.Namespace}}, {{.Port}}"},
+};
 
 static const outr_bind_row format_rows[] = {
     {"format", NULL, OUTR_BIND_STR, OUTR_BIND_REQUIRED, 0, 0, 0, NULL, NULL, 0,
@@ -179,3 +246,5 @@ const outr_resolver_backend outr_nameresolution_structuredformat =
     FIXED("structuredformat", format_rows, 1, create_format, resolve_format);
 const outr_resolver_backend outr_nameresolution_dns =
     FIXED("dns", format_rows, 1, create_format, resolve_format);
+const outr_resolver_backend outr_nameresolution_kubernetes =
+    FIXED("kubernetes", kubernetes_rows, 2, create_kubernetes, resolve_kubernetes);

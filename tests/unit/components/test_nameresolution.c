@@ -494,6 +494,37 @@ static void a_pattern_needs_the_app_id(void **state)
     close_world(wd);
 }
 
+static void a_cluster_has_its_form_of_names(void **state)
+{
+    static const struct {
+        const char *key, *value, *host, *port;
+    } rows[] = {
+        {"other", "x", "shop-dapr.ns.svc.cluster.local", "3000"},
+        {"clusterDomain", "here", "shop-dapr.ns.svc.here", "3000"},
+        {"template", "{{ .Namespace }}-{{.ID}}:81", "ns-shop", "81"},
+        {"template", "{{.ID}}.x:{{.Port}}", "shop.x", "3000"},
+    };
+    static const outr_kv bad[] = {{{"template", 8}, {"{{.Data}}", 9}}, {{"template", 8}, {"{{.ID", 5}}};
+    (void)state;
+    for (size_t i = 0; i < OUTR_LEN(rows); i++) {
+        world *wd = open_world();
+        char wanted[64];
+        side s = open_with(wd, "nameresolution.kubernetes", rows[i].key, rows[i].value);
+        snprintf(wanted, sizeof wanted, "10.0.0.1:%s ", rows[i].port);
+        assert_string_equal(found(&s, "shop", "ns"), wanted);
+        assert_string_equal(wd->last_host, rows[i].host);
+        close_side(&s);
+        close_world(wd);
+    }
+    for (size_t i = 0; i < OUTR_LEN(bad); i++) {
+        world *wd = open_world();
+        side s;
+        assert_int_equal(create(wd, &s, "nameresolution.kubernetes", &bad[i], 1),
+                         OUTR_INVALID_ARGUMENT);
+        close_world(wd);
+    }
+}
+
 static void a_list_names_each_app(void **state)
 {
     world *wd = open_world();
@@ -544,6 +575,7 @@ int main(void)
         cmocka_unit_test(a_pattern_becomes_an_address),
         cmocka_unit_test(without_a_port_our_own_is_taken),
         cmocka_unit_test(a_pattern_needs_the_app_id),
+        cmocka_unit_test(a_cluster_has_its_form_of_names),
         cmocka_unit_test(a_list_names_each_app),
         cmocka_unit_test(a_question_can_be_given_up),
     };

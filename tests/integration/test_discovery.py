@@ -1,0 +1,160 @@
+"""Who serves an app id: multicast DNS among sidecars and with a stand-in for daprd's library, on loopback."""
+import contextlib
+import socket
+import struct
+import threading
+
+from harness import Case, tag, wait_for
+
+GROUP, PORT = "224.0.0.251", 5353
+
+
+def config(component, **settings):
+    lines = ["apiVersion: dapr.io/v1alpha1", "kind: Configuration", "metadata: {name: c}", "spec:", "  nameResolution:",
+             "    component: " + component, "    version: v1", "    configuration:"]
+    return "\n".join(lines + ["      %s: \"%s\"" % pair for pair in settings.items()]) + "\n"
+
+
+MDNS = config("mdns", interfaces="lo")
+
+
+# ---------------------------------------------------------------- messages of DNS
+def pack_name(name):
+    return b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
+
+
+def read_name(data, at):
+    labels, end = [], None
+    while data[at]:
+        if len(labels) > 20:
+            raise IndexError
+        if data[at] & 0xC0:
+            if (data[at] & 0x3F) << 8 | data[at + 1] >= at:
+                raise IndexError
+            end = end or at + 2
+            at = (data[at] & 0x3F) << 8 | data[at + 1]
+            continue
+        labels.append(data[at + 1:at + 1 + data[at]].decode("latin-1"))
+        at += 1 + data[at]
+    return ".".join(labels), end or at + 1
+
+
+def record(name, type_, data, ttl=3200, flush=True):
+    return pack_name(name) + struct.pack(">HHIH", type_, 0x8001 if flush else 1, ttl, len(data)) + data
+
+
+class Mdns:
+    """One that speaks multicast DNS as the library of daprd does: registers services, browses."""
+
+    def __init__(self, case):
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self.sock.bind(("", PORT))
+        lo = socket.if_nametoindex("lo")
+        through = struct.pack("@4s4si", socket.inet_aton(GROUP), socket.inet_aton("127.0.0.1"), lo)
+        self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, through)
+        self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, through)
+        self.sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
+        self.services, self.found, self.queries = {}, {}, []
+        case.addCleanup(self.close)
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+
+    def send(self, message):
+        self.sock.sendto(message, (GROUP, PORT))
+
+    def ask(self, service):
+        self.send(struct.pack(">HHHHHH", 0, 0, 1, 0, 0, 0) + pack_name(service) + struct.pack(">HH", 12, 1))
+
+    def answer(self, service, ttl=3200):
+        own, host, port = self.services[service]
+        app = service.partition(".")[0].encode()
+        records = [record(service, 12, pack_name(own), ttl, False),
+                   record(own, 33, struct.pack(">HHH", 0, 0, port) + pack_name(host), ttl),
+                   record(own, 16, bytes([len(app)]) + app, ttl), record(host, 1, socket.inet_aton("127.0.0.1"), ttl)]
+        self.send(struct.pack(">HHHHHH", 0, 0x8400, 0, len(records), 0, 0) + b"".join(records))
+
+    def run(self):
+        while True:
+            try:
+                data, _ = self.sock.recvfrom(9000)
+            except OSError:
+                return
+            with contextlib.suppress(IndexError, struct.error):
+                self.take(data)
+
+    def take(self, data):
+        _, flags, questions, *counts = struct.unpack_from(">HHHHHH", data)
+        at = 12
+        for _ in range(questions):
+            name, at = read_name(data, at)
+            at += 4
+            self.queries.append(name)
+            if not flags & 0x8000 and name in self.services:
+                self.answer(name)
+        for _ in range(sum(counts)):
+            name, at = read_name(data, at)
+            type_, _, ttl, length = struct.unpack_from(">HHIH", data, at)
+            at += 10
+            value = data[at:at + length]
+            if type_ in (12, 33):
+                target = read_name(data, at + (6 if type_ == 33 else 0))[0]
+                value = (struct.unpack_from(">H", data, at + 4)[0], target) if type_ == 33 else target
+            self.found.setdefault((name, type_), []).append((ttl, value))
+            at += length
+
+
+class MulticastDns(Case):
+    def setUp(self):
+        super().setUp()
+        peer = Mdns(self)
+        peer.ask("is-anybody-there.local")
+        try:
+            wait_for("our own question", lambda: peer.queries, 10)
+        except AssertionError:
+            self.skipTest("loopback carries no multicast here")
+
+    @tag("debug", "tsan")
+    def test_sidecars_find_each_other(self):
+        app = self.app()
+        a = self.sidecar("mdns-caller", config=MDNS)
+        self.assertEqual(a.invoke("mdns-callee", "x").status, 500)
+        b = self.sidecar("mdns-callee", app, config=MDNS)
+        wait_for("the call", lambda: a.invoke("mdns-callee", "x").status == 200, 60)
+        self.assertEqual(b.stop(), 0)  # it says goodbye
+        wait_for("the end of it", lambda: a.invoke("mdns-callee", "x").status != 200, 60)
+        self.sidecar("mdns-callee", app, config=MDNS)  # on another port
+        wait_for("the call", lambda: a.invoke("mdns-callee", "x").status == 200, 60)
+
+    @tag("debug")
+    def test_what_is_told_is_what_daprd_looks_for(self):
+        peer = Mdns(self)
+        a = self.sidecar("mdns-told", self.app(), config=MDNS)
+        service = "mdns-told.local"
+        peer.ask(service)
+        own = wait_for("the answer", lambda: peer.found.get((service, 12)), 60)[0][1]
+        port, host = wait_for("its place", lambda: peer.found.get((own, 33)), 60)[0][1]
+        self.assertEqual(port, a.internal)
+        self.assertTrue(own.endswith("." + service))
+        self.assertEqual(wait_for("its text", lambda: peer.found.get((own, 16)), 60)[0][1], b"\tmdns-told")
+        self.assertEqual(len(wait_for("its address", lambda: peer.found.get((host, 1)), 60)[0][1]), 4)
+        self.assertEqual(a.stop(), 0)
+        wait_for("goodbye", lambda: any(ttl == 0 for ttl, _ in peer.found[(own, 33)]), 60)
+
+    @tag("debug")
+    def test_what_daprd_tells_is_found_and_nonsense_is_not(self):
+        peer, app = Mdns(self), self.app()
+        a = self.sidecar("mdns-asker", config=MDNS)
+        b = self.sidecar("mdns-kitchen", app)  # registered in the file, which nobody here reads
+        peer.services["mdns-kitchen.local"] = ("host:123.mdns-kitchen.local", "box.local", b.internal)
+        for nonsense in (b"", b"x" * 12, b"\0" * 500, b"\0\0\x84\0\0\0\xff\xff\0\0\0\0" + b"\xc0\x0c" * 300,
+                         struct.pack(">HHHHHH", 0, 0x8400, 0, 1, 0, 0) + pack_name("a.mdns-kitchen.local") + b"\0\x21\0\1"):
+            peer.send(nonsense)
+        wait_for("the call", lambda: a.invoke("mdns-kitchen", "x").status == 200, 60)
+        self.assertEqual([r.path for r in app.seen("/x")], ["/x"])
+        self.assertIn("mdns-kitchen.local", peer.queries)
