@@ -23,6 +23,9 @@ class RedisServer:
         os.makedirs(self.dir, exist_ok=True)
         self.options = ["--port", str(self.port.number), "--bind", "127.0.0.1", "--dir", self.dir, "--save", "",
                         "--appendonly", "yes" if durable else "no", "--appendfsync", "always", *options]
+        if "--cluster-enabled" in options:  # else its bus would be at port + 10000, which may be none
+            self.bus = Port()
+            self.options += ["--cluster-port", str(self.bus.number)]
         self.process = None
         self.case = case
         self.start()

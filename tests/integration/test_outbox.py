@@ -71,6 +71,17 @@ class Outbox(Case):
         wait_for("the end of the markers", lambda: server.command("KEYS", "outbox-*") == [], 60)
         self.assertEqual(server.hash("app||o1")["data"], '{"n":1}')
 
+    @needs_redis
+    @tag("debug")
+    def test_redis_for_both(self):
+        server = RedisServer(self)
+        resources = self.resources("state.redis", metadata={"redisHost": server.host})
+        resources["ps.yaml"] = component("ps", "pubsub.redis", {"redisHost": server.host})
+        self.check(resources)
+        wait_for("the end of the markers", lambda: server.command("KEYS", "outbox-*") == [], 60)
+        # Where a daprd of the app looks for them, too.
+        self.assertEqual(server.command("XLEN", "defaultappordersoutbox"), 2)
+
     @tag("debug")
     def test_a_projection_is_published_and_not_stored(self):
         store, app = self.start(self.resources())

@@ -1,10 +1,12 @@
 """State, locks and configuration on a real redis-server: the layout as redis-cli sees it, restarts, kills."""
 import random
+import signal
+import subprocess
 import threading
 
 import grpc_client
 from grpc_client import needs_grpc
-from harness import Case, Reply, component, tag, wait_for
+from harness import Case, Client, Reply, component, tag, wait_for
 from redis_server import RedisServer, needs_redis
 from state_behaviours import FIRST_WRITE, Store, in_parallel, upsert
 
@@ -174,6 +176,62 @@ class State(Case):
 
 
 @needs_redis
+class Cluster(Case):
+    """Three servers with a third of the keys each."""
+
+    def cluster(self):
+        servers = [RedisServer(self, "--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf") for _ in range(3)]
+        hosts = [s.host for s in servers]
+        subprocess.run(["redis-cli", "--cluster", "create", *hosts, "--cluster-yes"], check=True, stdout=subprocess.PIPE, timeout=60)
+        wait_for("the cluster", lambda: all("cluster_state:ok" in s.command("CLUSTER", "INFO") for s in servers), 60)
+        return servers
+
+    @tag("debug")
+    def test_state_locks_and_configuration(self):
+        servers = self.cluster()
+        app = self.app(lambda r: Reply(200))
+        metadata = {"redisType": "cluster"}
+        a = self.sidecar("app", app, resources={
+            "st.yaml": redis("st", "state", servers[0], **metadata), "lk.yaml": redis("lk", "lock", servers[1], **metadata),
+            "cf.yaml": redis("cf", "configuration", servers[2], **metadata)})
+        store = Store(a)
+        items = [{"key": "k%d" % n, "value": n} for n in range(200)]
+        self.assertEqual(store.save_all(items).status, 204)
+        self.assertTrue(all(s.command("DBSIZE") > 20 for s in servers))
+        for server in servers:
+            server.command("SCRIPT", "FLUSH")
+        self.assertEqual(store.save_all(items).status, 204)
+        found = store.bulk([i["key"] for i in items])
+        self.assertEqual({k: (v["data"], v["etag"]) for k, v in found.items()}, {i["key"]: (i["value"], "2") for i in items})
+        self.assertEqual(sorted(in_parallel(16, lambda n: store.save("one", n, **FIRST_WRITE).status)), [204] + [409] * 15)
+        # A transaction is one server's: what stands in braces says whose. Others are refused as a whole.
+        self.assertEqual(store.transact(upsert("{t}a", 1), upsert("{t}b", 2)).status, 204)
+        self.assertEqual((store.value("%7Bt%7Da"), store.value("%7Bt%7Db")), (1, 2))
+        self.assertEqual(store.transact(*[upsert("x%d" % n, 1) for n in range(10)]).status, 500)
+        self.assertEqual([store.value("x%d" % n) for n in range(10)], [None] * 10)
+        for n in range(20):
+            taken = a.call_json("POST", "/v1.0-alpha1/lock/lk", {"resourceId": "r%d" % n, "lockOwner": "o", "expiryInSeconds": 60})
+            self.assertEqual(taken.json, {"success": True})
+            given = a.call_json("POST", "/v1.0-alpha1/unlock/lk", {"resourceId": "r%d" % n, "lockOwner": "o"})
+            self.assertEqual(given.json, {"status": 0})
+        keys = ["c%d" % n for n in range(12)]
+        id_ = a.call("GET", "/v1.0/configuration/cf/subscribe?" + "&".join("key=" + k for k in keys)).json["id"]
+        for key in keys:
+            subprocess.run(["redis-cli", "-c", "-p", str(servers[0].port.number), "SET", key, "v||" + key], check=True, stdout=subprocess.PIPE)
+
+        def told():
+            found = {}
+            for request in app.seen():
+                found.update(request.json["items"])
+            return found
+        wait_for("all updates", lambda: told() == {k: {"value": "v", "version": k} for k in keys}, 60)
+        got = a.call("GET", "/v1.0/configuration/cf?" + "&".join("key=" + k for k in keys)).json
+        self.assertEqual(got, told())
+        self.assertEqual(a.call("GET", "/v1.0/configuration/cf/%s/unsubscribe" % id_).json, {"ok": True})
+        self.assertEqual(a.call("GET", "/v1.0/configuration/cf/subscribe").status, 500)
+
+
+@needs_redis
 class Lock(Case):
     def lock(self, sidecar, resource, owner, expiry=60):
         answer = sidecar.call_json("POST", "/v1.0-alpha1/lock/lk", {"resourceId": resource, "lockOwner": owner, "expiryInSeconds": expiry})
@@ -309,6 +367,31 @@ class Configuration(Case):
         wait_for("what changed", lambda: self.told(app, id_) == {"a": {"value": "2"}, "b": {}}, 60)
         server.command("SET", "c", "3")  # notifications are on again though the server has forgotten
         wait_for("a change", lambda: self.told(app, id_).get("c") == {"value": "3"}, 60)
+
+    @needs_grpc
+    @tag("debug")
+    def test_a_watch_that_cannot_begin(self):
+        """The server is away, or accepts and never answers: an error, or an end with its client or the sidecar."""
+        server = RedisServer(self)
+        a, _ = self.start(server)
+        server.kill()
+        answer = a.call("GET", "/v1.0/configuration/cf/subscribe?key=k")
+        self.assertEqual((answer.status, answer.json["errorCode"]), (500, "ERR_CONFIGURATION_SUBSCRIBE"))
+        with grpc_client.Client(a.grpc) as client:
+            stream = client.stream("Dapr/SubscribeConfiguration", [{"store_name": "cf", "keys": ["k"]}], timeout_s=60)
+            self.assertEqual(stream.code().name, "INVALID_ARGUMENT")
+            server.start()
+            server.process.send_signal(signal.SIGSTOP)
+            gone = client.stream("Dapr/SubscribeConfiguration", [{"store_name": "cf", "keys": ["k"]}], timeout_s=60)
+            with Client(a.http) as http:
+                http.send_request("GET", "/v1.0/configuration/cf/subscribe?key=k")
+                a.call("GET", "/v1.0/healthz")
+            gone.cancel()
+            waits = client.stream("Dapr/SubscribeConfiguration", [{"store_name": "cf", "keys": ["k"]}], timeout_s=60)
+            a.call("GET", "/v1.0/healthz")
+            self.assertEqual(a.stop(), 0)
+            self.assertNotEqual(waits.code().name, "OK")
+        server.process.send_signal(signal.SIGCONT)
 
     def test_notifications_of_others_stay(self):
         server = RedisServer(self, "--notify-keyspace-events", "El")

@@ -103,12 +103,12 @@ void outr_core_configuration_get_start(outr_core_configuration *c, outr_op *op)
 static void on_subscribed(outr_op *inner)
 {
     outr_core_config_subscribe *c = OUTR_CONTAINER(inner, outr_core_config_subscribe, inner);
-    note(inner->loop, c->sub->store, "subscribe", c->began_ns, !inner->err.code);
+    note(inner->loop, c->store_name, "subscribe", c->began_ns, !inner->err.code);
     if (inner->err.code) {
         outr_err err;
         outr_core_fail(&err, OUTR_REASON_CONFIGURATION_SUBSCRIBE,
                        "failed to subscribe " OUTR_FMT " from Configuration store " OUTR_FMT ": %s",
-                       OUTR_ARG(c->keys), OUTR_ARG(c->sub->store), inner->err.text);
+                       OUTR_ARG(c->keys), OUTR_ARG(c->store_name), inner->err.text);
         outr_core_end(c->op, &err);
         return;
     }
@@ -126,6 +126,7 @@ void outr_core_config_subscribe_start(outr_core_config_subscribe *c, outr_op *op
     outr_err err;
     c->op = op;
     c->began_ns = outr_loop_now(op->loop);
+    c->store_name = c->sub->store; /* of the request: the subscription has one of its own */
     outr_op_begin(op, c, on_subscribe_cancel);
     if (outr_core_configuration_check(&c->core, c->sub->store, &err)) {
         outr_op_fail_soon(op, &err);

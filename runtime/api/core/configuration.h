@@ -36,7 +36,7 @@ typedef struct outr_core_config_subscribe {
     uint64_t began_ns;
     outr_op inner;
     outr_op *op;
-    outr_str keys; /* as errors name them */
+    outr_str store_name, keys; /* as errors name them */
 } outr_core_config_subscribe;
 void outr_core_config_subscribe_start(outr_core_config_subscribe *call, outr_op *op);
 
