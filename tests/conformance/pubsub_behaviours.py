@@ -21,12 +21,12 @@ class Broker:
     def resources(self, **metadata):
         return {"ps.yaml": component("ps", self.type, {**self.metadata, **metadata})}
 
-    def subscriber(self, handler, *subscriptions, app_id="app", **metadata):
+    def subscriber(self, handler, *subscriptions, app_id="app", flags=(), **metadata):
         """A sidecar with an app that subscribes; what handler(event) says is the app's answer."""
         def answer(request):
             return handler(request) or Reply(200, b"")
         app = self.case.app(answer, subscriptions=[{"pubsubname": "ps", **s} for s in subscriptions])
-        sidecar = self.case.sidecar(app_id, app, resources=self.resources(**metadata))
+        sidecar = self.case.sidecar(app_id, app, resources=self.resources(**metadata), flags=flags)
         sidecar.wait_log('msg="subscribed"', len(subscriptions), WAIT_S)
         return sidecar, app
 
@@ -263,9 +263,33 @@ def a_poison_message_holds_up_no_other(case, broker):
     counts.wait([-1], 2)
 
 
+def an_unwell_app_is_left_alone_and_misses_nothing(case, broker):
+    """What it had in hand when it became unwell is its own to answer; the rest waits."""
+    is_well, probes, counts = [True], [0], Counts()
+
+    def handler(request):
+        if request.path != "/healthz":
+            return counts.add(request) and None
+        probes[0] += 1
+        return Reply(200 if is_well[0] else 500)
+    sidecar, _ = broker.subscriber(handler, to("t"), flags=["--enable-app-health-check", "--app-health-probe-interval", "1",
+                                                            "--app-health-threshold", "1"])
+    publish(case, sidecar, "t", *({"n": n} for n in range(20)))
+    counts.wait(range(20))
+    is_well[0], asked = False, probes[0]
+    wait_for("a probe that fails", lambda: probes[0] >= asked + 3, WAIT_S)
+    publish(case, sidecar, "t", *({"n": n} for n in range(20, 40)))
+    asked = probes[0]
+    wait_for("another one", lambda: probes[0] >= asked + 2, WAIT_S)
+    case.assertEqual(sum(counts.seen.values()), 20)
+    is_well[0] = True
+    counts.wait(range(40))
+    case.assertEqual(set(counts.seen.values()), {1})
+
+
 ALL = [everything_arrives_once, what_is_refused_comes_again, what_is_dropped_is_gone, a_dead_letter_is_the_message_itself,
        no_more_are_in_hand_than_may_be, any_bytes_pass, topics_have_any_name, metadata_reaches_the_app, many_at_once_go_and_come,
-       part_of_a_batch_comes_again, a_poison_message_holds_up_no_other]
+       part_of_a_batch_comes_again, a_poison_message_holds_up_no_other, an_unwell_app_is_left_alone_and_misses_nothing]
 SHARED = [every_group_gets_all, instances_share_the_work, what_was_published_before_is_delivered,
           what_is_in_hand_at_the_end_comes_at_once, what_a_killed_sidecar_had_comes_to_another]
 

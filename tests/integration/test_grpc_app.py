@@ -6,6 +6,7 @@ import threading
 
 from grpc_client import WHY_NOT, Client, needs_grpc
 from harness import Case, component, tag, wait_for
+from redis_server import RedisServer, needs_redis
 
 if not WHY_NOT:
     import grpc
@@ -299,3 +300,15 @@ class Streams(GrpcCase):
         self.assertIsNone(stream.get())
         self.assertEqual(stream.code, "INVALID_ARGUMENT")
 
+
+@needs_redis
+class RedisStreams(Streams):
+    """The same on a redis-server."""
+
+    server = None
+
+    def resources(self, **metadata):
+        self.server = self.server or RedisServer(self)
+        metadata.pop("leaseDuration", None)
+        return {"ps.yaml": component("ps", "pubsub.redis", {"redisHost": self.server.host, "redeliverInterval": "100ms",
+                                                            "processingTimeout": "600s", **metadata})}

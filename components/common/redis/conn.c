@@ -1,7 +1,8 @@
 #include "components/common/redis/internal.h"
 
 #define FEED       ((size_t)16384)  /* the reader moves what it has not read at each reply */
-#define WRITE_STEP ((size_t)262144) /* so much is made before the stream is asked to take it */
+#define WRITE_STEP ((size_t)32768) /* of many commands the first go out while others are made */
+#define HIGH_WATER ((size_t)262144)
 #define RING_FIRST 64
 
 static uint64_t now(const outr__redis_conn *c)
@@ -491,8 +492,8 @@ static void take_stream(outr__redis_conn *c, outr_stream *stream)
     c->stream = stream;
     stream->events = &events;
     stream->owner = c;
-    stream->high_water = WRITE_STEP;
-    stream->low_water = WRITE_STEP / 4;
+    stream->high_water = HIGH_WATER;
+    stream->low_water = HIGH_WATER / 4;
     c->reader = outr__redis_reader_new(c);
     outr_stream_read_start(stream);
     greet(c);
