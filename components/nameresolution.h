@@ -35,6 +35,8 @@ typedef struct outr_resolver_backend {
     void (*join)(outr_resolver *resolver, const outr_self *self,
                  outr_op *op); /* registers, keeps renewing */
     void (*resolve)(outr_resolver *resolver, outr_resolve *req, outr_op *op);
+    /* What it asks may not answer: the mesh keeps its last answers, on disk too (mesh/kept.h). */
+    bool may_be_away;
     uint64_t cache_ns; /* how long an answer may be used without asking again */
 } outr_resolver_backend;
 

@@ -13,7 +13,7 @@ extern const outr_middleware_backend outr_middleware_uppercase, outr_middleware_
 extern const outr_resolver_backend outr_nameresolution_mdns, outr_nameresolution_sqlite,
     outr_nameresolution_static, outr_nameresolution_nameformat,
     outr_nameresolution_structuredformat, outr_nameresolution_dns,
-    outr_nameresolution_kubernetes;
+    outr_nameresolution_kubernetes, outr_nameresolution_consul;
 
 static const outr_state_backend *const states[] = {&outr_state_in_memory, &outr_state_sqlite};
 static const outr_pubsub_backend *const brokers[] = {&outr_pubsub_in_memory, &outr_pubsub_sqlite};
@@ -29,7 +29,7 @@ static const outr_resolver_backend *const resolvers[] = {
     &outr_nameresolution_mdns,       &outr_nameresolution_sqlite,
     &outr_nameresolution_static,     &outr_nameresolution_nameformat,
     &outr_nameresolution_structuredformat, &outr_nameresolution_dns,
-    &outr_nameresolution_kubernetes,
+    &outr_nameresolution_kubernetes, &outr_nameresolution_consul,
 };
 
 static const outr_module_type modules[] = {

@@ -231,11 +231,12 @@ static const outr_bind_row format_rows[] = {
      "address of an app id: host or host:port with {appid}"},
 };
 
+/* Static addresses are asked of the configuration; all others of DNS. */
 #define FIXED(type_text, rows_, count_, create_, resolve_)                                         \
     {                                                                                              \
         .base = {"nameresolution." type_text, "v1", rows_, count_}, .create = create_,             \
         .open = open_resolver, .close = close_resolver, .join = join, .resolve = resolve_,         \
-        .cache_ns = 5 * OUTR_SEC                                                                   \
+        .may_be_away = true, .cache_ns = 5 * OUTR_SEC                                              \
     }
 
 const outr_resolver_backend outr_nameresolution_static =

@@ -1,5 +1,6 @@
 #include "components/registry.h"
 #include "mesh/internal.h"
+#include "mesh/kept.h"
 
 static void use_snapshot(outr_mesh *mesh, const outr_snapshot *snapshot)
 {
@@ -148,6 +149,19 @@ static void on_cancel(outr_op *op)
     outr_op_cancel(&req->inner, op->err.code);
 }
 
+static void keep_answers(outr_mesh_resolver_open *req, outr_loop *loop)
+{
+    char path[600];
+    outr_err err;
+    snprintf(path, sizeof path, OUTR_FMT "/known-" OUTR_FMT, OUTR_ARG(req->run_dir),
+             OUTR_ARG(req->settings->app_id));
+    for (char *c = path + req->run_dir.n + 1; *c; c++)
+        *c = *c == '/' ? '_' : *c;
+    const outr_kept_options kept = {.loop = loop, .log = outr_loop_log(loop), .path = path};
+    if (outr_kept_new(&req->resolver, req->resolver, &kept, &err))
+        OUTR_LOG(outr_loop_log(loop), WARN, "addresses of apps are not kept", OUTR_ERR(&err));
+}
+
 void outr_mesh_resolver_open_start(outr_mesh_resolver_open *req, outr_op *op)
 {
     const outr_configuration *c = &req->snapshot->configuration;
@@ -185,6 +199,8 @@ void outr_mesh_resolver_open_start(outr_mesh_resolver_open *req, outr_op *op)
         outr_op_fail_soon(op, &err);
         return;
     }
+    if (backend->may_be_away)
+        keep_answers(req, op->loop);
     outr_op_init(&req->inner, op->loop, op, 0, on_opened);
-    backend->open(req->resolver, &req->inner);
+    req->resolver->backend->open(req->resolver, &req->inner);
 }

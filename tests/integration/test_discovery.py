@@ -1,10 +1,12 @@
-"""Who serves an app id: multicast DNS among sidecars and with a stand-in for daprd's library, on loopback."""
+"""Who serves an app id: multicast DNS among sidecars and with a stand-in for daprd's library, on loopback; Consul, of which no
+registry of packages has the server, so its API is played."""
 import contextlib
 import socket
 import struct
 import threading
+from urllib.parse import unquote
 
-from harness import Case, tag, wait_for
+from harness import Case, Reply, reply_json, tag, wait_for
 
 GROUP, PORT = "224.0.0.251", 5353
 
@@ -158,3 +160,68 @@ class MulticastDns(Case):
         wait_for("the call", lambda: a.invoke("mdns-kitchen", "x").status == 200, 60)
         self.assertEqual([r.path for r in app.seen("/x")], ["/x"])
         self.assertIn("mdns-kitchen.local", peer.queries)
+
+
+class Consul(Case):
+    """A stand-in for the agent: registrations in memory, answers as Consul's API gives them."""
+
+    def agent(self, **more):
+        self.services, self.seen, self.broken = {}, [], None
+        return self.app(self.serve, **more)
+
+    def serve(self, request):
+        self.seen.append((request.method, request.target, request.header("x-consul-token")))
+        if self.broken:
+            return self.broken(request)
+        if request.path == "/v1/agent/service/register":
+            self.services[request.json["ID"]] = request.json
+            return Reply(200)
+        if request.path.startswith("/v1/agent/service/deregister/"):
+            self.services.pop(unquote(request.path.rpartition("/")[2]), None)
+            return Reply(200)
+        name = unquote(request.path.rpartition("/")[2])
+        return reply_json([{"Node": {"Address": "127.0.0.1"}, "Service": dict(s, Service=s["Name"])}
+                           for s in self.services.values() if s["Name"] == name])
+
+    def config(self, agent, registers=True):
+        return config("consul", selfRegister=str(registers).lower(), selfDeregister=str(registers).lower()) + (
+            "      client: {address: \"127.0.0.1:%d\", token: secret}\n      tags: [one]\n      meta: {zone: a}\n" % agent.port)
+
+    @tag("debug", "tsan")
+    def test_a_sidecar_registers_is_found_and_leaves(self):
+        agent, app = self.agent(), self.app()
+        b = self.sidecar("kitchen", app, config=self.config(agent))
+        service, = self.services.values()
+        self.assertEqual((service["Name"], service["Meta"], service["Tags"]),
+                         ("kitchen", {"zone": "a", "DAPR_PORT": str(b.internal)}, ["one"]))
+        self.assertEqual(service["Checks"][0]["CheckID"], "daprHealth:" + service["ID"])
+        a = self.sidecar("waiter", config=self.config(agent, False))
+        self.assertEqual(a.invoke("kitchen", "x").status, 200)
+        self.assertIn(("GET", "/v1/health/service/kitchen?passing=true", "secret"), self.seen)
+        self.assertEqual(a.invoke("nobody", "x").status, 500)
+        self.assertEqual(b.stop(), 0)
+        self.assertEqual(self.services, {})
+
+    @tag("debug")
+    def test_what_is_known_outlives_the_agent_and_a_restart(self):
+        agent, app = self.agent(), self.app()
+        self.sidecar("kitchen", app, config=self.config(agent))
+        a = self.sidecar("waiter", config=self.config(agent, False))
+        self.assertEqual(a.invoke("kitchen", "x").status, 200)
+        for broken in (lambda r: Reply(500, b"no leader"), lambda r: Reply(200, b"<html>"), lambda r: reply_json({"a": 1})):
+            self.broken = broken
+            self.assertEqual(a.invoke("kitchen", "x").status, 200)
+        agent.down()
+        self.assertEqual(a.invoke("kitchen", "x").status, 200)
+        self.assertEqual(a.stop(), 0)
+        a.start()
+        self.assertEqual(a.invoke("kitchen", "x").status, 200)  # from disk
+        answer = a.invoke("nobody", "x")
+        self.assertEqual(answer.status, 500)
+
+    def test_an_agent_that_comes_late_is_told(self):
+        agent = self.agent(is_up=False)
+        self.sidecar("kitchen", self.app(), config=self.config(agent))
+        self.assertEqual(self.services, {})
+        agent.up()
+        wait_for("the registration", lambda: self.services, 60)
