@@ -10,6 +10,7 @@
 #include "config/kinds/kinds.h"
 
 #define FILE_MAX_BYTES (4 * OUTR_MIB)
+#define OWN_GROUP      "outrigger.io/"
 #define NODES_MAX      200000
 #define ARENA_MAX      (64 * OUTR_MIB)
 
@@ -188,6 +189,14 @@ static void read_own(loader *l, const outr_kind_env *env, const outr_yaml *root,
     }
 }
 
+/* A policy that would be passed over without a word. */
+static bool is_ours_misplaced(outr_str kind, outr_str version)
+{
+    bool is_ours = outr_str_is(kind, "AccessPolicy") || outr_str_is(kind, "Authentication");
+    return outr_str_starts(version, OUTR_STR(OWN_GROUP)) ||
+           (is_ours && (version.n == 0 || outr_str_starts(version, OUTR_STR("dapr.io/"))));
+}
+
 static void read_document(loader *l, const char *file, const outr_yaml *root)
 {
     outr_binder binder = {l->arena, file, l->errors, l->warnings};
@@ -197,8 +206,14 @@ static void read_document(loader *l, const char *file, const outr_yaml *root)
         return;
     outr_str kind = text_of(root, "kind"), version = text_of(root, "apiVersion");
     bool is_v2 = outr_str_is(version, "dapr.io/v2alpha1");
-    if (outr_str_is(version, "outrigger.io/v1alpha1")) {
+    if (outr_str_is(version, OWN_GROUP "v1alpha1")) {
         read_own(l, &env, root, file);
+        return;
+    }
+    if (is_ours_misplaced(kind, version)) {
+        outr_bind_error(&binder, root,
+                        "apiVersion: must be outrigger.io/v1alpha1 for kind " OUTR_FMT,
+                        OUTR_ARG(outr_str_head(kind, 64)));
         return;
     }
     if (!outr_str_is(version, "dapr.io/v1alpha1") && !is_v2)
@@ -232,13 +247,21 @@ static void read_document(loader *l, const char *file, const outr_yaml *root)
     }
 }
 
+/* A file that is not YAML is left out, as the reference does; but one with a kind of ours may be a
+ * policy, and running without it would leave open what was meant to be closed. */
 static void read_resource_file(loader *l, const char *path)
 {
-    outr_str text;
+    outr_str text = OUTR_STR("");
     outr_yaml_doc *docs;
     outr_err err;
-    if (read_file(l->arena, path, &text, &err) ||
-        outr_yaml_parse(&docs, l->arena, path, text, NODES_MAX, &err)) {
+    outr_code rc = read_file(l->arena, path, &text, &err);
+    if (!rc)
+        rc = outr_yaml_parse(&docs, l->arena, path, text, NODES_MAX, &err);
+    if (rc && outr_str_search(text, OUTR_STR(OWN_GROUP)) >= 0) {
+        outr_err_list_add(l->errors, err.code, "%s", err.text);
+        return;
+    }
+    if (rc) {
         outr_err_list_add(l->warnings, err.code, "%s; the file is skipped", err.text);
         return;
     }

@@ -98,6 +98,15 @@ static void on_peer_error(outr_gather *gather, const outr_err *err)
     outr_buf_done(&gather->body);
 }
 
+/* The peer's sidecar refuses who asks: asking again changes nothing. */
+static void note_refusal(outr__call *c, const outr_http_response *head)
+{
+    c->invoke->refusal = outr_headers_get(&head->headers, OUTR__REASON_HEADER);
+    c->invoke->challenge = outr_headers_get(&head->headers, "www-authenticate");
+    if (c->invoke->refusal.n > 0)
+        c->is_final = true;
+}
+
 /* The peer's sidecar, not its app, says why it failed. */
 static bool take_peer_error(outr__call *c, outr_http_call *http)
 {
@@ -115,10 +124,7 @@ static bool take_peer_error(outr__call *c, outr_http_call *http)
         return true;
     }
     outr_fail(&c->err, (outr_code)code, "rpc error: code = %s", outr_code_name((outr_code)code));
-    c->invoke->refusal = outr_headers_get(&http->head.headers, OUTR__REASON_HEADER);
-    c->invoke->challenge = outr_headers_get(&http->head.headers, "www-authenticate");
-    if (c->invoke->refusal.n > 0) /* asking again changes nothing */
-        c->is_final = true;
+    note_refusal(c, &http->head);
     if (http->response) {
         c->is_gathering = true;
         outr_gather_start(&c->peer_error, http->response, PEER_ERROR_MAX, on_peer_error, c);
@@ -200,6 +206,8 @@ void outr__call_on_response(outr_http_call *http)
         outr_source_cancel(http->response, NULL);
         return;
     }
+    if (http == &c->http && c->invoke->is_proxied)
+        note_refusal(c, &http->head);
     if (outr_guard_is_on(&c->guard) && is_thrown_away(c, http))
         return;
     if (c->invoke->on_answer) {

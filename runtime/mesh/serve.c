@@ -99,22 +99,26 @@ static void record_served(const served *s, const outr_err *err)
  * what apps answer. */
 static void answer_error(outr_exchange *x, const outr__refusal *why)
 {
-    if (is_proxied(&x->req)) {
-        outr_grpc_refuse(x, why->code, outr_str_from(why->text));
-        return;
-    }
-    outr_http_response head = {.status = 500};
+    bool is_grpc = is_proxied(&x->req);
+    outr_http_response head = {.status = is_grpc ? 200 : 500};
+    outr_str body = OUTR_STR_NONE;
     outr_headers_init(&head.headers, x->arena);
-    outr_headers_add(&head.headers, OUTR_STR(OUTR__ERROR_HEADER),
-                     outr_arena_printf(x->arena, "%d", (int)why->code));
-    outr_headers_add(&head.headers, OUTR_STR("content-type"),
-                     OUTR_STR("text/plain; charset=utf-8"));
+    if (is_grpc) {
+        const outr_grpc_status status = {.code = why->code, .message = outr_str_from(why->text)};
+        outr_headers_add(&head.headers, OUTR_STR("content-type"), OUTR_STR("application/grpc"));
+        outr_grpc_status_write(&head.headers, &status);
+    } else {
+        outr_headers_add(&head.headers, OUTR_STR(OUTR__ERROR_HEADER),
+                         outr_arena_printf(x->arena, "%d", (int)why->code));
+        outr_headers_add(&head.headers, OUTR_STR("content-type"),
+                         OUTR_STR("text/plain; charset=utf-8"));
+        body = outr_arena_printf(x->arena, "rpc error: code = %s desc = %s",
+                                 outr_code_name(why->code), why->text);
+    }
     if (why->reason)
         outr_headers_add(&head.headers, OUTR_STR(OUTR__REASON_HEADER), outr_str_from(why->reason));
     if (why->challenge.p)
         outr_headers_add(&head.headers, OUTR_STR("www-authenticate"), why->challenge);
-    outr_str body = outr_arena_printf(x->arena, "rpc error: code = %s desc = %s",
-                                      outr_code_name(why->code), why->text);
     head.content_length = (int64_t)body.n;
     outr_http_reply(x, &head, body);
     outr_http_done(x);

@@ -99,10 +99,17 @@ static bool may_try_again(const outr__call *c)
     return outr__call_can_resend(c);
 }
 
+/* What is refused for who asks says nothing about whom it is asked. */
+static outr_outcome outcome_of_failure(const outr__call *c)
+{
+    bool is_ours = c->is_cancelled || c->invoke->refusal.n > 0;
+    return is_ours ? OUTR_OUTCOME_NONE : OUTR_OUTCOME_BAD;
+}
+
 bool outr__call_answer_is_bad(outr__call *c, int status, uint64_t after_ns)
 {
     uint64_t now = outr_loop_now(c->mesh->o.loop);
-    outr_guard_end(&c->guard, now, OUTR_OUTCOME_BAD);
+    outr_guard_end(&c->guard, now, outcome_of_failure(c));
     c->is_again =
         may_try_again(c) && after_ns != OUTR__CALL_NEVER &&
         outr_guard_again(&c->guard, now, status, outr_loop_rand(c->mesh->o.loop), &c->again_ns);
@@ -240,9 +247,7 @@ int outr__call_step_failed(outr_steps *steps)
     if (outr_guard_is_on(&c->guard) && c->is_again && !c->is_cancelled)
         return rest(c);
     if (outr_guard_is_on(&c->guard)) {
-        /* what is refused for who asks says nothing about whom it is asked */
-        bool is_ours = c->is_cancelled || c->invoke->refusal.n > 0;
-        outr_outcome outcome = is_ours ? OUTR_OUTCOME_NONE : OUTR_OUTCOME_BAD;
+        outr_outcome outcome = outcome_of_failure(c);
         int status = c->invoke->is_proxied ? (int)c->err.code : -1;
         if (is_timeout(c, now)) {
             outr_fail(&c->err, OUTR_DEADLINE_EXCEEDED, OUTR_GUARD_TIMEOUT);

@@ -41,7 +41,7 @@ spec:
 
 
 def policy(rules, name="gate", mode="enforce", otherwise="deny"):
-    return POLICY % (name, mode, otherwise, rules)
+    return POLICY % (name, mode, otherwise, rules or "    []")
 
 
 def total(sidecar, name, *parts):
@@ -137,12 +137,26 @@ class Callers(Gate):
     @tag("debug")
     def test_refusals_are_neither_repeated_nor_counted_against_who_is_called(self):
         app = self.app()
-        callee = self.sidecar("callee", app, resources={"gate.yaml": policy("  - {action: allow, paths: [/open]}\n")})
+        callee = self.sidecar("callee", app, resources={"gate.yaml": policy("  - {action: allow, methods: [GET]}\n")})
         caller = self.sidecar("caller", resources={"r.yaml": POLICIES % "{apps: {callee: {retry: thrice, circuitBreaker: trip}}}"})
         for n in range(1, 6):
-            self.assertEqual(caller.invoke("callee", "closed").status, 403)
+            self.assertEqual(caller.invoke("callee", "x", "POST", [], b"").status, 403)
             self.assertEqual(total(callee, "outrigger_policy_denied_total"), n)
-        self.assertEqual(caller.invoke("callee", "open").status, 200)
+        self.assertEqual(caller.invoke("callee", "x").status, 200)  # by the same breaker
+
+    @tag("debug")
+    def test_refusals_of_proxied_calls_are_not_either(self):
+        app = GrpcApp(echo)
+        self.addCleanup(app.server.close)
+        callee = self.sidecar("callee", app.port, flags=["--app-protocol", "grpc"],
+                              resources={"gate.yaml": policy("")})
+        caller = self.sidecar("caller", resources={"r.yaml": POLICIES % "{apps: {callee: {retry: thrice, circuitBreaker: trip}}}"})
+        for n in range(1, 6):
+            self.assertEqual(self.call_grpc(caller), ("7", []))
+            self.assertEqual(total(callee, "outrigger_policy_denied_total"), n)
+        callee.remove("gate.yaml")
+        callee.wait_log("resources reloaded")
+        self.assertEqual(self.call_grpc(caller), ("0", [b"hi"]))
 
 
 class Tokens(Gate):

@@ -238,6 +238,28 @@ static void what_is_unknown_beside_the_spec_is_a_warning(void **state)
     unload(&b);
 }
 
+static void one_that_cannot_be_read_or_is_misplaced_is_no_warning(void **state)
+{
+    bench b;
+    (void)state;
+    assert_int_not_equal(load(&b, P("spec: {defaultAction: deny\n"), NULL), OUTR_OK);
+    must_tell(&b.errors, "a.yaml");
+    unload(&b);
+    static const char *const misplaced[] = {
+        "apiVersion: outrigger.io/v1\nkind: AccessPolicy\n",
+        "apiVersion: dapr.io/v1alpha1\nkind: AccessPolicy\n", "kind: Authentication\n"};
+    for (size_t i = 0; i < OUTR_LEN(misplaced); i++) {
+        assert_int_not_equal(load(&b, misplaced[i], NULL), OUTR_OK);
+        must_tell(&b.errors, "a.yaml:1:1: apiVersion: must be outrigger.io/v1alpha1");
+        unload(&b);
+    }
+    assert_int_equal(load(&b, "apiVersion: example.org/v1\nkind: AccessPolicy\n", NULL), OUTR_OK);
+    unload(&b);
+    assert_int_equal(load(&b, "kind: Component\nspec: {\n", NULL), OUTR_OK);
+    must_tell(&b.warnings, "the file is skipped");
+    unload(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +268,7 @@ int main(void)
         cmocka_unit_test(an_app_has_one_authentication),
         cmocka_unit_test(rules_about_claims_without_authentication_are_warned_of),
         cmocka_unit_test(all_mistakes_are_told_with_their_place),
+        cmocka_unit_test(one_that_cannot_be_read_or_is_misplaced_is_no_warning),
         cmocka_unit_test(what_is_unknown_beside_the_spec_is_a_warning),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
