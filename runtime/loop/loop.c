@@ -11,6 +11,7 @@ struct outr_loop {
     const outr_log *log;
     outr_metric_shard *metrics;
     uint64_t now;
+    bool has_slept; /* since now was read: it is old */
     outr_heap timers;
     outr_list deferred, flushing;
     outr_message *inbox; /* atomic: messages from other threads, newest first */
@@ -83,6 +84,7 @@ static void run_deferred(outr_loop *loop)
 uint64_t outr_loop_update(outr_loop *loop)
 {
     loop->now = loop->env->now_ns(loop->env);
+    loop->has_slept = false;
     return loop->now;
 }
 
@@ -127,6 +129,7 @@ static void on_prepare(uv_prepare_t *prepare)
     run_timers(loop);
     run_deferred(loop);
     set_alarm(loop);
+    loop->has_slept = true;
 }
 
 /* After the poll's callbacks: their answers go out before anything else happens. */
@@ -230,9 +233,11 @@ void outr_loop_free(outr_loop *loop)
 
 /* ---- what users call ------------------------------------------------------------------------- */
 
+/* The poll may have taken any time, and its callbacks are the first to ask: a deadline made of the
+ * time before it would be over too soon. */
 uint64_t outr_loop_now(const outr_loop *loop)
 {
-    return loop->now;
+    return loop->has_slept ? outr_loop_update((outr_loop *)loop) : loop->now;
 }
 
 int64_t outr_loop_unix_ns(const outr_loop *loop)

@@ -5,6 +5,10 @@
 
 /* The called side: what the internal port's server runs for each request of a peer. */
 
+/* The caller ends the call when its time is over, and says why; this side does so only when nothing
+ * is heard of that, so that the two do not race. */
+#define DEADLINE_SLACK_NS (20 * OUTR_MS)
+
 typedef struct served {
     outr_mesh *mesh;
     outr_exchange *x;
@@ -237,7 +241,8 @@ static void start(served *s)
                                        .user = s,
                                        .ends_with_answer = s->is_proxied,
                                        .arena = s->x->arena}};
-    outr_op_init(&s->op, s->mesh->o.loop, NULL, s->deadline_ns, on_done);
+    uint64_t until = s->deadline_ns ? s->deadline_ns + DEADLINE_SLACK_NS : 0;
+    outr_op_init(&s->op, s->mesh->o.loop, NULL, until, on_done);
     if (s->is_proxied)
         outr_app_call_start(s->mesh->o.app, &s->call, &s->op);
     else

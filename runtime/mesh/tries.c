@@ -232,12 +232,13 @@ static int rest(outr__call *c)
     return outr_steps_wait(&c->steps, OUTR__CALL_AGAIN);
 }
 
-/* The try's time was over, not the caller's. */
-static bool is_timeout(const outr__call *c, uint64_t now)
+/* The try's time was over, not the caller's. The peer knows it, too, and may be the first to say
+ * so. */
+static bool is_timeout(const outr__call *c)
 {
     uint64_t callers = c->invoke->deadline_ns;
     return c->err.code == OUTR_DEADLINE_EXCEEDED && c->try_deadline_ns &&
-           now >= c->try_deadline_ns && !(callers && now >= callers) && !c->is_cancelled;
+           !(callers && callers <= c->try_deadline_ns) && !c->is_cancelled;
 }
 
 int outr__call_step_failed(outr_steps *steps)
@@ -249,7 +250,7 @@ int outr__call_step_failed(outr_steps *steps)
     if (outr_guard_is_on(&c->guard)) {
         outr_outcome outcome = outcome_of_failure(c);
         int status = c->invoke->is_proxied ? (int)c->err.code : -1;
-        if (is_timeout(c, now)) {
+        if (is_timeout(c)) {
             outr_fail(&c->err, OUTR_DEADLINE_EXCEEDED, OUTR_GUARD_TIMEOUT);
             c->invoke->is_of_policy = true;
             outcome = OUTR_OUTCOME_TIMEOUT;

@@ -376,6 +376,57 @@ static void the_real_driver_hears_each_byte_and_nothing_after_the_end(void **sta
     assert_int_equal(l.heard, 3);
 }
 
+/* A thread that writes once the loop has begun to run, and when it did. */
+typedef struct writer {
+    outr_fd_watch watch;
+    outr_timer timer;
+    outr_loop *loop;
+    pthread_t thread;
+    int ends[2];
+    uint64_t wrote_ns, heard_ns;
+} writer;
+
+static void *write_later(void *arg)
+{
+    writer *o = arg;
+    outr_env *env = outr_env_real();
+    o->wrote_ns = env->now_ns(env);
+    assert_int_equal(write(o->ends[1], "1", 1), 1);
+    return NULL;
+}
+
+static void start_writer(outr_timer *timer)
+{
+    writer *o = OUTR_CONTAINER(timer, writer, timer);
+    assert_int_equal(pthread_create(&o->thread, NULL, write_later, o), 0);
+}
+
+static void on_written(outr_fd_watch *watch)
+{
+    writer *o = OUTR_CONTAINER(watch, writer, watch);
+    o->heard_ns = outr_loop_now(o->loop);
+    outr_fd_watch_stop(watch);
+    outr_loop_stop(o->loop);
+}
+
+/* Else each deadline that is made when something arrives would be too soon by what the loop slept. */
+static void the_real_driver_knows_the_time_of_what_wakes_it(void **state)
+{
+    outr_loop *loop = outr_loop_new(&(outr_loop_options){.env = outr_env_real()});
+    writer o = {.watch = {.ready = on_written}, .timer = {.fire = start_writer}, .loop = loop};
+    outr_err err = {0};
+    (void)state;
+    assert_int_equal(pipe(o.ends), 0);
+    o.watch.fd = o.ends[0];
+    assert_int_equal(outr_fd_watch_start(&o.watch, loop, &err), 0);
+    outr_timer_start(loop, &o.timer, outr_loop_now(loop));
+    outr_loop_run(loop);
+    pthread_join(o.thread, NULL);
+    close_both(o.ends);
+    outr_loop_free(loop);
+    assert_true(o.heard_ns >= o.wrote_ns);
+}
+
 #define WITH_WIRE(f) cmocka_unit_test_setup_teardown(f, open_wire, close_wire)
 
 int main(void)
@@ -394,6 +445,7 @@ int main(void)
         WITH_WIRE(one_chunk_to_read_into_until_somebody_keeps_it),
         WITH_WIRE(a_tick_hears_what_was_written_before_it),
         cmocka_unit_test(the_real_driver_hears_each_byte_and_nothing_after_the_end),
+        cmocka_unit_test(the_real_driver_knows_the_time_of_what_wakes_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
