@@ -165,6 +165,19 @@ class PubSub(Case):
         self.publish(sidecar, 3)
         seen.wait([3])
 
+    @tag("debug")
+    def test_what_another_consumer_left_is_taken_over(self):
+        """A consumer of another name read and died; one that reads by itself gets what comes next, and only that."""
+        server, seen = RedisServer(self), Seen(self)
+        server.command("XGROUP", "CREATE", "t", "app", "0", "MKSTREAM")
+        publisher = self.sidecar("publisher", resources={"ps.yaml": redis(server)})
+        self.publish(publisher, *range(250))
+        self.assertEqual(len(server.command("XREADGROUP", "GROUP", "app", "other", "COUNT", "240", "STREAMS", "t", ">")[0][1]), 240)
+        self.subscriber(seen, redis(server, redeliverInterval="100ms", processingTimeout="200ms"))
+        seen.wait(range(250))
+        wait_for("acknowledgements", lambda: pending(server) == [], WAIT_S)
+        self.assertEqual(set(seen.counts.values()), {1})
+
     def test_streams_are_trimmed(self):
         server = RedisServer(self)
         sidecar = self.sidecar("app", resources={"ps.yaml": redis(server, maxLenApprox="100"), "old.yaml": redis(server, "old", streamTTL="1ms")})
@@ -214,6 +227,21 @@ class PubSub(Case):
         wrong = self.sidecar("wrong", is_ready=False, resources={"ps.yaml": redis(server, **{**login, "redisDB": "99"})})
         self.assertNotEqual(wrong.wait_exit(WAIT_S), 0)
         self.assertIn("DB index is out of range", wrong.log())
+
+    @tag("debug")
+    def test_a_user_who_may_do_no_more_than_it_takes(self):
+        """No PING, no CLIENT: a read that waits is then ended with its connection."""
+        server, seen = RedisServer(self), Seen(self)
+        server.command("ACL", "SETUSER", "least", "on", ">pw", "~t", "-@all",
+                       *("+" + c for c in "auth xadd xgroup|create xreadgroup xack xclaim xpending".split()))
+        sidecar = self.subscriber(seen, redis(server, redisUsername="least", redisPassword="pw"))
+        self.publish(sidecar, *range(20))
+        seen.wait(range(20))
+        refused = sidecar.publish("ps", "other", {"n": 1})
+        self.assertEqual(refused.status, 500)
+        self.assertIn("NOPERM", refused.json["message"])
+        self.assertEqual(sidecar.stop(), 0)
+        wait_for("acknowledgements", lambda: pending(server) == [], WAIT_S)
 
     @tag("debug")
     def test_tls_with_client_certificates(self):
