@@ -128,6 +128,7 @@ class PubSub(Case):
         self.publish_again_and_again(sidecar, 4)
         seen.wait(range(5))
         self.assertEqual([row[1] for row in server.command("XINFO", "CONSUMERS", "t", "app")], ["app"])
+        self.assertRegex(sidecar.metrics(), r'outrigger_redis_away_total\{.*component="ps".*\} [1-9]')
         readers = [line for line in server.command("CLIENT", "LIST").split("\n") if "cmd=xreadgroup" in line]
         self.assertEqual(len(readers), 1, readers)
 

@@ -192,6 +192,7 @@ void outr__redis_part_done(outr__redis_part *p);
 /* err NULL: success. The other parts are dropped. */
 void outr__redis_call_end(outr_redis_call *call, const outr_err *err);
 void outr__redis_call_end_soon(outr_redis_call *call, const outr_err *err);
+/* What the log and outrigger_redis_away_total tell of it. */
 void outr__redis_set_up(outr__redis_site *site, bool is_up, const outr_err *err);
 /* The site goes when its last connection has gone. */
 void outr__redis_site_check(outr__redis_site *site);

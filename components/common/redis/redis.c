@@ -115,6 +115,12 @@ outr_code outr_redis_new(outr_redis **out, const outr_redis_settings *settings,
 
 /* ---- health ---------------------------------------------------------------------------------- */
 
+static const outr_metric_desc away_total = {"outrigger_redis_away_total",
+                                            "times a Redis server went away, by component",
+                                            OUTR_COUNTER,
+                                            0,
+                                            {"component"}};
+
 void outr__redis_set_up(outr__redis_site *site, bool is_up, const outr_err *err)
 {
     enum { NEVER, UP, AWAY };
@@ -124,16 +130,14 @@ void outr__redis_set_up(outr__redis_site *site, bool is_up, const outr_err *err)
     if (before == after || !__atomic_compare_exchange_n(&redis->is_up, &before, after, false,
                                                         __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         return;
-    if (after == AWAY)
+    if (after == AWAY) {
+        if (outr_loop_metrics(site->loop))
+            outr_metric_count(outr_loop_metrics(site->loop), &away_total, &redis->name, 1);
         OUTR_LOG(redis->log, WARN, "redis is away, trying again", OUTR_S("component", redis->name),
                  OUTR_ERR(err));
-    else if (before == AWAY)
+    } else if (before == AWAY) {
         OUTR_LOG(redis->log, INFO, "redis is back", OUTR_S("component", redis->name));
-}
-
-bool outr_redis_is_up(const outr_redis *redis)
-{
-    return __atomic_load_n(&redis->is_up, __ATOMIC_RELAXED) == 1;
+    }
 }
 
 uint64_t outr_redis_pause(outr_loop *loop, uint32_t failures)

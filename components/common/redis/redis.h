@@ -138,8 +138,6 @@ void outr_redis_open(outr_redis *redis, outr_op *op);
 /* Main loop; after the last call, line and listener is done. Also for one that was never opened.
  * Frees redis. */
 void outr_redis_close(outr_redis *redis, outr_op *op);
-/* Any thread: whether the last thing that happened to a connection was good. */
-bool outr_redis_is_up(const outr_redis *redis);
 
 /* ---- calls ----------------------------------------------------------------------------------- */
 

@@ -174,7 +174,6 @@ static void what_one_turn_asks_goes_in_one_write(void **state OUTR_UNUSED)
     assert_true(two.is_done);
     assert_int_equal(two.call.replies[0].kind, OUTR_REDIS_STATUS);
     assert_int_equal(b->w.connect_count, 1);
-    assert_true(outr_redis_is_up(b->redis));
     close_bench(b);
 }
 
@@ -259,7 +258,6 @@ static void bytes_that_are_no_reply_break_the_connection(void **state OUTR_UNUSE
     reply(b, server, "HTTP/1.1 400 Bad Request\r\n\r\n");
     assert_true(a.is_done);
     assert_int_equal(a.err.code, OUTR_UNAVAILABLE);
-    assert_false(outr_redis_is_up(b->redis));
     close_bench(b);
 }
 
@@ -357,7 +355,6 @@ static void an_idle_connection_is_closed_and_made_again(void **state OUTR_UNUSED
     assert_false(server->base.is_closing);
     wire_sleep(&b->w, 10 * OUTR_SEC);
     assert_true(server->base.is_closing);
-    assert_true(outr_redis_is_up(b->redis));
     start(&a, b, "GET a");
     server = greet(b);
     reply(b, server, "$-1\r\n");
