@@ -282,11 +282,11 @@ class Reload(Case):
         self.assertEqual(a.stop(), 0)
 
     def test_changed_configuration_in_the_folder_restarts_in_place(self):
-        a = self.sidecar("app", resources={"r.yaml": "apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata:\n  name: r\n"
-                                                     "spec:\n  policies:\n    timeouts:\n      short: 1s\n"})
+        text = ("apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata:\n  name: r\n"
+                "spec:\n  tracing:\n    samplingRate: '%d'\n")
+        a = self.sidecar("app", resources={"r.yaml": text % 0})
         starts = a.log().count("dapr initialized")
-        a.write("r.yaml", "apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata:\n  name: r\n"
-                          "spec:\n  policies:\n    timeouts:\n      short: 2s\n")
+        a.write("r.yaml", text % 1)
         a.wait_log("dapr initialized", starts + 1)
         a.wait_ready()
 
