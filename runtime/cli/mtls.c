@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <termios.h>
@@ -14,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/encode.h"
+#include "base/harden.h"
 #include "cli/send.h"
 #include "net/env_real.h"
 
@@ -523,7 +523,7 @@ static int mtls(const outr_command *self, int argc, char **argv)
     if (outr_machine_find(&m.machine, outr_str_from(getenv("OUTRIGGER_MTLS_DIR")),
                           outr_str_from(getenv("HOME")), &err))
         return outr_cli_fail(self, "%s", err.text);
-    setrlimit(RLIMIT_CORE, &(struct rlimit){0}); /* keys are in this memory from now on */
+    outr_harden_memory(); /* keys are in it from now on */
     m.word = words[1];
     m.life_s = (int64_t)days * 24 * 3600;
     for (size_t i = 0; words[0] && i < OUTR_LEN(actions); i++) {
