@@ -31,6 +31,7 @@ typedef struct kept {
     pthread_mutex_t lock;
     outr_map *entries; /* "app namespace" -> entry */
     bool is_dirty, is_posted;
+    bool is_over; /* main loop */
     outr_message changed, gone;
     outr_timer saver;
     outr_work work;
@@ -115,7 +116,14 @@ static void handle(void *ctx, outr_work **items OUTR_UNUSED, size_t count OUTR_U
     save(ctx);
 }
 
-static void on_saved(outr_op *op OUTR_UNUSED) {}
+static void end(kept *k);
+
+static void on_saved(outr_op *op)
+{
+    kept *k = OUTR_CONTAINER(op, kept, saving);
+    if (k->is_over)
+        end(k);
+}
 
 static void on_save_time(outr_timer *timer)
 {
@@ -242,13 +250,9 @@ static void join(outr_resolver *base, const outr_self *self, outr_op *op)
     of(base)->inner->backend->join(of(base)->inner, self, op);
 }
 
-/* Behind all that other loops have posted. */
-static void on_gone(outr_message *message, outr_loop *loop)
+static void end(kept *k)
 {
-    kept *k = OUTR_CONTAINER(message, kept, gone);
     void *item;
-    outr_timer_stop(loop, &k->saver);
-    outr_worker_close(k->worker);
     if (k->is_dirty)
         save(k);
     for (size_t at = 0; outr_map_next(k->entries, &at, NULL, &item);) {
@@ -259,6 +263,18 @@ static void on_gone(outr_message *message, outr_loop *loop)
     pthread_mutex_destroy(&k->lock);
     free(k->path);
     free(k);
+}
+
+/* Behind all that other loops have posted; what the worker has in hand is done then, and its word
+ * of that on its way. */
+static void on_gone(outr_message *message, outr_loop *loop)
+{
+    kept *k = OUTR_CONTAINER(message, kept, gone);
+    outr_timer_stop(loop, &k->saver);
+    outr_worker_close(k->worker);
+    k->is_over = true;
+    if (!outr_op_is_pending(&k->saving))
+        end(k);
 }
 
 static void close_resolver(outr_resolver *base, outr_op *op)
