@@ -57,6 +57,16 @@ static void count(const gate *g, const outr_metric_desc *desc, const outr_policy
     outr_metric_count(outr_loop_metrics(g->mesh->o.loop), desc, labels, 1);
 }
 
+/* Anybody can be refused as often as he likes. */
+static bool is_to_be_logged(outr_mesh *mesh)
+{
+    uint64_t now = outr_loop_now(mesh->o.loop);
+    if (now < mesh->tell_refused_ns)
+        return false;
+    mesh->tell_refused_ns = now + OUTR_SEC;
+    return true;
+}
+
 static const char *words_of(const gate *g)
 {
     return outr_arena_printf(
@@ -77,9 +87,12 @@ static bool shows_a_token(outr_mesh *mesh, outr_exchange *x, outr_http_request *
     if (!reason)
         return true;
     outr_bearer_count_refused(mesh->o.loop, reason);
-    OUTR_LOG(outr_loop_log(mesh->o.loop), DEBUG, "a call was refused for its token",
-             OUTR_Z("reason", reason), OUTR_S("caller", x->peer_id),
-             OUTR_S("target", req->target));
+    outr_str path; /* what stands behind it may be secret */
+    outr_str_cut(req->target, '?', &path);
+    if (is_to_be_logged(mesh))
+        OUTR_LOG(outr_loop_log(mesh->o.loop), WARN, "a call was refused for its token",
+                 OUTR_Z("reason", reason), OUTR_S("caller", x->peer_id),
+                 OUTR_S("operation", outr_str_head(path, 256)));
     *refusal = (outr__refusal){
         .code = OUTR_UNAUTHENTICATED,
         .text = outr_arena_printf(x->arena, "the token was refused: %s", reason).p,
@@ -115,11 +128,12 @@ static void tell(const gate *g, const outr_policy_verdict *v)
         return;
     if (v->by.rule.p)
         count(g, &denied, &v->by);
-    OUTR_LOG(log, DEBUG, "access control refused a call",
-             OUTR_Z("reason", v->by.rule.p ? OUTR__BY_POLICY : OUTR__BY_ACCESS_CONTROL),
-             OUTR_S("policy", v->by.policy), OUTR_S("rule", v->by.rule),
-             OUTR_S("caller", g->caller->id), OUTR_S("operation", g->path),
-             OUTR_S("verb", g->req->method));
+    if (is_to_be_logged(g->mesh))
+        OUTR_LOG(log, WARN, "access control refused a call",
+                 OUTR_Z("reason", v->by.rule.p ? OUTR__BY_POLICY : OUTR__BY_ACCESS_CONTROL),
+                 OUTR_S("policy", v->by.policy), OUTR_S("rule", v->by.rule),
+                 OUTR_S("caller", g->caller->id), OUTR_S("operation", outr_str_head(g->path, 256)),
+                 OUTR_S("verb", g->req->method));
 }
 
 bool outr__admits(outr_mesh *mesh, outr_exchange *x, outr_http_request *req, bool is_proxied,

@@ -86,6 +86,7 @@ class Callers(Gate):
         self.assertEqual([request.target for request in app.requests], ["/open/x?y=1"])
         self.assertEqual(total(callee, "outrigger_policy_denied_total", 'policy="gate"', 'rule="default"'), 5 - 1)
         self.assertEqual(total(callee, "outrigger_policy_denied_total", 'rule="path"'), 1)
+        self.assertRegex(callee.log(), r'access control refused a call.*reason=access_policy.*policy=gate.*rule=default')
         # whoever calls by itself, with a certificate but no sidecar, is judged like anybody
         self.assertEqual(callee.invoke("callee", "closed").status, 200)
 
@@ -201,6 +202,7 @@ class Tokens(Gate):
             self.assertEqual(answer.header("Outrigger-Reason"), reason)
             self.assertRegex(answer.header("WWW-Authenticate"), "^Bearer$" if reason == "missing" else 'error_description="%s"' % reason)
             self.assertGreater(total(callee, "outrigger_jwt_refused_total", 'reason="%s"' % reason), 0)
+        self.assertIn("reason=missing", callee.log())
         self.assertEqual(len(app.requests), 2)
         self.assertEqual(caller.invoke("callee", "menu", headers=bearer(joe)).status, 200)  # nobody else is affected
 
