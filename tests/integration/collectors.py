@@ -130,7 +130,9 @@ class OtlpHttp(Spans):
 
 
 class OtlpGrpc(Spans):
-    def __init__(self, case):
+    """identity: (certificate file, key file) to speak TLS with."""
+
+    def __init__(self, case, identity=None):
         super().__init__()
         spans, service = self, trace_service_pb2_grpc.TraceServiceServicer()
 
@@ -140,7 +142,11 @@ class OtlpGrpc(Spans):
         service.Export = export
         self.server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(service, self.server)
-        self.port = self.server.add_insecure_port("127.0.0.1:0")
+        if identity:
+            certificate, key = (open(path, "rb").read() for path in identity)
+            self.port = self.server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
+        else:
+            self.port = self.server.add_insecure_port("127.0.0.1:0")
         self.server.start()
         case.addCleanup(lambda: self.server.stop(None).wait())
 

@@ -3,6 +3,8 @@ refuse, hang, are not there; the end and a restart."""
 import json
 import re
 import signal
+import ssl
+import subprocess
 import threading
 
 from collectors import OtlpGrpc, OtlpHttp, Zipkin, needs_otlp, needs_zipkin
@@ -12,7 +14,7 @@ from harness import Case, Port, Reply, component, reply_json, tag, wait_for
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
-def config(otel=None, rate="1", zipkin=None, stdout=False, more=""):
+def config(otel=None, rate="1", zipkin=None, stdout=False, more="", secure=False):
     """otel: a collector."""
     lines = ["apiVersion: dapr.io/v1alpha1", "kind: Configuration", "metadata: {name: traced}", "spec:", "  tracing:",
              "    samplingRate: %s" % json.dumps(rate)]
@@ -22,8 +24,8 @@ def config(otel=None, rate="1", zipkin=None, stdout=False, more=""):
         lines.append("    zipkin: {endpointAddress: %s}" % json.dumps(zipkin))
     if otel:
         protocol = "grpc" if isinstance(otel, OtlpGrpc) else "http"
-        lines.append("    otel: {endpointAddress: %s, protocol: %s, isSecure: false%s}" % (
-            json.dumps(otel.address), protocol, more))
+        lines.append("    otel: {endpointAddress: %s, protocol: %s, isSecure: %s%s}" % (
+            json.dumps(otel.address), protocol, str(secure).lower(), more))
     return "\n".join(lines) + "\n"
 
 
@@ -218,6 +220,27 @@ class Collectors(Case):
         wait_for("calls to the collector", lambda: spans.app.accepted >= 4, 60)
         self.assertLessEqual(spans.app.accepted, 8)
         self.assertEqual(a.stop(), 0)  # and the end does not wait for it either
+
+    @tag("debug")
+    def test_over_tls_it_must_be_one_that_is_trusted(self):
+        identity = self.path("collector.crt"), self.path("collector.key")
+        subprocess.run(["openssl", "req", "-new", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                        "-subj", "/O=collector", "-days", "9", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+                        "-out", identity[0], "-keyout", identity[1]], check=True, capture_output=True)
+        https = OtlpHttp(self, is_up=False)
+        https.app.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        https.app.tls.load_cert_chain(*identity)
+        https.app.up()
+        for spans in (OtlpGrpc(self, identity), https):
+            strict = self.sidecar("strict", config=config(spans, secure=True))
+            strict.call("GET", "/v1.0/metadata", parent("4" * 32))
+            strict.wait_log("spans cannot be exported yet", timeout_s=60)
+            self.assertEqual(strict.stop(), 0)
+            a = self.sidecar("trusting", config=config(spans, secure=True), env={"SSL_CERT_FILE": identity[0]})
+            a.call("GET", "/v1.0/metadata", parent("5" * 32))
+            spans.wait(1, "5" * 32)
+            self.assertFalse(spans.of("4" * 32))
+            self.assertEqual(a.stop(), 0)
 
     def test_one_that_is_not_there_is_waited_for(self):
         spans = OtlpHttp(self, is_up=False)
