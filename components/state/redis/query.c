@@ -4,6 +4,7 @@
  * names; each has an alias there. */
 
 #define FILTER_MAX (64 * OUTR_KIB)
+#define ARGS_MAX   16
 
 /* ---- queryIndexes ---------------------------------------------------------------------------- */
 
@@ -270,7 +271,7 @@ static bool put_all(translation *t, const outr_json *query)
 
 typedef struct querying {
     outr_state_query *req;
-    int64_t limit, offset; /* limit 0: the server's own */
+    outr__rstore_search search;
     outr_redis_call call;
     outr_op inner;
     outr_op *op;
@@ -313,9 +314,9 @@ static outr_code read_reply(querying *q, outr_err *err)
         req->items[i].key = reply->items[1 + 2 * i].text;
         read_item(&req->items[i], &reply->items[2 + 2 * i]);
     }
-    if (q->limit > 0 && n > 0)
+    if (q->search.limit > 0 && n > 0)
         req->token =
-            outr_arena_printf(req->arena, "%lld", (long long)(q->offset + (int64_t)n));
+            outr_arena_printf(req->arena, "%lld", (long long)(q->search.offset + (int64_t)n));
     return OUTR_OK;
 }
 
@@ -331,9 +332,9 @@ static void on_done(outr_op *inner)
         outr_op_finish(q->op);
 }
 
-static outr_code read_page(querying *q, outr_err *err)
+static outr_code read_page(outr__rstore_search *q, const outr_json *query, outr_err *err)
 {
-    const outr_json *page = outr_json_ifind(q->req->query, "page");
+    const outr_json *page = outr_json_ifind(query, "page");
     outr_str token = outr_json_itext(page, "token");
     const outr_json *limit = page ? outr_json_ifind(page, "limit") : NULL;
     if (limit && (!outr_json_i64(limit, &q->limit) || q->limit < 0 || q->limit > INT32_MAX))
@@ -365,14 +366,15 @@ static outr_code put_sort(translation *t, const outr_json *query, outr_str *args
     return OUTR_OK;
 }
 
-static outr_code prepare(querying *q, const schema *s, outr_err *err)
+static outr_code make_args(outr__rstore_search *out, const schema *s, const outr_state_query *req,
+                           outr_err *err)
 {
-    outr_arena *arena = q->req->arena;
+    outr_arena *arena = req->arena;
     translation t = {.schema = s, .out = OUTR_BUF_MAX(FILTER_MAX)};
-    outr_str *args = outr_arena_alloc(arena, 16 * sizeof *args);
+    outr_str *args = outr_arena_alloc(arena, ARGS_MAX * sizeof *args);
     size_t n = 0;
-    outr_code rc = read_page(q, err);
-    if (!rc && !put_all(&t, q->req->query)) {
+    outr_code rc = read_page(out, req->query, err);
+    if (!rc && !put_all(&t, req->query)) {
         *err = t.err;
         rc = err->code;
     }
@@ -381,41 +383,48 @@ static outr_code prepare(querying *q, const schema *s, outr_err *err)
     args[n++] = outr_arena_str(arena, outr_buf_view(&t.out));
     outr_buf_done(&t.out);
     if (!rc)
-        rc = put_sort(&t, q->req->query, args, &n, err);
-    if (q->limit > 0) {
+        rc = put_sort(&t, req->query, args, &n, err);
+    if (out->limit > 0) {
         args[n++] = OUTR_STR("LIMIT");
-        args[n++] = outr_arena_printf(arena, "%lld", (long long)q->offset);
-        args[n++] = outr_arena_printf(arena, "%lld", (long long)q->limit);
+        args[n++] = outr_arena_printf(arena, "%lld", (long long)out->offset);
+        args[n++] = outr_arena_printf(arena, "%lld", (long long)out->limit);
     }
     args[n++] = OUTR_STR("RETURN");
     args[n++] = OUTR_STR("2");
     args[n++] = OUTR_STR("$.data");
     args[n++] = OUTR_STR("$.version");
-    outr__rstore_one(&q->call, arena, OUTR_STR_NONE, n, args);
+    out->args = args;
+    out->count = n;
     return rc;
+}
+
+outr_code outr__rstore_search_make(outr__rstore_search *out,
+                                   const struct outr__rstore_schemas *schemas,
+                                   const outr_state_query *req, outr_err *err)
+{
+    const outr_kv *name = outr_kvs_find(req->metadata, "queryIndexName");
+    const schema *s = name ? find_schema(schemas, name->value) : NULL;
+    *out = (outr__rstore_search){0};
+    if (!name)
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "query index not found");
+    if (!s)
+        return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                         "query index schema \"" OUTR_FMT "\" not found", OUTR_ARG(name->value));
+    return make_args(out, s, req, err);
 }
 
 void outr__rstore_query(outr_state_store *base, outr_state_query *req, outr_op *op)
 {
     outr__rstore *st = outr__rstore_of(base);
-    const outr_kv *name = outr_kvs_find(req->metadata, "queryIndexName");
-    const schema *s = name ? find_schema(st->schemas, name->value) : NULL;
     querying *q = outr_arena_alloc(req->arena, sizeof *q);
     outr_err err;
     *q = (querying){.req = req, .op = op};
     outr_op_begin(op, q, on_cancel);
-    outr_code rc = OUTR_OK;
-    if (!name)
-        rc = outr_fail(&err, OUTR_INVALID_ARGUMENT, "query index not found");
-    else if (!s)
-        rc = outr_fail(&err, OUTR_INVALID_ARGUMENT,
-                       "query index schema \"" OUTR_FMT "\" not found", OUTR_ARG(name->value));
-    else
-        rc = prepare(q, s, &err);
-    if (rc) {
+    if (outr__rstore_search_make(&q->search, st->schemas, req, &err)) {
         outr_op_fail_soon(op, &err);
         return;
     }
+    outr__rstore_one(&q->call, req->arena, OUTR_STR_NONE, q->search.count, q->search.args);
     outr_op_init(&q->inner, op->loop, op, 0, on_done);
     outr_redis_call_start(st->redis, &q->call, &q->inner);
 }
