@@ -9,7 +9,7 @@ import time
 import urllib.parse
 
 from h2raw import Peer, message
-from harness import WAIT_S, Client, Port, call, reply_json, tag, wait_for
+from harness import SLOW, WAIT_S, Client, Port, call, reply_json, tag, wait_for
 from pki import Authority, Mtls, Pki, client_context, openssl, read, server_context, total
 
 AUDIENCE = "spiffe://localhost/ns/default/dapr-sentry"
@@ -224,7 +224,7 @@ class Requests(Mtls):
         pki = Pki(self.path("short"))
         openssl("genpkey", "-algorithm", "ed25519", "-out", pki.path("issuer.key"))
         pki.sign("issuer", pki.path("issuer.key"), "basicConstraints=critical,CA:TRUE\n", pki.path("ca.crt"), pki.path("root.key"),
-                 subject="/O=issuer", life=(-60, 8))
+                 subject="/O=issuer", life=(-60, 10 * SLOW))
         ca = self.authority(folder=pki.dir)
         csr = self.csr("a")
         answer = ask(ca, csr=csr)
@@ -234,7 +234,7 @@ class Requests(Mtls):
             file.write(answer.chain)
         self.assertEqual(openssl("x509", "-in", path, "-noout", "-enddate"),
                          openssl("x509", "-in", pki.path("issuer.crt"), "-noout", "-enddate"))
-        wait_for("the end of the issuer", lambda: ca.health() == 500, 30)
+        wait_for("the end of the issuer", lambda: ca.health() == 500, 30 * SLOW)
         answer = ask(ca, csr=csr)
         self.assertEqual((answer.status, answer.text), (9, "the issuer's own certificate has expired: nothing is issued"))
         # another issuer of the same root is put in its place
