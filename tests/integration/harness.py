@@ -443,7 +443,7 @@ class Sidecar:
             argv += ["--app-port", str(self.app if isinstance(self.app, int) else self.app.port)]
         if self.config:
             argv += ["--config", self.config]
-        return argv + self.flags + list(self.case.sidecar_flags)
+        return argv + self.flags + list(getattr(self.case, "sidecar_flags", ()))
 
     def environment(self):
         if self.clean_env:
