@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -25,8 +26,11 @@ def once(name, is_there, *command):
     with open(place + ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not is_there(place):
-            done = subprocess.run([part % {"place": place} for part in command], stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True)
+            try:
+                done = subprocess.run([part % {"place": place} for part in command], stdout=subprocess.PIPE,
+                                      stderr=subprocess.STDOUT, text=True, timeout=400)
+            except subprocess.TimeoutExpired:
+                return None, "%s takes too long" % command[0]
             if done.returncode or not is_there(place):
                 return None, done.stdout.strip()[-300:]
     return place, None
@@ -168,7 +172,9 @@ def load_zipkin():
 
 def needs_zipkin(test):
     def run(self):
+        left = signal.alarm(0)  # what a download takes is not the test's time
         self.zipkin_jar, why = load_zipkin()
+        signal.alarm(left)
         if not self.zipkin_jar:
             self.skipTest(why)
         test(self)
