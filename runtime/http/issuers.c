@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/json.h"
@@ -37,7 +36,6 @@ typedef struct issuer {
     uint8_t is_wished; /* atomic: wish is on its way */
     uint64_t read_ns, pause_ns;
     bool has_tried, is_bad;
-    uint64_t seen[5]; /* of the file as it was read */
     outr_arena *scratch;
     outr_remote_call call;
     outr_op op; /* of the call; pending: it is under way */
@@ -314,25 +312,13 @@ static void on_read(issuer *i, const outr_err *err)
 
 /* ---- from a file ----------------------------------------------------------------------------- */
 
-static void note(uint64_t seen[5], const struct stat *st)
+static outr_code read_file(outr_buf *out, const char *path, outr_err *err)
 {
-    seen[0] = (uint64_t)st->st_dev;
-    seen[1] = (uint64_t)st->st_ino;
-    seen[2] = (uint64_t)st->st_size;
-    seen[3] = (uint64_t)st->st_ctim.tv_sec * OUTR_SEC + (uint64_t)st->st_ctim.tv_nsec;
-    seen[4] = (uint64_t)st->st_mtim.tv_sec * OUTR_SEC + (uint64_t)st->st_mtim.tv_nsec;
-}
-
-static outr_code read_file(outr_buf *out, const char *path, uint64_t seen[5], outr_err *err)
-{
-    struct stat st;
     char piece[4096];
     ssize_t n = 0;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would wait for its writer */
     if (fd < 0)
         return outr_fail_errno(err, errno, "key set %s", path);
-    if (fstat(fd, &st) == 0)
-        note(seen, &st);
     while ((n = read(fd, piece, sizeof piece)) > 0 && outr_buf_append(out, piece, (size_t)n))
         ;
     int why = errno;
@@ -345,31 +331,26 @@ static outr_code read_file(outr_buf *out, const char *path, uint64_t seen[5], ou
     return OUTR_OK;
 }
 
+/* It is small, so that reading it says as well as anything whether it is another one. */
 static void look_at_file(issuer *i)
 {
     OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(OUTR_JWKS_MAX);
+    outr_loop *loop = i->set->o.loop;
     outr_arena *arena = outr_arena_new(16 * OUTR_KIB);
-    const char *path = outr_arena_strz(arena, i->spec->keys_file);
-    uint64_t seen[5] = {0};
-    struct stat st;
-    outr_err err = {0};
+    outr_err err;
     outr_jwks *keys;
-    bool is_same = false;
-    if (i->keys && stat(path, &st) == 0) {
-        note(seen, &st);
-        is_same = memcmp(seen, i->seen, sizeof seen) == 0;
-    }
-    if (is_same) {
-        outr_timer_start(i->set->o.loop, &i->timer, outr_loop_now(i->set->o.loop) + LOOK_NS);
-    } else if (read_file(&text, path, seen, &err) ||
-               outr_jwks_parse(&keys, outr_buf_view(&text), &err)) {
-        on_read(i, &err);
-    } else {
-        memcpy(i->seen, seen, sizeof seen);
-        use_keys(i, keys);
-        on_read(i, NULL);
-    }
+    outr_code rc = read_file(&text, outr_arena_strz(arena, i->spec->keys_file), &err);
     outr_arena_free(arena);
+    if (!rc && i->keys && i->has_tried && !i->is_bad &&
+        outr_jwks_digest(i->keys) == outr_str_hash(outr_buf_view(&text), 0)) {
+        outr_timer_start(loop, &i->timer, outr_loop_now(loop) + LOOK_NS);
+        return;
+    }
+    if (!rc)
+        rc = outr_jwks_parse(&keys, outr_buf_view(&text), &err);
+    if (!rc)
+        use_keys(i, keys);
+    on_read(i, rc ? &err : NULL);
 }
 
 /* ---- from a URL ------------------------------------------------------------------------------ */
