@@ -58,12 +58,12 @@ static void count(const gate *g, const outr_metric_desc *desc, const outr_policy
 }
 
 /* Anybody can be refused as often as he likes. */
-static bool is_to_be_logged(outr_mesh *mesh)
+static bool is_to_be_logged(const outr_mesh *mesh, uint64_t *not_before_ns)
 {
     uint64_t now = outr_loop_now(mesh->o.loop);
-    if (now < mesh->tell_refused_ns)
+    if (now < *not_before_ns)
         return false;
-    mesh->tell_refused_ns = now + OUTR_SEC;
+    *not_before_ns = now + OUTR_SEC;
     return true;
 }
 
@@ -89,7 +89,7 @@ static bool shows_a_token(outr_mesh *mesh, outr_exchange *x, outr_http_request *
     outr_bearer_count_refused(mesh->o.loop, reason);
     outr_str path; /* what stands behind it may be secret */
     outr_str_cut(req->target, '?', &path);
-    if (is_to_be_logged(mesh))
+    if (is_to_be_logged(mesh, &mesh->tell_token_ns))
         OUTR_LOG(outr_loop_log(mesh->o.loop), WARN, "a call was refused for its token",
                  OUTR_Z("reason", reason), OUTR_S("caller", x->peer_id),
                  OUTR_S("operation", outr_str_head(path, 256)));
@@ -128,7 +128,7 @@ static void tell(const gate *g, const outr_policy_verdict *v)
         return;
     if (v->by.rule.p)
         count(g, &denied, &v->by);
-    if (is_to_be_logged(g->mesh))
+    if (is_to_be_logged(g->mesh, &g->mesh->tell_denied_ns))
         OUTR_LOG(log, WARN, "access control refused a call",
                  OUTR_Z("reason", v->by.rule.p ? OUTR__BY_POLICY : OUTR__BY_ACCESS_CONTROL),
                  OUTR_S("policy", v->by.policy), OUTR_S("rule", v->by.rule),

@@ -223,7 +223,7 @@ struct outr_mesh {
     const outr_policies *policies; /* of Resiliency, the snapshot's; NULL: none */
     const outr_policy *access;     /* who may call what, the snapshot's; NULL: no rules */
     outr_authn *authn;             /* borrowed; NULL: no tokens are looked at */
-    uint64_t tell_refused_ns;      /* not again before */
+    uint64_t tell_token_ns, tell_denied_ns; /* refusals, not again before */
     outr_trace_config trace;
     outr__peers *peers;
     outr__outside *outside;
