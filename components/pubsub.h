@@ -53,6 +53,9 @@ typedef struct outr_subscribe {
     outr_loop *loop;   /* where on_message runs and settle is called */
     size_t credit;     /* messages that may be unsettled */
     size_t batch;      /* of them that the engine hands over together; 0, 1: one by one */
+    /* How many times what had gathered was handed over: what is given before it changes may go
+     * together with what was given before. On loop; NULL: nothing gathers. */
+    const uint64_t *batches;
     void (*on_message)(void *ctx, outr_message_in *msg);
     void *ctx;
 } outr_subscribe;

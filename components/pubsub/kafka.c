@@ -58,6 +58,7 @@ static outr_code subscribe(outr_broker *base, const outr_subscribe *req, outr_br
                                   .loop = req->loop,
                                   .credit = req->credit,
                                   .batch = req->batch,
+                                  .batches = req->batches,
                                   .on_record = on_record,
                                   .ctx = sub};
     outr_code rc = outr_kafka_reader_start(&sub->reader, of(base)->kafka, &read, err);

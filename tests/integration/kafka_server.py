@@ -93,7 +93,7 @@ class KafkaServer:
         return [*JAVA, "-cp", class_path(), main, *args]
 
     def format(self):
-        id_ = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        id_ = "K" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]  # never an option
         subprocess.run(self.java("kafka.tools.StorageTool", "format", "-t", id_, "-c", self.properties, "--add-scram",
                                  scram("SCRAM-SHA-256"), "--add-scram", scram("SCRAM-SHA-512")),
                        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=START_S)

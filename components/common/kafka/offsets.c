@@ -67,6 +67,13 @@ bool outr_offsets_settle(outr_offsets *offsets, int64_t offset)
     return true;
 }
 
+void outr_offsets_resume(outr_offsets *offsets, int64_t next)
+{
+    assert(!offsets->has_taken);
+    offsets->has_taken = true;
+    offsets->next = next;
+}
+
 bool outr_offsets_committable(const outr_offsets *offsets, int64_t *out)
 {
     int64_t place = offsets->count > 0 ? slot_at(offsets, 0)->offset : offsets->next;

@@ -27,6 +27,8 @@ void outr_offsets_done(outr_offsets *offsets);
 bool outr_offsets_take(outr_offsets *offsets, int64_t offset);
 /* False: it is not in hand. */
 bool outr_offsets_settle(outr_offsets *offsets, int64_t offset);
+/* Everything before next was settled, in an earlier life of this. Before anything is taken. */
+void outr_offsets_resume(outr_offsets *offsets, int64_t next);
 /* Where a consumer may go on, when that is beyond what is committed. */
 bool outr_offsets_committable(const outr_offsets *offsets, int64_t *out);
 void outr_offsets_committed(outr_offsets *offsets, int64_t offset);

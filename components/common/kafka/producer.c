@@ -206,6 +206,8 @@ static rd_kafka_t *new_producer(outr_kafka *kafka, outr_err *err)
     /* One request to a broker at a time: what comes meanwhile goes as one batch with the next, and
      * no retry overtakes what came before it. */
     outr__kafka_set(&conf, "brokers", "max.in.flight.requests.per.connection", err, "1");
+    /* what a key hashes to in a daprd */
+    outr__kafka_set(&conf, "brokers", "partitioner", err, "fnv1a_random");
     outr__kafka_set(&conf, "brokers", "queue.buffering.max.messages", err, "%d", QUEUE_MESSAGES);
     outr__kafka_set(&conf, "brokers", "queue.buffering.max.kbytes", err, "%d", QUEUE_KIB);
     outr__kafka_set(&conf, "brokers", "message.timeout.ms", err, "%d", DELIVERY_MS);

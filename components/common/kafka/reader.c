@@ -15,6 +15,11 @@
 #define HEADERS_MAX   1000
 #define OWN_FIELDS    5
 #define EVENTS_A_TURN 2000
+#define MEMORY_NS     (60 * OUTR_SEC) /* a topic may be made anew: not for long */
+#define MEMORIES_MAX  1024
+#define LOOK_NS       (250 * OUTR_MS) /* doubles */
+#define LOOK_MAX_NS   (16 * OUTR_SEC)
+#define LOOK_MS       3000
 
 struct outr__kafka_partition {
     outr_kafka_reader *reader;
@@ -24,17 +29,30 @@ struct outr__kafka_partition {
     outr_offsets offsets;
     outr_list waiting; /* records, by offset */
     size_t in_hand;
+    uint64_t round; /* the batch that what is in hand went to */
+    size_t given;   /* in this round */
     uint64_t again_ns; /* nothing before it; 0: at once */
     bool is_leaving, is_gone;
 };
+
+/* How far a partition was settled when it was taken from us. A commit that waits behind a JoinGroup
+ * request comes too late and costs us all partitions (librdkafka 2.0, cooperative): given back to
+ * us, they would begin where they were committed. */
+typedef struct memory {
+    outr_link link;
+    uint64_t at_ns;
+    int64_t place;
+    int32_t number;
+    char topic[];
+} memory;
 
 struct outr_kafka_reader {
     outr_kafka *kafka;
     outr_kafka_read req;
     rd_kafka_t *client;
     outr__kafka_wake wake;
-    outr_list partitions;
-    size_t in_hand, buffered;
+    outr_list partitions, memories;
+    size_t in_hand, buffered, memory_count;
     bool is_paused, is_fetch_paused, is_stopping, is_leaving_group, is_buried, is_cooperative;
     bool is_final_commit, is_committing;
     rd_kafka_resp_err_t told; /* what was logged last, until something works again */
@@ -43,6 +61,12 @@ struct outr_kafka_reader {
     outr_timer again, committer, poller, patience;
     outr_op *stopping;
     outr__kafka_burial burial;
+    /* looking for topics that are not there */
+    outr__kafka_job look;
+    outr_op look_op;
+    outr_timer look_again;
+    bool is_looking, is_missing; /* is_missing: the job's result */
+    uint64_t look_pause_ns;
 };
 
 /* ---- records --------------------------------------------------------------------------------- */
@@ -203,6 +227,48 @@ static outr__kafka_partition *find_partition(outr_kafka_reader *reader, const ch
     return NULL;
 }
 
+static void forget(outr_kafka_reader *reader, memory *m)
+{
+    outr_link_remove(&m->link);
+    reader->memory_count--;
+    free(m);
+}
+
+static void remember(const outr__kafka_partition *p)
+{
+    outr_kafka_reader *reader = p->reader;
+    size_t n = strlen(p->topic) + 1;
+    int64_t place;
+    if (!outr_offsets_committable(&p->offsets, &place)) /* all of it is committed */
+        return;
+    if (reader->memory_count == MEMORIES_MAX)
+        forget(reader, OUTR_LIST_ITEM(reader->memories.next, memory, link));
+    memory *m = outr_alloc(sizeof *m + n);
+    m->at_ns = outr_loop_now(reader->req.loop);
+    m->place = place;
+    m->number = p->number;
+    memcpy(m->topic, p->topic, n);
+    outr_list_push(&reader->memories, &m->link);
+    reader->memory_count++;
+}
+
+static void recall(outr__kafka_partition *p)
+{
+    outr_kafka_reader *reader = p->reader;
+    uint64_t now = outr_loop_now(reader->req.loop);
+    int64_t place = 0;
+    OUTR_LIST_EACH(link, &reader->memories) {
+        memory *m = OUTR_LIST_ITEM(link, memory, link);
+        bool is_its = m->number == p->number && strcmp(m->topic, p->topic) == 0;
+        if (is_its && m->at_ns + MEMORY_NS > now)
+            place = OUTR_MAX(place, m->place);
+        if (is_its || m->at_ns + MEMORY_NS <= now)
+            forget(reader, m);
+    }
+    if (place > 0)
+        outr_offsets_resume(&p->offsets, place);
+}
+
 static void add_partition(outr_kafka_reader *reader, const char *topic, int32_t number)
 {
     outr__kafka_partition *p = outr_alloc(sizeof *p);
@@ -211,6 +277,7 @@ static void add_partition(outr_kafka_reader *reader, const char *topic, int32_t 
     p->number = number;
     outr_list_init(&p->waiting);
     outr_list_push(&reader->partitions, &p->link);
+    recall(p);
 }
 
 static void drop_waiting(outr__kafka_partition *p)
@@ -232,6 +299,7 @@ static void free_partition(outr__kafka_partition *p)
 /* It is somebody else's; with records in hand it waits for them. */
 static void lose_partition(outr__kafka_partition *p)
 {
+    remember(p);
     drop_waiting(p);
     outr_link_remove(&p->link);
     p->is_gone = true;
@@ -402,6 +470,59 @@ static void on_rebalance(outr_kafka_reader *reader, rd_kafka_event_t *event)
         on_revoked(reader, list);
 }
 
+/* ---- topics that are not there --------------------------------------------------------------- */
+
+static bool has_topic(const struct rd_kafka_metadata *metadata, outr_str topic)
+{
+    for (int i = 0; i < metadata->topic_cnt; i++) {
+        const struct rd_kafka_metadata_topic *one = &metadata->topics[i];
+        if (outr_str_is(topic, one->topic))
+            return one->err == RD_KAFKA_RESP_ERR_NO_ERROR && one->partition_cnt > 0;
+    }
+    return false;
+}
+
+/* On the worker. By itself librdkafka would look again when topics are refreshed, in minutes; only
+ * an answer about all topics makes it join anew. */
+static void look(outr__kafka_job *job)
+{
+    outr_kafka_reader *reader = OUTR_CONTAINER(job, outr_kafka_reader, look);
+    const struct rd_kafka_metadata *metadata;
+    reader->is_missing = true;
+    if (rd_kafka_metadata(reader->client, 1, NULL, &metadata, LOOK_MS))
+        return;
+    reader->is_missing = false;
+    for (size_t i = 0; i < reader->req.topic_count; i++)
+        reader->is_missing = reader->is_missing || !has_topic(metadata, reader->req.topics[i]);
+    rd_kafka_metadata_destroy(metadata);
+}
+
+static void look_later(outr_kafka_reader *reader)
+{
+    outr_loop *loop = reader->req.loop;
+    if (!reader->is_looking && !reader->is_stopping && !outr_timer_is_on(&reader->look_again))
+        outr_timer_start(loop, &reader->look_again, outr_loop_now(loop) + reader->look_pause_ns);
+}
+
+static void on_looked(outr_op *op)
+{
+    outr_kafka_reader *reader = OUTR_CONTAINER(op, outr_kafka_reader, look_op);
+    reader->is_looking = false;
+    reader->look_pause_ns =
+        reader->is_missing ? OUTR_MIN(2 * reader->look_pause_ns, LOOK_MAX_NS) : LOOK_NS;
+    if (reader->is_missing)
+        look_later(reader);
+}
+
+static void on_look_time(outr_timer *timer)
+{
+    outr_kafka_reader *reader = OUTR_CONTAINER(timer, outr_kafka_reader, look_again);
+    reader->is_looking = true;
+    reader->look.run = look;
+    outr_op_init(&reader->look_op, reader->req.loop, NULL, 0, on_looked);
+    outr_worker_submit(reader->kafka->worker, &reader->look.work, &reader->look_op);
+}
+
 /* ---- what librdkafka has for us -------------------------------------------------------------- */
 
 static void set_fetch_paused(outr_kafka_reader *reader, bool is_paused)
@@ -446,17 +567,20 @@ static void on_committed(outr_kafka_reader *reader, rd_kafka_event_t *event)
 {
     const rd_kafka_topic_partition_list_t *list = rd_kafka_event_topic_partition_list(event);
     rd_kafka_resp_err_t code = rd_kafka_event_error(event);
-    bool is_failed = code != RD_KAFKA_RESP_ERR_NO_ERROR;
     reader->is_committing = false;
-    for (int i = 0; list && !code && i < list->cnt; i++) {
+    for (int i = 0; list && i < list->cnt; i++) {
         const rd_kafka_topic_partition_t *one = &list->elems[i];
         outr__kafka_partition *p = find_partition(reader, one->topic, one->partition);
-        if (p && !one->err)
+        if (p && !code && !one->err)
             outr_offsets_committed(&p->offsets, one->offset);
-        is_failed = is_failed || one->err;
+        if (one->err)
+            code = one->err;
     }
-    if (is_failed && code != RD_KAFKA_RESP_ERR__NO_OFFSET)
-        tell(reader, code ? code : RD_KAFKA_RESP_ERR_UNKNOWN, "committing failed");
+    bool is_failed = code && code != RD_KAFKA_RESP_ERR__NO_OFFSET;
+    bool is_rebalance = code == RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION ||
+                        code == RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS;
+    if (is_failed && !is_rebalance)
+        tell(reader, code, NULL);
     if (reader->leaving && reader->is_final_commit)
         give_up(reader); /* committed, or it will come again elsewhere */
     else if (is_failed)
@@ -471,6 +595,8 @@ static void on_error(outr_kafka_reader *reader, rd_kafka_event_t *event)
         code = rd_kafka_fatal_error(reader->client, text, sizeof text);
     else
         snprintf(text, sizeof text, "%s", rd_kafka_event_error_string(event));
+    if (code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
+        look_later(reader);
     tell(reader, code, text);
 }
 
@@ -531,16 +657,33 @@ static void on_poll_time(outr_timer *timer)
 
 /* ---- to the taker ---------------------------------------------------------------------------- */
 
-/* One round of a partition: nothing of it is in hand. False: no credit is left. */
+/* Nothing of it is in hand, or what is in hand is still being gathered and has room. */
+static bool may_give(const outr_kafka_reader *reader, const outr__kafka_partition *p)
+{
+    if (p->is_leaving || outr_list_is_empty(&p->waiting))
+        return false;
+    if (p->in_hand == 0)
+        return true;
+    return reader->req.batches && p->round == *reader->req.batches &&
+           p->given < reader->req.batch;
+}
+
+/* False: no credit is left. */
 static bool hand_over(outr_kafka_reader *reader, outr__kafka_partition *p)
 {
-    for (size_t n = 0; n < reader->req.batch && !outr_list_is_empty(&p->waiting); n++) {
+    uint64_t now = outr_loop_now(reader->req.loop);
+    for (size_t n = 0; n < reader->req.batch && p->again_ns <= now && may_give(reader, p); n++) {
         if (reader->in_hand >= reader->req.credit || reader->is_paused || reader->is_stopping)
             return false;
         outr_kafka_record *record =
             OUTR_LIST_ITEM(outr_list_pop(&p->waiting), outr_kafka_record, link);
-        reader->in_hand++;
+        if (p->in_hand == 0) {
+            p->given = 0;
+            p->round = reader->req.batches ? *reader->req.batches : 0;
+        }
+        p->given++;
         p->in_hand++;
+        reader->in_hand++;
         reader->buffered -= record->bytes;
         reader->req.on_record(reader->req.ctx, record);
     }
@@ -560,7 +703,7 @@ static void on_pump(outr_deferred *deferred)
         outr__kafka_partition *p =
             OUTR_LIST_ITEM(outr_list_pop(&turn), outr__kafka_partition, link);
         bool is_due = p->again_ns <= now;
-        bool is_ready = !p->is_leaving && p->in_hand == 0 && !outr_list_is_empty(&p->waiting);
+        bool is_ready = may_give(reader, p);
         outr_list_push(&reader->partitions, &p->link);
         if (is_ready && !is_due)
             next = OUTR_MIN(next, p->again_ns);
@@ -672,6 +815,8 @@ static outr_code join(outr_kafka_reader *reader, outr_err *err)
 
 static void free_reader(outr_kafka_reader *reader)
 {
+    while (!outr_list_is_empty(&reader->memories))
+        forget(reader, OUTR_LIST_ITEM(reader->memories.next, memory, link));
     for (size_t i = 0; i < reader->req.topic_count; i++)
         free((void *)reader->req.topics[i].p);
     free((void *)reader->req.topics);
@@ -699,6 +844,7 @@ outr_code outr_kafka_reader_start(outr_kafka_reader **out, outr_kafka *kafka,
     reader->req.batch = OUTR_MAX(read->batch, 1);
     copy_topics(reader);
     outr_list_init(&reader->partitions);
+    outr_list_init(&reader->memories);
     reader->wake.ready = on_ready;
     reader->pump.run = on_pump;
     reader->again_ready.run = on_more;
@@ -706,6 +852,8 @@ outr_code outr_kafka_reader_start(outr_kafka_reader **out, outr_kafka *kafka,
     reader->committer.fire = on_commit_time;
     reader->poller.fire = on_poll_time;
     reader->patience.fire = on_patience_over;
+    reader->look_again.fire = on_look_time;
+    reader->look_pause_ns = LOOK_NS;
     reader->client = new_consumer(kafka, err);
     if (!reader->client) {
         free_reader(reader);
@@ -747,10 +895,11 @@ static void end_reader(outr_kafka_reader *reader, bool is_hasty)
     outr_timer_stop(loop, &reader->committer);
     outr_timer_stop(loop, &reader->poller);
     outr_timer_stop(loop, &reader->patience);
+    outr_timer_stop(loop, &reader->look_again);
     outr_loop_undefer(&reader->pump);
     outr_loop_undefer(&reader->again_ready);
     outr__kafka_wake_stop(&reader->wake);
-    reader->burial.client = outr_take(&reader->client);
+    reader->burial.client = reader->client; /* after the look that may still be under way */
     reader->burial.is_hasty = is_hasty;
     outr_op_init(&reader->burial.op, loop, NULL, 0, on_buried);
     outr__kafka_bury(reader->kafka, &reader->burial);

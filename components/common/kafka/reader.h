@@ -37,6 +37,7 @@ typedef struct outr_kafka_read {
     outr_loop *loop;
     size_t credit; /* records that may be in hand */
     size_t batch;  /* of one partition */
+    const uint64_t *batches; /* as in outr_subscribe */
     void (*on_record)(void *ctx, outr_kafka_record *record);
     void *ctx;
 } outr_kafka_read;

@@ -364,6 +364,7 @@ static void flush_batch(outr_subscription *s)
     size_t left = s->batch_count, bytes = s->batch_bytes;
     outr_timer_stop(s->loop, &s->batch_timer);
     s->batch_count = s->batch_bytes = 0;
+    s->batch_number++;
     if (left == 0)
         return;
     outr_list_init(&all);
@@ -383,6 +384,7 @@ static void release_batch(outr_subscription *s)
 {
     outr_timer_stop(s->loop, &s->batch_timer);
     s->batch_count = s->batch_bytes = 0;
+    s->batch_number++;
     while (!outr_list_is_empty(&s->batch)) {
         gathered *g = OUTR_LIST_ITEM(outr_list_pop(&s->batch), gathered, link);
         s->component->broker->backend->settle(s->sub, g->msg, OUTR_SETTLE_RELEASE);
@@ -471,6 +473,7 @@ outr_code outr_subscription_start(outr_subscription *s, outr_err *err)
                                 .loop = s->loop,
                                 .credit = credit_of(s),
                                 .batch = batch_of(s),
+                                .batches = batch_of(s) > 1 ? &s->batch_number : NULL,
                                 .on_message = on_message,
                                 .ctx = s};
     if (s->component->broker->backend->subscribe(s->component->broker, &req, &s->sub, err))

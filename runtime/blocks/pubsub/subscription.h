@@ -34,6 +34,7 @@ typedef struct outr_subscription {
     size_t delivering;
     outr_list batch; /* bulk: messages gathered so far */
     size_t batch_count, batch_bytes;
+    uint64_t batch_number; /* of the one that gathers */
     outr_timer batch_timer;
     bool is_paused, is_ending, is_ended;
     bool bulk_has_old_name; /* the app knows OnBulkTopicEventAlpha1 only */

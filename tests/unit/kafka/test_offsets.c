@@ -75,6 +75,20 @@ static void an_older_answer_does_not_take_a_commit_back(void **state OUTR_UNUSED
     outr_offsets_done(&offsets);
 }
 
+static void what_was_settled_in_an_earlier_life_is_not_taken(void **state OUTR_UNUSED)
+{
+    outr_offsets offsets = {0};
+    outr_offsets_resume(&offsets, 20);
+    assert_int_equal(committable(&offsets), 20); /* it may not have been committed then */
+    assert_false(outr_offsets_take(&offsets, 19));
+    assert_true(outr_offsets_take(&offsets, 20));
+    outr_offsets_committed(&offsets, 20);
+    assert_int_equal(committable(&offsets), -1);
+    assert_true(outr_offsets_settle(&offsets, 20));
+    assert_int_equal(committable(&offsets), 21);
+    outr_offsets_done(&offsets);
+}
+
 /* Against the plain definition: the lowest that is not settled. */
 static void in_any_order_it_is_the_lowest_in_hand(void **state OUTR_UNUSED)
 {
@@ -118,6 +132,7 @@ int main(void)
         cmocka_unit_test(gaps_are_passed_over),
         cmocka_unit_test(what_comes_twice_is_taken_once),
         cmocka_unit_test(an_older_answer_does_not_take_a_commit_back),
+        cmocka_unit_test(what_was_settled_in_an_earlier_life_is_not_taken),
         cmocka_unit_test(in_any_order_it_is_the_lowest_in_hand),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
