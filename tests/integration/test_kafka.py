@@ -149,10 +149,11 @@ class PubSub(Kafka):
     def test_a_member_that_joins_or_leaves_costs_no_message(self):
         for strategy in ("range", "sticky"):
             topic = "members-" + strategy
+            settings = {"consumerGroupRebalanceStrategy": strategy, "heartbeatInterval": "300ms"}
             seen = [Seen(self, {"topic": topic}) for _ in range(2)]
-            first = self.subscriber(seen[0], topic, consumerGroupRebalanceStrategy=strategy)
+            first = self.subscriber(seen[0], topic, **settings)
             self.publish(first, topic, *range(0, 30))
-            second = self.subscriber(seen[1], topic, consumerGroupRebalanceStrategy=strategy)
+            second = self.subscriber(seen[1], topic, **settings)
             at = [30]
 
             def shared():

@@ -10,8 +10,8 @@
 #define BUFFER_BYTES  (6 * OUTR_MIB)
 #define RESUME_BYTES  (2 * OUTR_MIB)
 #define RECORD_COST   1024 /* of a record, beside its data, here and in librdkafka */
-#define PREFETCH_KIB  1024
-#define FETCH_BYTES   (4 * 1024 * 1024)
+#define PREFETCH_KIB  65536
+#define FETCH_BYTES   (2 * 1024 * 1024)
 #define HEADERS_MAX   1000
 #define OWN_FIELDS    5
 #define EVENTS_A_TURN 2000
@@ -525,6 +525,17 @@ static void on_look_time(outr_timer *timer)
 
 /* ---- what librdkafka has for us -------------------------------------------------------------- */
 
+/* Librdkafka 2.0 does not wake the thread of a broker when a partition may be fetched again; it
+ * would sleep up to a second. A question to the broker wakes it; nobody waits for the answer. */
+static void wake_brokers(outr_kafka_reader *reader)
+{
+    int64_t low, high;
+    OUTR_LIST_EACH(link, &reader->partitions) {
+        const outr__kafka_partition *p = OUTR_LIST_ITEM(link, outr__kafka_partition, link);
+        rd_kafka_query_watermark_offsets(reader->client, p->topic, p->number, &low, &high, 0);
+    }
+}
+
 static void set_fetch_paused(outr_kafka_reader *reader, bool is_paused)
 {
     rd_kafka_topic_partition_list_t *list = NULL;
@@ -536,6 +547,8 @@ static void set_fetch_paused(outr_kafka_reader *reader, bool is_paused)
         rd_kafka_pause_partitions(reader->client, list);
     else
         rd_kafka_resume_partitions(reader->client, list);
+    if (!is_paused)
+        wake_brokers(reader);
     rd_kafka_topic_partition_list_destroy(list);
 }
 
