@@ -73,6 +73,22 @@ static void names_are_tokens_and_values_have_no_line_ends(void **state)
     assert_false(outr_header_value_is_valid(OUTR_STR("a\0b")));
 }
 
+/* Eight bytes are looked at together: each byte, at each place among eight, behind each other. */
+static void each_byte_of_a_value_is_looked_at(void **state)
+{
+    char text[19];
+    (void)state;
+    for (size_t at = 1; at + 1 < sizeof text; at++) {
+        for (unsigned c = 0; c < 256; c++) {
+            bool is_good = c == '\t' || (c >= ' ' && c != 0x7f);
+            memset(text, c & 1 ? 0xff : '~', sizeof text);
+            text[at] = (char)c;
+            if (outr_header_value_is_valid(outr_str_of(text, sizeof text)) != is_good)
+                fail_msg("byte %u at %zu", c, at);
+        }
+    }
+}
+
 static void values_are_cleaned_for_the_wire(void **state)
 {
     outr_arena *arena = outr_arena_new(OUTR_MIB);
@@ -112,6 +128,7 @@ int main(void)
         cmocka_unit_test(the_list_grows),
         cmocka_unit_test(tokens_are_found_over_all_lines),
         cmocka_unit_test(names_are_tokens_and_values_have_no_line_ends),
+        cmocka_unit_test(each_byte_of_a_value_is_looked_at),
         cmocka_unit_test(values_are_cleaned_for_the_wire),
         cmocka_unit_test(bodies_by_method_and_status),
         cmocka_unit_test(decimals),
