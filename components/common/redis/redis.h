@@ -207,7 +207,8 @@ outr_redis_command outr_redis_command_of(outr_arena *arena, outr_str key, size_t
                                          const outr_str *args);
 /* An ERROR reply as an error, with its text; OK for any other. The code is made of the first word:
  * NOAUTH and WRONGPASS UNAUTHENTICATED, NOPERM PERMISSION_DENIED, OOM RESOURCE_EXHAUSTED, LOADING,
- * READONLY, MASTERDOWN, CLUSTERDOWN UNAVAILABLE, else INTERNAL. */
+ * READONLY, MASTERDOWN, CLUSTERDOWN and of a server that has too many clients UNAVAILABLE, else
+ * INTERNAL. */
 outr_code outr_redis_check(const outr_redis_reply *reply, outr_err *err);
 /* The first one of a call. */
 outr_code outr_redis_check_all(const outr_redis_call *call, outr_err *err);

@@ -166,6 +166,8 @@ outr_code outr_redis_check(const outr_redis_reply *reply, outr_err *err)
     };
     if (reply->kind != OUTR_REDIS_ERROR)
         return OUTR_OK;
+    if (outr_str_starts(reply->text, OUTR_STR("ERR max number of clients"))) /* less some day */
+        return outr_fail(err, OUTR_UNAVAILABLE, OUTR_FMT, OUTR_ARG(reply->text));
     outr_str word;
     outr_str_cut(reply->text, ' ', &word);
     for (size_t i = 0; i < OUTR_LEN(words); i++) {

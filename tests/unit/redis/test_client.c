@@ -291,6 +291,28 @@ static void a_refused_login_fails_at_once(void **state OUTR_UNUSED)
     close_bench(b);
 }
 
+/* What a full server says before it hangs up is no answer to the login. */
+static void a_server_that_is_full_is_tried_again(void **state OUTR_UNUSED)
+{
+    static const char *const metadata[] = {"redisHost", "127.0.0.1", "redisPassword", "x", NULL};
+    bench *b = open_bench(metadata);
+    outr_redis_open(b->redis, begin(b));
+    assert_true(wire_run(&b->w));
+    wire_stream *server = b->w.last;
+    b->w.last = NULL;
+    reply(b, server, "-ERR max number of clients reached\r\n");
+    assert_false(b->is_done);
+    wait_for_dial(b);
+    server = b->w.last;
+    expect(server, "*2\r\n$4\r\nAUTH\r\n$1\r\nx\r\n" PING);
+    reply(b, server, "+OK\r\n" PONG);
+    expect(server, PING);
+    reply(b, server, PONG);
+    assert_true(b->is_done);
+    assert_int_equal(b->err.code, OUTR_OK);
+    close_bench(b);
+}
+
 static void what_was_sent_is_repeated_only_when_it_may_be(void **state OUTR_UNUSED)
 {
     bench *b = open_node();
@@ -671,6 +693,7 @@ int main(void)
         cmocka_unit_test(bytes_that_are_no_reply_break_the_connection),
         cmocka_unit_test(logs_in_and_selects_first),
         cmocka_unit_test(a_refused_login_fails_at_once),
+        cmocka_unit_test(a_server_that_is_full_is_tried_again),
         cmocka_unit_test(what_was_sent_is_repeated_only_when_it_may_be),
         cmocka_unit_test(a_server_that_never_answers_is_given_up),
         cmocka_unit_test(an_idle_connection_notices_silence_just_as_soon),
