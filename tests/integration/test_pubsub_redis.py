@@ -8,6 +8,8 @@ import socket
 import subprocess
 import threading
 
+import grpc_client
+from grpc_client import needs_grpc
 from harness import BIN, Case, Port, Reply, component, tag, wait_for
 from pki import Pki
 from redis_server import RedisServer, needs_redis
@@ -71,6 +73,18 @@ class PubSub(Case):
         wait_for("acknowledgements", lambda: pending(server) == [], WAIT_S)
         self.assertEqual(server.command("XLEN", "t"), 50)
         self.assertEqual(server.cli("XINFO", "CONSUMERS", "t", "app").split("\n")[:2], ["name", "app"])
+
+    @needs_grpc
+    @tag("debug")
+    def test_metadata_that_grow_as_json(self):
+        """Six times as long in the stream as in the request."""
+        server = RedisServer(self)
+        sidecar = self.sidecar("app", resources={"ps.yaml": redis(server)})
+        with grpc_client.Client(sidecar.grpc) as client:
+            answer = client.call("Dapr/PublishEvent", {"pubsub_name": "ps", "topic": "t", "data": b"x",
+                                                       "metadata": {"m": "\x01" * (2 << 20)}})
+        self.assertEqual(answer.code, "OK")
+        self.assertEqual(server.command("XLEN", "t"), 1)
 
     @tag("debug")
     def test_refused_ones_stay_pending_and_are_counted(self):

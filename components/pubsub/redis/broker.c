@@ -3,8 +3,6 @@
 
 #include "base/json.h"
 
-#define METADATA_MAX (64 * OUTR_MIB) /* more than any request holds */
-
 static const outr_bind_row rows[] = {
     OUTR_REDIS_ROWS(outr__stream_config, redis, "512ms"),
     {"consumerID", "consumerId", OUTR_BIND_STR, 0, offsetof(outr__stream_config, consumer), 0, 0,
@@ -36,11 +34,20 @@ typedef struct publishing {
     char limit[48];
 } publishing;
 
+/* More than they are as JSON, where a byte may take six: its size follows from the request's. */
+static size_t json_max(outr_kvs metadata)
+{
+    size_t n = 2;
+    for (size_t i = 0; i < metadata.count; i++)
+        n += 6 * (metadata.items[i].key.n + metadata.items[i].value.n) + 6;
+    return n;
+}
+
 static outr_str json_of(outr_arena *arena, outr_kvs metadata)
 {
     if (metadata.count == 0)
         return OUTR_STR("{}");
-    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(METADATA_MAX);
+    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(json_max(metadata));
     for (size_t i = 0; i < metadata.count; i++) {
         outr_buf_char(&out, i ? ',' : '{');
         outr_json_quote(&out, metadata.items[i].key);
@@ -123,7 +130,10 @@ static outr_redis_command add_of(const outr__stream_broker *b, publishing *p,
 static void publish(outr_broker *base, outr_publish *req, outr_op *op)
 {
     outr__stream_broker *b = outr__stream_of(base);
-    outr_arena *arena = outr_arena_new(OUTR_MIB + req->count * 4 * OUTR_KIB);
+    size_t bytes = OUTR_MIB + req->count * 4 * OUTR_KIB;
+    for (size_t i = 0; i < req->count; i++)
+        bytes += json_max(req->items[i].metadata);
+    outr_arena *arena = outr_arena_new(bytes);
     publishing *p = outr_arena_alloc(arena, sizeof *p);
     outr_redis_command *commands = outr_arena_alloc(arena, req->count * sizeof *commands);
     *p = (publishing){.arena = arena, .req = req, .op = op};
