@@ -322,6 +322,17 @@ class Configuration(Case):
         self.assertNotEqual(self.told(app, id_)["a"], {"value": "again"})
         self.assertIn('dapr_component_configuration_count{', a.metrics())
 
+    @tag("debug")
+    def test_large_values_are_told_whole(self):
+        server = RedisServer(self)
+        a, app = self.start(server)
+        id_ = self.subscribe(a, "a", "b")
+        value = "line\n" * 2000000
+        server.command("MSET", "a", value, "b", value + "b")
+        wait_for("both", lambda: self.told(app, id_).keys() >= {"a", "b"}, 60)
+        self.assertEqual([self.told(app, id_)[key]["value"] == value + more for key, more in (("a", ""), ("b", "b"))],
+                         [True, True])
+
     def test_all_keys(self):
         server = RedisServer(self)
         a, app = self.start(server)

@@ -110,6 +110,7 @@ typedef struct watcher {
     outr_arena *arena; /* of what is being told; NULL: nothing is */
     const outr_configuration_item *items;
     size_t count, at;
+    outr_buf body; /* of the call under way */
     outr_app_fetch fetch;
     outr_op op;
     bool has_ended;
@@ -120,6 +121,7 @@ static void tell_next(watcher *w);
 static void on_told(outr_op *op)
 {
     watcher *w = OUTR_CONTAINER(op, watcher, op);
+    outr_buf_done(&w->body);
     if (w->has_ended) {
         outr_arena_free(w->arena);
         free(w);
@@ -137,28 +139,41 @@ static void on_told(outr_op *op)
     tell_next(w);
 }
 
+/* False: it is too large to be told. */
+static bool write_body(watcher *w, const outr_configuration_item *item)
+{
+    w->body = OUTR_BUF_MAX(ANSWER_MAX);
+    outr_buf_z(&w->body, "{\"id\":");
+    outr_json_quote(&w->body, outr_str_from(w->sub.id));
+    outr_buf_z(&w->body, ",\"items\":");
+    write_items(&w->body, item, 1);
+    outr_buf_char(&w->body, '}');
+    if (!w->body.is_full)
+        return true;
+    outr_buf_done(&w->body);
+    OUTR_LOG(w->api->log, WARN, "changed configuration is too large for the app to be told",
+             OUTR_S("store", w->sub.store), OUTR_S("key", item->key));
+    return false;
+}
+
 static void tell_next(watcher *w)
 {
     outr_app_fetch *f = &w->fetch;
+    while (w->at < w->count && !write_body(w, &w->items[w->at]))
+        w->at++;
     if (w->at == w->count) {
         outr_arena_free(outr_take(&w->arena));
         outr_config_sub_go_on(&w->sub);
         return;
     }
     const outr_configuration_item *item = &w->items[w->at];
-    OUTR_AUTO(outr_buf) body = OUTR_BUF_MAX(POST_ARENA / 2);
-    outr_buf_z(&body, "{\"id\":");
-    outr_json_quote(&body, outr_str_from(w->sub.id));
-    outr_buf_z(&body, ",\"items\":");
-    write_items(&body, item, 1);
-    outr_buf_char(&body, '}');
     *f = (outr_app_fetch){
         .method = OUTR_STR("POST"), .max_body = OUTR_MIB, .is_invocation = true};
     f->target = outr_arena_join(w->arena, OUTR_STR("/configuration/"),
                                 outr_percent_encode(w->arena, w->sub.store, ""), OUTR_STR("/"));
     f->target = outr_arena_join(w->arena, f->target, outr_percent_encode(w->arena, item->key, ""),
                                 OUTR_STR_NONE);
-    f->body = outr_arena_str(w->arena, outr_buf_view(&body));
+    f->body = outr_buf_view(&w->body);
     outr_headers_init(&f->headers, w->arena);
     outr_headers_add(&f->headers, OUTR_STR("Content-Type"), OUTR_STR("application/json"));
     outr_op_init(&w->op, w->sub.loop, NULL, 0, on_told);
