@@ -49,11 +49,18 @@ static bool take_place(outr_configurations *e, outr_config_sub *s)
     return is_open;
 }
 
-/* The sub may be gone when this returns, and the engine when the sidecar stops. */
-static void leave_place(outr_configurations *e, const outr_loop *loop, outr_str id)
+/* Nobody finds it any more: its memory is about to be its owner's again. */
+static void hide(outr_configurations *e, const outr_config_sub *s)
 {
     pthread_mutex_lock(&e->lock);
-    outr_map_remove(e->by_id, id);
+    outr_map_remove(e->by_id, outr_str_from(s->id));
+    pthread_mutex_unlock(&e->lock);
+}
+
+/* The engine may be gone when this returns, when the sidecar stops. */
+static void leave_place(outr_configurations *e, const outr_loop *loop)
+{
+    pthread_mutex_lock(&e->lock);
     lane_of(e, loop)->count--;
     if (--e->count == 0 && e->is_stopped)
         outr_loop_post(e->loops[0], &e->left);
@@ -71,9 +78,8 @@ static void end(outr_config_sub *s)
     outr_arena *arena = s->arena;
     outr_err err = s->err;
     outr_op *opening = s->opening;
-    char id[OUTR_UUID_LEN + 1];
     outr_link *link;
-    memcpy(id, s->id, sizeof id);
+    hide(e, s);
     outr_loop_undefer(&s->ender);
     outr_link_remove(&s->link);
     outr_view_unpin(s->view);
@@ -89,7 +95,7 @@ static void end(outr_config_sub *s)
         outr_op_fail(opening, &err);
     else if (opening)
         outr_op_fail(opening, &(outr_err){.code = OUTR_CANCELLED, .text = "it was closed"});
-    leave_place(e, loop, outr_str_from(id));
+    leave_place(e, loop);
 }
 
 static void on_ender(outr_deferred *deferred)
