@@ -391,7 +391,7 @@ static void end_connection(h1 *c, bool is_read)
 static bool is_worth_reading(const h1 *c, const exchange *x)
 {
     uint64_t left = c->in.kind == OUTR__BODY_LENGTH ? c->in.left : 0;
-    return x->keep_alive && !x->is_broken && x->discarded + left <= DISCARD_MAX;
+    return x->keep_alive && !x->is_broken && !x->is_raw && x->discarded + left <= DISCARD_MAX;
 }
 
 /* Over when the response has ended, the handler is done and the request was read. */
@@ -737,6 +737,7 @@ static void on_eof(outr_stream *stream)
     if (c->reading == READ_RAW) { /* half-closed: the other direction may go on */
         c->x->body_ended = true;
         push_body(c->x);
+        finish_exchange(c);
         if (c->x)
             update(c);
         return;
@@ -745,6 +746,7 @@ static void on_eof(outr_stream *stream)
         return; /* it waits for more than one answer */
     outr_fail(&err, OUTR_CANCELLED, "the client closed the connection");
     tell_gone(c, &err);
+    finish_exchange(c); /* when it only waited for the rest of the body */
 }
 
 static void on_error(outr_stream *stream, const outr_err *err)

@@ -69,7 +69,7 @@ static void on_app(world *w, world_node *node, outr_exchange *x)
         outr_http_done(x); /* closes without an answer */
     else if (manner == 1)
         never_answer(x);
-    else if (manner == 3 && !x->body)
+    else if (manner == 3)
         web_answer(x, 503, "busy"); /* a call that may be made twice goes to another instance */
     else if (x->body)
         web_echo(x, x->body, 200);

@@ -627,6 +627,32 @@ static void a_short_rest_of_the_body_is_read_a_long_one_is_not(void **state)
     close_site(st);
 }
 
+static void an_answered_request_and_a_tunnel_that_is_over_wait_for_no_client(void **state)
+{
+    site *st = open_site(NULL);
+    (void)state;
+    starts_with(say(st, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nonly a part"),
+                "HTTP/1.1 200 OK\r\n");
+    assert_int_equal(st->finished, 0); /* the rest of the body is read */
+    wire_eof(st->s);
+    wire_run(&st->w);
+    assert_int_equal(st->finished, 1);
+    assert_int_equal(outr_http_server_requests(st->server), 0);
+    assert_true(st->s->is_gone);
+    close_site(st);
+
+    st = open_site(NULL);
+    st->mode = HOLD;
+    say(st, "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n");
+    outr_exchange *x = outr_take(&st->x);
+    web_answer(x, 101, "bye"); /* our side of the tunnel ends, and the handler is done */
+    wire_run(&st->w);
+    assert_int_equal(outr_http_server_requests(st->server), 0);
+    wire_sleep(&st->w, 2 * OUTR_SEC); /* the client may take its time, not for ever */
+    assert_true(st->s->is_gone);
+    close_site(st);
+}
+
 static void upgrades_become_raw_bytes(void **state)
 {
     site *st = open_site(NULL);
@@ -759,6 +785,7 @@ int main(void)
         cmocka_unit_test(pitfall_39_a_response_that_fails_never_ends_cleanly),
         cmocka_unit_test(a_response_is_no_longer_than_it_says),
         cmocka_unit_test(a_short_rest_of_the_body_is_read_a_long_one_is_not),
+        cmocka_unit_test(an_answered_request_and_a_tunnel_that_is_over_wait_for_no_client),
         cmocka_unit_test(upgrades_become_raw_bytes),
         cmocka_unit_test(an_upgrade_may_be_declined),
         cmocka_unit_test(draining_finishes_what_is_in_flight),
