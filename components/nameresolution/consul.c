@@ -124,7 +124,8 @@ static outr_kvs labels_of(outr_arena *arena, const outr_json *meta)
     size_t count = 0;
     for (const outr_json *m = meta ? meta->child : NULL; m && count < LABELS_MAX; m = m->next) {
         if (m->kind == OUTR_JSON_STRING)
-            items[count++] = (outr_kv){m->key, m->text};
+            items[count++] =
+                (outr_kv){outr_arena_str(arena, m->key), outr_arena_str(arena, m->text)};
     }
     return (outr_kvs){items, count};
 }
@@ -143,7 +144,7 @@ static bool read_instance(const resolver *r, outr_arena *arena, const outr_json 
     if (!outr_str_to_u64(text, UINT16_MAX, &port) || port == 0 ||
         outr_addr_from_ip(&out->addr, host, (uint16_t)port, NULL))
         return false;
-    out->id = outr_json_text(service, "ID");
+    out->id = outr_arena_str(arena, outr_json_text(service, "ID"));
     out->labels = labels_of(arena, meta);
     return true;
 }
@@ -152,38 +153,41 @@ static void on_answer(outr_op *inner)
 {
     request *q = OUTR_CONTAINER(inner, request, inner);
     outr_resolve *req = q->resolve;
-    outr_json *list;
+    outr_op *op = q->op;
+    outr_json *list = NULL;
     outr_err err;
     outr_code rc = outcome(q, &err);
     rc = rc ? rc : outr_json_parse(&list, q->arena, q->call.answer, &err);
     if (!rc && list->kind != OUTR_JSON_ARRAY)
         rc = outr_fail(&err, OUTR_UNAVAILABLE, "Consul's answer is no list");
-    if (rc) {
-        if (!outr_op_is_cancelled(q->op))
-            err.code = OUTR_UNAVAILABLE; /* whatever it is, it is the registry's */
-        outr_op_fail(q->op, &err);
-        return;
-    }
-    req->instances = outr_arena_alloc(req->arena, INSTANCES_MAX * sizeof *req->instances);
-    for (const outr_json *entry = list->child; entry && req->count < INSTANCES_MAX;
+    if (!rc)
+        req->instances = outr_arena_alloc(req->arena, INSTANCES_MAX * sizeof *req->instances);
+    for (const outr_json *entry = rc ? NULL : list->child; entry && req->count < INSTANCES_MAX;
          entry = entry->next)
         req->count += read_instance(q->r, req->arena, entry, &req->instances[req->count]);
-    outr_op_finish(q->op);
+    outr_arena_free(q->arena);
+    if (rc && !outr_op_is_cancelled(op))
+        err.code = OUTR_UNAVAILABLE; /* whatever it is, it is the registry's */
+    if (rc)
+        outr_op_fail(op, &err);
+    else
+        outr_op_finish(op);
 }
 
 static void resolve(outr_resolver *base, outr_resolve *req, outr_op *op)
 {
     resolver *r = of(base);
-    request *q = outr_arena_alloc(req->arena, sizeof *q);
+    outr_arena *arena = outr_arena_new(ARENA_MAX); /* an instance takes some 10 KiB to be read */
+    request *q = outr_arena_alloc(arena, sizeof *q);
     req->count = 0;
-    *q = (request){.r = r, .arena = req->arena, .resolve = req, .op = op};
+    *q = (request){.r = r, .arena = arena, .resolve = req, .op = op};
     outr_op_begin(op, q, on_cancel);
-    outr_str path = outr_arena_join(
-        req->arena, OUTR_STR("/v1/health/service/"),
-        outr_percent_encode(req->arena, req->app_id, ""), OUTR_STR("?passing=true"));
+    outr_str path = outr_arena_join(arena, OUTR_STR("/v1/health/service/"),
+                                    outr_percent_encode(arena, req->app_id, ""),
+                                    OUTR_STR("?passing=true"));
     if (r->datacenter.n > 0)
-        path = outr_arena_join(req->arena, path, OUTR_STR("&dc="),
-                               outr_percent_encode(req->arena, r->datacenter, ""));
+        path = outr_arena_join(arena, path, OUTR_STR("&dc="),
+                               outr_percent_encode(arena, r->datacenter, ""));
     send(q, "GET", path, op->loop, on_answer);
     outr_remote_call_start(r->remote, &q->call, &q->inner);
 }

@@ -166,7 +166,7 @@ class Consul(Case):
     """A stand-in for the agent: registrations in memory, answers as Consul's API gives them."""
 
     def agent(self, **more):
-        self.services, self.seen, self.broken = {}, [], None
+        self.services, self.seen, self.broken, self.more = {}, [], None, {}
         return self.app(self.serve, **more)
 
     def serve(self, request):
@@ -180,7 +180,7 @@ class Consul(Case):
             self.services.pop(unquote(request.path.rpartition("/")[2]), None)
             return Reply(200)
         name = unquote(request.path.rpartition("/")[2])
-        return reply_json([{"Node": {"Address": "127.0.0.1"}, "Service": dict(s, Service=s["Name"])}
+        return reply_json([dict({"Node": {"Address": "127.0.0.1"}, "Service": dict(s, Service=s["Name"])}, **self.more)
                            for s in self.services.values() if s["Name"] == name])
 
     def config(self, agent, registers=True):
@@ -225,3 +225,18 @@ class Consul(Case):
         self.assertEqual(self.services, {})
         agent.up()
         wait_for("the registration", lambda: self.services, 60)
+
+    def test_one_more_of_two_hundred_instances_is_found(self):
+        agent = self.agent()
+        self.sidecar("kitchen", self.app(lambda r: Reply(200, b"old")), config=self.config(agent))
+        a = self.sidecar("waiter", config=self.config(agent, False), env={"OUTRIGGER_LOOPS": "1"})
+        first, = self.services.values()
+        for i in range(200):  # by the same address, so that each call has an answer
+            self.services["copy-%d" % i] = dict(first, ID="copy-%d" % i)
+        check = {"Node": "n", "CheckID": "c", "Name": "serf", "Status": "passing", "Notes": "", "Output": "", "ServiceID": "",
+                 "ServiceName": "", "ServiceTags": [], "Type": "", "Interval": "", "Timeout": "", "ExposedPort": 0,
+                 "Definition": {}, "CreateIndex": 7, "ModifyIndex": 7}
+        self.more = {"Checks": [check] * 4}  # as much as Consul says of each
+        self.assertEqual(a.invoke("kitchen", "x").body, b"old")
+        self.sidecar("kitchen", self.app(lambda r: Reply(200, b"new")), config=self.config(agent))
+        wait_for("the new instance", lambda: a.invoke("kitchen", "x").body == b"new", 60)
