@@ -106,7 +106,8 @@ static void ask(resolver *r, outr_resolve *req, outr_str addresses, outr_op *op)
 static void resolve_static(outr_resolver *base, outr_resolve *req, outr_op *op)
 {
     const outr_kv *kv = outr_kvs_find_exact(of(base)->entries, req->app_id);
-    ask(of(base), req, kv ? kv->value : OUTR_STR_NONE, op);
+    /* a copy: a look-up may outlast close */
+    ask(of(base), req, kv ? outr_arena_str(req->arena, kv->value) : OUTR_STR_NONE, op);
 }
 
 /* ---- nameformat ------------------------------------------------------------------------------ */

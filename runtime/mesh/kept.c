@@ -30,8 +30,8 @@ typedef struct kept {
     /* Every loop asks: held for copying alone. */
     pthread_mutex_t lock;
     outr_map *entries; /* "app namespace" -> entry */
-    bool is_dirty, is_posted;
-    bool is_over; /* main loop */
+    bool is_dirty, is_posted, is_over;
+    size_t asked; /* questions without an answer; they may outlast close */
     outr_message changed, gone;
     outr_timer saver;
     outr_work work;
@@ -116,13 +116,11 @@ static void handle(void *ctx, outr_work **items OUTR_UNUSED, size_t count OUTR_U
     save(ctx);
 }
 
-static void end(kept *k);
+static void end_if_over(kept *k);
 
 static void on_saved(outr_op *op)
 {
-    kept *k = OUTR_CONTAINER(op, kept, saving);
-    if (k->is_over)
-        end(k);
+    end_if_over(OUTR_CONTAINER(op, kept, saving));
 }
 
 static void on_save_time(outr_timer *timer)
@@ -142,8 +140,9 @@ static void on_changed(outr_message *message, outr_loop *loop)
     kept *k = OUTR_CONTAINER(message, kept, changed);
     pthread_mutex_lock(&k->lock);
     k->is_posted = false;
+    bool is_over = k->is_over;
     pthread_mutex_unlock(&k->lock);
-    if (!outr_timer_is_on(&k->saver))
+    if (!is_over && !outr_timer_is_on(&k->saver))
         outr_timer_start(loop, &k->saver, outr_loop_now(loop) + SAVE_AFTER_NS);
 }
 
@@ -208,6 +207,18 @@ static void recall(kept *k, outr_resolve *req)
     }
 }
 
+/* Behind close the last answer, whichever loop it comes to, has the main loop make an end of it; it
+ * counts until it is heard there. */
+static void let_go(kept *k)
+{
+    pthread_mutex_lock(&k->lock);
+    bool is_last = k->is_over && k->asked == 1;
+    k->asked -= !is_last;
+    pthread_mutex_unlock(&k->lock);
+    if (is_last)
+        outr_loop_post(k->loop, &k->gone);
+}
+
 static void on_answer(outr_op *inner)
 {
     question *q = OUTR_CONTAINER(inner, question, inner);
@@ -216,6 +227,7 @@ static void on_answer(outr_op *inner)
         remember(q->k, q->req);
     else if (err.code && err.code != OUTR_NOT_FOUND && !outr_op_is_cancelled(q->op))
         recall(q->k, q->req);
+    let_go(q->k);
     if (err.code && q->req->count == 0)
         outr_op_fail(q->op, &err);
     else
@@ -233,6 +245,9 @@ static void resolve(outr_resolver *base, outr_resolve *req, outr_op *op)
     kept *k = of(base);
     question *q = outr_arena_alloc(req->arena, sizeof *q);
     *q = (question){.k = k, .req = req, .op = op};
+    pthread_mutex_lock(&k->lock);
+    k->asked++;
+    pthread_mutex_unlock(&k->lock);
     outr_op_begin(op, q, on_cancel);
     outr_op_init(&q->inner, op->loop, op, 0, on_answer);
     k->inner->backend->resolve(k->inner, req, &q->inner);
@@ -250,11 +265,25 @@ static void join(outr_resolver *base, const outr_self *self, outr_op *op)
     of(base)->inner->backend->join(of(base)->inner, self, op);
 }
 
-static void end(kept *k)
+static void save_if_dirty(kept *k)
+{
+    pthread_mutex_lock(&k->lock);
+    bool is_dirty = k->is_dirty;
+    pthread_mutex_unlock(&k->lock);
+    if (is_dirty)
+        save(k);
+}
+
+/* Main loop. */
+static void end_if_over(kept *k)
 {
     void *item;
-    if (k->is_dirty)
-        save(k);
+    pthread_mutex_lock(&k->lock);
+    bool is_over = k->is_over && k->asked == 0;
+    pthread_mutex_unlock(&k->lock);
+    if (!is_over || outr_op_is_pending(&k->saving))
+        return;
+    save_if_dirty(k);
     for (size_t at = 0; outr_map_next(k->entries, &at, NULL, &item);) {
         free(((entry *)item)->addresses);
         free(item);
@@ -270,11 +299,16 @@ static void end(kept *k)
 static void on_gone(outr_message *message, outr_loop *loop)
 {
     kept *k = OUTR_CONTAINER(message, kept, gone);
+    bool was_over = k->is_over; /* then this is the last answer's */
     outr_timer_stop(loop, &k->saver);
-    outr_worker_close(k->worker);
+    if (!was_over)
+        outr_worker_close(k->worker);
+    pthread_mutex_lock(&k->lock);
     k->is_over = true;
-    if (!outr_op_is_pending(&k->saving))
-        end(k);
+    k->asked -= was_over;
+    pthread_mutex_unlock(&k->lock);
+    save_if_dirty(k); /* an answer may not come any more */
+    end_if_over(k);
 }
 
 static void close_resolver(outr_resolver *base, outr_op *op)
