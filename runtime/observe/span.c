@@ -33,7 +33,7 @@ static bool copy_ascii(char *to, outr_str s)
         memcpy(to + i, &word, 8);
     }
     for (; i < s.n; i++) {
-        if (s.p[i] <= 0)
+        if (s.p[i] == 0 || (unsigned char)s.p[i] > 0x7f) /* char has no sign on arm64 */
             return false;
         to[i] = s.p[i];
     }
@@ -52,7 +52,7 @@ static char *put_text(char *to, outr_str s, size_t max)
     if (!copy_ascii(to, s)) {
         bool is_text = !memchr(s.p, 0, s.n) && outr_str_is_utf8(s);
         for (size_t i = 0; i < s.n; i++)
-            to[i] = is_text || s.p[i] > 0 ? s.p[i] : '?';
+            to[i] = is_text || (s.p[i] && (unsigned char)s.p[i] < 0x80) ? s.p[i] : '?';
     }
     to[s.n] = 0;
     return to + s.n + 1;
