@@ -22,6 +22,7 @@ typedef struct outr__remote_site {
     outr_loop *loop;
     outr_map *pools; /* by scheme, host and address */
     outr_map *names;
+    outr_list looking; /* calls whose name is being looked up */
     outr_tls *tls;
     outr_message message;
 } site;
@@ -48,6 +49,7 @@ static site *site_of(outr_remote *remote, outr_loop *loop)
     s->loop = loop;
     s->pools = outr_map_new();
     s->names = outr_map_new();
+    outr_list_init(&s->looking);
     s->tls = remote->tls ? outr_tls_ref(remote->tls) : NULL;
     remote->sites[index] = s;
     return s;
@@ -346,6 +348,9 @@ static void on_looked_up(outr_op *inner)
     outr_remote_call *c = OUTR_CONTAINER(inner, outr_remote_call, inner);
     site *s = c->site;
     outr_err err = inner->err;
+    outr_link_remove(&c->link);
+    if (!s)
+        outr_fail(&err, OUTR_CANCELLED, "the connections were closed");
     if (!err.code && c->addresses.count == 0)
         outr_fail(&err, OUTR_UNAVAILABLE, "the name has no address");
     if (err.code) {
@@ -403,6 +408,7 @@ static void go_to(outr_remote_call *c)
         send(c);
     } else {
         outr_op_init(&c->inner, c->site->loop, c->op, 0, on_looked_up);
+        outr_list_push(&c->site->looking, &c->link);
         env->lookup(env, c->site->loop, &c->addresses, &c->inner);
     }
 }
@@ -472,6 +478,11 @@ static void on_site_close(outr_message *message, outr_loop *loop OUTR_UNUSED)
 {
     site *s = OUTR_CONTAINER(message, site, message);
     void *item;
+    while (!outr_list_is_empty(&s->looking)) {
+        outr_remote_call *c = OUTR_LIST_ITEM(outr_list_pop(&s->looking), outr_remote_call, link);
+        c->site = NULL; /* a look-up may end later */
+        outr_op_cancel(&c->inner, OUTR_CANCELLED);
+    }
     for (size_t at = 0; outr_map_next(s->pools, &at, NULL, &item);)
         outr_http_pool_free(item);
     for (size_t at = 0; outr_map_next(s->names, &at, NULL, &item);)

@@ -16,7 +16,7 @@ typedef struct outr_remote outr_remote;
 /* tls: of https; referenced. NULL: the system's authorities, read when the first https is asked
  * for. */
 outr_remote *outr_remote_new(outr_loop *main_loop, outr_tls *tls);
-/* After the last call is done. On the main loop; frees itself. */
+/* On the main loop; frees itself. Calls that are under way end as CANCELLED, no new ones come. */
 void outr_remote_close(outr_remote *remote, outr_op *op);
 
 typedef struct outr_remote_call {
@@ -35,6 +35,7 @@ typedef struct outr_remote_call {
     /* machinery */
     outr_remote *remote;
     struct outr__remote_site *site;
+    outr_link link; /* while its name is looked up */
     outr_url parts;
     outr_lookup addresses;
     size_t at, tries, redirects;
