@@ -146,7 +146,7 @@ static bool key_of(char text[KEY_MAX], outr_str *key, unsigned shape, outr_str a
             text[n++] = '/';
         if (!(shape & 1u << i))
             continue;
-        if (parts[i].n > KEY_MAX - 2 - n)
+        if (parts[i].n > KEY_MAX - (OUTR_LEN(parts) - 1 - i) - n) /* slashes follow */
             return false;
         if (parts[i].n > 0)
             memcpy(text + n, parts[i].p, parts[i].n);

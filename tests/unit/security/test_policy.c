@@ -423,6 +423,35 @@ static void a_thousand_rules_are_told_apart(void **state)
     close_bench(&b);
 }
 
+/* No name is as long, and a rule that gives one is nobody's; at each length, for where the three
+ * names and what stands between them just fit is one too many a byte later. */
+static void names_of_any_length_are_nobodys(void **state)
+{
+    (void)state;
+    char name[OUTR_SPIFFE_MAX + 8];
+    memset(name, 'a', sizeof name);
+    for (size_t n = OUTR_SPIFFE_MAX - 8; n <= sizeof name; n++) {
+        for (size_t which = 0; which < 3; which++) {
+            outr_policy_caller caller = {.app_id = OUTR_STR("bbbbbbbb"),
+                                         .namespace_ = OUTR_STR("cccccccc"),
+                                         .trust_domain = OUTR_STR("dddddddd")};
+            outr_str *const parts[] = {&caller.app_id, &caller.namespace_, &caller.trust_domain};
+            *parts[which] = outr_str_of(name, n);
+            const outr_policy_rule rule = {.name = OUTR_STR("long"),
+                                           .action = OUTR_POLICY_ALLOW,
+                                           .callers = &caller,
+                                           .caller_count = 1,
+                                           .over_http = true};
+            const outr_policy_spec spec = {.rules = &rule, .rule_count = 1};
+            bench b = {.arena = outr_arena_new(OUTR_MIB)};
+            b.policy = outr_policy_new(NULL, &spec, 1, true);
+            const row rows[] = {{A, NULL, "GET", "/x", "-/default", false}};
+            CHECK(&b, rows);
+            close_bench(&b);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -434,6 +463,7 @@ int main(void)
         cmocka_unit_test(a_policy_in_shadow_decides_nothing),
         cmocka_unit_test(access_control_must_let_it_in_as_well),
         cmocka_unit_test(a_thousand_rules_are_told_apart),
+        cmocka_unit_test(names_of_any_length_are_nobodys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
