@@ -4,7 +4,8 @@
 
 #include "base/map.h"
 
-#define DEPTH_MAX 4 /* of objects in objects */
+#define DEPTH_MAX  4   /* of objects in objects */
+#define JOINED_MAX 512 /* bytes of a name: each member of an object has the object's in front */
 
 /* A value on its way into the flat list. */
 typedef struct found {
@@ -17,7 +18,7 @@ typedef struct gathering {
     outr_arena *arena;
     outr_map *seen; /* names that have their values */
     found *first;
-    size_t count, bytes;
+    size_t count;
 } gathering;
 
 static void add(gathering *g, outr_str name, outr_str value)
@@ -26,7 +27,6 @@ static void add(gathering *g, outr_str name, outr_str value)
     *f = (found){{name, value}, g->count, g->first};
     g->first = f;
     g->count++;
-    g->bytes += name.n + value.n;
 }
 
 static void add_words(gathering *g, outr_str name, outr_str text)
@@ -49,6 +49,17 @@ static void add_scalar(gathering *g, outr_str name, const outr_json *value)
         add(g, name, value->text);
 }
 
+static bool join(outr_str *name, gathering *g, outr_str prefix, outr_str key)
+{
+    *name = key;
+    if (prefix.n == 0)
+        return true;
+    if (prefix.n + 1 + key.n > JOINED_MAX)
+        return false;
+    *name = outr_arena_join(g->arena, prefix, OUTR_STR("."), key);
+    return true;
+}
+
 static void gather(gathering *g, outr_str prefix, const outr_json *object, int depth)
 {
     outr_map *last = outr_map_new(); /* of each name */
@@ -60,9 +71,9 @@ static void gather(gathering *g, outr_str prefix, const outr_json *object, int d
     /* names as they are, before any that are joined */
     for (size_t at = 0; outr_map_next(last, &at, &key, &value);) {
         child = value;
-        outr_str name = prefix.n ? outr_arena_join(g->arena, prefix, OUTR_STR("."), child->key)
-                                 : child->key;
-        if (child->kind == OUTR_JSON_OBJECT || outr_map_put(g->seen, name, g))
+        outr_str name;
+        if (child->kind == OUTR_JSON_OBJECT || !join(&name, g, prefix, child->key) ||
+            outr_map_put(g->seen, name, g))
             continue;
         if (child->kind != OUTR_JSON_ARRAY)
             add_scalar(g, name, child);
@@ -72,11 +83,9 @@ static void gather(gathering *g, outr_str prefix, const outr_json *object, int d
     }
     for (size_t at = 0; depth < DEPTH_MAX && outr_map_next(last, &at, &key, &value);) {
         child = value;
-        if (child->kind == OUTR_JSON_OBJECT)
-            gather(g,
-                   prefix.n ? outr_arena_join(g->arena, prefix, OUTR_STR("."), child->key)
-                            : child->key,
-                   child, depth + 1);
+        outr_str name;
+        if (child->kind == OUTR_JSON_OBJECT && join(&name, g, prefix, child->key))
+            gather(g, name, child, depth + 1);
     }
     outr_map_free(last);
 }
@@ -86,6 +95,12 @@ static int by_name(const void *a, const void *b)
     const found *x = *(found *const *)a, *y = *(found *const *)b;
     int order = outr_str_cmp(x->claim.name, y->claim.name);
     return order ? order : x->order < y->order ? -1 : 1;
+}
+
+/* Not the name before: values of one name share it. */
+static bool is_another(found *const *sorted, size_t i)
+{
+    return i == 0 || !outr_str_eq(sorted[i]->claim.name, sorted[i - 1]->claim.name);
 }
 
 static outr_str put(char **to, outr_str text)
@@ -108,14 +123,17 @@ outr_claims *outr_claims_new(const outr_json *object, outr_arena *scratch)
     for (found *f = g.first; f; f = f->next)
         sorted[n++] = f;
     qsort(sorted, n, sizeof *sorted, by_name);
-    size_t bytes = sizeof(outr_claims) + n * sizeof(outr_claim) + g.bytes;
+    size_t bytes = sizeof(outr_claims) + n * sizeof(outr_claim);
+    for (size_t i = 0; i < n; i++)
+        bytes += sorted[i]->claim.value.n + (is_another(sorted, i) ? sorted[i]->claim.name.n : 0);
     outr_claims *claims = outr_alloc(bytes);
     char *text = (char *)&claims->items[n];
     claims->refs = 1;
     claims->bytes = bytes;
     claims->count = n;
     for (size_t i = 0; i < n; i++) {
-        claims->items[i].name = put(&text, sorted[i]->claim.name);
+        claims->items[i].name = is_another(sorted, i) ? put(&text, sorted[i]->claim.name)
+                                                      : claims->items[i - 1].name;
         claims->items[i].value = put(&text, sorted[i]->claim.value);
     }
     return claims;

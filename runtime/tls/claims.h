@@ -1,6 +1,7 @@
 /* claims - what a good token says, flat and immutable, so that rules find it without reading JSON.
  *
- * A claim in an object has the names joined by dots ("realm_access.roles"); one of an array has
+ * A claim in an object has the names joined by dots ("realm_access.roles"; over 512 bytes it is
+ * left out: names would multiply with members, and a token's end is far); one of an array has
  * several values; "scope" is split at its spaces (RFC 8693 section 4.2). Numbers and booleans are
  * their text. Of two members of one name the last counts, and a name with dots of its own comes
  * before one that was joined. Refcounted (atomically), one allocation. */

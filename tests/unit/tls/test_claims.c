@@ -87,6 +87,55 @@ static void what_is_not_said_is_not_found(void **state)
     outr_arena_free(arena);
 }
 
+/* Names are joined anew for each member, and a token's length limits none of both alone. */
+static void long_names_do_not_multiply(void **state)
+{
+    (void)state;
+    OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(12 * OUTR_KIB); /* as much as a token may hold */
+    outr_buf_z(&text, "{\"");
+    for (int i = 0; i < 6000; i++)
+        outr_buf_char(&text, 'n');
+    outr_buf_z(&text, "\":{\"a\":1");
+    for (int i = 0; text.n < text.max - 16; i++)
+        outr_buf_printf(&text, ",\"%x\":{}", (unsigned)i);
+    outr_buf_z(&text, "},\"b\":{\"c\":2}}");
+    outr_arena *arena = outr_arena_new(16 * OUTR_MIB);
+    outr_json *object;
+    outr_err err;
+    size_t count;
+    assert_int_equal(outr_json_parse(&object, arena, outr_buf_view(&text), &err), OUTR_OK);
+    size_t before = outr_arena_used(arena);
+    outr_claims *claims = outr_claims_new(object, arena);
+    assert_true(outr_arena_used(arena) - before < OUTR_MIB);
+    assert_non_null(outr_claims_find(claims, OUTR_STR("b.c"), &count));
+    outr_claims_unref(claims);
+    outr_arena_free(arena);
+}
+
+static void a_name_is_kept_once_for_all_its_values(void **state)
+{
+    (void)state;
+    OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(12 * OUTR_KIB);
+    outr_buf_z(&text, "{\"");
+    for (int i = 0; i < 6000; i++)
+        outr_buf_char(&text, 'n');
+    outr_buf_z(&text, "\":[1");
+    while (text.n < text.max - 16)
+        outr_buf_z(&text, ",1");
+    outr_buf_z(&text, "]}");
+    outr_arena *arena = outr_arena_new(16 * OUTR_MIB);
+    outr_json *object;
+    outr_err err;
+    size_t count;
+    assert_int_equal(outr_json_parse(&object, arena, outr_buf_view(&text), &err), OUTR_OK);
+    outr_claims *claims = outr_claims_new(object, arena);
+    assert_true(claims->bytes < OUTR_MIB);
+    assert_non_null(outr_claims_find(claims, object->child->key, &count));
+    assert_true(count > 1000);
+    outr_claims_unref(claims);
+    outr_arena_free(arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -95,6 +144,8 @@ int main(void)
         cmocka_unit_test(of_two_of_one_name_the_last_counts),
         cmocka_unit_test(objects_end_somewhere),
         cmocka_unit_test(what_is_not_said_is_not_found),
+        cmocka_unit_test(long_names_do_not_multiply),
+        cmocka_unit_test(a_name_is_kept_once_for_all_its_values),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
