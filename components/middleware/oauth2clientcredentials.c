@@ -205,10 +205,17 @@ typedef struct token {
     int64_t life_s;
 } token;
 
+/* 0 says as little as nothing does. */
+static void read_life(token *t, outr_str text)
+{
+    double seconds;
+    if (outr_str_to_double(text, &seconds) && seconds > 0)
+        t->life_s = seconds < LONGEST_S ? OUTR_MAX((int64_t)seconds, (int64_t)1) : LONGEST_S;
+}
+
 static void read_form(token *t, outr_arena *arena, outr_str text)
 {
     outr_str key, value, plain;
-    uint64_t number;
     while (outr_query_next(&text, &key, &value)) {
         if (!outr_percent_decode(arena, value, true, &plain))
             continue;
@@ -216,8 +223,8 @@ static void read_form(token *t, outr_arena *arena, outr_str text)
             t->value = plain;
         else if (outr_str_is(key, "token_type"))
             t->type = plain;
-        else if (outr_str_is(key, "expires_in") && outr_str_to_u64(plain, LONGEST_S, &number))
-            t->life_s = (int64_t)number;
+        else if (outr_str_is(key, "expires_in"))
+            read_life(t, plain);
     }
 }
 
@@ -225,15 +232,13 @@ static bool read_json(token *t, outr_arena *arena, outr_str text)
 {
     outr_json *root;
     outr_err err;
-    double seconds;
     if (outr_json_parse(&root, arena, text, &err) || root->kind != OUTR_JSON_OBJECT)
         return false;
     t->value = outr_json_text(root, "access_token");
     t->type = outr_json_text(root, "token_type");
     const outr_json *life = outr_json_find(root, "expires_in"); /* a text at PayPal */
-    if (life && (life->kind == OUTR_JSON_NUMBER || life->kind == OUTR_JSON_STRING) &&
-        outr_str_to_double(life->text, &seconds) && seconds > 0)
-        t->life_s = seconds < LONGEST_S ? (int64_t)seconds : LONGEST_S;
+    if (life && (life->kind == OUTR_JSON_NUMBER || life->kind == OUTR_JSON_STRING))
+        read_life(t, life->text);
     return true;
 }
 

@@ -111,6 +111,18 @@ class ClientCredentials(Case):
         wait_for("a token by form", lambda: a.invoke("app", "x").status == 200 and app.requests[-1].header("authorization") == "Bearer form", 30)
 
     @tag("debug")
+    def test_a_life_that_says_nothing_or_too_much_is_a_life(self):
+        form = [("Content-Type", "application/x-www-form-urlencoded")]
+        for answer in (Reply(200, b"access_token=t&expires_in=0", form), Reply(200, b"access_token=t&expires_in=9000000", form),
+                       reply_json({"access_token": "t", "expires_in": 0}), reply_json({"access_token": "t", "expires_in": 0.5}),
+                       reply_json({"access_token": "t", "expires_in": 1e300})):
+            server = TokenServer(self)
+            server.answer = lambda request: answer  # noqa: B023: used up within the round
+            a, app = self.gate(server)
+            wait_for("a call with a token", lambda: a.invoke("app", "x").status == 200)
+            self.assertEqual(app.requests[-1].header("authorization"), "Bearer t")
+
+    @tag("debug")
     def test_without_a_token_the_app_is_not_called(self):
         def cut(request):
             raise Cut
