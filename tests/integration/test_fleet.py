@@ -423,7 +423,7 @@ class Renewal(Fleet):
         for thread in threads:
             thread.join()
         for target, (count, bad) in results.items():
-            self.assertGreater(count, 20)
+            self.assertGreater(count, 0)
             self.assertEqual(bad, [], target)
         self.assertIn("do not cover", b.run("trust", "-", input=old, ok=False).stderr)
         self.assertEqual(sorted(os.listdir(a.dir)), ["ca.crt", "issuer.crt", "issuer.key", "root.key"])

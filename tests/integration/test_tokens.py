@@ -50,13 +50,12 @@ class Api(Tokens):
         path = self.put("token", "one\n", "link")
         a = self.sidecar("app", env={"DAPR_API_TOKEN_FILE": path, "DAPR_API_TOKEN": "set"})
         self.assert_token(a, "one", "set")
-        for count, (token, how) in enumerate((("two", "link"), ("three", "rename"), ("four", "place")), 1):
+        for count, (token, how) in enumerate((("two-k7Qx", "link"), ("three-k7Qx", "rename"), ("four-k7Qx", "place")), 1):
             self.put("token", token + "\n", how)
             a.wait_log("a token has changed", count)
             self.assert_token(a, token, "one" if count > 1 else "set", "")
         self.assertEqual((a.health(), a.health("/v1.0/healthz/outbound")), (204, 204))
-        for secret in ("two", "three", "four"):
-            self.assertNotIn('"%s"' % secret, a.log())
+        self.assertNotIn("k7Qx", a.log())
 
     @tag("debug")
     def test_a_bad_file_opens_nothing(self):

