@@ -361,6 +361,7 @@ static void env_connect(outr_env *env, struct outr_loop *loop OUTR_UNUSED, outr_
         w->on_accept(w->ctx, &b->base);
     } else {
         w->last = wire_open(w);
+        w->last->base.peer = req->addr;
         req->stream = &w->last->base;
     }
     if (w->expires_ns)

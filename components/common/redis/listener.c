@@ -74,6 +74,26 @@ static void on_push(outr__redis_conn *c, const outr_redis_reply *r)
 
 static const outr__redis_owner owner = {.on_up = on_up, .on_down = on_down, .on_push = on_push};
 
+/* NULL: the key's slot is nobody's, as far as we know. */
+static outr__redis_server *server_of(const outr_redis_listener *l)
+{
+    outr__redis_site *site = l->site;
+    if (!site->redis->is_cluster || l->o.key.n == 0)
+        return OUTR_LIST_ITEM(site->servers.next, outr__redis_server, link);
+    return site->slots ? site->slots[outr__redis_slot_of(l->o.key)] : NULL;
+}
+
+/* A server whose slot has gone to another one does not tell: it only says nothing any more. */
+static bool has_moved(const outr_redis_listener *l)
+{
+    if (!l->site->redis->is_cluster || l->o.key.n == 0)
+        return false;
+    const outr__redis_server *server = server_of(l);
+    outr__redis_map_refresh(l->site); /* for the next time */
+    return server && (!outr_str_eq(server->where.host, l->conn->where.host) ||
+                      server->where.port != l->conn->where.port);
+}
+
 static void on_timer(outr_timer *timer)
 {
     outr_redis_listener *l = OUTR_CONTAINER(timer, outr_redis_listener, timer);
@@ -81,6 +101,11 @@ static void on_timer(outr_timer *timer)
     static const outr_redis_command command = {ping, 1, {NULL, 0}};
     uint64_t now = outr_loop_now(l->site->loop);
     if (!l->conn) {
+        dial(l);
+        return;
+    }
+    if (has_moved(l)) {
+        outr__redis_conn_close(outr_take(&l->conn), NULL);
         dial(l);
         return;
     }
@@ -102,14 +127,11 @@ static void on_timer(outr_timer *timer)
 static void dial(outr_redis_listener *l)
 {
     outr__redis_site *site = l->site;
-    outr__redis_server *server = OUTR_LIST_ITEM(site->servers.next, outr__redis_server, link);
-    if (site->redis->is_cluster && l->o.key.n > 0) {
-        server = site->slots ? site->slots[outr__redis_slot_of(l->o.key)] : NULL;
-        if (!server) {
-            outr__redis_map_refresh(site);
-            try_later(l);
-            return;
-        }
+    const outr__redis_server *server = server_of(l);
+    if (!server) {
+        outr__redis_map_refresh(site);
+        try_later(l);
+        return;
     }
     l->conn = outr__redis_conn_new(site, &server->where, false, server->is_master_of_sentinel,
                                    &owner, l);

@@ -614,6 +614,52 @@ static void a_cluster_sends_commands_where_their_keys_are(void **state OUTR_UNUS
     close_bench(b);
 }
 
+#define SLOTS_AT(port)                                                                             \
+    "*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:" port "\r\n"
+
+/* Keyspace events come from where the key is, and nothing is said when it has moved. */
+static void a_listener_goes_where_its_key_is(void **state OUTR_UNUSED)
+{
+    static const char *const metadata[] = {"redisHost", "127.0.0.1:7000", "redisType", "cluster",
+                                           NULL};
+    static const char subscribe[] = "*2\r\n$9\r\nSUBSCRIBE\r\n$1\r\nc\r\n",
+                      subscribed[] = "*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n",
+                      slots[] = "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n";
+    bench *b = open_bench(metadata);
+    heard h = {0};
+    const outr_str channel = OUTR_STR("c");
+    const outr_redis_listen listen = {.loop = b->w.loop,
+                                      .channels = &channel,
+                                      .channel_count = 1,
+                                      .key = OUTR_STR("foo"),
+                                      .on_message = on_message,
+                                      .on_change = on_change,
+                                      .ctx = &h};
+    outr_redis_listener *l = outr_redis_listen_start(b->redis, &listen);
+    wire_stream *seed = greet(b);
+    expect(seed, slots);
+    reply(b, seed, SLOTS_AT("7001"));
+    wait_for_dial(b);
+    wire_stream *first = greet(b);
+    expect(first, subscribe);
+    reply(b, first, subscribed);
+    assert_int_equal(h.ups, 1);
+    wire_sleep(&b->w, 16 * OUTR_SEC);
+    expect(first, PING);
+    reply(b, first, "*2\r\n$4\r\npong\r\n$0\r\n\r\n");
+    expect(seed, slots);
+    reply(b, seed, SLOTS_AT("7002"));
+    wait_for_dial(b);
+    wire_stream *second = greet(b);
+    assert_int_equal(second->base.peer.port, 7002);
+    assert_true(first->base.is_closing);
+    expect(second, subscribe);
+    reply(b, second, subscribed);
+    assert_int_equal(h.ups, 2);
+    outr_redis_listen_stop(l);
+    close_bench(b);
+}
+
 static void a_master_is_found_by_sentinel(void **state OUTR_UNUSED)
 {
     static const char *const metadata[] = {"redisHost", "127.0.0.1:26379,127.0.0.1:26380",
@@ -706,6 +752,7 @@ int main(void)
         cmocka_unit_test(a_line_that_is_cancelled_hangs_up),
         cmocka_unit_test(a_listener_subscribes_again),
         cmocka_unit_test(a_cluster_sends_commands_where_their_keys_are),
+        cmocka_unit_test(a_listener_goes_where_its_key_is),
         cmocka_unit_test(a_master_is_found_by_sentinel),
         cmocka_unit_test(settings_that_make_no_sense_are_named),
     };
