@@ -127,26 +127,44 @@ static bool is_known(const resolver *r, unsigned index)
     return false;
 }
 
-static void enter(resolver *r, unsigned index)
+static void set_membership(const resolver *r, unsigned index, int how4, int how6)
 {
     struct ip_mreqn four = {.imr_ifindex = (int)index};
     struct ipv6_mreq six = {.ipv6mr_interface = index};
     inet_pton(AF_INET, GROUP4, &four.imr_multiaddr);
     inet_pton(AF_INET6, GROUP6, &six.ipv6mr_multiaddr);
     if (r->fds[0] >= 0)
-        setsockopt(r->fds[0], IPPROTO_IP, IP_ADD_MEMBERSHIP, &four, sizeof four);
+        setsockopt(r->fds[0], IPPROTO_IP, how4, &four, sizeof four);
     if (r->fds[1] >= 0)
-        setsockopt(r->fds[1], IPPROTO_IPV6, IPV6_ADD_MEMBERSHIP, &six, sizeof six);
+        setsockopt(r->fds[1], IPPROTO_IPV6, how6, &six, sizeof six);
+}
+
+static void enter(resolver *r, unsigned index)
+{
+    set_membership(r, index, IP_ADD_MEMBERSHIP, IPV6_ADD_MEMBERSHIP);
     r->indexes[r->index_count++] = index;
     r->announced = 0; /* who is there has not heard of us */
     r->announce_at_ns = 0;
 }
 
-/* Interfaces come and go; a membership of one that has gone costs nothing. */
+/* A membership of an interface that has gone counts for the kernel's limit, too. */
+static void leave_gone(resolver *r)
+{
+    char text[IF_NAMESIZE];
+    for (size_t i = r->index_count; i-- > 0;) {
+        if (if_indextoname(r->indexes[i], text))
+            continue;
+        set_membership(r, r->indexes[i], IP_DROP_MEMBERSHIP, IPV6_DROP_MEMBERSHIP);
+        r->indexes[i] = r->indexes[--r->index_count];
+    }
+}
+
+/* Interfaces come and go. */
 static void look_for_interfaces(resolver *r)
 {
     struct ifaddrs *all;
     bool is_chosen = r->interfaces[0] != 0;
+    leave_gone(r);
     if (getifaddrs(&all))
         return;
     for (int pass = 0; pass < 2; pass++) { /* loopback only when there is no other */

@@ -1,8 +1,11 @@
 """Who serves an app id: multicast DNS among sidecars and with a stand-in for daprd's library, on loopback; Consul, of which no
 registry of packages has the server, so its API is played."""
 import contextlib
+import shutil
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from urllib.parse import unquote
 
@@ -160,6 +163,56 @@ class MulticastDns(Case):
         wait_for("the call", lambda: a.invoke("mdns-kitchen", "x").status == 200, 60)
         self.assertEqual([r.path for r in app.seen("/x")], ["/x"])
         self.assertIn("mdns-kitchen.local", peer.queries)
+
+
+# In a network of its own: as many interfaces as a sidecar looks at, which make room for others.
+CHANGE = """
+import signal, socket, struct, subprocess, sys
+
+def ip(*args):
+    subprocess.run(["ip", *args], check=True)
+
+def add(one, other):
+    ip("link", "add", one, "type", "veth", "peer", "name", other)
+    for end in (one, other):
+        ip("link", "set", end, "up")
+
+def heard(name):
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(("ff02::fb", 5353, 0, socket.if_nametoindex(name)))
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP,
+                    socket.inet_pton(socket.AF_INET6, "ff02::fb") + struct.pack("@I", socket.if_nametoindex(name)))
+    while b"kitchen" not in sock.recv(9000):
+        pass
+
+signal.alarm(110)
+ip("link", "set", "lo", "up")
+for i in range(8):
+    add("a%d" % i, "b%d" % i)
+sidecar = subprocess.Popen(sys.argv[1:])
+try:
+    heard("b0")
+    for i in range(8):
+        ip("link", "del", "a%d" % i)
+    add("n0", "n1")
+    heard("n1")
+finally:
+    sidecar.terminate()
+sys.exit(sidecar.wait())
+"""
+
+
+class Interfaces(Case):
+    def test_an_interface_that_comes_after_many_have_gone_is_used(self):
+        tries = ["unshare", "-n", "ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1"]
+        if not shutil.which("ip") or subprocess.run(tries, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("no right to make network namespaces here, or no ip")
+        sidecar = self.sidecar("kitchen", config=config("mdns"), is_started=False)
+        done = subprocess.run(["unshare", "-n", sys.executable, "-c", CHANGE, *sidecar.argv()], env=sidecar.environment(),
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout[-4000:])
 
 
 class Consul(Case):
