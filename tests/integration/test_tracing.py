@@ -214,11 +214,11 @@ class Collectors(Case):
         spans = OtlpHttp(self)
         spans.hold = threading.Event()
         self.addCleanup(spans.hold.set)
-        a = self.sidecar("calm", config=config(spans))
+        a = self.sidecar("calm", config=config(spans, more=", timeout: 10m"))  # whatever 3000 calls take here
         for i in range(3000):  # several times what one call carries
             self.assertEqual(a.call("GET", "/v1.0/metadata").status, 200)
         wait_for("calls to the collector", lambda: spans.app.accepted >= 4, 60)
-        self.assertLessEqual(spans.app.accepted, 8)
+        self.assertEqual(spans.app.accepted, 4)
         self.assertEqual(a.stop(), 0)  # and the end does not wait for it either
 
     @tag("debug")
