@@ -385,7 +385,7 @@ static void on_fetched(outr_op *op)
     outr_str begun = i->spec->keys_url.n ? i->spec->keys_url : i->spec->name;
     if (!err.code && i->call.head.status != 200)
         outr_fail(&err, OUTR_UNAVAILABLE, "status %d", i->call.head.status);
-    if (!err.code && is_https(begun) && !is_https(i->call.url)) /* redirected, or discovered */
+    if (!err.code && is_https(begun) && i->call.was_clear) /* redirected, or discovered */
         outr_fail(&err, OUTR_INVALID_ARGUMENT, "it leads from https to clear text");
     if (!err.code && is_discovery && !discover(i, &url, &err)) {
         i->url = url;

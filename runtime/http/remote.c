@@ -394,6 +394,7 @@ static void go_to(outr_remote_call *c)
         outr_op_fail(c->op, &err);
         return;
     }
+    c->was_clear |= !is_https(&c->parts);
     add_credentials(c);
     c->at = c->tries = 0;
     c->addresses = (outr_lookup){.host = c->parts.host, .port = port_of(&c->parts)};
@@ -444,6 +445,7 @@ void outr_remote_call_start(outr_remote *remote, outr_remote_call *c, outr_op *o
     c->op = op;
     c->site = site_of(remote, op->loop);
     c->redirects = 0;
+    c->was_clear = false;
     outr_op_begin(op, c, on_cancel);
     /* What follows may fail at once, and an op never ends inside its start. */
     outr_op_init(&c->inner, op->loop, op, 0, on_begin);

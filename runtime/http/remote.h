@@ -32,6 +32,7 @@ typedef struct outr_remote_call {
     /* out, on arena */
     outr_http_response head;
     outr_str answer;
+    bool was_clear; /* it went over http, or a redirect on its way did */
     /* machinery */
     outr_remote *remote;
     struct outr__remote_site *site;

@@ -9,7 +9,7 @@ import time
 import urllib.parse
 
 from h2raw import Peer, message
-from harness import SLOW, WAIT_S, Client, Port, call, reply_json, tag, wait_for
+from harness import SLOW, WAIT_S, Client, Port, Reply, call, reply_json, tag, wait_for
 from pki import Authority, Mtls, Pki, client_context, openssl, read, server_context, total
 
 AUDIENCE = "spiffe://localhost/ns/default/dapr-sentry"
@@ -323,6 +323,21 @@ class Vouched(Mtls):
         self.assertEqual(ask(ca, csr=csr, token=token, validator=3).status, 0)
         app.down()
         self.assertEqual(ask(ca, csr=csr, token=token, validator=3).status, 0)
+
+    @tag("debug")
+    def test_keys_do_not_come_by_way_of_clear_text(self):
+        """Whoever answers there in between could lead to keys of his own, by https."""
+        keys, pki = Keys(self), Pki(self.path("web"))
+        back = lambda request: Reply(302, b"", [("Location", "https://localhost:%d/keys" % app.port)])  # noqa: E731
+        between = self.app(back)
+        app = self.app(lambda request: reply_json(keys.jwks) if request.path == "/keys"
+                       else Reply(302, b"", [("Location", "http://127.0.0.1:%d/" % between.port)]), is_up=False)
+        app.tls = server_context(pki.leaf("DNS:localhost,IP:127.0.0.1"), alpn=())
+        app.up()
+        ca = Authority(self, mtls=self.options("https://localhost:%d/begin" % app.port,
+                                               "        caCertificate: %s\n" % pki.path("ca.crt"))).launch()
+        wait_for("the refusal", lambda: "it leads from https to clear text" in ca.log())
+        self.assertEqual(ca.health(), 500)
 
     @tag("debug")
     def test_what_is_wrong_with_it_is_told_at_the_start(self):
