@@ -11,7 +11,7 @@ class Mesh(Case):
         """A caller and an instance for each handler."""
         apps = [self.app(handler) for handler in handlers]
         sidecars = [self.sidecar("callee", app) for app in apps]
-        caller = self.sidecar("caller")
+        caller = self.sidecar("caller", env={"OUTRIGGER_LOOPS": "2"})  # each finds out for itself, on any number of cores
         # whoever registered last is known: all have been reached
         wait_for("all instances", lambda: caller.invoke("callee", "hello").status and all(app.seen("/hello") for app in apps))
         return caller, sidecars, apps
