@@ -255,8 +255,9 @@ class Lock(Case):
     def test_its_time_is_over(self):
         server = RedisServer(self)
         a = self.sidecar("app", resources={"lk.yaml": redis("lk", "lock", server, keyPrefix="none")})
+        self.assertTrue(self.lock(a, "long", "first", 600))
+        self.assertIn(server.command("PTTL", "lock||long"), range(1, 600001))
         self.assertTrue(self.lock(a, "r", "first", 1))
-        self.assertIn(server.command("PTTL", "lock||r"), range(1, 1001))
         wait_for("the end of the lock", lambda: self.lock(a, "r", "second"), 60)
         self.assertEqual(self.unlock(a, "r", "first"), 2)
 
