@@ -4,7 +4,7 @@ import threading
 import time
 
 from harness import SLOW, Client, Reply, tag, wait_for
-from pki import Authority, Mtls, total
+from pki import Authority, Mtls, read, total
 
 
 def endless(request):
@@ -99,3 +99,29 @@ class HardEnd(Mtls):
         self.assertEqual((stream.status, stream.how), (200, "cut"))
         wait_for("the cut to be counted", lambda: cuts((a, b), "untrusted") >= 1)
         self.assertEqual(cuts((a, b), "expired"), 0)
+
+
+class BadFiles(Mtls):
+    @tag("debug")
+    def test_an_authority_tells_once_of_files_that_do_not_fit(self):
+        ca, bundle = self.authority(), self.path("anchors.pem")
+        good = {name: os.path.join(ca.dir, name) for name in ("issuer.key", "issuer.crt")}
+        texts = {name: read(path) for name, path in good.items()}
+
+        def write(path, text):
+            with open(path + "~", "w") as file:
+                file.write(text)
+            os.replace(path + "~", path)
+        write(bundle, ca.anchors)
+        a = self.sidecar("a", flags=["--enable-mtls", "--sentry-address", "127.0.0.1:%d" % ca.port],
+                         env={"OUTRIGGER_TRUST_ANCHORS_FILE": bundle})
+        write(good["issuer.key"], "nonsense")
+        wait_for("it to be told", lambda: "changed files cannot be used" in ca.log())
+        for count in (1, 2):  # who looks at a file as often has looked twice, so it has looked again
+            write(bundle, ca.anchors + "\n" * count)
+            a.wait_log("trust anchors have changed", count)
+        self.assertEqual(ca.log().count("changed files cannot be used"), 1)
+        write(good["issuer.key"], texts["issuer.key"])
+        wait_for("them to fit again", lambda: "root and issuer have changed" in ca.log())
+        write(good["issuer.crt"], "nonsense")  # another fault is told of, too
+        wait_for("it to be told", lambda: ca.log().count("changed files cannot be used") == 2)

@@ -53,7 +53,7 @@ typedef struct ca {
     int64_t warned_s;
     port ports[PORT_COUNT];
     unsigned draining;
-    bool is_stopping;
+    bool is_stopping, has_bad_files;
 } ca;
 
 static const outr_metric_desc issuer_expiry = {"dapr_sentry_issuercert_expiry_timestamp",
@@ -170,10 +170,13 @@ static bool on_changed(outr_watched *watched OUTR_UNUSED, ca *c)
         access(c->files[FILE_KEY].path, F_OK))
         return true; /* all taken away: nothing is made for that while we live */
     if (outr_authority_open(&next, &c->options, now_ms(c) / 1000, &made, &err)) {
-        OUTR_LOG(&c->log, WARN, "changed files cannot be used, the last root and issuer stay",
-                 OUTR_ERR(&err));
+        if (!c->has_bad_files) /* looked at again, and told of once */
+            OUTR_LOG(&c->log, WARN, "changed files cannot be used, the last root and issuer stay",
+                     OUTR_ERR(&err));
+        c->has_bad_files = true;
         return false;
     }
+    c->has_bad_files = false;
     outr_authority_free(c->authority);
     c->authority = next;
     note_issuer(c);
