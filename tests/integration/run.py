@@ -1,4 +1,4 @@
-"""Runs tests/integration/test_*.py: one process per file, two at a time; a test has 120 s.
+"""Runs tests/integration/test_*.py: one process per file, four at a time (they mostly wait); a test has 120 s.
 
   run.py [--tag NAME] [-k TEXT] [-j N] [FILE...]   ends with "N passed, N failed, N skipped" """
 import argparse
@@ -102,14 +102,15 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--tag", default="", help="only tests marked for this build")
     parser.add_argument("-k", default="", help="only tests whose name contains this")
-    parser.add_argument("-j", type=int, default=2)
+    parser.add_argument("-j", type=int, default=4)
     parser.add_argument("-v", action="store_true", help="show what passed, too")
     parser.add_argument("--module", help=argparse.SUPPRESS)
     parser.add_argument("files", nargs="*")
     options = parser.parse_args()
     if options.module:
         run_module(options.module, options)
-    files = options.files or sorted(glob.glob(os.path.join(HERE, "test_*.py")))
+    # the long ones first, so that none of them is left alone at the end
+    files = options.files or sorted(glob.glob(os.path.join(HERE, "test_*.py")), key=os.path.getsize, reverse=True)
     names = [os.path.splitext(os.path.basename(f))[0] for f in files]
     sums = [0, 0, 0]
     with concurrent.futures.ThreadPoolExecutor(options.j) as pool:
