@@ -66,8 +66,9 @@ class Sdk(Case):
         return component("events", "pubsub.sqlite", {"connectionString": self.path("events.db"), "redeliverInterval": "20ms"})
 
     def resources(self):
-        with open(self.path("secrets.json"), "w") as file:
-            file.write('{"password": "s3cret", "nested": {"key": "value"}}')
+        if not os.path.exists(self.path("secrets.json")):  # the next sidecar's, too, which may be reading it
+            with open(self.path("secrets.json"), "w") as file:
+                file.write('{"password": "s3cret", "nested": {"key": "value"}}')
         os.makedirs(self.path("files"), exist_ok=True)
         of_redis = {} if not self.server else {
             "redis.yaml": component("redis", "state.redis", {"redisHost": self.server.host}),

@@ -345,11 +345,24 @@ def dropped_events_go_to_the_dead_letter_topic(client):
     equal(next_event(client, "http-app", "py-http-dead")["data"], "dead")
 
 
+# The SDK closes its half of a new stream when the thread that sends looks at a flag before start() has set it, which
+# happens on a busy machine; the sidecar then ends the stream, as a daprd does. What it had comes to the next one.
+def first_message(client, topic, data):
+    for left in reversed(range(5)):
+        subscription = client.subscribe("events", topic)
+        if left == 4:
+            client.publish_event("events", topic, data, data_content_type="application/json")
+        try:
+            return subscription, subscription.next_message()
+        except Exception:
+            subscription.close()
+            if left == 0:
+                raise
+
+
 @check
 def streaming_subscription(client):
-    subscription = client.subscribe("events", "py-stream")
-    client.publish_event("events", "py-stream", json.dumps({"n": 4}), data_content_type="application/json")
-    message = subscription.next_message()
+    subscription, message = first_message(client, "py-stream", json.dumps({"n": 4}))
     equal((message.data(), message.topic(), message.source(), message.pubsub_name()), ({"n": 4}, "py-stream", "client", "events"))
     subscription.respond_retry(message)
     again = subscription.next_message()
@@ -365,10 +378,18 @@ def streaming_subscription_with_handler(client):
     def handler(message):
         arrived.put(message.data())
         return TopicEventResponse("success")
-    close = client.subscribe_with_handler("events", "py-handled", handler)
-    for i in range(20):
-        client.publish_event("events", "py-handled", str(i), data_content_type="text/plain")
-    equal(sorted(arrived.get(timeout=WAIT_S) for _ in range(20)), sorted(map(str, range(20))))
+    for left in (1, 0):
+        close = client.subscribe_with_handler("events", "py-handled", handler)
+        for i in range(20) if left else ():
+            client.publish_event("events", "py-handled", str(i), data_content_type="text/plain")
+        try:
+            first = arrived.get(timeout=WAIT_S)
+            break
+        except queue.Empty:  # see first_message
+            close()
+            if not left:
+                raise
+    equal(sorted([first] + [arrived.get(timeout=WAIT_S) for _ in range(19)]), sorted(map(str, range(20))))
     close()
 
 
