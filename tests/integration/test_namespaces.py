@@ -55,8 +55,13 @@ def commands():
     return lines, re.search(r"^```yaml\n(.*?)^```$", text, re.M | re.S)[1]
 
 
-def ip(*args):
-    done = subprocess.run(["ip", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def inside(name):
+    """Not "ip netns exec" nor "ip -n": those remount /, which a chroot does not have as a mount."""
+    return ["nsenter", "--net=/run/netns/" + name]
+
+
+def ip(*args, at=None):
+    done = subprocess.run([*(inside(at) if at else []), "ip", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise OSError("ip %s: %s" % (" ".join(args), done.stdout.strip()))
 
@@ -71,7 +76,7 @@ class Namespaces(Case):
             for name in "abc":
                 self.names[name] = "outrigger-%d-%s" % (os.getpid(), name)
                 ip("netns", "add", self.names[name])
-                ip("-n", self.names[name], "link", "set", "lo", "up")
+                ip("link", "set", "lo", "up", at=self.names[name])
                 os.makedirs(self.home(name))
             self.wire("a", "10.9.0.1/24", "b", "10.9.0.2/24")
             self.wire("c", "10.9.1.3/24", "a", "10.9.1.1/24")
@@ -97,8 +102,8 @@ class Namespaces(Case):
         ends = ["or%d%s%d" % (os.getpid() % 100000, end, self.wires) for end in "xy"]
         ip("link", "add", ends[0], "netns", self.names[one], "type", "veth", "peer", "name", ends[1], "netns", self.names[other])
         for end, name, where in ((ends[0], one, address), (ends[1], other, its_address)):
-            ip("-n", self.names[name], "addr", "add", where, "dev", end)
-            ip("-n", self.names[name], "link", "set", end, "up")
+            ip("addr", "add", where, "dev", end, at=self.names[name])
+            ip("link", "set", end, "up", at=self.names[name])
         return ends
 
     def home(self, name):
@@ -107,7 +112,7 @@ class Namespaces(Case):
     def on(self, name, *argv, **more):
         env = {k: v for k, v in os.environ.items() if not k.startswith(("DAPR_", "APP_", "OUTRIGGER_", "XDG_"))}
         env.update(HOME=self.home(name), PATH=BIN + ":" + env["PATH"])
-        return dict(args=["ip", "netns", "exec", self.names[name], *argv], env=env, cwd=self.home(name), **more)
+        return dict(args=[*inside(self.names[name]), *argv], env=env, cwd=self.home(name), **more)
 
     def run_on(self, name, *argv, input="", ok=True):
         done = subprocess.run(**self.on(name, *argv), input=input, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
