@@ -12,7 +12,7 @@ import threading
 import unittest
 from concurrent import futures
 
-from grpc_client import WHY_NOT as NO_GRPC, golden
+from grpc_client import PYTHON, WHY_NOT as NO_GRPC
 from harness import App, Reply, call, wait_for
 
 CACHE = os.path.join(os.path.expanduser("~"), ".cache")
@@ -40,7 +40,7 @@ def load_otlp():
     if NO_GRPC:
         return NO_GRPC
     sys.path.extend(p for p in [os.path.join(CACHE, "outrigger-otlp")] if p not in sys.path)
-    place, why = once("outrigger-otlp", lambda p: os.path.isdir(os.path.join(p, "opentelemetry")), golden.python(), "-m", "pip",
+    place, why = once("outrigger-otlp", lambda p: os.path.isdir(os.path.join(p, "opentelemetry")), PYTHON, "-m", "pip",
                       "install", "-q", "--disable-pip-version-check", "--no-deps", "--target", "%(place)s",
                       "opentelemetry-proto")
     if not place:

@@ -20,15 +20,17 @@ DESCRIPTORS = os.path.join(os.path.dirname(os.path.abspath(BIN)), "proto", "outr
 CALL_S = 10 * SLOW
 
 
+PYTHON = golden.python()  # an interpreter that has them; asked before they can be imported here, too
+
+
 def why_not():
     """None once grpcio can be imported here; it comes from the virtual environment of the golden cases."""
     if not os.path.exists(DESCRIPTORS):
         return "%s is not there" % DESCRIPTORS
-    interpreter = golden.python()
-    if not interpreter:
+    if not PYTHON:
         return "grpcio and protobuf cannot be had"
-    if interpreter != sys.executable:
-        command = [interpreter, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))"]
+    if PYTHON != sys.executable:
+        command = [PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))"]
         sys.path.append(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip())
     try:
         import grpc  # noqa: F401

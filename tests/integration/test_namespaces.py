@@ -55,27 +55,43 @@ def commands():
     return lines, re.search(r"^```yaml\n(.*?)^```$", text, re.M | re.S)[1]
 
 
-def inside(name):
-    """Not "ip netns exec" nor "ip -n": those remount /, which a chroot does not have as a mount."""
-    return ["nsenter", "--net=/run/netns/" + name]
-
-
 def ip(*args, at=None):
-    done = subprocess.run([*(inside(at) if at else []), "ip", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run([*(at.inside if at else []), "ip", *args], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise OSError("ip %s: %s" % (" ".join(args), done.stdout.strip()))
+
+
+class Namespace:
+    """It lives as long as a process that sleeps in it. Not by "ip netns": that mounts, and remounts /, which a chroot
+    does not have as a mount."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(["unshare", "--net", "sleep", "900"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.PIPE, text=True)
+        self.path = "/proc/%d/ns/net" % self.process.pid
+        self.inside = ["nsenter", "--net=" + self.path]
+
+        wait_for("the namespace", lambda: self.process.poll() is not None or
+                 os.readlink(self.path) != os.readlink("/proc/self/ns/net"))
+        if self.process.poll() is not None:
+            raise OSError(self.process.stderr.read().strip())
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stderr.close()
 
 
 class Namespaces(Case):
     def setUp(self):
         super().setUp()
         self.names, self.wires = {}, 0
-        if not shutil.which("ip"):
-            self.give_up("the command ip (iproute2) is not there")
+        for command in ("ip", "unshare", "nsenter"):
+            if not shutil.which(command):
+                self.give_up("the command %s is not there" % command)
         try:
             for name in "abc":
-                self.names[name] = "outrigger-%d-%s" % (os.getpid(), name)
-                ip("netns", "add", self.names[name])
+                self.names[name] = Namespace()
                 ip("link", "set", "lo", "up", at=self.names[name])
                 os.makedirs(self.home(name))
             self.wire("a", "10.9.0.1/24", "b", "10.9.0.2/24")
@@ -94,13 +110,14 @@ class Namespaces(Case):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(WAIT_S + 20)
         super().tearDown()
-        for name in self.names.values():
-            subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL)
+        for namespace in self.names.values():
+            namespace.end()
 
     def wire(self, one, address, other, its_address):
         self.wires += 1
         ends = ["or%d%s%d" % (os.getpid() % 100000, end, self.wires) for end in "xy"]
-        ip("link", "add", ends[0], "netns", self.names[one], "type", "veth", "peer", "name", ends[1], "netns", self.names[other])
+        one_pid, other_pid = (str(self.names[name].process.pid) for name in (one, other))
+        ip("link", "add", ends[0], "netns", one_pid, "type", "veth", "peer", "name", ends[1], "netns", other_pid)
         for end, name, where in ((ends[0], one, address), (ends[1], other, its_address)):
             ip("addr", "add", where, "dev", end, at=self.names[name])
             ip("link", "set", end, "up", at=self.names[name])
@@ -112,7 +129,7 @@ class Namespaces(Case):
     def on(self, name, *argv, **more):
         env = {k: v for k, v in os.environ.items() if not k.startswith(("DAPR_", "APP_", "OUTRIGGER_", "XDG_"))}
         env.update(HOME=self.home(name), PATH=BIN + ":" + env["PATH"])
-        return dict(args=[*inside(self.names[name]), *argv], env=env, cwd=self.home(name), **more)
+        return dict(args=[*self.names[name].inside, *argv], env=env, cwd=self.home(name), **more)
 
     def run_on(self, name, *argv, input="", ok=True):
         done = subprocess.run(**self.on(name, *argv), input=input, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
