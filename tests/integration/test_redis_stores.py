@@ -439,6 +439,20 @@ class Configuration(Case):
             self.assertEqual(a.stop(), 0)  # a stop ends it
             self.assertEqual(list(last), [])
 
+    @needs_grpc
+    @tag("debug")
+    def test_more_keys_than_an_answer_may_have(self):
+        """Named ones, too: none of them is left out in silence, and the sidecar stays."""
+        server = RedisServer(self)
+        a = self.sidecar("app", resources={"cf.yaml": redis("cf", "configuration", server)})
+        request = {"store_name": "cf", "keys": ["%x" % n for n in range(200000)]}
+        with grpc_client.Client(a.grpc) as client:
+            answer = client.call("Dapr/GetConfiguration", request)
+            self.assertIn("more than 65536 keys", answer.message)
+            with self.assertRaisesRegex(grpc_client.grpc.RpcError, "more than 65536 keys"):
+                next(client.stream("Dapr/SubscribeConfiguration", [request], timeout_s=60))
+            self.assertEqual(client.call("Dapr/GetConfiguration", {"store_name": "cf", "keys": request["keys"][:65536]}).code, "OK")
+
     @tag("debug")
     def test_a_reload_moves_the_watch(self):
         first, second = RedisServer(self), RedisServer(self)

@@ -142,7 +142,7 @@ outr_redis_listener *outr_redis_listen_start(outr_redis *redis, const outr_redis
     outr_redis_listener *l = outr_alloc(sizeof *l);
     l->site = outr__redis_site_of(redis, o->loop);
     l->o = *o;
-    l->arena = outr_arena_new(OUTR_MIB);
+    l->arena = outr_arena_new(SIZE_MAX / 16); /* as large as what the caller has */
     l->args = outr_arena_alloc(l->arena, (o->channel_count + 1) * sizeof *l->args);
     l->args[0] = o->is_pattern ? OUTR_STR("PSUBSCRIBE") : OUTR_STR("SUBSCRIBE");
     for (size_t i = 0; i < o->channel_count; i++)

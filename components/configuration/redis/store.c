@@ -12,6 +12,14 @@ typedef struct config {
 
 static const outr_bind_row rows[] = {OUTR_REDIS_ROWS(config, redis, "2s")};
 
+outr_code outr__config_check_count(size_t count, outr_err *err)
+{
+    if (count <= OUTR__CONFIG_KEYS_MAX)
+        return OUTR_OK;
+    return outr_fail(err, OUTR_RESOURCE_EXHAUSTED, "there are more than %d keys",
+                     OUTR__CONFIG_KEYS_MAX);
+}
+
 void outr__config_split(outr_str text, outr_configuration_item *item)
 {
     ptrdiff_t at = outr_str_search(text, OUTR_STR("||"));
@@ -107,17 +115,14 @@ static void read_values(reading *r)
 
 static void scan(reading *r);
 
-/* Adds a key once. False: too many. */
-static bool add_key(reading *r, outr_str key)
+/* Adds a key once. */
+static void add_key(reading *r, outr_str key)
 {
     if (outr_map_put(r->seen, key, r))
-        return true;
-    if (r->count == OUTR__CONFIG_KEYS_MAX)
-        return false;
+        return;
     if (r->count % 1024 == 0)
         r->keys = outr_realloc(r->keys, (r->count + 1024) * sizeof *r->keys);
     r->keys[r->count++] = key;
-    return true;
 }
 
 static void on_scanned(outr_op *inner)
@@ -128,12 +133,9 @@ static void on_scanned(outr_op *inner)
     if (!err.code && !outr_redis_check(reply, &err) &&
         (reply->kind != OUTR_REDIS_ARRAY || reply->count != 2))
         outr_fail(&err, OUTR_INTERNAL, "the server's answer to SCAN is none");
-    for (size_t i = 0; !err.code && i < reply->items[1].count; i++) {
-        if (!add_key(r, reply->items[1].items[i].text))
-            outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "there are more than %d keys",
-                      OUTR__CONFIG_KEYS_MAX);
-    }
-    if (err.code) {
+    for (size_t i = 0; !err.code && i < reply->items[1].count; i++)
+        add_key(r, reply->items[1].items[i].text);
+    if (err.code || outr__config_check_count(r->count, &err)) {
         end_reading(r, &err);
         return;
     }
@@ -167,6 +169,12 @@ static void on_get_cancel(outr_op *op)
 
 static void get(outr_configuration_store *base, outr_configuration_get *req, outr_op *op)
 {
+    outr_err err;
+    if (outr__config_check_count(req->key_count, &err)) {
+        outr_op_begin(op, NULL, NULL);
+        outr_op_fail_soon(op, &err);
+        return;
+    }
     reading *r = outr_alloc(sizeof *r);
     *r = (reading){.store = outr__config_store_of(base),
                    .req = req,
@@ -177,7 +185,7 @@ static void get(outr_configuration_store *base, outr_configuration_get *req, out
     req->items = NULL;
     req->count = 0;
     for (size_t i = 0; i < req->key_count; i++)
-        add_key(r, req->keys[i]); /* the request's own size is their limit */
+        add_key(r, req->keys[i]);
     if (req->key_count == 0)
         scan(r);
     else

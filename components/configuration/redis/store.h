@@ -9,7 +9,7 @@
 #include "components/common/redis/redis.h"
 #include "components/configuration.h"
 
-#define OUTR__CONFIG_KEYS_MAX 65536 /* of one answer; and that a watch of all may have to tell */
+#define OUTR__CONFIG_KEYS_MAX 65536 /* of one answer, of a watch; that one of all may have to tell */
 
 typedef struct outr__config_store {
     outr_configuration_store base;
@@ -25,6 +25,8 @@ static inline outr__config_store *outr__config_store_of(outr_configuration_store
     return OUTR_CONTAINER(base, outr__config_store, base);
 }
 
+/* RESOURCE_EXHAUSTED: more keys than one answer or watch may have. */
+outr_code outr__config_check_count(size_t count, outr_err *err);
 /* "value||version", and whatever follows a second separator is nothing. */
 void outr__config_split(outr_str text, outr_configuration_item *item);
 /* Makes call one GET for each key, each with its key's server. False: no memory on arena. */

@@ -425,9 +425,11 @@ void outr__config_subscribe(outr_configuration_store *base, outr_configuration_s
 {
     outr__config_store *st = outr__config_store_of(base);
     outr_err err;
-    if (st->is_cluster && req->key_count == 0) {
+    outr_code rc = outr__config_check_count(req->key_count, &err);
+    if (!rc && st->is_cluster && req->key_count == 0)
+        rc = outr_fail(&err, OUTR_UNIMPLEMENTED, "in a cluster the keys to watch must be named");
+    if (rc) {
         outr_op_begin(op, NULL, NULL);
-        outr_fail(&err, OUTR_UNIMPLEMENTED, "in a cluster the keys to watch must be named");
         outr_op_fail_soon(op, &err);
         return;
     }

@@ -35,10 +35,10 @@ outr_code outr_core_configuration_check(const outr_core *core, outr_str store_na
     return OUTR_OK;
 }
 
-/* A list as Go prints it: "[a b]". */
+/* A list as Go prints it: "[a b]". Of a long one the beginning: why it failed follows it. */
 static outr_str print_keys(outr_arena *arena, const outr_str *keys, size_t n)
 {
-    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(OUTR_ERR_TEXT_MAX);
+    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(OUTR_ERR_TEXT_MAX / 2);
     outr_buf_char(&out, '[');
     for (size_t i = 0; i < n && !out.is_full; i++) {
         if (i > 0)
