@@ -139,18 +139,16 @@ static void on_map(outr_op *op)
         outr__redis_part *p = OUTR_LIST_ITEM(link, outr__redis_part, link);
         const outr_redis_call *call = p->call;
         outr_str key = call->commands[p->indexes ? p->indexes[0] : 0].key;
-        bool is_known = !err.code && site->slots[outr__redis_slot_of(key)];
-        if (!err.code && !is_known)
-            outr_fail(&err, OUTR_UNAVAILABLE, "redis: no server of the cluster has slot %u",
+        outr_err why = err;
+        if (!err.code && !site->slots[outr__redis_slot_of(key)])
+            outr_fail(&why, OUTR_UNAVAILABLE, "redis: no server of the cluster has slot %u",
                       outr__redis_slot_of(key));
-        if (is_known)
+        if (!why.code)
             outr__redis_route(p);
         else if ((int64_t)p->attempts++ < site->redis->s.max_retries)
             outr__redis_postpone(p, outr__redis_backoff(site, p->attempts));
         else
-            outr__redis_call_end(p->call, &err);
-        if (!is_known && site->slots)
-            err.code = OUTR_OK; /* the next one's slot may have a server */
+            outr__redis_call_end(p->call, &why);
     }
 }
 

@@ -319,7 +319,7 @@ static void on_command(outr__redis_conn *c, const outr__redis_slot *slot)
     if (slot->kind == OUTR__REDIS_EXEC) {
         p->answered = p->count;
         spread(p->call);
-        bool is_handled = !c->owner->on_refused;
+        bool is_handled = false;
         for (uint32_t i = 0; i < p->call->count && !is_handled; i++) {
             reply = &p->call->replies[i];
             is_handled =
@@ -327,7 +327,7 @@ static void on_command(outr__redis_conn *c, const outr__redis_slot *slot)
         }
     } else {
         p->answered++;
-        if (reply->kind == OUTR_REDIS_ERROR && c->owner->on_refused)
+        if (reply->kind == OUTR_REDIS_ERROR)
             c->owner->on_refused(c, p, slot->index, reply);
     }
     if (p->answered == p->count)
@@ -487,11 +487,23 @@ static bool is_over(outr__redis_conn *c)
     return false;
 }
 
-static void take_stream(outr__redis_conn *c, outr_stream *stream)
+static void set_stream(outr__redis_conn *c, outr_stream *stream)
 {
     c->stream = stream;
     stream->events = &events;
     stream->owner = c;
+}
+
+/* The owner has closed c while the stream was made; on_closed follows. */
+static void close_stream(outr__redis_conn *c, outr_stream *stream)
+{
+    set_stream(c, stream);
+    outr_stream_close(stream);
+}
+
+static void take_stream(outr__redis_conn *c, outr_stream *stream)
+{
+    set_stream(c, stream);
     stream->high_water = HIGH_WATER;
     stream->low_water = HIGH_WATER / 4;
     c->reader = outr__redis_reader_new(c);
@@ -502,14 +514,9 @@ static void take_stream(outr__redis_conn *c, outr_stream *stream)
 static void on_secured(outr_op *op)
 {
     outr__redis_conn *c = OUTR_CONTAINER(op, outr__redis_conn, op);
-    if (c->state == OUTR__REDIS_DOWN && !op->err.code) {
-        c->stream = c->handshake.stream;
-        c->stream->events = &events;
-        c->stream->owner = c;
-        outr_stream_close(c->stream);
-        return;
-    }
-    if (!is_over(c))
+    if (c->state == OUTR__REDIS_DOWN && !op->err.code)
+        close_stream(c, c->handshake.stream);
+    else if (!is_over(c))
         take_stream(c, c->handshake.stream);
 }
 
@@ -517,10 +524,7 @@ static void on_connected(outr_op *op)
 {
     outr__redis_conn *c = OUTR_CONTAINER(op, outr__redis_conn, op);
     if (c->state == OUTR__REDIS_DOWN && !op->err.code) {
-        c->stream = c->connect.stream;
-        c->stream->events = &events;
-        c->stream->owner = c;
-        outr_stream_close(c->stream);
+        close_stream(c, c->connect.stream);
         return;
     }
     if (op->err.code && c->state != OUTR__REDIS_DOWN && !outr_op_is_cancelled(op) &&

@@ -58,7 +58,7 @@ typedef struct outr__redis_owner {
      * err->code is 0 when it had only been idle. */
     void (*on_down)(outr__redis_conn *c, outr_list *parts, const outr_err *err);
     /* An error was answered to command `index` of p. True: the owner has made another part of the
-     * call that asks again (of an atomic call: everything). NULL: never. */
+     * call that asks again (of an atomic call: everything). NULL: the owner has no parts. */
     bool (*on_refused)(outr__redis_conn *c, outr__redis_part *p, uint32_t index,
                        const outr_redis_reply *reply);
     /* A reply that nobody asked for. NULL: breaks the connection. */
@@ -96,7 +96,6 @@ struct outr__redis_conn {
     size_t at;
     outr_connect connect;
     outr_tls_handshake handshake;
-    outr_err err;
     uint32_t greetings; /* replies still to come */
     /* up */
     outr_stream *stream;

@@ -74,7 +74,6 @@ static outr_code take_settings(outr_redis *redis, outr_err *err)
     outr_redis_settings *s = &redis->s;
     redis->is_cluster = s->type == 1;
     redis->is_sentinel = s->failover || s->type == 2;
-    or_else(&s->port, 6379);
     or_else(&s->min_retry_ns, 8 * (int64_t)OUTR_MS);
     or_else(&s->max_retry_ns, 512 * (int64_t)OUTR_MS);
     s->max_retry_ns = OUTR_MAX(s->max_retry_ns, s->min_retry_ns);
@@ -233,22 +232,28 @@ void outr_redis_open(outr_redis *redis, outr_op *op)
 
 /* ---- closing --------------------------------------------------------------------------------- */
 
+bool outr_redis_is_cluster(const outr_redis *redis)
+{
+    return redis->is_cluster;
+}
+
 static void free_redis(outr_redis *redis)
 {
-    outr_op *op = redis->closing;
     outr_tls_unref(redis->tls);
     outr_arena_free(redis->arena);
     free(redis);
-    outr_op_finish(op);
 }
 
 static void on_site_left(outr_message *message, outr_loop *loop OUTR_UNUSED)
 {
     outr__redis_site *site = OUTR_CONTAINER(message, outr__redis_site, message);
     outr_redis *redis = site->redis;
+    outr_op *op = redis->closing;
     free(site);
-    if (--redis->open_sites == 0)
-        free_redis(redis);
+    if (--redis->open_sites > 0)
+        return;
+    free_redis(redis);
+    outr_op_finish(op);
 }
 
 void outr__redis_site_check(outr__redis_site *site)
@@ -268,14 +273,6 @@ static void on_site_close(outr_message *message, outr_loop *loop OUTR_UNUSED)
     outr__redis_site_stop(OUTR_CONTAINER(message, outr__redis_site, message));
 }
 
-static void on_nothing_to_close(outr_op *op)
-{
-    opening *o = OUTR_CONTAINER(op, opening, inner);
-    outr_redis *redis = o->redis;
-    free(o);
-    free_redis(redis);
-}
-
 void outr_redis_close(outr_redis *redis, outr_op *op)
 {
     outr_op_begin(op, NULL, NULL);
@@ -283,11 +280,8 @@ void outr_redis_close(outr_redis *redis, outr_op *op)
     for (size_t i = 0; i < OUTR__REDIS_LOOPS_MAX; i++)
         redis->open_sites += __atomic_load_n(&redis->sites[i], __ATOMIC_ACQUIRE) != NULL;
     if (redis->open_sites == 0) {
-        opening *o = outr_alloc(sizeof *o);
-        o->redis = redis;
-        outr_op_init(&o->inner, redis->main_loop, NULL, 0, on_nothing_to_close);
-        outr_op_begin(&o->inner, NULL, NULL);
-        outr_op_finish_soon(&o->inner);
+        free_redis(redis);
+        outr_op_finish_soon(op);
         return;
     }
     for (size_t i = 0; i < OUTR__REDIS_LOOPS_MAX; i++) {

@@ -54,7 +54,7 @@ typedef struct outr_redis_settings {
     int64_t pool_size;       /* connections a loop and a server may have at once, at most 4 */
     int64_t idle_timeout_ns; /* an unused connection is closed after it; negative: never */
     int64_t pool_timeout_ns, max_conn_age_ns, min_idle, idle_check_ns;
-    bool entra, azure; /* useEntraID: refused */
+    bool entra; /* useEntraID: refused */
 } outr_redis_settings;
 
 extern const char *const outr_redis_types[]; /* node, cluster, sentinel */
@@ -138,6 +138,7 @@ void outr_redis_open(outr_redis *redis, outr_op *op);
 /* Main loop; after the last call, line and listener is done. Also for one that was never opened.
  * Frees redis. */
 void outr_redis_close(outr_redis *redis, outr_op *op);
+bool outr_redis_is_cluster(const outr_redis *redis);
 
 /* ---- calls ----------------------------------------------------------------------------------- */
 
@@ -197,7 +198,6 @@ typedef struct outr_redis_call {
     outr_list parts; /* those that are not answered */
     outr__redis_part first;
     outr_redis_reply exec; /* of an atomic call */
-    uint32_t redirects;
 } outr_redis_call;
 
 /* Any loop: op's. */
@@ -205,6 +205,9 @@ void outr_redis_call_start(outr_redis *redis, outr_redis_call *call, outr_op *op
 /* A command made of count texts, on arena (the texts stay where they are). */
 outr_redis_command outr_redis_command_of(outr_arena *arena, outr_str key, size_t count,
                                          const outr_str *args);
+/* A call of one such command, is_repeatable. */
+void outr_redis_call_of(outr_redis_call *call, outr_arena *arena, outr_str key, size_t count,
+                        const outr_str *args);
 /* An ERROR reply as an error, with its text; OK for any other. The code is made of the first word:
  * NOAUTH and WRONGPASS UNAUTHENTICATED, NOPERM PERMISSION_DENIED, OOM RESOURCE_EXHAUSTED, LOADING,
  * READONLY, MASTERDOWN, CLUSTERDOWN and of a server that has too many clients UNAVAILABLE, else

@@ -149,6 +149,15 @@ outr_redis_command outr_redis_command_of(outr_arena *arena, outr_str key, size_t
     return (outr_redis_command){copy, count, key};
 }
 
+void outr_redis_call_of(outr_redis_call *call, outr_arena *arena, outr_str key, size_t count,
+                        const outr_str *args)
+{
+    outr_redis_command *command = outr_arena_alloc(arena, sizeof *command);
+    *command = outr_redis_command_of(arena, key, count, args);
+    *call = (outr_redis_call){
+        .arena = arena, .commands = command, .count = 1, .is_repeatable = true};
+}
+
 /* ---- errors ---------------------------------------------------------------------------------- */
 
 outr_code outr_redis_check(const outr_redis_reply *reply, outr_err *err)

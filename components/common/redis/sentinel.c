@@ -10,7 +10,6 @@ static void ask_next(outr__redis_master *m);
 static void end(outr__redis_master *m)
 {
     outr_op *op = m->op;
-    outr_redis_line_close(outr_take(&m->line));
     if (m->err.code)
         outr_op_fail(op, &m->err);
     else

@@ -9,7 +9,7 @@
 #include "components/common/redis/redis.h"
 #include "components/configuration.h"
 
-#define OUTR__CONFIG_KEYS_MAX 65536 /* of one answer, of a watch; that one of all may have to tell */
+#define OUTR__CONFIG_KEYS_MAX 65536 /* of one answer or watch; that one of all may have to tell */
 
 typedef struct outr__config_store {
     outr_configuration_store base;

@@ -123,6 +123,7 @@ static void start_repeatable(ask *a, bench *b, const char *text)
 
 #define PING "*1\r\n$4\r\nPING\r\n"
 #define PONG "+PONG\r\n"
+#define GET_A "*2\r\n$3\r\nGET\r\n$1\r\na\r\n"
 
 static void expect(wire_stream *server, const char *text)
 {
@@ -155,6 +156,13 @@ static wire_stream *greet(bench *b)
     return server;
 }
 
+/* The first call, on a connection that is made for it. */
+static wire_stream *start_greeted(ask *a, bench *b, const char *text)
+{
+    start(a, b, text);
+    return greet(b);
+}
+
 /* ---- one server ------------------------------------------------------------------------------ */
 
 static void what_one_turn_asks_goes_in_one_write(void **state OUTR_UNUSED)
@@ -164,7 +172,7 @@ static void what_one_turn_asks_goes_in_one_write(void **state OUTR_UNUSED)
     start(&one, b, "GET a");
     start(&two, b, "SET b 1");
     wire_stream *server = greet(b);
-    expect(server, "*2\r\n$3\r\nGET\r\n$1\r\na\r\n*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$1\r\n1\r\n");
+    expect(server, GET_A "*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$1\r\n1\r\n");
     reply(b, server, "$5\r\nhello\r\n");
     assert_true(one.is_done && !two.is_done);
     assert_int_equal(one.err.code, OUTR_OK);
@@ -237,28 +245,24 @@ static void a_reply_over_its_callers_cap_fails_that_call_only(void **state OUTR_
     close_bench(b);
 }
 
-static void a_list_longer_than_memory_breaks_nothing_else(void **state OUTR_UNUSED)
+static void expect_failure(const char *bytes, outr_code code)
 {
     bench *b = open_node();
     ask a;
-    start(&a, b, "GET a");
-    wire_stream *server = greet(b);
-    reply(b, server, "*2000000000\r\n");
+    reply(b, start_greeted(&a, b, "GET a"), bytes);
     assert_true(a.is_done);
-    assert_int_equal(a.err.code, OUTR_RESOURCE_EXHAUSTED);
+    assert_int_equal(a.err.code, code);
     close_bench(b);
+}
+
+static void a_list_longer_than_memory_breaks_nothing_else(void **state OUTR_UNUSED)
+{
+    expect_failure("*2000000000\r\n", OUTR_RESOURCE_EXHAUSTED);
 }
 
 static void bytes_that_are_no_reply_break_the_connection(void **state OUTR_UNUSED)
 {
-    bench *b = open_node();
-    ask a;
-    start(&a, b, "GET a");
-    wire_stream *server = greet(b);
-    reply(b, server, "HTTP/1.1 400 Bad Request\r\n\r\n");
-    assert_true(a.is_done);
-    assert_int_equal(a.err.code, OUTR_UNAVAILABLE);
-    close_bench(b);
+    expect_failure("HTTP/1.1 400 Bad Request\r\n\r\n", OUTR_UNAVAILABLE);
 }
 
 static void logs_in_and_selects_first(void **state OUTR_UNUSED)
@@ -273,7 +277,7 @@ static void logs_in_and_selects_first(void **state OUTR_UNUSED)
     wire_stream *server = b->w.last;
     expect(server, "*3\r\n$4\r\nAUTH\r\n$1\r\nu\r\n$3\r\np w\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n" PING);
     reply(b, server, "+OK\r\n+OK\r\n" PONG);
-    expect(server, "*2\r\n$3\r\nGET\r\n$1\r\na\r\n");
+    expect(server, GET_A);
     close_bench(b);
 }
 
@@ -328,7 +332,7 @@ static void what_was_sent_is_repeated_only_when_it_may_be(void **state OUTR_UNUS
     assert_non_null(strstr(add.err.text, "may have been done"));
     wire_sleep(&b->w, OUTR_SEC);
     server = greet(b);
-    expect(server, "*2\r\n$3\r\nGET\r\n$1\r\na\r\n");
+    expect(server, GET_A);
     reply(b, server, "$1\r\nx\r\n");
     assert_int_equal(get.err.code, OUTR_OK);
     assert_true(get.is_done);
@@ -339,8 +343,7 @@ static void a_server_that_never_answers_is_given_up(void **state OUTR_UNUSED)
 {
     bench *b = open_node();
     ask a;
-    start(&a, b, "INCR n");
-    wire_stream *server = greet(b);
+    wire_stream *server = start_greeted(&a, b, "INCR n");
     wire_take(server, NULL);
     wire_sleep(&b->w, 2900 * OUTR_MS);
     assert_false(a.is_done);
@@ -355,8 +358,7 @@ static void an_idle_connection_notices_silence_just_as_soon(void **state OUTR_UN
 {
     bench *b = open_node();
     ask a;
-    start(&a, b, "GET a");
-    wire_stream *server = greet(b);
+    wire_stream *server = start_greeted(&a, b, "GET a");
     reply(b, server, "$-1\r\n");
     wire_sleep(&b->w, 60 * OUTR_SEC);
     start(&a, b, "GET a");
@@ -370,15 +372,13 @@ static void an_idle_connection_is_closed_and_made_again(void **state OUTR_UNUSED
 {
     bench *b = open_node();
     ask a;
-    start(&a, b, "GET a");
-    wire_stream *server = greet(b);
+    wire_stream *server = start_greeted(&a, b, "GET a");
     reply(b, server, "$-1\r\n");
     wire_sleep(&b->w, 299 * OUTR_SEC);
     assert_false(server->base.is_closing);
     wire_sleep(&b->w, 10 * OUTR_SEC);
     assert_true(server->base.is_closing);
-    start(&a, b, "GET a");
-    server = greet(b);
+    server = start_greeted(&a, b, "GET a");
     reply(b, server, "$-1\r\n");
     assert_true(a.is_done);
     close_bench(b);
@@ -405,6 +405,11 @@ static void attempts_end_and_later_calls_begin_anew(void **state OUTR_UNUSED)
     assert_int_equal(a.err.code, OUTR_OK);
     assert_true(a.is_done);
     close_bench(b);
+}
+
+static void what_was_never_used_is_closed(void **state OUTR_UNUSED)
+{
+    close_bench(open_node());
 }
 
 static void open_tries_until_it_works(void **state OUTR_UNUSED)
@@ -470,13 +475,12 @@ static void a_loading_server_is_waited_for(void **state OUTR_UNUSED)
 {
     bench *b = open_node();
     ask a;
-    start(&a, b, "GET a");
-    wire_stream *server = greet(b);
+    wire_stream *server = start_greeted(&a, b, "GET a");
     wire_take(server, NULL);
     reply(b, server, "-LOADING Redis is loading the dataset in memory\r\n");
     assert_false(a.is_done);
     wire_sleep(&b->w, OUTR_SEC);
-    expect(server, "*2\r\n$3\r\nGET\r\n$1\r\na\r\n");
+    expect(server, GET_A);
     reply(b, server, "$1\r\nx\r\n");
     assert_true(outr_str_is(a.call.replies[0].text, "x"));
     close_bench(b);
@@ -745,6 +749,7 @@ int main(void)
         cmocka_unit_test(an_idle_connection_notices_silence_just_as_soon),
         cmocka_unit_test(an_idle_connection_is_closed_and_made_again),
         cmocka_unit_test(attempts_end_and_later_calls_begin_anew),
+        cmocka_unit_test(what_was_never_used_is_closed),
         cmocka_unit_test(open_tries_until_it_works),
         cmocka_unit_test(open_that_runs_out_of_time_says_why),
         cmocka_unit_test(a_transaction_is_all_or_nothing),
