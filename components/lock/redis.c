@@ -94,9 +94,8 @@ static job *new_job(outr_op *op)
 
 static void run(store *st, job *j, outr_str key, const outr_str *args, size_t count)
 {
-    outr_redis_command *command = outr_arena_alloc(j->arena, sizeof *command);
-    *command = outr_redis_command_of(j->arena, key, count, args);
-    j->call = (outr_redis_call){.arena = j->arena, .commands = command, .count = 1};
+    outr_redis_call_of(&j->call, j->arena, key, count, args);
+    j->call.is_repeatable = false;
     outr_op_init(&j->inner, j->op->loop, j->op, 0, on_done);
     outr_redis_call_start(st->redis, &j->call, &j->inner);
 }

@@ -150,13 +150,9 @@ static void on_scanned(outr_op *inner)
 
 static void scan(reading *r)
 {
-    outr_arena *arena = r->req->arena;
-    outr_redis_command *command = outr_arena_alloc(arena, sizeof *command);
-    *command = outr_redis_command_of(
-        arena, OUTR_STR_NONE, 4,
+    outr_redis_call_of(
+        &r->call, r->req->arena, OUTR_STR_NONE, 4,
         (outr_str[]){OUTR_STR("SCAN"), r->cursor, OUTR_STR("COUNT"), OUTR_STR(SCAN_STEP)});
-    r->call = (outr_redis_call){
-        .arena = arena, .commands = command, .count = 1, .is_repeatable = true};
     outr_op_init(&r->inner, r->op->loop, r->op, 0, on_scanned);
     outr_redis_call_start(r->store->redis, &r->call, &r->inner);
 }
@@ -206,11 +202,10 @@ static outr_code create(outr_configuration_store **out, const outr_component_ini
         return err->code;
     }
     outr__config_store *st = outr_alloc(sizeof *st);
-    *st = (outr__config_store){.log = init->log,
-                  .name = init->name,
-                  .db = c.redis.db,
-                  .is_cluster = strcmp(outr_redis_types[c.redis.type], "cluster") == 0};
-    st->base.backend = &outr_configuration_redis;
+    *st = (outr__config_store){.base = {&outr_configuration_redis},
+                               .log = init->log,
+                               .name = init->name,
+                               .db = c.redis.db};
     outr_code rc = outr_redis_new(&st->redis, &c.redis, init, err);
     if (rc) {
         free(st);

@@ -17,7 +17,6 @@ typedef struct outr__config_store {
     const outr_log *log;
     outr_str name;
     int64_t db;
-    bool is_cluster;
 } outr__config_store;
 
 static inline outr__config_store *outr__config_store_of(outr_configuration_store *base)

@@ -99,6 +99,16 @@ static void finish_opening(watch *w)
     outr_op_finish(opening);
 }
 
+static key *add_key(watch *w, outr_str name)
+{
+    key *k = outr_alloc(sizeof *k + name.n + 1);
+    k->n = name.n;
+    if (name.n > 0)
+        memcpy(k->name, name.p, name.n);
+    outr_map_put(w->keys, name, k);
+    return k;
+}
+
 static key *find_key(watch *w, outr_str name)
 {
     key *k = outr_map_get(w->keys, name);
@@ -111,11 +121,7 @@ static key *find_key(watch *w, outr_str name)
         w->has_warned = true;
         return NULL;
     }
-    k = outr_alloc(sizeof *k + name.n + 1);
-    k->n = name.n;
-    memcpy(k->name, name.p, name.n);
-    outr_map_put(w->keys, name, k);
-    return k;
+    return add_key(w, name);
 }
 
 static void mark(watch *w, key *k)
@@ -246,7 +252,8 @@ static outr_str missing_flags(outr_arena *arena, outr_str now)
 /* In a cluster each key's server has its own. */
 static void ask_config(watch *w, const outr_str *args, size_t count, outr_op_fn *done)
 {
-    size_t n = w->store->is_cluster ? OUTR_MAX(outr_map_count(w->keys), (size_t)1) : 1, i = 0;
+    bool is_cluster = outr_redis_is_cluster(w->store->redis);
+    size_t n = is_cluster ? OUTR_MAX(outr_map_count(w->keys), (size_t)1) : 1, i = 0;
     outr_redis_command *commands = outr_arena_alloc(w->arena, (n + 1) * sizeof *commands);
     outr_str name;
     for (size_t at = 0; n > 1 && i < n && outr_map_next(w->keys, &at, &name, NULL); i++)
@@ -386,6 +393,7 @@ static outr_str channel_of(const outr__config_store *st, outr_arena *arena, outr
 
 static void listen_to(watch *w)
 {
+    bool is_cluster = outr_redis_is_cluster(w->store->redis);
     size_t n = outr_map_count(w->keys), count = 0;
     outr_str *channels = outr_arena_alloc(w->arena, (n + 1) * sizeof *channels), name;
     outr_str *names = outr_arena_alloc(w->arena, (n + 1) * sizeof *names);
@@ -395,15 +403,15 @@ static void listen_to(watch *w)
     }
     if (w->is_all)
         channels[count++] = channel_of(w->store, w->arena, OUTR_STR("*"));
-    w->listener_count = w->store->is_cluster ? count : 1;
+    w->listener_count = is_cluster ? count : 1;
     w->listeners = outr_alloc(w->listener_count * sizeof(outr_redis_listener *));
     for (size_t i = 0; i < w->listener_count; i++) {
         const outr_redis_listen listen = {
             .loop = w->loop,
             .channels = channels + i,
-            .channel_count = w->store->is_cluster ? 1 : count,
+            .channel_count = is_cluster ? 1 : count,
             .is_pattern = w->is_all,
-            .key = w->store->is_cluster ? names[i] : OUTR_STR_NONE,
+            .key = is_cluster ? names[i] : OUTR_STR_NONE,
             .on_message = on_message,
             .on_change = on_change,
             .ctx = w,
@@ -426,7 +434,7 @@ void outr__config_subscribe(outr_configuration_store *base, outr_configuration_s
     outr__config_store *st = outr__config_store_of(base);
     outr_err err;
     outr_code rc = outr__config_check_count(req->key_count, &err);
-    if (!rc && st->is_cluster && req->key_count == 0)
+    if (!rc && outr_redis_is_cluster(st->redis) && req->key_count == 0)
         rc = outr_fail(&err, OUTR_UNIMPLEMENTED, "in a cluster the keys to watch must be named");
     if (rc) {
         outr_op_begin(op, NULL, NULL);
@@ -449,13 +457,8 @@ void outr__config_subscribe(outr_configuration_store *base, outr_configuration_s
     w->keys = outr_map_new();
     w->arena = outr_arena_new(GET_ARENA);
     for (size_t i = 0; i < req->key_count; i++) {
-        if (outr_map_get(w->keys, req->keys[i]))
-            continue;
-        key *k = outr_alloc(sizeof *k + req->keys[i].n + 1);
-        k->n = req->keys[i].n;
-        if (k->n > 0)
-            memcpy(k->name, req->keys[i].p, k->n);
-        outr_map_put(w->keys, req->keys[i], k);
+        if (!outr_map_get(w->keys, req->keys[i]))
+            add_key(w, req->keys[i]);
     }
     w->batch = outr_alloc((OUTR_MAX(outr_map_count(w->keys), (size_t)BATCH_MAX)) * sizeof(key *));
     listen_to(w);

@@ -78,7 +78,7 @@ static void drop_found(walk *w, const outr_redis_reply *found)
     args[0] = OUTR_STR("UNLINK");
     for (size_t i = 0; i < found->count; i++)
         args[i + 1] = found->items[i].text;
-    outr__rstore_one(&w->call, w->arena, OUTR_STR_NONE, found->count + 1, args);
+    outr_redis_call_of(&w->call, w->arena, OUTR_STR_NONE, found->count + 1, args);
     outr_op_init(&w->inner, w->op->loop, w->op, 0, on_dropped);
     outr_redis_call_start(w->store->redis, &w->call, &w->inner);
 }
@@ -136,11 +136,10 @@ static void on_step(outr_op *inner)
 static void step(walk *w)
 {
     outr_arena_reset(w->arena);
-    outr_str cursor = outr_arena_str(w->arena, outr_str_from(w->cursor));
     w->steps++;
-    outr__rstore_one(&w->call, w->arena, OUTR_STR_NONE, 6,
-                    (outr_str[]){OUTR_STR("SCAN"), cursor, OUTR_STR("MATCH"), w->pattern,
-                                 OUTR_STR("COUNT"), OUTR_STR(STEP)});
+    outr_redis_call_of(&w->call, w->arena, OUTR_STR_NONE, 6,
+                       (outr_str[]){OUTR_STR("SCAN"), outr_str_from(w->cursor), OUTR_STR("MATCH"),
+                                    w->pattern, OUTR_STR("COUNT"), OUTR_STR(STEP)});
     outr_op_init(&w->inner, w->op->loop, w->op, 0, on_step);
     outr_redis_call_start(w->store->redis, &w->call, &w->inner);
 }
@@ -151,7 +150,7 @@ static void start(outr_state_store *base, outr_state_keys *keys, outr_state_drop
     outr__rstore *st = outr__rstore_of(base);
     outr_err err;
     uint64_t cursor = 0;
-    if (st->is_cluster)
+    if (outr_redis_is_cluster(st->redis))
         outr_fail(&err, OUTR_UNIMPLEMENTED, "a cluster has no walk over all its keys");
     else if (after.n > 0 && !outr_str_to_u64(after, UINT64_MAX, &cursor))
         outr_fail(&err, OUTR_INVALID_ARGUMENT, "the page token is none of this store");

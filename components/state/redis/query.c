@@ -424,7 +424,7 @@ void outr__rstore_query(outr_state_store *base, outr_state_query *req, outr_op *
         outr_op_fail_soon(op, &err);
         return;
     }
-    outr__rstore_one(&q->call, req->arena, OUTR_STR_NONE, q->search.count, q->search.args);
+    outr_redis_call_of(&q->call, req->arena, OUTR_STR_NONE, q->search.count, q->search.args);
     outr_op_init(&q->inner, op->loop, op, 0, on_done);
     outr_redis_call_start(st->redis, &q->call, &q->inner);
 }

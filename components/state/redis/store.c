@@ -29,15 +29,6 @@ bool outr__rstore_is_json(const outr__rstore *st, outr_kvs metadata)
     return kv && outr_str_is(kv->value, "application/json");
 }
 
-void outr__rstore_one(outr_redis_call *call, outr_arena *arena, outr_str key, size_t count,
-                     const outr_str *args)
-{
-    outr_redis_command *command = outr_arena_alloc(arena, sizeof *command);
-    *command = outr_redis_command_of(arena, key, count, args);
-    *call = (outr_redis_call){
-        .arena = arena, .commands = command, .count = 1, .is_repeatable = true};
-}
-
 /* ---- opening --------------------------------------------------------------------------------- */
 
 typedef struct opening {
@@ -186,13 +177,7 @@ static outr_code create(outr_state_store **out, const outr_component_init *init,
         return err->code;
     }
     outr__rstore *st = outr_alloc(sizeof *st);
-    *st = (outr__rstore){
-        .log = init->log,
-        .name = init->name,
-        .ttl_s = c.ttl_s,
-        .is_cluster = strcmp(outr_redis_types[c.redis.type], "cluster") == 0,
-    };
-    st->base.backend = &outr_state_redis;
+    *st = (outr__rstore){.base = {&outr_state_redis}, .ttl_s = c.ttl_s};
     outr_code rc = OUTR_OK;
     if (c.indexes.n > 0)
         rc = outr__rstore_schemas_new(&st->schemas, c.indexes, err);

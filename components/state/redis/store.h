@@ -15,10 +15,7 @@
 typedef struct outr__rstore {
     outr_state_store base;
     outr_redis *redis;
-    const outr_log *log;
-    outr_str name;
     int64_t ttl_s; /* of writes that say none; 0: for ever */
-    bool is_cluster;
     /* known after open */
     char sha[41];     /* of the script */
     int64_t replicas; /* which a strong write waits for */
@@ -33,9 +30,6 @@ static inline outr__rstore *outr__rstore_of(outr_state_store *base)
 
 /* Whether an item of this metadata is a JSON document. */
 bool outr__rstore_is_json(const outr__rstore *store, outr_kvs metadata);
-/* A call of one command; its texts stay where they are. */
-void outr__rstore_one(outr_redis_call *call, outr_arena *arena, outr_str key, size_t count,
-                     const outr_str *args);
 
 extern const char outr__rstore_script[];
 void outr__rstore_get(outr_state_store *store, outr_state_get *req, outr_op *op);

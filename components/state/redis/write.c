@@ -14,8 +14,7 @@ typedef struct writing {
     outr_redis_call call;
     outr_redis_line *line; /* of strong writes that wait for replicas */
     size_t runs;           /* of the script; WAIT may follow */
-    bool has_resent;
-    size_t *resent; /* which runs the second call has */
+    size_t *resent; /* which runs the second call has; NULL: there was none */
     outr_redis_reply *replies;
     outr_op inner;
     outr_op *op;
@@ -180,9 +179,8 @@ static bool resend(writing *w)
     size_t n = 0;
     for (size_t i = 0; i < w->runs; i++)
         n += is_forgotten(&w->replies[i]);
-    if (n == 0 || w->has_resent)
+    if (n == 0 || w->resent)
         return false;
-    w->has_resent = true;
     w->resent = outr_arena_alloc(arena, n * sizeof *w->resent);
     outr_redis_command *commands = outr_arena_alloc(arena, (n + 1) * sizeof *commands);
     size_t at = 0;
@@ -209,19 +207,19 @@ static bool resend(writing *w)
 static void on_done(outr_op *inner)
 {
     writing *w = OUTR_CONTAINER(inner, writing, inner);
-    outr_err err = inner->err, other;
+    outr_err err = inner->err;
     if (err.code) {
         end(w, &err);
         return;
     }
     if (!w->replies)
         w->replies = w->call.replies;
-    for (size_t i = 0; w->has_resent && i + (w->line != NULL) < w->call.count; i++)
+    for (size_t i = 0; w->resent && i + (w->line != NULL) < w->call.count; i++)
         w->replies[w->resent[i]] = w->call.replies[i];
     if (resend(w))
         return;
-    for (size_t i = 0; i < w->runs; i++)
-        read_run(w, i, err.code ? &other : &err);
+    for (size_t i = 0; i < w->runs && !err.code; i++)
+        read_run(w, i, &err);
     if (!err.code && w->line && outr_redis_check(&w->call.replies[w->call.count - 1], &err))
         outr_wrap(&err, "redis waiting for %lld replicas to acknowledge write",
                   (long long)w->store->replicas);
