@@ -6,7 +6,6 @@
 
 /* The subscriptions of one loop. */
 typedef struct lane {
-    outr_configurations *engine;
     outr_list subs;        /* changed on its loop only */
     size_t count;          /* under the lock: the loop may not run when it is 0 */
     outr_message update, stop;
@@ -362,7 +361,6 @@ outr_configurations *outr_configurations_new(outr_loop *const *loops, size_t loo
     e->lanes = outr_alloc(loop_count * sizeof *e->lanes);
     for (size_t i = 0; i < loop_count; i++) {
         lane *l = &e->lanes[i];
-        l->engine = e;
         outr_list_init(&l->subs);
         l->update.run = on_lane_update;
         l->stop.run = on_lane_stop;

@@ -65,7 +65,6 @@ typedef struct outr_config_leave {
     /* machinery */
     outr_configurations *engine;
     outr_message message;
-    outr_loop *at;
     outr_link link;
     outr_op *op;
     bool is_found;

@@ -10,7 +10,7 @@ static outr_str lower(outr_arena *arena, outr_str s)
     return outr_str_of(text, s.n);
 }
 
-outr_str outr_state_prefix(outr_arena *arena, const outr_component *c, const outr_settings *s)
+static outr_str prefix_of(outr_arena *arena, const outr_component *c, const outr_settings *s)
 {
     const outr_kv *kv = outr_kvs_find(c->metadata, "keyPrefix");
     outr_str strategy = kv ? lower(arena, outr_str_trim(kv->value)) : OUTR_STR("appid");
@@ -34,7 +34,7 @@ outr_code outr_state_key(outr_str *out, outr_arena *arena, const outr_component 
         return outr_fail_reason(err, OUTR_INVALID_ARGUMENT, OUTR_REASON_STATE_ILLEGAL_KEY,
                                 "input key/keyPrefix '" OUTR_FMT "' can't contain '||'",
                                 OUTR_ARG(key));
-    outr_str prefix = outr_state_prefix(arena, c, settings);
+    outr_str prefix = prefix_of(arena, c, settings);
     *out = prefix.n ? outr_arena_join(arena, prefix, OUTR_STR(SEPARATOR), key) : key;
     return OUTR_OK;
 }

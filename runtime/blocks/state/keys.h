@@ -8,9 +8,6 @@
 /* "<prefix>||<key>" as the component's keyPrefix says; INVALID_ARGUMENT when key holds "||". */
 outr_code outr_state_key(outr_str *out, outr_arena *arena, const outr_component *c,
                          const outr_settings *settings, outr_str key, outr_err *err);
-/* The prefix alone; empty: none. */
-outr_str outr_state_prefix(outr_arena *arena, const outr_component *c,
-                           const outr_settings *settings);
 /* The name under which a lock of this resource is stored: "lock||<prefix>||<resource>". */
 outr_code outr_lock_name(outr_str *out, outr_arena *arena, const outr_component *c,
                          const outr_settings *settings, outr_str resource, outr_err *err);
