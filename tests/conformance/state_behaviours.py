@@ -2,8 +2,9 @@
 
 tests/integration/test_stores.py runs the list on every back end. A name in Store.without is a behaviour
 that a back end does not have, and why it does not is said where it is given."""
-import json
 import threading
+
+from harness import wait_for
 
 
 class Store:
@@ -276,7 +277,6 @@ def transactions_do_not_tear(case, store):
 
 # ---------------------------------------------------------------- time to live
 def a_time_to_live_ends(case, store):
-    from harness import wait_for
     store.save("short", 1, metadata={"ttlInSeconds": "1"})
     store.save("long", 1, metadata={"ttlInSeconds": "1000"})
     wait_for("the end of a key", lambda: store.get("short").status == 204, 60)
@@ -285,7 +285,6 @@ def a_time_to_live_ends(case, store):
 
 
 def a_time_to_live_in_a_transaction_ends(case, store):
-    from harness import wait_for
     case.assertEqual(store.transact(upsert("short", 1), metadata={"ttlInSeconds": "1"}).status, 204)
     wait_for("the end of a key", lambda: store.get("short").status == 204, 60)
 
@@ -294,7 +293,6 @@ def a_time_to_live_is_taken_away(case, store):
     store.save("kept", 1, metadata={"ttlInSeconds": "1"})
     case.assertEqual(store.save("kept", 2, metadata={"ttlInSeconds": "-1"}).status, 204)
     store.save("other", 1, metadata={"ttlInSeconds": "2"})
-    from harness import wait_for
     wait_for("the end of a later key", lambda: store.get("other").status == 204, 60)
     case.assertEqual(store.value("kept"), 2)
 
