@@ -11,7 +11,7 @@ typedef struct outr__box {
     outr_breaker breaker;
     outr_breakers *home; /* held by each ticket */
     outr_link link;      /* in lately, while it is in the map */
-    unsigned tickets;
+    uint32_t refs;       /* atomic: its tickets, and one while it is in the map */
     char key[];
 } box;
 
@@ -21,10 +21,10 @@ struct outr_breakers {
     outr_breaker_policy policy; /* its texts on arena */
     outr_breaker_rule rule;
     outr_arena *arena;
-    pthread_mutex_t lock; /* guards the rest */
+    int told; /* atomic */
+    pthread_mutex_t lock; /* guards the rest, and what is in the boxes */
     outr_map *boxes;
     outr_list lately; /* least lately used first */
-    int told;
 };
 
 outr_breakers *outr_breakers_new(const outr_breaker_policy *policy, size_t max)
@@ -74,11 +74,11 @@ bool outr_breakers_are_of(const outr_breakers *b, const outr_breaker_policy *p, 
            outr_str_eq(mine->name, p->name) && outr_str_eq(mine->trip, p->trip);
 }
 
-/* ---- boxes: locked --------------------------------------------------------------------------- */
+/* ---- boxes: locked, but for unref ------------------------------------------------------------ */
 
-static void free_if_over(box *x)
+static void unref_box(box *x)
 {
-    if (x->tickets == 0 && !outr_link_is_in(&x->link))
+    if (__atomic_sub_fetch(&x->refs, 1, __ATOMIC_ACQ_REL) == 0)
         free(x);
 }
 
@@ -89,7 +89,7 @@ static void drop_oldest(outr_breakers *b)
         return;
     box *x = OUTR_LIST_ITEM(oldest, box, link);
     outr_map_remove(b->boxes, outr_str_from(x->key));
-    free_if_over(x);
+    unref_box(x);
 }
 
 static box *make_box(outr_breakers *b, outr_str key, uint64_t now)
@@ -99,6 +99,7 @@ static box *make_box(outr_breakers *b, outr_str key, uint64_t now)
         drop_oldest(b);
     memcpy(x->key, key.p, key.n);
     x->home = b;
+    x->refs = 1;
     outr_breaker_init(&x->breaker, &b->rule, now);
     outr_map_put(b->boxes, outr_str_from(x->key), x);
     return x;
@@ -106,7 +107,8 @@ static box *make_box(outr_breakers *b, outr_str key, uint64_t now)
 
 /* ---- tickets --------------------------------------------------------------------------------- */
 
-void outr_breakers_take(outr_breakers *b, outr_str key, uint64_t now, outr_breaker_ticket *ticket)
+outr_breaker_state outr_breakers_take(outr_breakers *b, outr_str key, uint64_t now,
+                                      outr_breaker_ticket *ticket)
 {
     pthread_mutex_lock(&b->lock);
     box *x = outr_map_get(b->boxes, key);
@@ -114,10 +116,12 @@ void outr_breakers_take(outr_breakers *b, outr_str key, uint64_t now, outr_break
         x = make_box(b, key, now);
     outr_link_remove(&x->link);
     outr_list_push(&b->lately, &x->link);
-    x->tickets++;
+    __atomic_fetch_add(&x->refs, 1, __ATOMIC_RELAXED);
+    outr_breaker_state state = outr_breaker_now(&x->breaker, &b->rule, now);
     pthread_mutex_unlock(&b->lock);
     outr_breakers_ref(b);
     *ticket = (outr_breaker_ticket){.box = x};
+    return state;
 }
 
 void outr_breakers_give(outr_breaker_ticket *ticket)
@@ -127,10 +131,7 @@ void outr_breakers_give(outr_breaker_ticket *ticket)
         return;
     outr_breakers *b = x->home;
     outr_breakers_forget(ticket);
-    pthread_mutex_lock(&b->lock);
-    x->tickets--;
-    free_if_over(x);
-    pthread_mutex_unlock(&b->lock);
+    unref_box(x);
     outr_breakers_unref(b);
     ticket->box = NULL;
 }
@@ -171,21 +172,11 @@ void outr_breakers_forget(outr_breaker_ticket *ticket)
     ticket->is_admitted = false;
 }
 
-outr_breaker_state outr_breakers_now(const outr_breaker_ticket *ticket, uint64_t now)
-{
-    outr_breakers *b = ticket->box->home;
-    pthread_mutex_lock(&b->lock);
-    outr_breaker_state state = outr_breaker_now(&ticket->box->breaker, &b->rule, now);
-    pthread_mutex_unlock(&b->lock);
-    return state;
-}
-
 bool outr_breakers_tell(const outr_breaker_ticket *ticket, outr_breaker_state state, int *before)
 {
-    outr_breakers *b = ticket->box->home;
-    pthread_mutex_lock(&b->lock);
-    *before = b->told;
-    b->told = (int)state;
-    pthread_mutex_unlock(&b->lock);
+    int *told = &ticket->box->home->told;
+    if (__atomic_load_n(told, __ATOMIC_RELAXED) == (int)state)
+        return false;
+    *before = __atomic_exchange_n(told, (int)state, __ATOMIC_RELAXED);
     return *before != (int)state;
 }

@@ -25,9 +25,9 @@ void outr_breakers_unref(outr_breakers *breakers); /* NULL is fine */
 bool outr_breakers_are_of(const outr_breakers *breakers, const outr_breaker_policy *policy,
                           size_t max);
 
-/* The breaker of key, made when new; held until given back. */
-void outr_breakers_take(outr_breakers *breakers, outr_str key, uint64_t now,
-                        outr_breaker_ticket *ticket);
+/* The breaker of key, made when new; held until given back. Returns its state. */
+outr_breaker_state outr_breakers_take(outr_breakers *breakers, outr_str key, uint64_t now,
+                                      outr_breaker_ticket *ticket);
 void outr_breakers_give(outr_breaker_ticket *ticket);
 /* *state: the breaker's before it. */
 outr_admission outr_breakers_admit(outr_breaker_ticket *ticket, uint64_t now,
@@ -35,10 +35,9 @@ outr_admission outr_breakers_admit(outr_breaker_ticket *ticket, uint64_t now,
 /* Nothing when the ticket was not admitted, or has reported. Returns the state it led to. */
 outr_breaker_state outr_breakers_report(outr_breaker_ticket *ticket, uint64_t now, bool is_good);
 void outr_breakers_forget(outr_breaker_ticket *ticket); /* see breaker.h */
-outr_breaker_state outr_breakers_now(const outr_breaker_ticket *ticket, uint64_t now);
 
-/* For a gauge of 0 and 1 that several loops' shards add up to: *before is what was told last, -1:
- * nothing. True: it is another than state, which counts as told now. */
+/* For a gauge of 0 and 1 that several loops' shards add up to. True: what was told last is another
+ * than state, which counts as told now; *before is that, -1: nothing. */
 bool outr_breakers_tell(const outr_breaker_ticket *ticket, outr_breaker_state state, int *before);
 
 #endif

@@ -90,8 +90,7 @@ void outr_guard_init(outr_guard *g, const outr_policies *policies, outr_policy_k
         outr_backoff_init(&g->backoff, p->retry, now);
     }
     if (p->breakers) {
-        outr_breakers_take(p->breakers, key, now, &g->ticket);
-        outr_breaker_state state = outr_breakers_now(&g->ticket, now);
+        outr_breaker_state state = outr_breakers_take(p->breakers, key, now, &g->ticket);
         count(g, &used, "circuitbreaker", p->of_breaker,
               outr_str_from(outr_breaker_state_name(state)), 1);
         tell_state(g, state);
