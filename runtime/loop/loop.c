@@ -235,9 +235,9 @@ void outr_loop_free(outr_loop *loop)
 
 /* The poll may have taken any time, and its callbacks are the first to ask: a deadline made of the
  * time before it would be over too soon. */
-uint64_t outr_loop_now(const outr_loop *loop)
+uint64_t outr_loop_now(outr_loop *loop)
 {
-    return loop->has_slept ? outr_loop_update((outr_loop *)loop) : loop->now;
+    return loop->has_slept ? outr_loop_update(loop) : loop->now;
 }
 
 int64_t outr_loop_unix_ns(const outr_loop *loop)

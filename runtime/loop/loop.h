@@ -53,7 +53,7 @@ void outr_loop_stop(outr_loop *loop); /* on its thread; ends after this turn */
 uint64_t outr_loop_tick(outr_loop *loop);
 
 /* monotonic ns, cached; the clock is asked anew once after each sleep */
-uint64_t outr_loop_now(const outr_loop *loop);
+uint64_t outr_loop_now(outr_loop *loop);
 uint64_t outr_loop_update(outr_loop *loop);    /* asks the clock again; for latency measurements */
 int64_t outr_loop_unix_ns(const outr_loop *loop);
 outr_rand *outr_loop_rand(outr_loop *loop);

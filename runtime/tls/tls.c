@@ -209,7 +209,7 @@ static void end_handshake(tls_stream *t, const outr_err *err, const char *reason
     outr_op_finish(op);
 }
 
-static uint64_t loop_time_of(const outr_loop *loop, int64_t unix_s)
+static uint64_t loop_time_of(outr_loop *loop, int64_t unix_s)
 {
     int64_t left_s = unix_s - outr_loop_unix_ns(loop) / (int64_t)OUTR_SEC;
     if (left_s <= 0)
