@@ -211,7 +211,7 @@ void outr__call_on_response(outr_http_call *http)
     if (outr_guard_is_on(&c->guard) && is_thrown_away(c, http))
         return;
     if (c->invoke->on_answer) {
-        bool is_of_grpc_app = http != &c->app_call.http || outr_app_speaks_grpc(c->mesh->o.app);
+        bool is_of_grpc_app = !c->is_local || outr_app_speaks_grpc(c->mesh->o.app);
         if (c->target.kind != OUTR__APP || !is_of_grpc_app)
             outr__headers_disown(&http->head.headers);
         c->relay.has_head = true;

@@ -37,11 +37,11 @@ typedef struct outr__call {
     outr__target target;
     outr_str target_text, verb;
     outr_http_request req;
-    outr_app_call app_call; /* LOCAL */
-    outr_http_call http;    /* peer, outside */
+    outr_app_call *app_call; /* LOCAL; else NULL */
+    outr_http_call http;     /* peer, outside */
     outr__pick pick;
     outr_snapshot *snapshot; /* holds target.endpoint over a reload */
-    outr__reach reach;
+    outr__reach *reach;      /* REACH; else NULL */
     outr__relay relay;
     outr__limiter limiter;
     outr_source *body;

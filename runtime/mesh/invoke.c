@@ -188,12 +188,14 @@ static int step_local(outr_steps *steps)
                                              .trace = &c->invoke->trace,
                                              .is_traced = outr__call_is_traced(c),
                                              .is_grpc_app = outr_app_speaks_grpc(c->mesh->o.app)});
-    fill_http(c, &c->app_call.http);
+    if (!c->app_call)
+        c->app_call = outr_arena_alloc(c->x->arena, sizeof *c->app_call);
+    fill_http(c, &c->app_call->http);
     c->steps.state = OUTR__CALL_SEND;
     if (c->invoke->is_proxied)
-        outr_app_call_start(c->mesh->o.app, &c->app_call, outr__call_op(c));
+        outr_app_call_start(c->mesh->o.app, c->app_call, outr__call_op(c));
     else
-        outr__filtered_app_start(c->mesh, &c->app_call, &c->x->peer, outr__call_op(c));
+        outr__filtered_app_start(c->mesh, c->app_call, &c->x->peer, outr__call_op(c));
     return OUTR_WAIT;
 }
 
@@ -283,9 +285,11 @@ static int step_reach(outr_steps *steps)
 {
     outr__call *c = of(steps);
     outr_err err;
-    if (!c->reach.op) {
-        c->reach.target = &c->target;
-        outr__reach_start(c->mesh->outside, &c->reach, c->x->arena, outr__call_op(c));
+    if (!c->reach)
+        c->reach = outr_arena_alloc(c->x->arena, sizeof *c->reach);
+    if (!c->reach->op) {
+        c->reach->target = &c->target;
+        outr__reach_start(c->mesh->outside, c->reach, c->x->arena, outr__call_op(c));
         return OUTR_WAIT;
     }
     if (c->op.err.code) {
@@ -294,17 +298,17 @@ static int step_reach(outr_steps *steps)
     }
     if (c->is_cancelled)
         return fail_cancelled(c);
-    outr_str base = c->reach.url.path;
+    outr_str base = c->reach->url.path;
     while (base.n && base.p[base.n - 1] == '/')
         base.n--;
-    c->req.authority = outr__authority(c->x->arena, &c->reach.url);
+    c->req.authority = outr__authority(c->x->arena, &c->reach->url);
     c->req.target = outr_arena_join(c->x->arena, base, c->target_text, OUTR_STR_NONE);
     if (c->req.headers.count == 0)
-        outr__headers_to_outside(&c->req.headers, &c->in->headers, c->reach.endpoint,
+        outr__headers_to_outside(&c->req.headers, &c->in->headers, c->reach->endpoint,
                                  &c->invoke->trace, outr__call_is_traced(c));
     fill_http(c, &c->http);
     c->steps.state = OUTR__CALL_SEND;
-    outr__filtered_http_start(c->mesh, c->reach.pool, &c->http, &c->x->peer, outr__call_op(c));
+    outr__filtered_http_start(c->mesh, c->reach->pool, &c->http, &c->x->peer, outr__call_op(c));
     return OUTR_WAIT;
 }
 
@@ -325,7 +329,8 @@ static int move_on(outr__call *c, bool may_be_stale, const outr_err *err)
     unsigned max = c->invoke->is_proxied ? PROXIED_TRIES_MAX : (unsigned)OUTR_LEN(c->pick.tried);
     c->op.done = NULL;
     if (c->is_local || c->target.kind != OUTR__APP) { /* there is no other instance */
-        c->reach.op = NULL;
+        if (c->reach)
+            c->reach->op = NULL;
         if (!may_be_stale)
             return outr__call_fail(c, err);
         return c->is_local ? OUTR__CALL_LOCAL : OUTR__CALL_REACH;
@@ -387,7 +392,7 @@ static void observe_failure(outr__call *c, const outr_err *err, bool is_stale)
 static int step_send(outr_steps *steps)
 {
     outr__call *c = of(steps);
-    const outr_http_call *http = c->is_local ? &c->app_call.http : &c->http;
+    const outr_http_call *http = c->is_local ? &c->app_call->http : &c->http;
     outr_err err = c->op.err;
     bool is_unreachable = err.code == OUTR_UNAVAILABLE && http->progress == OUTR_CALL_NOT_SENT;
     bool may_be_stale = http->was_reused && !c->was_stale;

@@ -85,7 +85,8 @@ bool outr__call_can_resend(const outr__call *c)
 {
     if (c->replay)
         return outr__replay_is_whole(c->replay);
-    return !c->body || !(c->is_taken || c->http.body_taken || c->app_call.http.body_taken);
+    return !c->body || !(c->is_taken || c->http.body_taken ||
+                         (c->app_call && c->app_call->http.body_taken));
 }
 
 static bool may_try_again(const outr__call *c)
@@ -278,8 +279,10 @@ int outr__call_step_again(outr_steps *steps)
         return outr__call_fail(c, &err);
     }
     reset(c);
-    c->app_call = (outr_app_call){0};
-    c->reach.op = NULL;
+    if (c->app_call)
+        *c->app_call = (outr_app_call){0};
+    if (c->reach)
+        c->reach->op = NULL;
     c->round = 0;
     c->invoke->is_of_policy = false;
     if (c->pick.tried_count == OUTR_LEN(c->pick.tried))
