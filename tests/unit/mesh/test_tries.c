@@ -125,6 +125,15 @@ static void finish(world *w, web_call *c, const char *verb, const char *body)
     run_until_over(w, c);
 }
 
+/* A whole call and what comes of it. */
+static void expect(world *w, const char *verb, const char *body, int status, const char *answer)
+{
+    web_call c;
+    finish(w, &c, verb, body);
+    assert_answer(&c, status, answer);
+    web_call_done(&c);
+}
+
 static void close_world(world *w)
 {
     wire_sleep(&w->w, 60 * OUTR_SEC);
@@ -144,32 +153,26 @@ static void close_world(world *w)
 static void a_failing_answer_is_asked_for_again_with_the_whole_body(void **state)
 {
     world *w = open_world(POLICIES "{retry: thrice}}}\n");
-    web_call c;
     (void)state;
     script.statuses[0] = 500;
     script.statuses[1] = 400;
     script.statuses[2] = 200;
-    finish(w, &c, "POST", "the body");
-    assert_answer(&c, 200, "from the app");
+    expect(w, "POST", "the body", 200, "from the app");
     assert_int_equal(script.seen, 3);
     for (int i = 0; i < 3; i++)
         assert_string_equal(script.bodies[i], "the body");
-    web_call_done(&c);
     close_world(w);
 }
 
 static void the_last_answer_is_passed_on_when_tries_are_over(void **state)
 {
     world *w = open_world(POLICIES "{retry: thrice}}}\n");
-    web_call c;
     (void)state;
     script.statuses[0] = 503;
     uint64_t began = w->w.now;
-    finish(w, &c, "GET", NULL);
-    assert_answer(&c, 503, "from the app");
+    expect(w, "GET", NULL, 503, "from the app");
     assert_int_equal(script.seen, 4);
     assert_true(w->w.now - began >= 90 * OUTR_MS && w->w.now - began < 100 * OUTR_MS);
-    web_call_done(&c);
     close_world(w);
 }
 
@@ -203,30 +206,24 @@ static void an_answer_may_put_off_the_next_try(void **state)
 static void codes_that_do_not_match_are_final(void **state)
 {
     world *w = open_world(POLICIES "{retry: some}}}\n");
-    web_call c;
     (void)state;
     script.statuses[0] = 503;
     script.statuses[1] = 500;
     script.statuses[2] = 200;
-    finish(w, &c, "GET", NULL);
-    assert_answer(&c, 500, "from the app");
+    expect(w, "GET", NULL, 500, "from the app");
     assert_int_equal(script.seen, 2);
-    web_call_done(&c);
     close_world(w);
 }
 
 static void each_try_is_cut_off_at_its_time(void **state)
 {
     world *w = open_world(POLICIES "{retry: thrice, timeout: quick}}}\n");
-    web_call c;
     (void)state;
     script.delay_ns = OUTR_SEC;
     uint64_t began = w->w.now;
-    finish(w, &c, "POST", "x");
-    assert_answer(&c, 500, "4 context deadline exceeded");
+    expect(w, "POST", "x", 500, "4 context deadline exceeded");
     assert_int_equal(script.seen, 4);
     assert_true(w->w.now - began >= 1690 * OUTR_MS && w->w.now - began < 1750 * OUTR_MS);
-    web_call_done(&c);
     close_world(w);
 }
 
@@ -236,19 +233,12 @@ static void an_open_breaker_answers_at_once_with_its_reason(void **state)
     world *w = open_world(POLICIES "{circuitBreaker: trip}}}\n");
     (void)state;
     script.statuses[0] = 404; /* any failing status counts */
-    for (int i = 0; i < 4; i++) {
-        web_call c;
-        finish(w, &c, "GET", NULL);
-        assert_answer(&c, i < 2 ? 404 : 500, i < 2 ? "from the app" : OUTR_GUARD_OPEN);
-        web_call_done(&c);
-    }
+    for (int i = 0; i < 4; i++)
+        expect(w, "GET", NULL, i < 2 ? 404 : 500, i < 2 ? "from the app" : OUTR_GUARD_OPEN);
     assert_int_equal(script.seen, 2);
     script.statuses[0] = 200;
     wire_sleep(&w->w, 61 * OUTR_SEC);
-    web_call c;
-    finish(w, &c, "GET", NULL);
-    assert_answer(&c, 200, "from the app");
-    web_call_done(&c);
+    expect(w, "GET", NULL, 200, "from the app");
     close_world(w);
 }
 
@@ -256,15 +246,12 @@ static void an_open_breaker_answers_at_once_with_its_reason(void **state)
 static void breaker_and_pauses_are_both_honoured(void **state)
 {
     world *w = open_world(POLICIES "{circuitBreaker: trip, retry: thrice}}}\n");
-    web_call c;
     (void)state;
     script.statuses[0] = 500;
     uint64_t began = w->w.now;
-    finish(w, &c, "GET", NULL);
-    assert_answer(&c, 500, OUTR_GUARD_OPEN);
+    expect(w, "GET", NULL, 500, OUTR_GUARD_OPEN);
     assert_int_equal(script.seen, 2);
     assert_true(w->w.now - began >= 60 * OUTR_MS && w->w.now - began < 70 * OUTR_MS);
-    web_call_done(&c);
     close_world(w);
 }
 
@@ -337,28 +324,22 @@ static void whoever_leaves_in_a_pause_ends_the_tries(void **state)
 static void a_row_for_an_app_turns_the_built_in_retry_off(void **state)
 {
     world *w = open_world(POLICIES "{timeout: quick}}}\n");
-    web_call c;
     (void)state;
     w->nodes[0].is_refusing = true;
     uint64_t began = w->w.now;
-    finish(w, &c, "POST", "x");
-    assert_answer(&c, 500, "connection refused");
+    expect(w, "POST", "x", 500, "connection refused");
     assert_true(w->w.now - began < 10 * OUTR_MS);
     assert_int_equal(w->nodes[0].connects, 1);
-    web_call_done(&c);
     close_world(w);
 }
 
 static void a_lone_instance_is_tried_once_a_round(void **state)
 {
     world *w = open_world("spec: {}");
-    web_call c;
     (void)state;
     w->nodes[0].is_refusing = true;
-    finish(w, &c, "POST", "x");
-    assert_answer(&c, 500, "failed to invoke target callee after 3 retries");
+    expect(w, "POST", "x", 500, "failed to invoke target callee after 3 retries");
     assert_int_equal(w->nodes[0].connects, 4);
-    web_call_done(&c);
     close_world(w);
 }
 
@@ -366,14 +347,11 @@ static void the_built_in_retry_may_be_overridden(void **state)
 {
     world *w = open_world("spec: {policies: {retries: {DaprBuiltInServiceRetries:"
                           " {duration: 10ms, maxRetries: 5}}}}");
-    web_call c;
     (void)state;
     w->nodes[0].is_refusing = true;
     uint64_t began = w->w.now;
-    finish(w, &c, "POST", "x");
-    assert_answer(&c, 500, "after 5 retries");
+    expect(w, "POST", "x", 500, "after 5 retries");
     assert_true(w->w.now - began < 60 * OUTR_MS);
-    web_call_done(&c);
     close_world(w);
 }
 
@@ -398,10 +376,7 @@ static void a_call_that_may_be_made_twice_goes_elsewhere(void **state)
     use_all_nodes(w);
     w->on_app = fail_first_node;
     for (int i = 0; i < 60; i++) {
-        web_call c;
-        finish(w, &c, "GET", NULL);
-        assert_answer(&c, 200, "well");
-        web_call_done(&c);
+        expect(w, "GET", NULL, 200, "well");
         wire_sleep(&w->w, OUTR_SEC);
     }
     assert_in_range(w->nodes[0].requests, 1, 10); /* and it is tried again, but not often */
@@ -463,10 +438,7 @@ static void the_budget_bounds_what_failures_add(void **state)
     use_all_nodes(w);
     w->on_app = always_busy;
     for (int i = 0; i < 2000; i++) {
-        web_call c;
-        finish(w, &c, "GET", NULL);
-        assert_answer(&c, 503, "busy");
-        web_call_done(&c);
+        expect(w, "GET", NULL, 503, "busy");
         wire_sleep(&w->w, 2 * OUTR_MS);
     }
     unsigned sent = w->nodes[0].requests + w->nodes[1].requests + w->nodes[2].requests;
@@ -476,14 +448,11 @@ static void the_budget_bounds_what_failures_add(void **state)
 
 static void a_lone_instance_is_not_asked_twice(void **state)
 {
-    web_call c;
     world *w = open_world("spec: {}");
     (void)state;
     w->on_app = always_busy;
-    finish(w, &c, "GET", NULL);
-    assert_answer(&c, 503, "busy");
+    expect(w, "GET", NULL, 503, "busy");
     assert_int_equal(w->nodes[0].requests, 1);
-    web_call_done(&c);
     close_world(w);
 }
 
@@ -580,10 +549,7 @@ static void a_breaker_outlives_a_reload(void **state)
     (void)state;
     script.statuses[0] = 500;
     for (int i = 0; i < 3; i++) {
-        web_call c;
-        finish(w, &c, "GET", NULL);
-        assert_answer(&c, 500, i < 2 ? "from the app" : OUTR_GUARD_OPEN);
-        web_call_done(&c);
+        expect(w, "GET", NULL, 500, i < 2 ? "from the app" : OUTR_GUARD_OPEN);
         outr_snapshot *again = yaml_one(yaml);
         outr_mesh_update(w->mesh, again);
         outr_snapshot_unref(again);
