@@ -73,21 +73,13 @@ static void close_world(world *w, outr_snapshot *snapshot)
     outr_snapshot_unref(snapshot);
 }
 
-static void run_until_over(world *w, web_call *c)
-{
-    uint64_t limit = w->w.now + 3600 * OUTR_SEC;
-    while (wire_run(&w->w) && !c->done_count && w->w.now < limit)
-        w->w.now = outr_loop_tick(w->w.loop);
-    assert_int_equal(c->done_count, 1);
-}
-
 /* The text of the answer must have text in it. */
 static void call_app(world *w, const char *method, const char *path, int status, const char *text)
 {
     web_call c;
     world_call(w, &c, method, "callee", path);
     web_call_start(&c, w->client);
-    run_until_over(w, &c);
+    world_run_until_over(w, &c);
     if (c.call.head.status != status ||
         outr_str_search(outr_buf_view(&c.taker.body), outr_str_from(text)) < 0)
         fail_msg("%s %s: %d \"" OUTR_FMT "\"", method, path, c.call.head.status,
@@ -117,7 +109,7 @@ static int call_with(world *w, outr_str *body, outr_arena *arena, const char *me
     outr_headers_add(&c.req.headers, OUTR_STR("x-user"), OUTR_STR("forged"));
     outr_headers_add(&c.req.headers, OUTR_STR("x_user"), OUTR_STR("forged"));
     web_call_start(&c, pool);
-    run_until_over(w, &c);
+    world_run_until_over(w, &c);
     outr_str status = outr_headers_get(&c.call.head.headers, "grpc-status");
     *body = outr_arena_join(arena, outr_buf_view(&c.taker.body), status,
                             outr_headers_get(&c.call.head.headers, "outrigger-error"));
@@ -395,7 +387,7 @@ static void call_as_client(world *w, const char *path, outr_str token, int statu
         outr_headers_add(&c.req.headers, OUTR_STR("Authorization"), token);
     outr_headers_add(&c.req.headers, OUTR_STR("X-User"), OUTR_STR("forged"));
     web_call_start(&c, w->client);
-    run_until_over(w, &c);
+    world_run_until_over(w, &c);
     if (c.call.head.status != status ||
         outr_str_search(outr_buf_view(&c.taker.body), outr_str_from(text)) < 0)
         fail_msg("%s: %d \"" OUTR_FMT "\"", path, c.call.head.status,

@@ -27,27 +27,10 @@ static void close_world(world *w)
     assert_int_equal(world_close(w), 0);
 }
 
-static void run_until_over(world *w, web_call *c)
-{
-    uint64_t limit = w->w.now + 3600 * OUTR_SEC;
-    while (wire_run(&w->w) && !c->done_count && w->w.now < limit)
-        w->w.now = outr_loop_tick(w->w.loop);
-    assert_int_equal(c->done_count, 1);
-}
-
 static void finish(world *w, web_call *c)
 {
     web_call_start(c, w->client);
-    run_until_over(w, c);
-}
-
-static void assert_answer(const web_call *c, int status, const char *body)
-{
-    if (c->call.head.status == status &&
-        outr_str_search(outr_buf_view(&c->taker.body), outr_str_from(body)) >= 0)
-        return;
-    fail_msg("status %d, \"" OUTR_FMT "\" (%s)", c->call.head.status,
-             OUTR_ARG(outr_buf_view(&c->taker.body)), c->err.text);
+    world_run_until_over(w, c);
 }
 
 static void echo_head(world *w, world_node *node, outr_exchange *x)
@@ -77,11 +60,11 @@ static void a_call_reaches_the_app_of_a_daprd(void **state)
     outr_headers_add(&c.req.headers, OUTR_STR("X-One"), OUTR_STR("1"));
     outr_headers_add(&c.req.headers, OUTR_STR("Dapr-Caller-App-Id"), OUTR_STR("spoofed"));
     finish(w, &c);
-    assert_answer(&c, 207, "GET /a%20b/c?x=%20y\n");
-    assert_answer(&c, 207, "x-one=1\n");
-    assert_answer(&c, 207, "dapr-caller-app-id=caller\n");
-    assert_answer(&c, 207, "dapr-callee-app-id=callee\n");
-    assert_answer(&c, 207, "x-forwarded-for=192.0.2.1\n");
+    world_assert_answer(&c, 207, "GET /a%20b/c?x=%20y\n");
+    world_assert_answer(&c, 207, "x-one=1\n");
+    world_assert_answer(&c, 207, "dapr-caller-app-id=caller\n");
+    world_assert_answer(&c, 207, "dapr-callee-app-id=callee\n");
+    world_assert_answer(&c, 207, "x-forwarded-for=192.0.2.1\n");
     outr_str body = outr_buf_view(&c.taker.body);
     assert_true(outr_str_search(body, OUTR_STR("spoofed")) < 0);
     assert_true(outr_str_search(body, OUTR_STR("destination-app-id")) < 0);
@@ -233,7 +216,7 @@ static void an_upload_waits_for_an_app_that_does_not_read(void **state)
     assert_non_null(held);
     assert_int_equal(c.done_count, 0);
     web_answer(held, 200, "enough");
-    run_until_over(w, &c);
+    world_run_until_over(w, &c);
     assert_int_equal(c.call.head.status, 200);
     web_call_done(&c);
     free(bytes);
@@ -248,7 +231,7 @@ static void another_app_id_is_not_served(void **state)
     w->nodes[0].settings.app_id = OUTR_STR("moved");
     world_call(w, &c, "GET", "callee", "/");
     finish(w, &c);
-    assert_answer(&c, 500, "after 3 retries. Error: rpc error: code = Unavailable");
+    world_assert_answer(&c, 500, "after 3 retries. Error: rpc error: code = Unavailable");
     assert_int_equal(w->nodes[0].requests, 0);
     assert_int_equal(w->nodes[0].connects, 4); /* each try over a new connection */
     web_call_done(&c);
@@ -265,7 +248,8 @@ static void a_chunked_upload_is_not_sent_again(void **state)
     web_call_bytes(&c, "body", 4);
     c.req.content_length = -1;
     finish(w, &c);
-    assert_answer(&c, 500, "14 rpc error: code = Unavailable desc = this sidecar serves another");
+    world_assert_answer(&c, 500,
+                        "14 rpc error: code = Unavailable desc = this sidecar serves another");
     assert_int_equal(w->nodes[0].connects, 1);
     web_call_done(&c);
     close_world(w);
@@ -280,8 +264,8 @@ static void an_app_that_cannot_be_reached_is_an_internal_error(void **state)
     world_call(w, &c, "POST", "callee", "/");
     web_call_bytes(&c, "body", 4);
     finish(w, &c);
-    assert_answer(&c, 500,
-                  "13 rpc error: code = Internal desc = error invoking app channel: connect");
+    world_assert_answer(&c, 500,
+                        "13 rpc error: code = Internal desc = error invoking app channel: connect");
     web_call_done(&c);
     close_world(w);
 }
@@ -295,7 +279,7 @@ static void call_by_hand(world *w, web_call *c, outr_http_pool *pool, outr_slice
     web_call_bytes(c, body.p, body.n);
     c->req.content_length = -1;
     web_call_start(c, pool);
-    run_until_over(w, c);
+    world_run_until_over(w, c);
 }
 
 static void headers_beyond_measure_are_refused(void **state)

@@ -103,14 +103,6 @@ static void close_world(world *w)
     assert_int_equal(world_pins, 0);
 }
 
-static void run_until_over(world *w, web_call *c)
-{
-    uint64_t limit = w->w.now + 3600 * OUTR_SEC;
-    while (wire_run(&w->w) && !c->done_count && w->w.now < limit)
-        w->w.now = outr_loop_tick(w->w.loop);
-    assert_int_equal(c->done_count, 1);
-}
-
 static void call_target(world *w, const char *x_target, const char *method, const char *path,
                         int status, const char *text)
 {
@@ -119,7 +111,7 @@ static void call_target(world *w, const char *x_target, const char *method, cons
     if (outr_str_is(outr_str_from(method), "POST"))
         web_call_bytes(&c, "some body", 9);
     web_call_start(&c, w->client);
-    run_until_over(w, &c);
+    world_run_until_over(w, &c);
     if (c.call.head.status != status ||
         outr_str_search(outr_buf_view(&c.taker.body), outr_str_from(text)) < 0)
         fail_msg("%s %s: %d \"" OUTR_FMT "\"", x_target, path, c.call.head.status,
@@ -183,7 +175,7 @@ static void a_call_that_waits_in_a_middleware_can_be_given_up(void **state)
         wire_run(&w->w);
         assert_int_equal(one.seen, 1);
         outr_op_cancel(&c.op, OUTR_CANCELLED);
-        run_until_over(w, &c);
+        world_run_until_over(w, &c);
         wire_run(&w->w);
         assert_int_equal(one.cancelled, 1);
         assert_int_equal(two.seen, 0);

@@ -13,27 +13,10 @@ static bool is_over(void *ctx)
 }
 
 /* Until c is over; the clock stands where that was. */
-static void run_until_over(world *w, web_call *c)
-{
-    uint64_t limit = w->w.now + 3600 * OUTR_SEC;
-    while (wire_run(&w->w) && !c->done_count && w->w.now < limit)
-        w->w.now = outr_loop_tick(w->w.loop);
-    assert_int_equal(c->done_count, 1);
-}
-
 static void finish(world *w, web_call *c)
 {
     web_call_start(c, w->client);
-    run_until_over(w, c);
-}
-
-static void assert_answer(const web_call *c, int status, const char *body)
-{
-    if (c->call.head.status == status &&
-        outr_str_search(outr_buf_view(&c->taker.body), outr_str_from(body)) >= 0)
-        return;
-    fail_msg("status %d, \"" OUTR_FMT "\" (%s)", c->call.head.status,
-             OUTR_ARG(outr_buf_view(&c->taker.body)), c->err.text);
+    world_run_until_over(w, c);
 }
 
 static void close_world(world *w)
@@ -74,12 +57,12 @@ static void a_call_reaches_the_app_of_the_callee(void **state)
     world_call(w, &c, "GET", "callee", "/orders/7?x=%20y");
     outr_headers_add(&c.req.headers, OUTR_STR("X-One"), OUTR_STR("1"));
     finish(w, &c);
-    assert_answer(&c, 200, "GET /orders/7?x=%20y host=127.0.0.1:8000\n");
-    assert_answer(&c, 200, "dapr-caller-app-id=caller\n");
-    assert_answer(&c, 200, "dapr-caller-namespace=default\n");
-    assert_answer(&c, 200, "dapr-callee-app-id=callee\n");
-    assert_answer(&c, 200, "forwarded=for=192.0.2.1;by=192.0.2.1;host=box\n");
-    assert_answer(&c, 200, "x-one=1\n");
+    world_assert_answer(&c, 200, "GET /orders/7?x=%20y host=127.0.0.1:8000\n");
+    world_assert_answer(&c, 200, "dapr-caller-app-id=caller\n");
+    world_assert_answer(&c, 200, "dapr-caller-namespace=default\n");
+    world_assert_answer(&c, 200, "dapr-callee-app-id=callee\n");
+    world_assert_answer(&c, 200, "forwarded=for=192.0.2.1;by=192.0.2.1;host=box\n");
+    world_assert_answer(&c, 200, "x-one=1\n");
     web_call_done(&c);
     close_world(w);
 }
@@ -137,7 +120,7 @@ static void the_answer_of_the_app_is_passed_on_whatever_its_status(void **state)
     world_call(w, &c, "GET", "callee", "/");
     finish(w, &c);
     const outr_headers *h = &c.call.head.headers;
-    assert_answer(&c, 404, "{}");
+    world_assert_answer(&c, 404, "{}");
     unsigned cookies = 0;
     for (size_t i = 0; i < h->count; i++)
         cookies += outr_str_iis(h->items[i].name, "set-cookie");
@@ -161,7 +144,7 @@ static void a_name_nobody_has_is_asked_for_six_times_and_fails(void **state)
     uint64_t began = w->w.now;
     world_call(w, &c, "GET", "nobody", "/");
     finish(w, &c);
-    assert_answer(&c, 500, "5 no host found");
+    world_assert_answer(&c, 500, "5 no host found");
     assert_int_equal(w->asked, 6);
     assert_true(w->w.now - began >= 500 * OUTR_MS && w->w.now - began < 700 * OUTR_MS);
     web_call_done(&c);
@@ -176,7 +159,7 @@ static void an_answer_of_the_resolver_is_used_again_while_it_is_fresh(void **sta
         web_call c;
         world_call(w, &c, "GET", "callee", "/");
         finish(w, &c);
-        assert_answer(&c, 200, "hello");
+        world_assert_answer(&c, 200, "hello");
         web_call_done(&c);
     }
     assert_int_equal(w->asked, 1);
@@ -198,7 +181,7 @@ static void what_was_known_still_holds_when_the_registry_is_away_or_empty(void *
         web_call c;
         world_call(w, &c, "GET", "callee", "/");
         finish(w, &c);
-        assert_answer(&c, 200, "hello");
+        world_assert_answer(&c, 200, "hello");
         web_call_done(&c);
         w->resolver_fails = i == 0;
         w->names[0] = 0;
@@ -216,7 +199,7 @@ static void a_registry_that_never_answered_is_the_error(void **state)
     w->resolver_fails = true;
     world_call(w, &c, "GET", "callee", "/");
     finish(w, &c);
-    assert_answer(&c, 500, "the registry is away");
+    world_assert_answer(&c, 500, "the registry is away");
     web_call_done(&c);
     close_world(w);
 }
@@ -255,7 +238,7 @@ static void a_name_longer_than_bearable_is_refused(void **state)
     name[sizeof name - 1] = 0;
     world_call(w, &c, "GET", name, "/");
     finish(w, &c);
-    assert_answer(&c, 500, "app id is longer");
+    world_assert_answer(&c, 500, "app id is longer");
     assert_int_equal(w->asked, 0);
     web_call_done(&c);
     close_world(w);
@@ -315,7 +298,7 @@ static void a_refused_connection_moves_on_at_once(void **state)
         world_call(w, &c, "POST", "callee", "/");
         web_call_bytes(&c, "body", 4);
         finish(w, &c);
-        assert_answer(&c, 200, "hello");
+        world_assert_answer(&c, 200, "hello");
         assert_true(w->w.now - began < 10 * OUTR_MS);
         web_call_done(&c);
     }
@@ -332,8 +315,8 @@ static void all_instances_away_is_an_error_after_four_rounds_a_second_apart(void
     uint64_t began = w->w.now;
     world_call(w, &c, "POST", "callee", "/");
     finish(w, &c);
-    assert_answer(&c, 500, "failed to invoke target callee after 3 retries");
-    assert_answer(&c, 500, "connection refused");
+    world_assert_answer(&c, 500, "failed to invoke target callee after 3 retries");
+    world_assert_answer(&c, 500, "connection refused");
     assert_true(w->w.now - began >= 3 * OUTR_SEC && w->w.now - began < 4 * OUTR_SEC);
     assert_int_equal(requests(w), 0);
     web_call_done(&c);
@@ -352,8 +335,8 @@ static void a_callee_that_comes_back_in_between_is_reached(void **state)
     wire_sleep(&w->w, 1500 * OUTR_MS);
     assert_int_equal(c.done_count, 0);
     w->nodes[0].is_refusing = false;
-    run_until_over(w, &c);
-    assert_answer(&c, 200, "hello");
+    world_run_until_over(w, &c);
+    world_assert_answer(&c, 200, "hello");
     assert_int_equal(requests(w), 1);
     web_call_done(&c);
     close_world(w);
@@ -366,7 +349,7 @@ static void a_callee_restarted_on_a_new_port_is_found_by_the_next_call(void **st
     (void)state;
     world_call(w, &a, "GET", "callee", "/");
     finish(w, &a);
-    assert_answer(&a, 200, "hello");
+    world_assert_answer(&a, 200, "hello");
     w->nodes[0].is_refusing = true; /* it is gone, connections and all */
     outr_http_server_free(w->nodes[0].internal);
     wire_run(&w->w);
@@ -376,7 +359,7 @@ static void a_callee_restarted_on_a_new_port_is_found_by_the_next_call(void **st
     world_call(w, &b, "POST", "callee", "/");
     web_call_bytes(&b, "x", 1);
     finish(w, &b);
-    assert_answer(&b, 200, "hello");
+    world_assert_answer(&b, 200, "hello");
     assert_int_equal(w->nodes[1].requests, 1);
     assert_true(w->w.now - began < 10 * OUTR_MS);
     web_call_done(&a);
@@ -392,7 +375,7 @@ static void connections_to_where_no_name_leads_any_more_are_closed(void **state)
         web_call c;
         world_call(w, &c, "GET", "callee", "/");
         finish(w, &c);
-        assert_answer(&c, 200, "hello");
+        world_assert_answer(&c, 200, "hello");
         web_call_done(&c);
         w->names[0] = 9001;
         wire_sleep(&w->w, 25 * OUTR_SEC);
@@ -452,7 +435,7 @@ static void a_post_that_was_sent_is_not_repeated(void **state)
         if (with_body)
             web_call_bytes(&c, "body", 4);
         finish(w, &c);
-        assert_answer(&c, 500, "error invoking app channel");
+        world_assert_answer(&c, 500, "error invoking app channel");
         assert_int_equal(requests(w) - before, 1);
         web_call_done(&c);
     }
@@ -495,7 +478,7 @@ static void a_connection_lost_with_a_post_on_it_is_an_error_with_a_get_another_t
         if (i == 0)
             assert_int_equal(c.call.head.status, 500);
         else
-            assert_answer(&c, 200, "again");
+            world_assert_answer(&c, 200, "again");
         assert_int_equal(requests(w), 2 + i);
         web_call_done(&c);
         close_world(w);
@@ -514,8 +497,8 @@ static void forwarding_headers_are_added_once_however_often_it_is_tried(void **s
     web_call_start(&c, w->client);
     wire_sleep(&w->w, 2500 * OUTR_MS);
     w->nodes[0].is_refusing = false;
-    run_until_over(w, &c);
-    assert_answer(&c, 200, "x-forwarded-for=198.51.100.1, 192.0.2.1\n");
+    world_run_until_over(w, &c);
+    world_assert_answer(&c, 200, "x-forwarded-for=198.51.100.1, 192.0.2.1\n");
     web_call_done(&c);
     close_world(w);
 }
@@ -569,7 +552,7 @@ static void a_body_without_length_over_the_limit_is_an_error(void **state)
     wire_run(&w->w);
     web_give(&g, "67890x");
     web_give_end(&g);
-    run_until_over(w, &c);
+    world_run_until_over(w, &c);
     assert_false(c.taker.has_ended && c.call.head.status == 200);
     web_call_done(&c);
     close_world(w);
@@ -584,7 +567,7 @@ static void a_declared_length_over_the_limit_is_refused_before_anything_is_sent(
     world_call(w, &c, "POST", "callee", "/");
     web_call_bytes(&c, "12345678901", 11);
     finish(w, &c);
-    assert_answer(&c, 500, "stream too large");
+    world_assert_answer(&c, 500, "stream too large");
     assert_int_equal(requests(w), 0);
     assert_int_equal(w->nodes[0].connects, 0);
     web_call_done(&c);
@@ -601,7 +584,7 @@ static void an_app_that_is_not_there_is_told_as_such(void **state)
     w->nodes[0].is_app_refusing = true;
     world_call(w, &c, "GET", "callee", "/");
     finish(w, &c);
-    assert_answer(&c, 500, "13 rpc error: code = Internal desc = error invoking app channel");
+    world_assert_answer(&c, 500, "13 rpc error: code = Internal desc = error invoking app channel");
     assert_false(outr_headers_has(&c.call.head.headers, "outrigger-error"));
     web_call_done(&c);
     close_world(w);
@@ -615,7 +598,7 @@ static void a_sidecar_serves_only_its_own_app_id(void **state)
     w->nodes[0].settings.app_id = OUTR_STR("moved");
     world_call(w, &c, "GET", "callee", "/");
     finish(w, &c);
-    assert_answer(&c, 500, "5 rpc error: code = NotFound");
+    world_assert_answer(&c, 500, "5 rpc error: code = NotFound");
     assert_int_equal(requests(w), 0);
     web_call_done(&c);
     close_world(w);
@@ -661,7 +644,7 @@ static void a_token_never_crosses_a_hop(void **state)
     world_call(w, &c, "GET", "callee", "/");
     outr_headers_add(&c.req.headers, OUTR_STR("dapr-api-token"), OUTR_STR("of-caller"));
     finish(w, &c);
-    assert_answer(&c, 200, "dapr-api-token=of-callees-app\n");
+    world_assert_answer(&c, 200, "dapr-api-token=of-callees-app\n");
     assert_true(outr_str_search(outr_buf_view(&c.taker.body), OUTR_STR("of-caller")) < 0);
     web_call_done(&c);
     close_world(w);
@@ -682,7 +665,7 @@ static void a_call_to_oneself_goes_straight_to_the_app(void **state)
     world_call(w, &c, "GET", "callee", "/me");
     outr_headers_add(&c.req.headers, OUTR_STR("Dapr-Caller-App-Id"), OUTR_STR("spoofed"));
     finish(w, &c);
-    assert_answer(&c, 200, "GET /me ");
+    world_assert_answer(&c, 200, "GET /me ");
     assert_int_equal(w->asked, 0);
     assert_int_equal(w->nodes[0].connects, 0);
     outr_str body = outr_buf_view(&c.taker.body);
@@ -700,7 +683,7 @@ static void a_call_to_oneself_without_an_app_says_so(void **state)
     (void)state;
     world_call(w, &c, "GET", "caller", "/me");
     finish(w, &c);
-    assert_answer(&c, 500, "13 cannot invoke local endpoint: app channel not initialized");
+    world_assert_answer(&c, 500, "13 cannot invoke local endpoint: app channel not initialized");
     web_call_done(&c);
     close_world(w);
 }
@@ -723,7 +706,7 @@ static void a_url_is_called_without_a_peer_and_without_names(void **state)
         world_call(w, &c, "GET", rows[i].target, "/x?q=1");
         outr_headers_add(&c.req.headers, OUTR_STR("dapr-caller-app-id"), OUTR_STR("spoofed"));
         finish(w, &c);
-        assert_answer(&c, 200, rows[i].expect);
+        world_assert_answer(&c, 200, rows[i].expect);
         assert_true(outr_str_search(outr_buf_view(&c.taker.body), OUTR_STR("dapr-")) < 0);
         web_call_done(&c);
     }
@@ -737,7 +720,7 @@ static void a_host_that_is_not_found_is_an_error(void **state)
     (void)state;
     world_call(w, &c, "GET", "http://nowhere.test", "/");
     finish(w, &c);
-    assert_answer(&c, 500, "no such host");
+    world_assert_answer(&c, 500, "no such host");
     web_call_done(&c);
     close_world(w);
 }
@@ -752,7 +735,7 @@ static void calls_to_ever_new_hosts_take_no_memory_for_good(void **state)
         snprintf(target, sizeof target, "http://10.1.%d.%d:7000", i / 100, i % 100);
         world_call(w, &c, "GET", target, "/");
         finish(w, &c);
-        assert_answer(&c, 200, "outside");
+        world_assert_answer(&c, 200, "outside");
         web_call_done(&c);
     }
     wire_sleep(&w->w, 300 * OUTR_SEC);

@@ -9,23 +9,6 @@
 #include "unit/mesh/world.h"
 #include "unit/resiliency/yaml.h"
 
-static void run_until_over(world *w, web_call *c)
-{
-    uint64_t limit = w->w.now + 3600 * OUTR_SEC;
-    while (wire_run(&w->w) && !c->done_count && w->w.now < limit)
-        w->w.now = outr_loop_tick(w->w.loop);
-    assert_int_equal(c->done_count, 1);
-}
-
-static void assert_answer(const web_call *c, int status, const char *body)
-{
-    if (c->call.head.status == status &&
-        outr_str_search(outr_buf_view(&c->taker.body), outr_str_from(body)) >= 0)
-        return;
-    fail_msg("status %d, \"" OUTR_FMT "\" (%s)", c->call.head.status,
-             OUTR_ARG(outr_buf_view(&c->taker.body)), c->err.text);
-}
-
 /* What the app answers, in turn; the last one for ever. */
 static struct {
     int statuses[8];
@@ -122,7 +105,7 @@ static void finish(world *w, web_call *c, const char *verb, const char *body)
     if (body)
         web_call_bytes(c, body, strlen(body));
     web_call_start(c, w->client);
-    run_until_over(w, c);
+    world_run_until_over(w, c);
 }
 
 /* A whole call and what comes of it. */
@@ -130,7 +113,7 @@ static void expect(world *w, const char *verb, const char *body, int status, con
 {
     web_call c;
     finish(w, &c, verb, body);
-    assert_answer(&c, status, answer);
+    world_assert_answer(&c, status, answer);
     web_call_done(&c);
 }
 
@@ -266,8 +249,8 @@ static void a_body_without_length_is_sent_once_and_counts(void **state)
         web_call_bytes(&c, "stream", 6);
         c.req.content_length = -1;
         web_call_start(&c, w->client);
-        run_until_over(w, &c);
-        assert_answer(&c, 500, i < 2 ? "from the app" : OUTR_GUARD_OPEN);
+        world_run_until_over(w, &c);
+        world_assert_answer(&c, 500, i < 2 ? "from the app" : OUTR_GUARD_OPEN);
         web_call_done(&c);
     }
     assert_int_equal(script.seen, 2);
@@ -293,8 +276,8 @@ static void a_body_longer_than_what_is_kept_is_sent_once(void **state)
     world_call(w, &c, "POST", "callee", "/work");
     web_call_bytes(&c, body, n);
     web_call_start(&c, w->client);
-    run_until_over(w, &c);
-    assert_answer(&c, 500, "unread");
+    world_run_until_over(w, &c);
+    world_assert_answer(&c, 500, "unread");
     assert_int_equal(w->nodes[0].requests, 1);
     web_call_done(&c);
     free(body);
@@ -313,7 +296,7 @@ static void whoever_leaves_in_a_pause_ends_the_tries(void **state)
     wire_sleep(&w->w, 10 * OUTR_MS);
     assert_int_equal(script.seen, 1);
     outr_op_cancel(&c.op, OUTR_CANCELLED);
-    run_until_over(w, &c);
+    world_run_until_over(w, &c);
     wire_sleep(&w->w, 10 * OUTR_SEC);
     assert_int_equal(script.seen, 1);
     web_call_done(&c);
@@ -414,8 +397,8 @@ static void an_idempotency_key_makes_a_post_one_that_may(void **state)
         world_call(w, &c, "POST", "callee", "/work");
         outr_headers_add(&c.req.headers, OUTR_STR("Idempotency-Key"), OUTR_STR("k"));
         web_call_start(&c, w->client);
-        run_until_over(w, &c);
-        assert_answer(&c, 200, "well");
+        world_run_until_over(w, &c);
+        world_assert_answer(&c, 200, "well");
         web_call_done(&c);
         wire_sleep(&w->w, OUTR_SEC);
     }
@@ -463,7 +446,7 @@ static void call_with(world *w, web_call *c, const char *timeout)
     world_call(w, c, "GET", "callee", "/work");
     outr_headers_add(&c->req.headers, OUTR_STR(OUTR_DEADLINE_HEADER), outr_str_from(timeout));
     web_call_start(c, w->client);
-    run_until_over(w, c);
+    world_run_until_over(w, c);
 }
 
 static struct {
@@ -498,7 +481,7 @@ static void a_deadline_is_kept_told_to_the_app_and_ends_its_work(void **state)
     w->on_app = wait_for_ever;
     uint64_t began = w->w.now, told;
     call_with(w, &c, "50m");
-    assert_answer(&c, 500, "4 deadline exceeded");
+    world_assert_answer(&c, 500, "4 deadline exceeded");
     assert_in_range(w->w.now - began, 50 * OUTR_MS, 55 * OUTR_MS);
     assert_true(outr_grpc_timeout_parse(&told, outr_str_from(waiter.told)));
     assert_in_range(told, 40 * OUTR_MS, 50 * OUTR_MS);
@@ -518,7 +501,7 @@ static void the_sooner_of_policy_and_caller_counts(void **state)
     w->on_app = wait_for_ever;
     uint64_t began = w->w.now;
     call_with(w, &c, "1S"); /* of which the policy gives 400 ms to each try */
-    assert_answer(&c, 500, "4 deadline exceeded");
+    world_assert_answer(&c, 500, "4 deadline exceeded");
     assert_in_range(w->w.now - began, 1000 * OUTR_MS, 1005 * OUTR_MS);
     assert_int_equal(w->nodes[0].requests, 3);
     web_call_done(&c);
@@ -532,12 +515,12 @@ static void what_is_expired_is_not_sent(void **state)
     (void)state;
     w->resolver_delay_ns = 5 * OUTR_MS;
     call_with(w, &c, "2m");
-    assert_answer(&c, 500, "4 deadline exceeded");
+    world_assert_answer(&c, 500, "4 deadline exceeded");
     wire_sleep(&w->w, OUTR_SEC);
     assert_int_equal(w->nodes[0].requests, 0);
     web_call_done(&c);
     call_with(w, &c, "2S");
-    assert_answer(&c, 200, "from the app");
+    world_assert_answer(&c, 200, "from the app");
     web_call_done(&c);
     close_world(w);
 }

@@ -409,4 +409,22 @@ static void world_call(world *w, web_call *c, const char *method, const char *x_
     outr_headers_add(&c->req.headers, OUTR_STR("x-target"), outr_str_from(x_target));
 }
 
+static inline void world_run_until_over(world *w, web_call *c)
+{
+    uint64_t limit = w->w.now + 3600 * OUTR_SEC;
+    while (wire_run(&w->w) && !c->done_count && w->w.now < limit)
+        w->w.now = outr_loop_tick(w->w.loop);
+    assert_int_equal(c->done_count, 1);
+}
+
+/* body: text in its body. */
+static inline void world_assert_answer(const web_call *c, int status, const char *body)
+{
+    if (c->call.head.status == status &&
+        outr_str_search(outr_buf_view(&c->taker.body), outr_str_from(body)) >= 0)
+        return;
+    fail_msg("status %d, \"" OUTR_FMT "\" (%s)", c->call.head.status,
+             OUTR_ARG(outr_buf_view(&c->taker.body)), c->err.text);
+}
+
 #endif
