@@ -90,7 +90,6 @@ static void count_answer(outr__call *c, int status)
 static void on_peer_error(outr_gather *gather, const outr_err *err)
 {
     outr__call *c = gather->ctx;
-    c->is_gathering = false;
     if (!err) {
         outr_str text = outr_buf_view(&gather->body);
         outr_fail(&c->err, c->err.code, OUTR_FMT, OUTR_ARG(text));
@@ -125,10 +124,8 @@ static bool take_peer_error(outr__call *c, outr_http_call *http)
     }
     outr_fail(&c->err, (outr_code)code, "rpc error: code = %s", outr_code_name((outr_code)code));
     note_refusal(c, &http->head);
-    if (http->response) {
-        c->is_gathering = true;
+    if (http->response)
         outr_gather_start(&c->peer_error, http->response, PEER_ERROR_MAX, on_peer_error, c);
-    }
     return true;
 }
 

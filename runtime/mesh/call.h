@@ -52,7 +52,7 @@ typedef struct outr__call {
     uint64_t sent_ns;
     unsigned attempts; /* sent out in all */
     unsigned tries; /* sent out in this round */
-    bool is_local, is_limited, is_gathering, is_cancelled;
+    bool is_local, is_limited, is_cancelled;
     bool is_at_daprd, is_unsendable;
     bool is_observed; /* its instance has heard how the try went */
     bool is_counted; /* for the budget of its target */
