@@ -9,14 +9,12 @@ typedef struct outr_resolver outr_resolver;
 typedef struct outr_instance { /* one sidecar */
     outr_addr addr;            /* internal port */
     outr_str id;               /* registration id, or the address */
-    outr_kvs labels;
 } outr_instance;
 
 typedef struct outr_self { /* what is registered */
     outr_str app_id, namespace_, instance_id;
     outr_str host; /* address others reach us by */
     uint16_t internal_port;
-    outr_kvs labels;
 } outr_self;
 
 typedef struct outr_resolve {

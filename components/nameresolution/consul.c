@@ -14,10 +14,9 @@
 #define INSTANCES_MAX 256
 #define AGAIN_NS      (5 * OUTR_SEC)  /* registering, while nobody answers */
 #define RENEW_NS      (30 * OUTR_SEC) /* an agent that was started anew has forgotten us */
-#define LABELS_MAX    32
 
 typedef struct config {
-    outr_str client, checks, tags, meta, port_key, query_options, advanced;
+    outr_str client, checks, tags, meta, port_key, query_options;
     bool registers, deregisters, use_cache;
 } config;
 
@@ -118,18 +117,6 @@ static outr_code outcome(const request *q, outr_err *err)
 
 /* ---- questions ------------------------------------------------------------------------------- */
 
-static outr_kvs labels_of(outr_arena *arena, const outr_json *meta)
-{
-    outr_kv *items = outr_arena_alloc(arena, LABELS_MAX * sizeof *items);
-    size_t count = 0;
-    for (const outr_json *m = meta ? meta->child : NULL; m && count < LABELS_MAX; m = m->next) {
-        if (m->kind == OUTR_JSON_STRING)
-            items[count++] =
-                (outr_kv){outr_arena_str(arena, m->key), outr_arena_str(arena, m->text)};
-    }
-    return (outr_kvs){items, count};
-}
-
 /* False: it is no sidecar, or nonsense; the others count all the same. */
 static bool read_instance(const resolver *r, outr_arena *arena, const outr_json *entry,
                           outr_instance *out)
@@ -140,12 +127,11 @@ static bool read_instance(const resolver *r, outr_arena *arena, const outr_json 
     uint64_t port;
     if (host.n == 0)
         host = outr_json_text(outr_json_find(entry, "Node"), "Address");
-    outr_str text = outr_json_text(meta, outr_arena_strz(arena, r->c.port_key));
+    outr_str text = outr_json_text(meta, r->c.port_key.p);
     if (!outr_str_to_u64(text, UINT16_MAX, &port) || port == 0 ||
         outr_addr_from_ip(&out->addr, host, (uint16_t)port, NULL))
         return false;
     out->id = outr_arena_str(arena, outr_json_text(service, "ID"));
-    out->labels = labels_of(arena, meta);
     return true;
 }
 
