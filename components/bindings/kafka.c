@@ -25,12 +25,9 @@ static const outr_bind_row rows[] = {
 typedef struct binding {
     outr_binding base;
     outr_kafka *kafka;
-    outr_loop *loop;
     outr_str publish_topic;
     outr_str topics[TOPICS_MAX];
     size_t topic_count;
-    outr_op *closing;
-    outr_op inner;
 } binding;
 
 struct outr_binding_reader {
@@ -202,7 +199,6 @@ static outr_code create(outr_binding **out, const outr_component_init *init, out
         return rc;
     }
     b->base.backend = &outr_bindings_kafka;
-    b->loop = init->loop;
     *out = &b->base;
     return OUTR_OK;
 }
@@ -212,21 +208,12 @@ static void open_binding(outr_binding *base, outr_op *op)
     outr_kafka_open(of(base)->kafka, op);
 }
 
-static void on_closed(outr_op *inner)
-{
-    binding *b = OUTR_CONTAINER(inner, binding, inner);
-    outr_op *op = b->closing;
-    free(b);
-    outr_op_finish(op);
-}
-
 static void close_binding(outr_binding *base, outr_op *op)
 {
     binding *b = of(base);
-    outr_op_begin(op, b, NULL);
-    b->closing = op;
-    outr_op_init(&b->inner, b->loop, NULL, 0, on_closed);
-    outr_kafka_close(b->kafka, &b->inner);
+    outr_kafka *kafka = b->kafka;
+    free(b);
+    outr_kafka_close(kafka, op);
 }
 
 const outr_binding_backend outr_bindings_kafka = {

@@ -18,9 +18,6 @@ typedef struct binding {
     outr_binding base;
     config c;
     outr_redis *redis;
-    outr_loop *loop;
-    outr_op inner;
-    outr_op *closing;
 } binding;
 
 /* On the request's arena. */
@@ -148,7 +145,6 @@ static outr_code create(outr_binding **out, const outr_component_init *init, out
         return rc;
     }
     b->base.backend = &outr_bindings_redis;
-    b->loop = init->loop;
     *out = &b->base;
     return OUTR_OK;
 }
@@ -158,21 +154,12 @@ static void open_binding(outr_binding *base, outr_op *op)
     outr_redis_open(of(base)->redis, op);
 }
 
-static void on_closed(outr_op *inner)
-{
-    binding *b = OUTR_CONTAINER(inner, binding, inner);
-    outr_op *op = b->closing;
-    free(b);
-    outr_op_finish(op);
-}
-
 static void close_binding(outr_binding *base, outr_op *op)
 {
     binding *b = of(base);
-    outr_op_begin(op, b, NULL);
-    b->closing = op;
-    outr_op_init(&b->inner, b->loop, NULL, 0, on_closed);
-    outr_redis_close(b->redis, &b->inner);
+    outr_redis *redis = b->redis;
+    free(b);
+    outr_redis_close(redis, op);
 }
 
 static unsigned directions(const outr_binding *base OUTR_UNUSED)

@@ -14,9 +14,6 @@ static const outr_bind_row rows[] = {OUTR_KAFKA_ROWS(config, kafka)};
 typedef struct broker {
     outr_broker base;
     outr_kafka *kafka;
-    outr_loop *loop;
-    outr_op *closing;
-    outr_op inner;
 } broker;
 
 struct outr_broker_sub {
@@ -115,7 +112,6 @@ static outr_code create(outr_broker **out, const outr_component_init *init, outr
         return rc;
     }
     b->base.backend = &outr_pubsub_kafka;
-    b->loop = init->loop;
     *out = &b->base;
     return OUTR_OK;
 }
@@ -125,21 +121,12 @@ static void open_broker(outr_broker *base, outr_op *op)
     outr_kafka_open(of(base)->kafka, op);
 }
 
-static void on_closed(outr_op *inner)
-{
-    broker *b = OUTR_CONTAINER(inner, broker, inner);
-    outr_op *op = b->closing;
-    free(b);
-    outr_op_finish(op);
-}
-
 static void close_broker(outr_broker *base, outr_op *op)
 {
     broker *b = of(base);
-    outr_op_begin(op, b, NULL);
-    b->closing = op;
-    outr_op_init(&b->inner, b->loop, NULL, 0, on_closed);
-    outr_kafka_close(b->kafka, &b->inner);
+    outr_kafka *kafka = b->kafka;
+    free(b);
+    outr_kafka_close(kafka, op);
 }
 
 static unsigned features(const outr_broker *base OUTR_UNUSED)

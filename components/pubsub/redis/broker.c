@@ -186,7 +186,6 @@ static outr_code create(outr_broker **out, const outr_component_init *init, outr
     outr_str given = outr_str_trim(b->c.consumer);
     b->base.backend = &outr_pubsub_redis;
     b->consumer = given.n > 0 ? given : init->app_id;
-    b->loop = init->loop;
     b->log = init->log;
     *out = &b->base;
     return OUTR_OK;
@@ -197,21 +196,12 @@ static void open_broker(outr_broker *base, outr_op *op)
     outr_redis_open(outr__stream_of(base)->redis, op);
 }
 
-static void on_closed(outr_op *inner)
-{
-    outr__stream_broker *b = OUTR_CONTAINER(inner, outr__stream_broker, inner);
-    outr_op *op = b->closing;
-    free(b);
-    outr_op_finish(op);
-}
-
 static void close_broker(outr_broker *base, outr_op *op)
 {
     outr__stream_broker *b = outr__stream_of(base);
-    outr_op_begin(op, b, NULL);
-    b->closing = op;
-    outr_op_init(&b->inner, b->loop, NULL, 0, on_closed);
-    outr_redis_close(b->redis, &b->inner);
+    outr_redis *redis = b->redis;
+    free(b);
+    outr_redis_close(redis, op);
 }
 
 static unsigned features(const outr_broker *base OUTR_UNUSED)

@@ -25,11 +25,8 @@ typedef struct outr__stream_broker {
     outr__stream_config c;
     outr_redis *redis;
     outr_str consumer;
-    outr_loop *loop;
     const outr_log *log;
     size_t concurrency; /* 0: the engine's credit */
-    outr_op *closing;
-    outr_op inner;
 } outr__stream_broker;
 
 static inline outr__stream_broker *outr__stream_of(outr_broker *base)
