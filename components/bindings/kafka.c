@@ -33,8 +33,6 @@ typedef struct binding {
 struct outr_binding_reader {
     outr_kafka_reader *reader;
     outr_binding_read req;
-    outr_op *closing;
-    outr_op inner;
 };
 
 static binding *of(const outr_binding *base)
@@ -122,14 +120,11 @@ static outr_code read_topics(outr_binding *base, const outr_binding_read *req,
                                   .credit = req->credit,
                                   .batch = 1,
                                   .on_record = on_record,
-                                  .ctx = reader};
+                                  .own_ctx = reader};
     outr_code rc = outr_kafka_reader_start(&reader->reader, b->kafka, &read, err);
-    if (rc) {
-        free(reader);
-        return rc;
-    }
-    *out = reader;
-    return OUTR_OK;
+    if (!rc)
+        *out = reader;
+    return rc;
 }
 
 static void settle(outr_binding_reader *reader, outr_binding_event *event,
@@ -139,20 +134,9 @@ static void settle(outr_binding_reader *reader, outr_binding_event *event,
                              err ? OUTR_SETTLE_RETRY : OUTR_SETTLE_ACK);
 }
 
-static void on_stopped(outr_op *inner)
-{
-    outr_binding_reader *reader = OUTR_CONTAINER(inner, outr_binding_reader, inner);
-    outr_op *op = reader->closing;
-    free(reader);
-    outr_op_finish(op);
-}
-
 static void stop(outr_binding_reader *reader, outr_op *op)
 {
-    outr_op_begin(op, reader, NULL);
-    reader->closing = op;
-    outr_op_init(&reader->inner, reader->req.loop, NULL, 0, on_stopped);
-    outr_kafka_reader_stop(reader->reader, &reader->inner);
+    outr_kafka_reader_stop(reader->reader, op);
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */

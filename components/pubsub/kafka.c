@@ -19,8 +19,6 @@ typedef struct broker {
 struct outr_broker_sub {
     outr_kafka_reader *reader;
     outr_subscribe req;
-    outr_op *closing;
-    outr_op inner;
 };
 
 static broker *of(outr_broker *base)
@@ -57,14 +55,11 @@ static outr_code subscribe(outr_broker *base, const outr_subscribe *req, outr_br
                                   .batch = req->batch,
                                   .batches = req->batches,
                                   .on_record = on_record,
-                                  .ctx = sub};
+                                  .own_ctx = sub};
     outr_code rc = outr_kafka_reader_start(&sub->reader, of(base)->kafka, &read, err);
-    if (rc) {
-        free(sub);
-        return rc;
-    }
-    *out = sub;
-    return OUTR_OK;
+    if (!rc)
+        *out = sub;
+    return rc;
 }
 
 static void settle(outr_broker_sub *sub, outr_message_in *msg, outr_settlement how)
@@ -77,20 +72,9 @@ static void pause_sub(outr_broker_sub *sub, bool is_paused)
     outr_kafka_reader_pause(sub->reader, is_paused);
 }
 
-static void on_unsubscribed(outr_op *inner)
-{
-    outr_broker_sub *sub = OUTR_CONTAINER(inner, outr_broker_sub, inner);
-    outr_op *op = sub->closing;
-    free(sub);
-    outr_op_finish(op);
-}
-
 static void unsubscribe(outr_broker_sub *sub, outr_op *op)
 {
-    outr_op_begin(op, sub, NULL);
-    sub->closing = op;
-    outr_op_init(&sub->inner, sub->req.loop, NULL, 0, on_unsubscribed);
-    outr_kafka_reader_stop(sub->reader, &sub->inner);
+    outr_kafka_reader_stop(sub->reader, op);
 }
 
 /* ---- life ------------------------------------------------------------------------------------ */

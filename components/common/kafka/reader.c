@@ -698,7 +698,7 @@ static bool hand_over(outr_kafka_reader *reader, outr__kafka_partition *p)
         p->in_hand++;
         reader->in_hand++;
         reader->buffered -= record->bytes;
-        reader->req.on_record(reader->req.ctx, record);
+        reader->req.on_record(reader->req.own_ctx, record);
     }
     return true;
 }
@@ -833,6 +833,7 @@ static void free_reader(outr_kafka_reader *reader)
     for (size_t i = 0; i < reader->req.topic_count; i++)
         free((void *)reader->req.topics[i].p);
     free((void *)reader->req.topics);
+    free(reader->req.own_ctx);
     free(reader);
 }
 
@@ -848,8 +849,10 @@ outr_code outr_kafka_reader_start(outr_kafka_reader **out, outr_kafka *kafka,
                                   const outr_kafka_read *read, outr_err *err)
 {
     for (size_t i = 0; i < read->topic_count; i++) {
-        if (outr_kafka_check_topic(read->topics[i], err))
+        if (outr_kafka_check_topic(read->topics[i], err)) {
+            free(read->own_ctx);
             return err->code;
+        }
     }
     outr_kafka_reader *reader = outr_alloc(sizeof *reader);
     reader->kafka = kafka;

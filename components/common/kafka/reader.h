@@ -39,7 +39,7 @@ typedef struct outr_kafka_read {
     size_t batch;  /* of one partition */
     const uint64_t *batches; /* as in outr_subscribe */
     void (*on_record)(void *ctx, outr_kafka_record *record);
-    void *ctx;
+    void *own_ctx; /* freed with the reader, or now on failure */
 } outr_kafka_read;
 
 /* On its loop, as all of these. */
