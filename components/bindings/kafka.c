@@ -59,24 +59,7 @@ static const char *const *operations(const outr_binding *base OUTR_UNUSED)
 typedef struct creating {
     outr_publish_item item;
     outr_publish req;
-    outr_op *op;
-    outr_op inner;
 } creating;
-
-static void on_created(outr_op *inner)
-{
-    const creating *c = OUTR_CONTAINER(inner, creating, inner);
-    if (inner->err.code)
-        outr_op_fail(c->op, &inner->err);
-    else
-        outr_op_finish(c->op);
-}
-
-static void on_create_cancel(outr_op *op)
-{
-    creating *c = op->impl;
-    outr_op_cancel(&c->inner, op->err.code);
-}
 
 static void invoke(outr_binding *base, outr_binding_invoke *req, outr_op *op)
 {
@@ -89,13 +72,10 @@ static void invoke(outr_binding *base, outr_binding_invoke *req, outr_op *op)
         if (&req->metadata.items[i] != topic)
             kept[n++] = req->metadata.items[i];
     }
-    c->op = op;
     c->item = (outr_publish_item){.data = req->data, .metadata = {kept, n}};
     c->req = (outr_publish){
         .topic = topic ? topic->value : b->publish_topic, .items = &c->item, .count = 1};
-    outr_op_begin(op, c, on_create_cancel);
-    outr_op_init(&c->inner, op->loop, NULL, 0, on_created);
-    outr_kafka_publish(b->kafka, &c->req, &c->inner);
+    outr_kafka_publish(b->kafka, &c->req, op);
 }
 
 /* ---- input ----------------------------------------------------------------------------------- */
