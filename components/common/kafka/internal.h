@@ -16,8 +16,7 @@
 typedef struct outr__kafka_wake {
     void (*ready)(struct outr__kafka_wake *wake); /* set by the caller; serves until it is empty */
     rd_kafka_queue_t *queue;
-    outr_fd_watch watch;
-    int fd;
+    outr_fd_watch watch; /* of an eventfd */
 } outr__kafka_wake;
 
 /* own_queue is destroyed by stop, or now on failure. */

@@ -10,7 +10,7 @@ static void on_readable(outr_fd_watch *watch)
 {
     outr__kafka_wake *wake = OUTR_CONTAINER(watch, outr__kafka_wake, watch);
     uint64_t count;
-    ssize_t n = read(wake->fd, &count, sizeof count);
+    ssize_t n = read(wake->watch.fd, &count, sizeof count);
     if (n == sizeof count)
         wake->ready(wake);
 }
@@ -19,21 +19,20 @@ outr_code outr__kafka_wake_start(outr__kafka_wake *wake, rd_kafka_queue_t *own_q
                                  outr_loop *loop, outr_err *err)
 {
     static const uint64_t one = 1;
-    wake->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (wake->fd < 0) {
+    wake->watch.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (wake->watch.fd < 0) {
         rd_kafka_queue_destroy(own_queue);
         return outr_fail_errno(err, errno, "eventfd");
     }
-    wake->watch.fd = wake->fd;
     wake->watch.ready = on_readable;
     outr_code rc = outr_fd_watch_start(&wake->watch, loop, err);
     if (rc) {
-        close(wake->fd);
+        close(wake->watch.fd);
         rd_kafka_queue_destroy(own_queue);
         return rc;
     }
     wake->queue = own_queue;
-    rd_kafka_queue_io_event_enable(own_queue, wake->fd, &one, sizeof one);
+    rd_kafka_queue_io_event_enable(own_queue, wake->watch.fd, &one, sizeof one);
     return OUTR_OK;
 }
 
@@ -44,7 +43,7 @@ void outr__kafka_wake_stop(outr__kafka_wake *wake)
     rd_kafka_queue_io_event_enable(wake->queue, -1, NULL, 0);
     outr_fd_watch_stop(&wake->watch);
     rd_kafka_queue_destroy(outr_take(&wake->queue));
-    close(wake->fd);
+    close(wake->watch.fd);
 }
 
 /* ---- trouble --------------------------------------------------------------------------------- */
@@ -102,6 +101,7 @@ static outr_code code_of(rd_kafka_resp_err_t code)
 
 void outr__kafka_troubled(outr_kafka *kafka, rd_kafka_resp_err_t code, const char *text)
 {
+    const char *field = outr__kafka_field_of(code);
     pthread_mutex_lock(&kafka->lock);
     bool is_new = kafka->trouble == RD_KAFKA_RESP_ERR_NO_ERROR;
     bool is_worse = code == RD_KAFKA_RESP_ERR__AUTHENTICATION && kafka->trouble != code;
@@ -113,8 +113,7 @@ void outr__kafka_troubled(outr_kafka *kafka, rd_kafka_resp_err_t code, const cha
     pthread_mutex_unlock(&kafka->lock);
     if (is_new || is_worse)
         OUTR_LOG(kafka->log, WARN, "kafka is away, trying again", OUTR_S("component", kafka->name),
-                 OUTR_Z("field", outr__kafka_field_of(code) ? outr__kafka_field_of(code) : ""),
-                 OUTR_Z("error", text));
+                 OUTR_Z("field", field ? field : ""), OUTR_Z("error", text));
 }
 
 void outr__kafka_untroubled(outr_kafka *kafka)

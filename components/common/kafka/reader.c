@@ -77,11 +77,6 @@ static void free_record(outr_kafka_record *record)
     free(record);
 }
 
-static size_t decimal(char *out, size_t max, int64_t n)
-{
-    return (size_t)snprintf(out, max, "%lld", (long long)n);
-}
-
 static bool is_own_field(outr_str name)
 {
     return outr_str_is(name, "__key") || outr_str_is(name, "__offset") ||
@@ -125,7 +120,7 @@ static outr_str value_of(text_room *room, const void *bytes, size_t n)
 
 static outr_str number_of(text_room *room, int64_t n)
 {
-    outr_str text = outr_str_of(room->p, decimal(room->p, 24, n));
+    outr_str text = outr_str_of(room->p, (size_t)snprintf(room->p, 24, "%lld", (long long)n));
     room->p += text.n;
     return text;
 }
