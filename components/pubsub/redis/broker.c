@@ -58,47 +58,28 @@ static outr_str json_of(outr_arena *arena, outr_kvs metadata)
     return outr_arena_str(arena, outr_buf_view(&out));
 }
 
-static void fail_publish(publishing *p, const outr_err *err)
-{
-    outr_op *op = p->op;
-    outr_err first = {0};
-    for (size_t i = 0; i < p->req->count; i++) {
-        outr_err *own = &p->req->items[i].err;
-        outr_err_clear(own);
-        if (err->code)
-            *own = *err;
-        else if (outr_redis_check(&p->call.replies[i], own))
-            outr_wrap(own, "redis streams: error from publish");
-        if (own->code && !first.code)
-            first = *own;
-    }
-    outr_arena_free(p->arena);
-    if (first.code)
-        outr_op_fail(op, &first);
-    else
-        outr_op_finish(op);
-}
-
 static void on_published(outr_op *inner)
 {
     publishing *p = OUTR_CONTAINER(inner, publishing, inner);
     outr_op *op = p->op;
-    if (inner->err.code) {
-        outr_err err = inner->err;
-        if (!outr_op_is_cancelled(inner))
-            outr_wrap(&err, "redis streams: error from publish");
-        fail_publish(p, &err);
-        return;
-    }
+    const outr_err *first = NULL;
+    if (inner->err.code && !outr_op_is_cancelled(inner))
+        outr_wrap(&inner->err, "redis streams: error from publish");
     for (size_t i = 0; i < p->req->count; i++) {
-        outr_err_clear(&p->req->items[i].err);
-        if (p->call.replies[i].kind == OUTR_REDIS_ERROR) {
-            fail_publish(p, &inner->err);
-            return;
-        }
+        outr_err *own = &p->req->items[i].err;
+        outr_err_clear(own);
+        if (inner->err.code)
+            *own = inner->err;
+        else if (outr_redis_check(&p->call.replies[i], own))
+            outr_wrap(own, "redis streams: error from publish");
+        if (own->code && !first)
+            first = own;
     }
     outr_arena_free(p->arena);
-    outr_op_finish(op);
+    if (first)
+        outr_op_fail(op, first);
+    else
+        outr_op_finish(op);
 }
 
 static void on_publish_cancel(outr_op *op)
@@ -110,7 +91,7 @@ static void on_publish_cancel(outr_op *op)
 static outr_redis_command add_of(const outr__stream_broker *b, publishing *p,
                                  const outr_publish_item *item)
 {
-    outr_str args[9] = {OUTR_STR("XADD"), p->req->topic};
+    outr_str args[10] = {OUTR_STR("XADD"), p->req->topic};
     size_t n = 2;
     if (p->limit[0]) {
         args[n++] = b->c.max_length > 0 ? OUTR_STR("MAXLEN") : OUTR_STR("MINID");
@@ -120,11 +101,9 @@ static outr_redis_command add_of(const outr__stream_broker *b, publishing *p,
     args[n++] = OUTR_STR("*");
     args[n++] = OUTR_STR("data");
     args[n++] = item->data;
-    outr_str all[11];
-    memcpy(all, args, n * sizeof *args);
-    all[n++] = OUTR_STR("metadata");
-    all[n++] = json_of(p->arena, item->metadata);
-    return outr_redis_command_of(p->arena, p->req->topic, n, all);
+    args[n++] = OUTR_STR("metadata");
+    args[n++] = json_of(p->arena, item->metadata);
+    return outr_redis_command_of(p->arena, p->req->topic, n, args);
 }
 
 static void publish(outr_broker *base, outr_publish *req, outr_op *op)
