@@ -132,11 +132,10 @@ typedef struct translation {
     outr_err err;
 } translation;
 
-static bool fail(translation *t, const char *fmt, outr_str what)
+static bool fail(translation *t, const char *why, outr_str what)
 {
-    char text[OUTR_ERR_TEXT_MAX];
-    snprintf(text, sizeof text, "%s" OUTR_FMT, fmt, OUTR_ARG(outr_str_head(what, 128)));
-    outr_fail(&t->err, OUTR_INVALID_ARGUMENT, "%s", text);
+    outr_fail(&t->err, OUTR_INVALID_ARGUMENT, "%s" OUTR_FMT, why,
+              OUTR_ARG(outr_str_head(what, 128)));
     return false;
 }
 
@@ -181,13 +180,14 @@ static bool put_equal(translation *t, const field *f, const outr_json *value)
     return true;
 }
 
-static bool put_range(translation *t, const field *f, const outr_json *value, const char *op)
+/* op: GT, GTE, LT or LTE */
+static bool put_range(translation *t, const field *f, const outr_json *value, outr_str op)
 {
     if (value->kind != OUTR_JSON_NUMBER)
         return fail(t, "only numbers have an order: ", f->key);
-    const char *mark = op[2] == 'E' ? "" : "("; /* GTE, LTE: the bound is in */
+    const char *mark = op.n == 3 ? "" : "("; /* GTE, LTE: the bound is in */
     outr_buf_printf(&t->out, "@" OUTR_FMT ":[", OUTR_ARG(f->alias));
-    if (op[0] == 'G')
+    if (op.p[0] == 'G')
         outr_buf_printf(&t->out, "%s" OUTR_FMT " +inf]", mark, OUTR_ARG(value->text));
     else
         outr_buf_printf(&t->out, "-inf %s" OUTR_FMT "]", mark, OUTR_ARG(value->text));
@@ -236,8 +236,7 @@ static bool put_comparison(translation *t, outr_str op, const outr_json *operand
         return put_in(t, f, value);
     if (outr_str_is(op, "GT") || outr_str_is(op, "GTE") || outr_str_is(op, "LT") ||
         outr_str_is(op, "LTE"))
-        return put_range(t, f, value, op.n == 3 ? (op.p[0] == 'G' ? "GTE" : "LTE")
-                                                : (op.p[0] == 'G' ? "GT" : "LT"));
+        return put_range(t, f, value, op);
     return fail(t, "unsupported filter ", op);
 }
 
