@@ -193,7 +193,7 @@ class Cluster(Case):
         metadata = {"redisType": "cluster"}
         a = self.sidecar("app", app, resources={
             "st.yaml": redis("st", "state", servers[0], **metadata), "lk.yaml": redis("lk", "lock", servers[1], **metadata),
-            "cf.yaml": redis("cf", "configuration", servers[2], **metadata)})
+            "cf.yaml": redis("cf", "configuration", servers[2], **metadata)}, flags=["--read-buffer-size", "16Ki"])
         store = Store(a)
         items = [{"key": "k%d" % n, "value": n} for n in range(200)]
         self.assertEqual(store.save_all(items).status, 204)
@@ -229,6 +229,10 @@ class Cluster(Case):
         self.assertEqual(got, told())
         self.assertEqual(a.call("GET", "/v1.0/configuration/cf/%s/unsubscribe" % id_).json, {"ok": True})
         self.assertEqual(a.call("GET", "/v1.0/configuration/cf/subscribe").status, 500)
+        # Each key of a watch has a connection of its own there.
+        many = a.call("GET", "/v1.0/configuration/cf/subscribe?" + "&".join("key=m%d" % n for n in range(1025)))
+        self.assertEqual((many.status, many.json["errorCode"]), (500, "ERR_CONFIGURATION_SUBSCRIBE"))
+        self.assertIn("more than 1024 keys", many.json["message"])
 
 
 @needs_redis

@@ -12,12 +12,11 @@ typedef struct config {
 
 static const outr_bind_row rows[] = {OUTR_REDIS_ROWS(config, redis, "2s")};
 
-outr_code outr__config_check_count(size_t count, outr_err *err)
+outr_code outr__config_check_count(size_t count, size_t max, outr_err *err)
 {
-    if (count <= OUTR__CONFIG_KEYS_MAX)
+    if (count <= max)
         return OUTR_OK;
-    return outr_fail(err, OUTR_RESOURCE_EXHAUSTED, "there are more than %d keys",
-                     OUTR__CONFIG_KEYS_MAX);
+    return outr_fail(err, OUTR_RESOURCE_EXHAUSTED, "there are more than %zu keys", max);
 }
 
 void outr__config_split(outr_str text, outr_configuration_item *item)
@@ -135,7 +134,7 @@ static void on_scanned(outr_op *inner)
         outr_fail(&err, OUTR_INTERNAL, "the server's answer to SCAN is none");
     for (size_t i = 0; !err.code && i < reply->items[1].count; i++)
         add_key(r, reply->items[1].items[i].text);
-    if (err.code || outr__config_check_count(r->count, &err)) {
+    if (err.code || outr__config_check_count(r->count, OUTR__CONFIG_KEYS_MAX, &err)) {
         end_reading(r, &err);
         return;
     }
@@ -166,7 +165,7 @@ static void on_get_cancel(outr_op *op)
 static void get(outr_configuration_store *base, outr_configuration_get *req, outr_op *op)
 {
     outr_err err;
-    if (outr__config_check_count(req->key_count, &err)) {
+    if (outr__config_check_count(req->key_count, OUTR__CONFIG_KEYS_MAX, &err)) {
         outr_op_begin(op, NULL, NULL);
         outr_op_fail_soon(op, &err);
         return;

@@ -25,7 +25,7 @@ static inline outr__config_store *outr__config_store_of(outr_configuration_store
 }
 
 /* RESOURCE_EXHAUSTED: more keys than one answer or watch may have. */
-outr_code outr__config_check_count(size_t count, outr_err *err);
+outr_code outr__config_check_count(size_t count, size_t max, outr_err *err);
 /* "value||version", and whatever follows a second separator is nothing. */
 void outr__config_split(outr_str text, outr_configuration_item *item);
 /* Makes call one GET for each key, each with its key's server. False: no memory on arena. */

@@ -5,8 +5,9 @@
  * meanwhile at once. When the connection was lost, the keys are read and what differs from what was
  * there last is told; a watch of all keys cannot know what it missed. */
 
-#define BATCH_MAX 256 /* keys read and told at once */
-#define GET_ARENA (64 * OUTR_MIB)
+#define BATCH_MAX        256 /* keys read and told at once */
+#define CLUSTER_KEYS_MAX 1024 /* each takes a connection */
+#define GET_ARENA        (64 * OUTR_MIB)
 
 typedef struct key {
     outr_link dirty;
@@ -433,8 +434,10 @@ void outr__config_subscribe(outr_configuration_store *base, outr_configuration_s
 {
     outr__config_store *st = outr__config_store_of(base);
     outr_err err;
-    outr_code rc = outr__config_check_count(req->key_count, &err);
-    if (!rc && outr_redis_is_cluster(st->redis) && req->key_count == 0)
+    bool is_cluster = outr_redis_is_cluster(st->redis);
+    outr_code rc = outr__config_check_count(
+        req->key_count, is_cluster ? CLUSTER_KEYS_MAX : OUTR__CONFIG_KEYS_MAX, &err);
+    if (!rc && is_cluster && req->key_count == 0)
         rc = outr_fail(&err, OUTR_UNIMPLEMENTED, "in a cluster the keys to watch must be named");
     if (rc) {
         outr_op_begin(op, NULL, NULL);
