@@ -88,7 +88,8 @@ static void load(kept *k)
     }
 }
 
-/* On the worker: whole or not at all. */
+/* On the worker: whole or not at all. The name of the draft is this process': instances of one app
+ * share the file. */
 static void save(kept *k)
 {
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(FILE_MAX);
@@ -104,11 +105,18 @@ static void save(kept *k)
     snprintf(temporary, sizeof temporary, "%s.%d", k->path, (int)getpid());
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     bool is_good = fd >= 0 && write(fd, out.p, out.n) == (ssize_t)out.n;
+    int why = errno;
     if (fd >= 0)
         close(fd);
-    if (!is_good || rename(temporary, k->path))
-        OUTR_LOG(&k->log, WARN, "addresses of apps cannot be kept", OUTR_Z("file", k->path),
-                 OUTR_Z("reason", strerror(errno)));
+    if (is_good && rename(temporary, k->path)) {
+        why = errno;
+        is_good = false;
+    }
+    if (is_good)
+        return;
+    unlink(temporary);
+    OUTR_LOG(&k->log, WARN, "addresses of apps cannot be kept", OUTR_Z("file", k->path),
+             OUTR_Z("reason", strerror(why)));
 }
 
 static void handle(void *ctx, outr_work **items OUTR_UNUSED, size_t count OUTR_UNUSED)

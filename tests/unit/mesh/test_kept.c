@@ -3,7 +3,9 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <sched.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/folder.h"
@@ -200,6 +202,25 @@ static void what_has_changed_is_on_disk_soon(void **state)
     end_life(&l);
 }
 
+static void a_file_that_cannot_be_written_leaves_nothing_behind(void **state)
+{
+    life l;
+    unsigned count = 0;
+    (void)state;
+    mkdir(path, 0700); /* it cannot be replaced by a file */
+    begin_life(&l);
+    l.registry.count = 1;
+    l.registry.addresses[0] = "10.0.0.1:50002";
+    ask(&l, "shop");
+    end_life(&l);
+    DIR *listing = opendir(dir.path);
+    for (const struct dirent *e; (e = readdir(listing));)
+        count += e->d_name[0] != '.';
+    closedir(listing);
+    assert_int_equal(count, 1);
+    rmdir(path);
+}
+
 static void names_do_not_make_lines_and_broken_files_are_none(void **state)
 {
     static const char *const files[] = {"", "garbage\nshop default 10.0.0.1:1\n",
@@ -265,6 +286,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH(an_answer_outlives_the_registry_and_the_process),
         WITH(what_has_changed_is_on_disk_soon),
+        WITH(a_file_that_cannot_be_written_leaves_nothing_behind),
         WITH(an_answer_may_come_behind_the_end),
         WITH(names_do_not_make_lines_and_broken_files_are_none),
     };
