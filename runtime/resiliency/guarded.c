@@ -10,7 +10,7 @@ static void finish(outr_guarded *g, const outr_err *err)
         outr_op_finish(op);
 }
 
-static void begin_try(outr_guarded *g);
+static outr_code begin_try(outr_guarded *g, outr_err *err);
 
 static bool is_timeout(const outr_guarded *g)
 {
@@ -47,12 +47,13 @@ static void on_tried(outr_op *inner)
 static void on_rested(outr_op *inner)
 {
     outr_guarded *g = OUTR_CONTAINER(inner, outr_guarded, inner);
+    outr_err err = inner->err;
     if (g->is_cancelled) {
-        outr_err err = inner->err;
         finish(g, &err);
         return;
     }
-    begin_try(g);
+    if (begin_try(g, &err))
+        finish(g, &err);
 }
 
 static void pause_until(outr_guarded *g, uint64_t at)
@@ -61,18 +62,18 @@ static void pause_until(outr_guarded *g, uint64_t at)
     outr_sleep_start(at, &g->inner);
 }
 
-static void begin_try(outr_guarded *g)
+/* The breaker may refuse it. */
+static outr_code begin_try(outr_guarded *g, outr_err *err)
 {
     outr_loop *loop = g->op->loop;
     uint64_t now = outr_loop_now(loop);
-    outr_err err;
-    if (outr_guard_begin(&g->guard, now, &err)) {
-        finish(g, &err);
-        return;
-    }
+    outr_code rc = outr_guard_begin(&g->guard, now, err);
+    if (rc)
+        return rc;
     g->deadline_ns = outr_guard_deadline(&g->guard, now);
     outr_op_init(&g->inner, loop, g->op, g->deadline_ns, on_tried);
     g->start(g, &g->inner);
+    return OUTR_OK;
 }
 
 static void on_cancel(outr_op *op)
@@ -94,16 +95,11 @@ void outr_guarded_component(outr_guarded *g, const outr_policies *policies, outr
 void outr_guarded_start(outr_guarded *g, outr_op *op)
 {
     outr_err err;
-    uint64_t now = outr_loop_now(op->loop);
     g->op = op;
     g->is_cancelled = false;
     outr_op_begin(op, g, on_cancel);
-    if (outr_guard_begin(&g->guard, now, &err)) {
+    if (begin_try(g, &err)) {
         outr_guard_done(&g->guard);
         outr_op_fail_soon(op, &err);
-        return;
     }
-    g->deadline_ns = outr_guard_deadline(&g->guard, now);
-    outr_op_init(&g->inner, op->loop, op, g->deadline_ns, on_tried);
-    g->start(g, &g->inner);
 }
