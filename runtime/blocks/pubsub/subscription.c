@@ -82,9 +82,12 @@ static void start_span(const outr_subscription *s, outr__handed *item)
     outr_trace_start(&item->trace, &parent, &s->trace, outr_loop_rand(s->loop));
 }
 
-static void record_span(const outr__delivery *d, const outr__handed *item, const char *outcome)
+static const char *const statuses[] = {"success", "retry", "drop", "drop"};
+
+static void record_span(const outr__delivery *d, const outr__handed *item)
 {
     const outr_subscription *s = d->s;
+    const char *outcome = statuses[item->outcome];
     if (!outr_span_is_wanted(&s->trace, &item->trace))
         return;
     outr_span span;
@@ -112,8 +115,6 @@ outr_str outr__delivery_traceparent(const outr__delivery *d, const outr__handed 
 /* ---- the end of a delivery ------------------------------------------------------------------- */
 
 static void check_ended(outr_subscription *s);
-
-static const char *const statuses[] = {"success", "retry", "drop", "drop"};
 
 static void count_outcome(const outr_subscription *s, outr__outcome how, bool is_asked_drop,
                           uint64_t began_ns)
@@ -215,7 +216,8 @@ void outr__delivery_decide(outr__delivery *d, size_t i, outr__outcome how, bool 
 {
     d->items[i].outcome = how;
     count_outcome(d->s, how, is_asked_drop, d->began_ns);
-    record_span(d, &d->items[i], statuses[how]);
+    if (how != OUTR__RETRY) /* else there may be another try */
+        record_span(d, &d->items[i]);
 }
 
 void outr__delivery_conclude(outr__delivery *d)
@@ -223,6 +225,10 @@ void outr__delivery_conclude(outr__delivery *d)
     d->is_decided = true;
     d->count = d->total;
     outr_guard_done(&d->guard);
+    for (size_t i = 0; i < d->count; i++) {
+        if (d->items[i].outcome == OUTR__RETRY)
+            record_span(d, &d->items[i]);
+    }
     settle_next(d);
 }
 

@@ -5,6 +5,7 @@
 
 #include "blocks/pubsub/pubsub.h"
 #include "lib/folder.h"
+#include "observe/span.h"
 #include "unit/app/grpc_app.h"
 
 /* Events on their way to an app that speaks gRPC, from an in-memory broker. */
@@ -26,6 +27,7 @@ typedef struct bench {
     outr_pubsub *pubsub;
     outr_loop *loops[1];
     outr_app *apps[1];
+    outr_tracer *tracers[1]; /* NULL: nobody wants spans */
 } bench;
 
 /* What the app is told, and what it says. One bench at a time. */
@@ -37,9 +39,11 @@ static struct {
     int status;
     const char *silent_id; /* an entry that is not answered */
     const char *policy;    /* inbound, of the broker; before the bench is opened */
+    bool is_traced;        /* likewise */
     unsigned events, bulks, dead;
     char seen[4096]; /* "topic/path id=data;" each, batches in brackets */
     char extensions[1024];
+    char spans[256]; /* "outcome;" each */
 } app;
 
 static void note(const char *fmt, ...)
@@ -210,6 +214,20 @@ static void on_must(outr_op *op)
         fail_msg("%s", op->err.text);
 }
 
+static void take_spans(void *ctx, outr_span_batch *own_batch)
+{
+    outr_span_view v;
+    (void)ctx;
+    for (size_t at = 0; outr_span_batch_next(own_batch, &at, &v);) {
+        for (uint32_t i = 0; i < v.item->attribute_count; i++) {
+            size_t n = strlen(app.spans);
+            if (strcmp(v.keys[i], "outrigger.outcome") == 0)
+                snprintf(app.spans + n, sizeof app.spans - n, "%s;", v.values[i]);
+        }
+    }
+    outr_span_batch_free(own_batch);
+}
+
 static bench *open_bench(void)
 {
     static const char yaml[] = "apiVersion: dapr.io/v1alpha1\nkind: Component\n"
@@ -252,8 +270,14 @@ static bench *open_bench(void)
     outr_op_init(&op, a->w.loop, NULL, 0, on_must);
     outr_host_open(b->host, b->snapshot, &op);
     wire_run(&a->w);
+    if (app.is_traced)
+        b->tracers[0] =
+            outr_tracer_new(&(outr_tracer_options){.loop = a->w.loop, .take = take_spans});
     b->pubsub = outr_pubsub_new(&(outr_pubsub_options){.loops = b->loops,
                                                        .apps = b->apps,
+                                                       .tracers = b->tracers,
+                                                       .trace = {.is_on = app.is_traced,
+                                                                 .sampling_rate = 1},
                                                        .loop_count = 1,
                                                        .settings = &a->settings,
                                                        .host = b->host});
@@ -284,6 +308,7 @@ static void close_bench(bench *b)
     outr_host_close(b->host, &op);
     wire_run(&b->a->w);
     outr_host_free(b->host);
+    outr_tracer_free(b->tracers[0]);
     outr_snapshot_unref(b->snapshot);
     grpc_app_close(b->a);
     folder_remove(&b->dir);
@@ -728,6 +753,47 @@ static void a_pause_does_not_hold_up_the_end(void **state)
     close_bench(b);
 }
 
+/* Its id is the delivery's: a second one with it would be another span of the same id. */
+static void a_delivery_is_one_span_however_often_it_is_tried(void **state)
+{
+    bench *b;
+    (void)state;
+    app.is_traced = true;
+    app.policy = "{retry: thrice}";
+    app.status = STATUS(RETRY);
+    b = open_bench();
+    publish(b, "mortal", "{\"id\":\"m\"}");
+    wire_sleep(&b->a->w, 40 * OUTR_MS);
+    assert_int_equal(app.events, 2);
+    outr_tracer_flush(b->tracers[0]);
+    assert_string_equal(app.spans, "");
+    wire_sleep(&b->a->w, 200 * OUTR_MS);
+    assert_int_equal(app.dead, 1);
+    outr_tracer_flush(b->tracers[0]);
+    assert_string_equal(app.spans, "retry;success;"); /* and that of its dead letter */
+    close_bench(b);
+}
+
+static void of_a_batch_each_entry_is_one_span(void **state)
+{
+    bench *b;
+    (void)state;
+    app.is_traced = true;
+    app.is_bulk = true;
+    app.silent_id = "e2";
+    app.policy = "{retry: thrice}";
+    b = open_bench();
+    publish_later(b, "t", "{\"id\":\"e1\"}");
+    publish_later(b, "t", "{\"id\":\"e2\"}");
+    publish_later(b, "t", "{\"id\":\"e3\"}");
+    wire_run(&b->a->w);
+    wire_sleep(&b->a->w, 40 * OUTR_MS);
+    app.silent_id = NULL;
+    wire_sleep(&b->a->w, 10 * OUTR_SEC);
+    assert_string_equal(app.spans, "success;success;success;");
+    close_bench(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -757,6 +823,8 @@ int main(void)
             an_app_that_is_silent_for_longer_than_the_policy_says_is_asked_again, forget),
         cmocka_unit_test_setup(an_open_breaker_hands_nothing_over, forget),
         cmocka_unit_test_setup(a_pause_does_not_hold_up_the_end, forget),
+        cmocka_unit_test_setup(a_delivery_is_one_span_however_often_it_is_tried, forget),
+        cmocka_unit_test_setup(of_a_batch_each_entry_is_one_span, forget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
