@@ -2,6 +2,7 @@
 
 #include <opentelemetry/proto/collector/trace/v1/trace_service.pb-c.h>
 
+#include "base/copy.h"
 #include "grpc/client.h"
 #include "grpc/site.h"
 #include "http/remote.h"
@@ -343,11 +344,7 @@ static void pump(outr__collector *c)
 
 static void keep_texts(outr__collector *c)
 {
-    outr_kv *headers = outr_arena_alloc(c->arena, (c->o.headers.count + 1) * sizeof *headers);
-    for (size_t i = 0; i < c->o.headers.count; i++)
-        headers[i] = (outr_kv){outr_arena_str(c->arena, c->o.headers.items[i].key),
-                               outr_arena_str(c->arena, c->o.headers.items[i].value)};
-    c->o.headers.items = headers;
+    c->o.headers = outr_kvs_copy(c->arena, c->o.headers);
     c->o.place = outr_arena_str(c->arena, c->o.place);
 }
 

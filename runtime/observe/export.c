@@ -1,5 +1,6 @@
 #include "observe/export.h"
 
+#include "base/copy.h"
 #include "base/encode.h"
 #include "base/url.h"
 #include "observe/collector.h"
@@ -88,11 +89,6 @@ void outr_exporter_take(void *exporter, outr_span_batch *own_batch)
 
 /* ---- making it ------------------------------------------------------------------------------- */
 
-static outr_str text(outr_exporter *e, outr_str s)
-{
-    return outr_arena_str(e->arena, s);
-}
-
 /* "https://host:4317/" is host:4317 to gRPC. */
 static outr_str without_scheme(outr_str address)
 {
@@ -158,18 +154,13 @@ outr_code outr_exporter_new(outr_exporter **out, const outr_exporter_options *op
                             outr_err *err)
 {
     outr_exporter *e = outr_alloc(sizeof *e);
-    outr_kv *more;
     e->loop = options->loop;
     e->to_log = options->to_log;
     if (options->log)
         e->log = (outr_log){options->log->sink, "outrigger.runtime.trace"};
     e->arena = outr_arena_new(OUTR_MIB);
-    e->resource.service_name = text(e, options->service_name);
-    more = outr_arena_alloc(e->arena, (options->resource.count + 1) * sizeof *more);
-    for (size_t i = 0; i < options->resource.count; i++)
-        more[i] = (outr_kv){text(e, options->resource.items[i].key),
-                            text(e, options->resource.items[i].value)};
-    e->resource.attributes = (outr_kvs){more, options->resource.count};
+    e->resource.service_name = outr_arena_str(e->arena, options->service_name);
+    e->resource.attributes = outr_kvs_copy(e->arena, options->resource);
     outr_code rc = add_collectors(e, options, err);
     if (rc) {
         outr_exporter_free(e);

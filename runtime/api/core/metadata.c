@@ -2,6 +2,8 @@
 
 #include <pthread.h>
 
+#include "base/copy.h"
+
 #define MICROSECOND ((uint64_t)1000) /* ns */
 
 /* ---- pairs that clients set ------------------------------------------------------------------ */
@@ -160,15 +162,6 @@ typedef struct subscription_list {
     size_t count, cap;
 } subscription_list;
 
-static outr_kvs copy_kvs(outr_arena *arena, outr_kvs kvs)
-{
-    outr_kv *items = outr_arena_alloc(arena, (kvs.count + 1) * sizeof *items);
-    for (size_t i = 0; i < kvs.count; i++)
-        items[i] = (outr_kv){outr_arena_str(arena, kvs.items[i].key),
-                             outr_arena_str(arena, kvs.items[i].value)};
-    return (outr_kvs){items, kvs.count};
-}
-
 /* Under the subscriptions' lock: everything is copied. */
 static void add_subscription(void *ctx, const outr_subscription_info *info)
 {
@@ -191,7 +184,7 @@ static void add_subscription(void *ctx, const outr_subscription_info *info)
         .pubsub = outr_arena_str(arena, info->pubsub),
         .topic = outr_arena_str(arena, info->topic),
         .dead_letter_topic = outr_arena_str(arena, info->dead_letter_topic),
-        .metadata = copy_kvs(arena, info->metadata),
+        .metadata = outr_kvs_copy(arena, info->metadata),
         .rules = rules,
         .rule_count = info->rule_count,
         .type = info->type,

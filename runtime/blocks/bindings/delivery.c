@@ -3,6 +3,7 @@
 #include <dapr/proto/runtime/v1/appcallback.pb-c.h>
 
 #include "app/unary.h"
+#include "base/copy.h"
 #include "blocks/bindings/answer.h"
 #include "observe/span.h"
 #include "resiliency/guarded.h"
@@ -120,14 +121,6 @@ static void on_http_answer(outr_op *op)
     end_attempt(d, &err);
 }
 
-static outr_str lower(outr_arena *arena, outr_str s)
-{
-    char *text = outr_arena_strz(arena, s);
-    for (size_t i = 0; i < s.n; i++)
-        text[i] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] + 32) : text[i];
-    return outr_str_of(text, s.n);
-}
-
 static void add_trace(outr_arena *arena, outr_headers *headers, const outr_trace *trace)
 {
     if (!trace->is_valid)
@@ -153,7 +146,8 @@ static void post(delivery *d)
     for (size_t i = 0; i < d->event->metadata.count; i++) {
         const outr_kv *m = &d->event->metadata.items[i];
         if (outr_header_name_is_valid(m->key) && outr_header_value_is_valid(m->value))
-            outr_headers_add(h, lower(d->arena, m->key), m->value); /* written in canonical case */
+            /* written in canonical case */
+            outr_headers_add(h, outr_str_lower(d->arena, m->key), m->value);
     }
     outr_headers_set(h, OUTR_STR("Content-Type"), OUTR_STR("application/json"));
     add_trace(d->arena, h, &d->trace);

@@ -2,6 +2,8 @@
 
 #include <pthread.h>
 
+#include "base/copy.h"
+
 #define SUB_ARENA (16 * OUTR_MIB)
 
 /* The subscriptions of one loop. */
@@ -201,15 +203,11 @@ static void subscribe(outr_config_sub *s)
 static void copy_texts(outr_config_sub *s)
 {
     outr_str *keys = outr_arena_alloc(s->arena, (s->key_count + 1) * sizeof *keys);
-    outr_kv *metadata = outr_arena_alloc(s->arena, (s->metadata.count + 1) * sizeof *metadata);
     for (size_t i = 0; i < s->key_count; i++)
         keys[i] = outr_arena_str(s->arena, s->keys[i]);
-    for (size_t i = 0; i < s->metadata.count; i++)
-        metadata[i] = (outr_kv){outr_arena_str(s->arena, s->metadata.items[i].key),
-                                outr_arena_str(s->arena, s->metadata.items[i].value)};
     s->store = outr_arena_str(s->arena, s->store);
     s->keys = keys;
-    s->metadata.items = metadata;
+    s->metadata = outr_kvs_copy(s->arena, s->metadata);
 }
 
 static void on_cancel(outr_op *op)

@@ -1,3 +1,4 @@
+#include "base/copy.h"
 #include "base/encode.h"
 #include "blocks/pubsub/delivery.h"
 
@@ -67,14 +68,6 @@ static void on_answer(outr_op *op)
 
 /* ---- to the app ------------------------------------------------------------------------------ */
 
-static outr_str lower(outr_arena *arena, outr_str s)
-{
-    char *text = outr_arena_strz(arena, s);
-    for (size_t i = 0; i < s.n; i++)
-        text[i] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] + 32) : text[i];
-    return outr_str_of(text, s.n);
-}
-
 static void post(outr__delivery *d, const char *content_type, outr_str body, outr_kvs metadata,
                  outr_str traceparent)
 {
@@ -91,7 +84,7 @@ static void post(outr__delivery *d, const char *content_type, outr_str body, out
         if (outr_header_name_is_valid(metadata.items[i].key) &&
             outr_header_value_is_valid(metadata.items[i].value) &&
             !outr_str_iis(metadata.items[i].key, "content-type"))
-            outr_headers_add(h, lower(d->arena, metadata.items[i].key),
+            outr_headers_add(h, outr_str_lower(d->arena, metadata.items[i].key),
                              metadata.items[i].value); /* written in canonical case */
     }
     outr_headers_set(h, OUTR_STR("Content-Type"), outr_str_from(content_type));

@@ -1,5 +1,6 @@
 #include "blocks/pubsub/stream.h"
 
+#include "base/copy.h"
 #include "blocks/pubsub/engine.h"
 #include "blocks/pubsub/event.h"
 
@@ -98,15 +99,6 @@ static void on_sub_ended(outr_subscription *sub)
     end(stream);
 }
 
-static outr_kvs copy_kvs(outr_arena *arena, outr_kvs from)
-{
-    outr_kv *items = outr_arena_alloc(arena, (from.count + 1) * sizeof *items);
-    for (size_t i = 0; i < from.count; i++)
-        items[i] = (outr_kv){outr_arena_str(arena, from.items[i].key),
-                             outr_arena_str(arena, from.items[i].value)};
-    return (outr_kvs){items, from.count};
-}
-
 outr_code outr_event_stream_open(outr_pubsub *pubsub, outr_event_stream *stream, outr_err *err)
 {
     static const outr_subscription_rule everything = {.path = {"/", 1}};
@@ -124,7 +116,7 @@ outr_code outr_event_stream_open(outr_pubsub *pubsub, outr_event_stream *stream,
         .spec = {.pubsub = outr_arena_str(arena, stream->pubsub),
                  .topic = outr_arena_str(arena, stream->topic),
                  .dead_letter_topic = outr_arena_str(arena, stream->dead_letter_topic),
-                 .metadata = copy_kvs(arena, stream->metadata),
+                 .metadata = outr_kvs_copy(arena, stream->metadata),
                  .rules = &everything,
                  .rule_count = 1},
         .type = OUTR_SUB_STREAMING,

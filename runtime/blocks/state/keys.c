@@ -1,19 +1,13 @@
 #include "blocks/state/keys.h"
 
-#define SEPARATOR "||"
+#include "base/copy.h"
 
-static outr_str lower(outr_arena *arena, outr_str s)
-{
-    char *text = outr_arena_strz(arena, s);
-    for (size_t i = 0; i < s.n; i++)
-        text[i] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] + 32) : text[i];
-    return outr_str_of(text, s.n);
-}
+#define SEPARATOR "||"
 
 static outr_str prefix_of(outr_arena *arena, const outr_component *c, const outr_settings *s)
 {
     const outr_kv *kv = outr_kvs_find(c->metadata, "keyPrefix");
-    outr_str strategy = kv ? lower(arena, outr_str_trim(kv->value)) : OUTR_STR("appid");
+    outr_str strategy = kv ? outr_str_lower(arena, outr_str_trim(kv->value)) : OUTR_STR("appid");
     if (outr_str_is(strategy, "appid") || strategy.n == 0)
         return s->app_id;
     if (outr_str_is(strategy, "name"))

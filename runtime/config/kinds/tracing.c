@@ -1,3 +1,4 @@
+#include "base/copy.h"
 #include "base/encode.h"
 #include "config/kinds/kinds.h"
 #include "http/message.h"
@@ -18,14 +19,6 @@ static void finish(outr_configuration *c)
 
 /* ---- headers --------------------------------------------------------------------------------- */
 
-static outr_str lower(outr_arena *arena, outr_str s)
-{
-    char *text = outr_arena_strz(arena, s);
-    for (size_t i = 0; i < s.n; i++)
-        text[i] = text[i] >= 'A' && text[i] <= 'Z' ? (char)(text[i] + 32) : text[i];
-    return outr_str_of(text, s.n);
-}
-
 /* NULL, or what is wrong with it. Never the value: it may be a secret. */
 static const char *check_header(outr_kv *header, outr_arena *arena)
 {
@@ -35,7 +28,7 @@ static const char *check_header(outr_kv *header, outr_arena *arena)
         return "a header has a value that no header can have";
     if (outr__header_is_own(header->key) || outr_str_istarts(header->key, OUTR_STR("grpc-")))
         return "a header is not for configurations to say";
-    header->key = lower(arena, header->key);
+    header->key = outr_str_lower(arena, header->key);
     return NULL;
 }
 
