@@ -39,17 +39,6 @@ static bool is_projection(const outr_state_write *w)
     return w->kind == OUTR_STATE_UPSERT && kv && outr_str_to_bool(kv->value, &is) && is;
 }
 
-/* What is published in place of the value of key; NULL: nothing is. */
-static const outr_state_write *find_projection(const outr_outbox_send *s, outr_str key)
-{
-    const outr_state_write *found = NULL;
-    for (size_t i = 0; i < s->count; i++) {
-        if (is_projection(&s->writes[i]) && outr_str_eq(s->writes[i].key, key))
-            found = &s->writes[i];
-    }
-    return found;
-}
-
 static outr_str content_type_of(const outr_state_write *w)
 {
     const outr_kv *kv = outr_kvs_find(w->metadata, "contentType");
@@ -84,11 +73,12 @@ static outr_kvs fields_of(const outr_state_write *w, outr_arena *arena)
     return (outr_kvs){items, n};
 }
 
-static outr_code make_event(outr_outbox_send *s, const outr_state_write *w, outr_str id,
-                            outr_str topic, outr_publish_item *out, outr_err *err)
+/* projection: what is published in place of the value; NULL: the value is. */
+static outr_code make_event(outr_outbox_send *s, const outr_state_write *w,
+                            const outr_state_write *projection, outr_str id, outr_str topic,
+                            outr_publish_item *out, outr_err *err)
 {
-    const outr_state_write *projection = find_projection(s, w->key),
-                           *source = projection ? projection : w;
+    const outr_state_write *source = projection ? projection : w;
     char traceparent[OUTR_TRACEPARENT_LEN + 1] = "";
     outr_kv *own_id = outr_arena_alloc(s->arena, sizeof *own_id);
     outr_str content_type = content_type_of(source);
@@ -140,9 +130,13 @@ static outr_code prepare(outr_outbox_send *s, outr_err *err)
         return outr_fail(err, OUTR_RESOURCE_EXHAUSTED, "too many operations for one request");
     s->broker = c->broker;
     s->publish.topic = topic;
+    outr_map *projections = outr_map_new(); /* by key; of several the last */
+    outr_arena_defer(s->arena, (void (*)(void *))outr_map_free, projections);
     size_t n = 0, markers = 0;
     for (size_t i = 0; i < s->count; i++) {
-        if (!is_projection(&s->writes[i]))
+        if (is_projection(&s->writes[i]))
+            outr_map_put(projections, s->writes[i].key, &s->writes[i]);
+        else
             writes[n++] = s->writes[i];
     }
     for (size_t i = 0; i < n; i++) {
@@ -151,7 +145,8 @@ static outr_code prepare(outr_outbox_send *s, outr_err *err)
             continue;
         outr_rand_uuid(outr_loop_rand(s->op->loop), uuid);
         outr_str id = outr_arena_printf(s->arena, "outbox-%s", uuid);
-        if (make_event(s, &writes[i], id, topic, &s->publish.items[markers], err))
+        if (make_event(s, &writes[i], outr_map_get(projections, writes[i].key), id, topic,
+                       &s->publish.items[markers], err))
             return err->code;
         writes[n + markers++] = (outr_state_write){
             .kind = OUTR_STATE_UPSERT, .key = id, .value = OUTR_STR("\"0\"")};
