@@ -25,13 +25,6 @@ static void add_store(outr_span *span, const char *group, outr_str name, outr_st
     outr_span_add(span, "db.statement", statement);
 }
 
-static void add_topic(outr_span *span, outr_str topic)
-{
-    outr_span_add(span, "messaging.system", OUTR_STR("pubsub"));
-    outr_span_add(span, "messaging.destination", topic);
-    outr_span_add(span, "messaging.destination_kind", OUTR_STR("topic"));
-}
-
 static void add_invocation(outr_span *span, outr_str target)
 {
     outr_span_add(span, "rpc.service", OUTR_STR("ServiceInvocation"));
@@ -69,7 +62,7 @@ void outr_api_span_http(const outr_api_request *r, bool is_broken)
     } else if (r->route && is_store(r->route->group)) {
         add_store(&span, r->route->group, r->params[0], statement);
     } else if (r->route && strcmp(r->route->group, "publish") == 0) {
-        add_topic(&span, r->params[1]);
+        outr_span_add_topic(&span, r->params[1]);
     }
     outr_span_add_headers(&span, &x->req.headers);
     outr_span_record(r->api->trace.tracer, &span);
@@ -112,7 +105,7 @@ void outr_api_span_rpc(const outr_api *api, const outr_exchange *x, const outr_g
         outr_span_add(&span, "rpc.service", OUTR_STR("Dapr"));
     }
     if (strcmp(method->group, "publish") == 0) {
-        add_topic(&span, field(request, "topic"));
+        outr_span_add_topic(&span, field(request, "topic"));
     } else if (is_store(method->group)) {
         outr_str store = field(request, "store_name");
         add_store(&span, method->group, store.n ? store : field(request, "name"), path);

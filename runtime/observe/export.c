@@ -89,28 +89,23 @@ void outr_exporter_take(void *exporter, outr_span_batch *own_batch)
 
 /* ---- making it ------------------------------------------------------------------------------- */
 
-/* "https://host:4317/" is host:4317 to gRPC. */
-static outr_str without_scheme(outr_str address)
+/* "https://host:4317/" is host:4317 to gRPC. Returns what stands behind the slash. */
+static outr_str cut_authority(outr_str address, outr_str *out)
 {
     ptrdiff_t at = outr_str_search(address, OUTR_STR("://"));
     if (at >= 0)
         address = outr_str_skip(address, (size_t)at + 3);
-    outr_str_cut(address, '/', &address);
-    return address;
+    return outr_str_cut(address, '/', out);
 }
 
 /* OTLP over HTTP: the address alone has OTLP's own path, and its own port. */
 static outr_str otlp_url(outr_exporter *e, outr_str address, bool is_secure)
 {
-    outr_str rest = address, host, path;
+    outr_str authority, host, path = cut_authority(address, &authority);
     uint16_t port = 0;
-    ptrdiff_t at = outr_str_search(rest, OUTR_STR("://"));
-    if (at >= 0)
-        rest = outr_str_skip(rest, (size_t)at + 3);
-    path = outr_str_cut(rest, '/', &rest);
-    bool has_port = outr_hostport_parse(rest, &host, &port, NULL) == OUTR_OK && port > 0;
+    bool has_port = outr_hostport_parse(authority, &host, &port, NULL) == OUTR_OK && port > 0;
     return outr_arena_printf(e->arena, "%s://" OUTR_FMT "%s/" OUTR_FMT,
-                             is_secure ? "https" : "http", OUTR_ARG(rest),
+                             is_secure ? "https" : "http", OUTR_ARG(authority),
                              has_port ? "" : ":4318",
                              OUTR_ARG(path.n ? path : OUTR_STR("v1/traces")));
 }
@@ -140,8 +135,10 @@ static outr_code add_collectors(outr_exporter *e, const outr_exporter_options *o
     if (!rc && o->otlp.address.n > 0) {
         c.name = "otlp";
         c.kind = o->otlp.is_http ? OUTR__OTLP_HTTP : OUTR__OTLP_GRPC;
-        c.place = o->otlp.is_http ? otlp_url(e, o->otlp.address, o->otlp.is_secure)
-                                  : without_scheme(o->otlp.address);
+        if (o->otlp.is_http)
+            c.place = otlp_url(e, o->otlp.address, o->otlp.is_secure);
+        else
+            cut_authority(o->otlp.address, &c.place);
         c.is_secure = o->otlp.is_secure;
         c.headers = o->otlp.headers;
         c.timeout_ns = o->otlp.timeout_ns;

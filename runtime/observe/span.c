@@ -121,6 +121,13 @@ void outr_span_record(outr_tracer *t, const outr_span *span)
     batch->count++;
 }
 
+void outr_span_add_topic(outr_span *span, outr_str topic)
+{
+    outr_span_add(span, "messaging.system", OUTR_STR("pubsub"));
+    outr_span_add(span, "messaging.destination", topic);
+    outr_span_add(span, "messaging.destination_kind", OUTR_STR("topic"));
+}
+
 static bool has(const outr_span *span, outr_str name)
 {
     for (size_t i = 0; i < span->attribute_count; i++) {

@@ -75,6 +75,8 @@ static inline void outr_span_add(outr_span *span, const char *key, outr_str valu
     if (value.n > 0 && span->attribute_count < OUTR_SPAN_ATTRIBUTES_MAX)
         span->attributes[span->attribute_count++] = (outr_kv){outr_str_from(key), value};
 }
+/* Of what goes to a topic or comes from one. */
+void outr_span_add_topic(outr_span *span, outr_str topic);
 /* The headers of a request that begin with dapr-, which users send to have them here. The last that
  * is added. */
 void outr_span_add_headers(outr_span *span, const outr_headers *headers);

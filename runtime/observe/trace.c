@@ -177,11 +177,12 @@ void outr_trace_child(outr_trace *out, const outr_trace *parent, outr_rand *rand
 void outr_trace_start(outr_trace *out, const outr_trace *parent, const outr_trace_config *config,
                       outr_rand *rand)
 {
-    if (!config->is_on || parent->is_valid) {
-        if (config->is_on)
-            outr_trace_child(out, parent, rand);
-        else
-            *out = *parent;
+    if (!config->is_on) {
+        *out = *parent;
+        return;
+    }
+    if (parent->is_valid) {
+        outr_trace_child(out, parent, rand);
         return;
     }
     outr_trace root = {.is_valid = true};

@@ -13,14 +13,14 @@ static void put_id(outr_buf *out, const char *name, const uint8_t *id, size_t n)
     outr_buf_char(out, '"');
 }
 
-static void put_tag(outr_buf *out, const char *key, const char *value, bool *is_first)
+static void put_tag(outr_buf *out, outr_str key, outr_str value, bool *is_first)
 {
     if (!*is_first)
         outr_buf_char(out, ',');
     *is_first = false;
-    outr_json_quote(out, outr_str_from(key));
+    outr_json_quote(out, key);
     outr_buf_char(out, ':');
-    outr_json_quote(out, outr_str_from(value));
+    outr_json_quote(out, value);
 }
 
 static void put_span(outr_buf *out, const outr__resource *resource, const outr_span_view *v)
@@ -48,18 +48,14 @@ static void put_span(outr_buf *out, const outr__resource *resource, const outr_s
     outr_json_quote(out, resource->service_name);
     outr_buf_z(out, "},\"tags\":{");
     for (uint32_t i = 0; i < item->attribute_count; i++)
-        put_tag(out, v->keys[i], v->values[i], &is_first);
-    for (size_t i = 0; i < resource->attributes.count; i++) {
-        if (!is_first)
-            outr_buf_char(out, ',');
-        is_first = false;
-        outr_json_quote(out, resource->attributes.items[i].key);
-        outr_buf_char(out, ':');
-        outr_json_quote(out, resource->attributes.items[i].value);
-    }
+        put_tag(out, outr_str_from(v->keys[i]), outr_str_from(v->values[i]), &is_first);
+    for (size_t i = 0; i < resource->attributes.count; i++)
+        put_tag(out, resource->attributes.items[i].key, resource->attributes.items[i].value,
+                &is_first);
     if (item->is_error) {
-        put_tag(out, "otel.status_code", "ERROR", &is_first);
-        put_tag(out, "error", v->failure[0] ? v->failure : "true", &is_first);
+        put_tag(out, OUTR_STR("otel.status_code"), OUTR_STR("ERROR"), &is_first);
+        put_tag(out, OUTR_STR("error"), outr_str_from(v->failure[0] ? v->failure : "true"),
+                &is_first);
     }
     outr_buf_z(out, "}}");
 }

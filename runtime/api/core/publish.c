@@ -270,9 +270,7 @@ static void record_spans(const outr_core_publish *c, outr_code code)
         outr_span_init(&span, &c->spans[i], OUTR_SPAN_PRODUCER, name, c->began_ns);
         if (how != OUTR_OK)
             outr_span_fail(&span, outr_str_from(outr_code_name(how)));
-        outr_span_add(&span, "messaging.system", OUTR_STR("pubsub"));
-        outr_span_add(&span, "messaging.destination", c->topic);
-        outr_span_add(&span, "messaging.destination_kind", OUTR_STR("topic"));
+        outr_span_add_topic(&span, c->topic);
         outr_span_add(&span, "outrigger.pubsub", c->pubsub);
         outr_span_record(c->core.api->trace.tracer, &span);
     }

@@ -95,9 +95,7 @@ static void record_span(const outr__delivery *d, const outr__handed *item)
     outr_span_init(&span, &item->trace, OUTR_SPAN_CONSUMER, name, d->began_ns);
     if (item->outcome != OUTR__DONE)
         outr_span_fail(&span, outr_str_from(outcome));
-    outr_span_add(&span, "messaging.system", OUTR_STR("pubsub"));
-    outr_span_add(&span, "messaging.destination", s->spec.topic);
-    outr_span_add(&span, "messaging.destination_kind", OUTR_STR("topic"));
+    outr_span_add_topic(&span, s->spec.topic);
     outr_span_add(&span, "outrigger.pubsub", s->spec.pubsub);
     outr_span_add(&span, "outrigger.outcome", outr_str_from(outcome));
     outr_span_record(s->trace.tracer, &span);
