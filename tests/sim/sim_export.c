@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <cmocka.h>
 
-#include "grpc/proto.h"
 #include "grpc/status.h"
+#include "lib/otlp.h"
 #include "lib/web.h"
 #include "lib/wire.h"
 #include "observe/export.h"
@@ -31,40 +31,6 @@ typedef struct world {
 
 /* ---- the collector ----------------------------------------------------------------------------- */
 
-static outr_str field(outr_str message, uint32_t number)
-{
-    outr_proto_field f;
-    while (outr_proto_next(&message, &f)) {
-        if (f.number == number)
-            return f.bytes;
-    }
-    return OUTR_STR_NONE;
-}
-
-static unsigned spans_of(outr_str request)
-{
-    outr_proto_field f;
-    outr_str scope = field(field(request, 1), 2);
-    unsigned n = 0;
-    while (outr_proto_next(&scope, &f))
-        n += f.number == 2;
-    return n;
-}
-
-static void answer_grpc(outr_exchange *x)
-{
-    outr_http_response head = {.status = 200, .content_length = -1};
-    outr_headers trailers;
-    outr_headers_init(&head.headers, x->arena);
-    outr_headers_add(&head.headers, OUTR_STR("content-type"), OUTR_STR("application/grpc"));
-    outr_headers_init(&trailers, x->arena);
-    outr_headers_add(&trailers, OUTR_STR("grpc-status"), OUTR_STR("0"));
-    outr_sink *sink = outr_http_respond(x, &head);
-    sink->ops->data(sink, outr_slice_copy(outr_str_of("\0\0\0\0\0", 5)));
-    sink->ops->end(sink, &trailers);
-    outr_http_done(x);
-}
-
 static void on_hung_gone(outr_exchange *x, const outr_err *err)
 {
     (void)err;
@@ -77,7 +43,7 @@ static void on_body(outr_gather *gather, const outr_err *err)
     outr_exchange *x = gather->ctx;
     world *w = x->user;
     outr_str body = outr_buf_view(&gather->body);
-    unsigned spans = err ? 0 : spans_of(w->is_grpc ? outr_str_skip(body, 5) : body);
+    unsigned spans = err ? 0 : otlp_count_spans(w->is_grpc ? outr_str_skip(body, 5) : body);
     uint64_t dice = outr_rand_below(&w->w.rand, 100);
     outr_buf_done(&gather->body);
     if (err) {
@@ -92,7 +58,7 @@ static void on_body(outr_gather *gather, const outr_err *err)
     if (dice >= w->hang_percent + w->bad_percent) {
         w->arrived += spans;
         if (w->is_grpc)
-            answer_grpc(x);
+            otlp_answer_grpc(x);
         else
             web_answer(x, 200, "");
     } else if (w->is_grpc) {

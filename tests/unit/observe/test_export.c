@@ -4,8 +4,8 @@
 #include <cmocka.h>
 
 #include "base/json.h"
-#include "grpc/proto.h"
 #include "grpc/server.h"
+#include "lib/otlp.h"
 #include "lib/web.h"
 #include "lib/wire.h"
 #include "observe/collector.h"
@@ -75,20 +75,9 @@ static int close_arena(void **state)
 
 /* ---- formats ----------------------------------------------------------------------------------- */
 
-/* The first field of that number, as it stands on the wire. */
-static outr_proto_field at(outr_str message, uint32_t number)
-{
-    outr_proto_field f;
-    while (outr_proto_next(&message, &f)) {
-        if (f.number == number)
-            return f;
-    }
-    return (outr_proto_field){0};
-}
-
 static outr_str in(outr_str message, uint32_t number)
 {
-    return at(message, number).bytes;
+    return otlp_field(message, number).bytes;
 }
 
 static outr_str second(outr_str message, uint32_t number)
@@ -104,17 +93,14 @@ static outr_str second(outr_str message, uint32_t number)
 static uint64_t fixed64(outr_str message, uint32_t number)
 {
     outr_proto_field f;
-    const char *before = message.p;
+    uint64_t value = 0;
     while (outr_proto_next(&message, &f)) {
-        uint64_t value;
         if (f.number == number) {
             memcpy(&value, message.p - 8, 8);
-            return value;
+            break;
         }
-        before = message.p;
     }
-    (void)before;
-    return 0;
+    return value;
 }
 
 /* The numbers are those of OTLP's .proto files, looked up on the wire. */
@@ -137,14 +123,14 @@ static void otlp_has_its_numbers(void **state)
     assert_int_equal(in(first, 2).n, 8);
     assert_int_equal(in(first, 4).n, 0);
     assert_true(outr_str_is(in(first, 5), "/v1.0/state/s/k"));
-    assert_int_equal(at(first, 6).value, 3); /* client */
+    assert_int_equal(otlp_field(first, 6).value, 3); /* client */
     assert_int_equal(fixed64(first, 8) - fixed64(first, 7), 1500 * 1000);
     assert_true(outr_str_is(in(in(first, 9), 1), "dapr.protocol"));
     assert_null(in(first, 15).p);
     assert_true(outr_str_is(in(failed, 3), "a=1"));
     assert_int_equal(in(failed, 4).n, 8);
-    assert_int_equal(at(failed, 6).value, 2); /* server */
-    assert_int_equal(at(in(failed, 15), 3).value, 2);
+    assert_int_equal(otlp_field(failed, 6).value, 2); /* server */
+    assert_int_equal(otlp_field(in(failed, 15), 3).value, 2);
     assert_true(outr_str_is(in(in(failed, 15), 2), "Not Found"));
     outr_span_batch_free(batch);
 }
@@ -213,31 +199,6 @@ typedef struct place {
     bool is_closed;
 } place;
 
-static unsigned count_spans(outr_str request)
-{
-    outr_proto_field f;
-    outr_str scope = in(in(request, 1), 2);
-    unsigned n = 0;
-    while (outr_proto_next(&scope, &f))
-        n += f.number == 2;
-    return n;
-}
-
-/* An empty ExportTraceServiceResponse. */
-static void answer_grpc(outr_exchange *x)
-{
-    outr_http_response head = {.status = 200, .content_length = -1};
-    outr_headers trailers;
-    outr_headers_init(&head.headers, x->arena);
-    outr_headers_add(&head.headers, OUTR_STR("content-type"), OUTR_STR("application/grpc"));
-    outr_headers_init(&trailers, x->arena);
-    outr_headers_add(&trailers, OUTR_STR("grpc-status"), OUTR_STR("0"));
-    outr_sink *sink = outr_http_respond(x, &head);
-    sink->ops->data(sink, outr_slice_copy(outr_str_of("\0\0\0\0\0", 5)));
-    sink->ops->end(sink, &trailers);
-    outr_http_done(x);
-}
-
 static void on_body(outr_gather *gather, const outr_err *err)
 {
     outr_exchange *x = gather->ctx;
@@ -251,14 +212,14 @@ static void on_body(outr_gather *gather, const outr_err *err)
         assert_int_equal(outr_json_parse(&list, x->arena, body, NULL), OUTR_OK);
         p->spans += (unsigned)list->count;
     } else {
-        p->spans += count_spans(body);
+        p->spans += otlp_count_spans(body);
     }
     outr_buf_done(&gather->body);
     x->user = NULL;
     if (p->status == 0)
         p->held[p->held_count++] = x;
     else if (p->is_http2 && p->status == 200)
-        answer_grpc(x);
+        otlp_answer_grpc(x);
     else if (p->is_http2)
         outr_grpc_refuse(x, (outr_code)p->status, OUTR_STR("no"));
     else
