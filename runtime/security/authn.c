@@ -95,7 +95,7 @@ static void put_in(const outr_authn *a, outr_headers *headers, const outr_claims
         outr_str value = outr_claims_text(claims, a->headers[i].claim, arena);
         if (!value.p)
             continue;
-        value = outr_str_trim(outr_arena_str(arena, value));
+        value = outr_str_trim(value);
         for (size_t n = 0; n < value.n; n++) { /* what could end a line */
             if ((unsigned char)value.p[n] < 0x20 || value.p[n] == 0x7f)
                 ((char *)value.p)[n] = ' ';

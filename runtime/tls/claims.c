@@ -172,10 +172,17 @@ const outr_claim *outr_claims_find(const outr_claims *claims, outr_str name, siz
 
 outr_str outr_claims_text(const outr_claims *claims, outr_str name, outr_arena *arena)
 {
-    size_t count;
+    size_t count, n = 0;
     const outr_claim *values = outr_claims_find(claims, name, &count);
-    outr_str text = count ? values[0].value : OUTR_STR_NONE;
-    for (size_t i = 1; i < count; i++)
-        text = outr_arena_join(arena, text, OUTR_STR(","), values[i].value);
-    return text;
+    if (count == 0)
+        return OUTR_STR_NONE;
+    for (size_t i = 0; i < count; i++)
+        n += values[i].value.n + 1;
+    char *text = outr_arena_alloc(arena, n), *to = text;
+    for (size_t i = 0; i < count; i++) {
+        if (i > 0)
+            *to++ = ',';
+        put(&to, values[i].value);
+    }
+    return outr_str_of(text, n - 1);
 }

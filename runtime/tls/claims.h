@@ -27,7 +27,7 @@ outr_claims *outr_claims_ref(const outr_claims *claims);
 void outr_claims_unref(outr_claims *claims); /* NULL is fine */
 /* The values of a name: *count of them from the result on; NULL, 0: it says nothing of that. */
 const outr_claim *outr_claims_find(const outr_claims *claims, outr_str name, size_t *count);
-/* All values of a name with commas between, on arena; NONE: there is none. */
+/* All values of a name with commas between, a copy on arena; NONE: there is none. */
 outr_str outr_claims_text(const outr_claims *claims, outr_str name, outr_arena *arena);
 
 #endif

@@ -136,6 +136,28 @@ static void a_name_is_kept_once_for_all_its_values(void **state)
     outr_arena_free(arena);
 }
 
+/* They are a header's value then, and there are as many as a token has room for. */
+static void the_text_of_many_values_takes_no_more_than_they_do(void **state)
+{
+    (void)state;
+    OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(12 * OUTR_KIB);
+    outr_buf_z(&text, "{\"n\":[1");
+    while (text.n < text.max - 16)
+        outr_buf_z(&text, ",1");
+    outr_buf_z(&text, "]}");
+    outr_arena *arena = outr_arena_new(16 * OUTR_MIB);
+    outr_json *object;
+    outr_err err;
+    assert_int_equal(outr_json_parse(&object, arena, outr_buf_view(&text), &err), OUTR_OK);
+    outr_claims *claims = outr_claims_new(object, arena);
+    size_t before = outr_arena_used(arena);
+    outr_str all = outr_claims_text(claims, OUTR_STR("n"), arena);
+    assert_int_equal(all.n, 2 * claims->count - 1);
+    assert_true(outr_arena_used(arena) - before < 64 * OUTR_KIB);
+    outr_claims_unref(claims);
+    outr_arena_free(arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -146,6 +168,7 @@ int main(void)
         cmocka_unit_test(what_is_not_said_is_not_found),
         cmocka_unit_test(long_names_do_not_multiply),
         cmocka_unit_test(a_name_is_kept_once_for_all_its_values),
+        cmocka_unit_test(the_text_of_many_values_takes_no_more_than_they_do),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
