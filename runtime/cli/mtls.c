@@ -94,27 +94,6 @@ outr_code outr_mtls_read(const outr_mtls *m, outr_buf *roots, outr_buf *issuer, 
     return rc;
 }
 
-outr_code outr_mtls_read_key(const char *path, outr_key **key, outr_err *err)
-{
-    outr_buf pem = {0};
-    outr_code rc = outr_secretfile_read(&pem, path, OUTR_ISSUER_FILE_MAX, OUTR_FILE_OWN, err);
-    if (!rc && outr_key_read(key, outr_buf_view(&pem), err))
-        rc = outr_wrap(err, "%s", path);
-    outr_secret_done(&pem);
-    return rc;
-}
-
-outr_code outr_mtls_write_key(const char *path, outr_key *key, outr_file_write how,
-                              outr_err *err)
-{
-    outr_buf pem = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
-    outr_code rc = outr_key_write(&pem, key, err);
-    if (!rc)
-        rc = outr_secretfile_write(path, outr_buf_view(&pem), how, err);
-    outr_secret_done(&pem);
-    return rc;
-}
-
 /* The root of the bundle that is of this key. */
 static outr_str root_of(outr_str roots, outr_key *key)
 {
@@ -131,7 +110,7 @@ outr_code outr_mtls_sign_issuer(const outr_mtls *m, const outr_mtls_issuer *orde
     const char *member = order->member;
     outr_key *root_key = NULL;
     char name[128];
-    outr_code rc = outr_mtls_read_key(order->root_key_path, &root_key, err);
+    outr_code rc = outr_secretfile_read_key(&root_key, order->root_key_path, OUTR_FILE_OWN, err);
     outr_str root = rc ? OUTR_STR_NONE : root_of(order->roots, root_key);
     if (!rc && root.n == 0)
         rc = outr_fail(err, OUTR_FAILED_PRECONDITION, "%s is the key of no root in %s",
@@ -261,7 +240,7 @@ static outr_code begin_fleet(const outr_mtls *m, outr_err *err)
                                    .skew_s = OUTR_MTLS_SKEW_S};
     outr_code rc = outr_issuer_make_new(&root, &root_key, &make, m->now_s, err);
     if (!rc)
-        rc = outr_mtls_write_key(machine->root_key, root_key, OUTR_FILE_NEW, err);
+        rc = outr_secretfile_write_key(machine->root_key, root_key, OUTR_FILE_NEW, err);
     if (!rc)
         rc = outr_secretfile_write(machine->roots, outr_buf_view(&root), OUTR_FILE_NEW, err);
     const outr_mtls_issuer order = {.root_key_path = machine->root_key,
@@ -271,7 +250,7 @@ static outr_code begin_fleet(const outr_mtls *m, outr_err *err)
     if (!rc)
         rc = outr_secretfile_write(machine->issuer, outr_buf_view(&issuer), OUTR_FILE_NEW, err);
     if (!rc) /* the last one: with it the machine is a member */
-        rc = outr_mtls_write_key(machine->key, key, OUTR_FILE_NEW, err);
+        rc = outr_secretfile_write_key(machine->key, key, OUTR_FILE_NEW, err);
     outr_key_unref(root_key);
     outr_key_unref(key);
     return rc;
@@ -418,8 +397,10 @@ static outr_code become_member(const outr_mtls *m, const outr_join *join, outr_e
     OUTR_AUTO(outr_buf) issuer = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
     OUTR_AUTO(outr_buf) roots = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
     outr_key *key = NULL;
-    outr_code rc = join->key.n > 0 ? outr_key_read(&key, join->key, err)
-                                   : outr_mtls_read_key(m->machine.asked_key, &key, err);
+    outr_code rc =
+        join->key.n > 0
+            ? outr_key_read(&key, join->key, err)
+            : outr_secretfile_read_key(&key, m->machine.asked_key, OUTR_FILE_OWN, err);
     outr_buf_printf(&issuer, OUTR_FMT "\n", OUTR_ARG(join->issuer));
     outr_buf_printf(&roots, OUTR_FMT "\n", OUTR_ARG(join->roots));
     if (!rc)
@@ -429,7 +410,7 @@ static outr_code become_member(const outr_mtls *m, const outr_join *join, outr_e
     if (!rc)
         rc = outr_secretfile_write(m->machine.roots, outr_buf_view(&roots), OUTR_FILE_OVER, err);
     if (!rc)
-        rc = outr_mtls_write_key(m->machine.key, key, OUTR_FILE_OVER, err);
+        rc = outr_secretfile_write_key(m->machine.key, key, OUTR_FILE_OVER, err);
     if (!rc)
         rc = outr_secretfile_write(m->machine.issuer, outr_buf_view(&issuer), OUTR_FILE_OVER, err);
     if (!rc && join->key.n == 0)

@@ -37,9 +37,6 @@ int outr_mtls_export(const outr_mtls *m);
 outr_code outr_mtls_lock(const outr_mtls *m, bool made, outr_err *err);
 /* What this machine trusts and its issuer's certificate, expired or not. NOT_FOUND: no member. */
 outr_code outr_mtls_read(const outr_mtls *m, outr_buf *roots, outr_buf *issuer, outr_err *err);
-outr_code outr_mtls_read_key(const char *path, outr_key **key, outr_err *err);
-outr_code outr_mtls_write_key(const char *path, outr_key *key, outr_file_write how,
-                              outr_err *err);
 
 typedef struct outr_mtls_issuer {
     const char *root_key_path; /* of one of roots */

@@ -9,11 +9,11 @@
 static outr_code find_or_make_key(const outr_mtls *m, outr_key **key, outr_err *err)
 {
     const char *path = m->machine.asked_key;
-    outr_code rc = outr_mtls_read_key(path, key, err);
+    outr_code rc = outr_secretfile_read_key(key, path, OUTR_FILE_OWN, err);
     if (rc != OUTR_NOT_FOUND)
         return rc;
     rc = outr_key_make(key, err);
-    return rc ? rc : outr_mtls_write_key(path, *key, OUTR_FILE_NEW, err);
+    return rc ? rc : outr_secretfile_write_key(path, *key, OUTR_FILE_NEW, err);
 }
 
 int outr_mtls_ask(const outr_mtls *m)

@@ -47,7 +47,7 @@ static outr_code renew_issuer(const outr_mtls *m, const files *ours, outr_err *e
     outr_code rc = outr_mtls_sign_issuer(m, &order, &pem, &key, err);
     /* the certificate last: sidecars look at it, and by then its key is there */
     if (!rc)
-        rc = outr_mtls_write_key(machine->key, key, OUTR_FILE_OVER, err);
+        rc = outr_secretfile_write_key(machine->key, key, OUTR_FILE_OVER, err);
     if (!rc)
         rc = outr_secretfile_write(machine->issuer, outr_buf_view(&pem), OUTR_FILE_OVER, err);
     outr_key_unref(key);
@@ -85,7 +85,7 @@ static outr_code begin_root(const outr_mtls *m, const files *ours, outr_err *err
     if (!rc)
         rc = outr_secretfile_write(machine->roots, outr_buf_view(&roots), OUTR_FILE_OVER, err);
     if (!rc)
-        rc = outr_mtls_write_key(machine->next_root_key, key, OUTR_FILE_NEW, err);
+        rc = outr_secretfile_write_key(machine->next_root_key, key, OUTR_FILE_NEW, err);
     outr_key_unref(key);
     if (rc)
         return rc;

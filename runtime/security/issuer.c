@@ -9,17 +9,13 @@
 static outr_code read_files(outr_issuer *issuer, const outr_issuer_paths *paths,
                             outr_secrecy secrecy, outr_err *err)
 {
-    outr_buf key_pem = {0};
     outr_code rc = outr_secretfile_read(&issuer->roots, paths->roots, OUTR_ISSUER_FILE_MAX,
                                         OUTR_FILE_ANY, err);
     if (!rc)
         rc = outr_secretfile_read(&issuer->chain, paths->issuer, OUTR_ISSUER_FILE_MAX,
                                   OUTR_FILE_ANY, err);
     if (!rc)
-        rc = outr_secretfile_read(&key_pem, paths->key, OUTR_ISSUER_FILE_MAX, secrecy, err);
-    if (!rc && outr_key_read(&issuer->key, outr_buf_view(&key_pem), err))
-        rc = outr_wrap(err, "%s", paths->key);
-    outr_secret_done(&key_pem);
+        rc = outr_secretfile_read_key(&issuer->key, paths->key, secrecy, err);
     return rc;
 }
 

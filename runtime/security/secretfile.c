@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tls/cert.h"
+#define KEY_MAX OUTR_MIB
 
 static outr_code check(const struct stat *st, const char *path, outr_secrecy secrecy, outr_err *err)
 {
@@ -112,4 +112,26 @@ outr_code outr_secretfile_write(const char *path, outr_str text, outr_file_write
     if (how != OUTR_FILE_LAZY)
         sync_folder(path);
     return OUTR_OK;
+}
+
+outr_code outr_secretfile_read_key(outr_key **key, const char *path, outr_secrecy secrecy,
+                                   outr_err *err)
+{
+    outr_buf pem = {0};
+    outr_code rc = outr_secretfile_read(&pem, path, KEY_MAX, secrecy, err);
+    if (!rc && outr_key_read(key, outr_buf_view(&pem), err))
+        rc = outr_wrap(err, "%s", path);
+    outr_secret_done(&pem);
+    return rc;
+}
+
+outr_code outr_secretfile_write_key(const char *path, outr_key *key, outr_file_write how,
+                                    outr_err *err)
+{
+    outr_buf pem = OUTR_BUF_MAX(KEY_MAX);
+    outr_code rc = outr_key_write(&pem, key, err);
+    if (!rc)
+        rc = outr_secretfile_write(path, outr_buf_view(&pem), how, err);
+    outr_secret_done(&pem);
+    return rc;
 }

@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "tls/cert.h"
 
 typedef enum outr_secrecy {
     OUTR_FILE_ANY,     /* whoever may read it */
@@ -27,5 +28,11 @@ typedef enum outr_file_write {
 /* Mode 0600, under its name only when it is whole and, unless it is lazy, on the disk. */
 outr_code outr_secretfile_write(const char *path, outr_str text, outr_file_write how,
                                 outr_err *err);
+
+/* A private key in PEM, of at most a megabyte. *key is the caller's. */
+outr_code outr_secretfile_read_key(outr_key **key, const char *path, outr_secrecy secrecy,
+                                   outr_err *err);
+outr_code outr_secretfile_write_key(const char *path, outr_key *key, outr_file_write how,
+                                    outr_err *err);
 
 #endif

@@ -39,7 +39,6 @@ static outr_code make(outr_authority *a, const outr_issuer_paths *paths, int64_t
 {
     OUTR_AUTO(outr_buf) root = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
     OUTR_AUTO(outr_buf) issuer = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
-    outr_buf key_pem = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
     outr_key *root_key = NULL, *key = NULL;
     outr_issuer_make order = {
         .organization = a->o.trust_domain, .life_s = ROOT_LIFE_S, .skew_s = a->o.skew_s};
@@ -49,19 +48,16 @@ static outr_code make(outr_authority *a, const outr_issuer_paths *paths, int64_t
     order.root_key = root_key;
     if (!rc)
         rc = outr_issuer_make_new(&issuer, &key, &order, now_s, err);
-    if (!rc)
-        rc = outr_key_write(&key_pem, key, err);
     outr_key_unref(root_key); /* signs nothing more: a new issuer needs a new root */
-    outr_key_unref(key);
     if (!rc && mkdir(a->o.dir, 0700) != 0 && errno != EEXIST)
         rc = outr_fail_errno(err, errno, "%s", a->o.dir);
     if (!rc)
-        rc = outr_secretfile_write(paths->key, outr_buf_view(&key_pem), OUTR_FILE_NEW, err);
+        rc = outr_secretfile_write_key(paths->key, key, OUTR_FILE_NEW, err);
+    outr_key_unref(key);
     if (!rc)
         rc = outr_secretfile_write(paths->issuer, outr_buf_view(&issuer), OUTR_FILE_NEW, err);
     if (!rc)
         rc = outr_secretfile_write(paths->roots, outr_buf_view(&root), OUTR_FILE_NEW, err);
-    outr_secret_done(&key_pem);
     return rc;
 }
 

@@ -23,29 +23,12 @@ static const char *path_of(outr_ca_tokens *t, outr_str name)
     return outr_authority_path(t->arena, t->o->dir, outr_arena_strz(t->arena, name));
 }
 
-/* NOT_FOUND: there is none. */
-static outr_code read_key(outr_key **out, const char *path, outr_err *err)
-{
-    outr_buf pem = OUTR_BUF_MAX(FILE_MAX);
-    outr_code rc = outr_secretfile_read(&pem, path, FILE_MAX, OUTR_FILE_ANY, err);
-    if (!rc && outr_key_read(out, outr_buf_view(&pem), err)) {
-        outr_wrap(err, "%s", path);
-        rc = err->code;
-    }
-    outr_secret_done(&pem);
-    return rc;
-}
-
 static outr_code make_key(outr_key **out, const char *path, outr_err *err)
 {
-    outr_buf pem = OUTR_BUF_MAX(FILE_MAX);
     outr_key *key = NULL;
     outr_code rc = outr_key_make_rsa(&key, err);
     if (!rc)
-        rc = outr_key_write(&pem, key, err);
-    if (!rc)
-        rc = outr_secretfile_write(path, outr_buf_view(&pem), OUTR_FILE_NEW, err);
-    outr_secret_done(&pem);
+        rc = outr_secretfile_write_key(path, key, OUTR_FILE_NEW, err);
     if (rc) {
         outr_key_unref(key);
         return rc;
@@ -57,16 +40,14 @@ static outr_code make_key(outr_key **out, const char *path, outr_err *err)
 /* The key set as it is there (it may hold others' keys, too), or one of our key alone. */
 static outr_code take_keys(outr_ca_tokens *t, const char *path, outr_err *err)
 {
-    t->keys = OUTR_BUF_MAX(FILE_MAX);
     outr_code rc = outr_secretfile_read(&t->keys, path, FILE_MAX, OUTR_FILE_ANY, err);
     if (rc == OUTR_NOT_FOUND) {
+        t->keys = OUTR_BUF_MAX(FILE_MAX);
         outr_signer_write_keys(t->signer, &t->keys);
         return outr_secretfile_write(path, outr_buf_view(&t->keys), OUTR_FILE_NEW, err);
     }
-    if (!rc && outr_signer_check_keys(t->signer, outr_buf_view(&t->keys), err)) {
-        outr_wrap(err, "%s", path);
-        rc = err->code;
-    }
+    if (!rc && outr_signer_check_keys(t->signer, outr_buf_view(&t->keys), err))
+        rc = outr_wrap(err, "%s", path);
     return rc;
 }
 
@@ -74,14 +55,12 @@ static outr_code open_files(outr_ca_tokens *t, bool *made, outr_err *err)
 {
     const char *key_path = path_of(t, t->o->key_name), *keys_path = path_of(t, t->o->keys_name);
     outr_key *key = NULL;
-    outr_code rc = read_key(&key, key_path, err);
+    outr_code rc = outr_secretfile_read_key(&key, key_path, OUTR_FILE_ANY, err);
     *made = rc == OUTR_NOT_FOUND && access(keys_path, F_OK) != 0; /* no new key for an old set */
     if (*made)
         rc = make_key(&key, key_path, err);
-    if (!rc && outr_signer_new(&t->signer, key, t->o->algorithm, t->o->key_id, err)) {
-        outr_wrap(err, "%s", key_path);
-        rc = err->code;
-    }
+    if (!rc && outr_signer_new(&t->signer, key, t->o->algorithm, t->o->key_id, err))
+        rc = outr_wrap(err, "%s", key_path);
     outr_key_unref(key);
     return rc ? rc : take_keys(t, keys_path, err);
 }
