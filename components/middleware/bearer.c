@@ -1,14 +1,11 @@
 #include "components/middleware.h"
 #include "http/issuers.h"
-#include "http/remote.h"
 
 /* Lets pass who shows a token of an issuer for an audience, signed with one of the issuer's keys:
  * http/issuers.h. Keys come from the issuer (OIDC discovery) or from jwksURL; one whose keys
  * cannot be read does not open. */
 
 extern const outr_middleware_backend outr_middleware_bearer;
-
-#define SKEW_S 60
 
 typedef struct config {
     outr_str issuer, audience, jwks_url;
@@ -80,15 +77,18 @@ static outr_code create(outr_middleware **out, const outr_component_init *init, 
         *err = errors.items[0];
         return err->code;
     }
-    if (c.jwks_url.n > 0 ? outr_remote_check(c.jwks_url, err) : outr_remote_check(c.issuer, err))
+    const outr_issuer_spec spec = {
+        .name = c.issuer, .audiences = &c.audience, .audience_count = 1, .keys_url = c.jwks_url};
+    if (outr_issuer_check(&spec, err))
         return outr_wrap(err, c.jwks_url.n > 0 ? "jwksURL" : "issuer");
     bearer *b = outr_alloc(sizeof *b);
     b->base.backend = &outr_middleware_bearer;
     b->log = init->log;
-    const outr_issuer_spec spec = {
-        .name = c.issuer, .audiences = &c.audience, .audience_count = 1, .keys_url = c.jwks_url};
-    b->issuers = outr_issuers_new(&(outr_issuers_options){
-        .loop = init->loop, .log = init->log, .items = &spec, .count = 1, .skew_s = SKEW_S});
+    b->issuers = outr_issuers_new(&(outr_issuers_options){.loop = init->loop,
+                                                          .log = init->log,
+                                                          .items = &spec,
+                                                          .count = 1,
+                                                          .skew_s = OUTR_JWT_SKEW_S});
     *out = &b->base;
     return OUTR_OK;
 }

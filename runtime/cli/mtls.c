@@ -104,6 +104,15 @@ static outr_str root_of(outr_str roots, outr_key *key)
     return one;
 }
 
+outr_code outr_mtls_make_root(const outr_mtls *m, int64_t life_s, outr_buf *pem, outr_key **key,
+                              outr_err *err)
+{
+    const outr_issuer_make make = {.organization = OUTR_STR(TRUST_DOMAIN),
+                                   .life_s = life_s,
+                                   .skew_s = OUTR_ISSUER_SKEW_S};
+    return outr_issuer_make_new(pem, key, &make, m->now_s, err);
+}
+
 outr_code outr_mtls_sign_issuer(const outr_mtls *m, const outr_mtls_issuer *order, outr_buf *pem,
                                 outr_key **key, outr_err *err)
 {
@@ -119,7 +128,7 @@ outr_code outr_mtls_sign_issuer(const outr_mtls *m, const outr_mtls_issuer *orde
     const outr_issuer_make make = {.organization = outr_str_from(name),
                                    .of = order->of,
                                    .life_s = m->life_s ? m->life_s : OUTR_MTLS_ISSUER_LIFE_S,
-                                   .skew_s = OUTR_MTLS_SKEW_S,
+                                   .skew_s = OUTR_ISSUER_SKEW_S,
                                    .is_of_member = member != NULL,
                                    .root_pem = root,
                                    .root_key = root_key};
@@ -235,10 +244,7 @@ static outr_code begin_fleet(const outr_mtls *m, outr_err *err)
     OUTR_AUTO(outr_buf) root = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
     OUTR_AUTO(outr_buf) issuer = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
     outr_key *root_key = NULL, *key = NULL;
-    const outr_issuer_make make = {.organization = OUTR_STR(TRUST_DOMAIN),
-                                   .life_s = OUTR_MTLS_ROOT_LIFE_S,
-                                   .skew_s = OUTR_MTLS_SKEW_S};
-    outr_code rc = outr_issuer_make_new(&root, &root_key, &make, m->now_s, err);
+    outr_code rc = outr_mtls_make_root(m, OUTR_MTLS_ROOT_LIFE_S, &root, &root_key, err);
     if (!rc)
         rc = outr_secretfile_write_key(machine->root_key, root_key, OUTR_FILE_NEW, err);
     if (!rc)

@@ -23,7 +23,6 @@ typedef struct outr_mtls {
 
 #define OUTR_MTLS_ISSUER_LIFE_S ((int64_t)365 * 24 * 3600)
 #define OUTR_MTLS_ROOT_LIFE_S   ((int64_t)3650 * 24 * 3600)
-#define OUTR_MTLS_SKEW_S        ((int64_t)15 * 60)
 
 /* Actions. The result is the exit code. */
 int outr_mtls_ask(const outr_mtls *m);
@@ -44,6 +43,9 @@ typedef struct outr_mtls_issuer {
     const char *member; /* the machine it is for; NULL: this one */
     outr_key *of;       /* whose certificate it becomes; NULL: a new key, the caller's */
 } outr_mtls_issuer;
+/* A new root, appended to pem. */
+outr_code outr_mtls_make_root(const outr_mtls *m, int64_t life_s, outr_buf *pem, outr_key **key,
+                              outr_err *err);
 outr_code outr_mtls_sign_issuer(const outr_mtls *m, const outr_mtls_issuer *order, outr_buf *pem,
                                 outr_key **key, outr_err *err);
 /* Prints a join token on standard output, and on the other what it is. of: the key of a machine

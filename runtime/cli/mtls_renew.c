@@ -72,15 +72,13 @@ static outr_code begin_root(const outr_mtls *m, const files *ours, outr_err *err
     const outr_machine *machine = &m->machine;
     OUTR_AUTO(outr_buf) roots = OUTR_BUF_MAX(OUTR_ISSUER_FILE_MAX);
     outr_key *key = NULL;
-    const outr_issuer_make make = {.organization = OUTR_STR("localhost"),
-                                   .life_s = m->life_s ? m->life_s : OUTR_MTLS_ROOT_LIFE_S,
-                                   .skew_s = OUTR_MTLS_SKEW_S};
     if (access(machine->next_root_key, F_OK) == 0) {
         fprintf(stderr, "A new root is under way already; this is the bundle of both.\n");
         return show_bundle(outr_buf_view(&ours->roots), err);
     }
     outr_buf_str(&roots, outr_buf_view(&ours->roots));
-    outr_code rc = outr_issuer_make_new(&roots, &key, &make, m->now_s, err);
+    outr_code rc = outr_mtls_make_root(m, m->life_s ? m->life_s : OUTR_MTLS_ROOT_LIFE_S, &roots,
+                                       &key, err);
     /* the bundle first: a key whose root is in none would be the next one, and sign for nobody */
     if (!rc)
         rc = outr_secretfile_write(machine->roots, outr_buf_view(&roots), OUTR_FILE_OVER, err);

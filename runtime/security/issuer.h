@@ -11,6 +11,9 @@
 #include "tls/cert.h"
 
 #define OUTR_ISSUER_FILE_MAX OUTR_MIB
+#define OUTR_ISSUER_TTL_S    ((int64_t)24 * 3600)      /* of a certificate it signs, unless told */
+#define OUTR_ISSUER_SKEW_S   ((int64_t)15 * 60)        /* before now, for clocks behind ours */
+#define OUTR_ISSUER_WARN_S   ((int64_t)30 * 24 * 3600) /* before it ends */
 
 typedef struct outr_issuer_paths {
     const char *roots, *issuer, *key;

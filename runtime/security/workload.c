@@ -10,10 +10,6 @@
 #define LOOK_MS   60000 /* at the wall clock, at least so often */
 #define TELL_MS   10000 /* between warnings of a request that gets no answer */
 #define CHAIN_MAX OUTR_MIB
-/* of what is signed here, as an authority would */
-#define TTL_S     ((int64_t)24 * 3600)
-#define SKEW_S    ((int64_t)15 * 60)
-#define WARN_S    ((int64_t)30 * 24 * 3600) /* before the machine's issuer ends */
 
 struct outr_workload {
     outr_workload_options o;
@@ -286,15 +282,15 @@ static outr_code sign_with(outr_workload *w, const outr_issuer *issuer, int64_t 
         rc = outr_issuer_name(&uri, OUTR_STR_NONE, w->o.settings->namespace_, id_of(w), err);
     const outr_issuer_order order = {.key = w->next_key,
                                      .uri = outr_buf_view(&uri),
-                                     .life_s = w->o.ttl_s ? w->o.ttl_s : TTL_S,
-                                     .skew_s = w->o.skew_s ? w->o.skew_s : SKEW_S};
+                                     .life_s = w->o.ttl_s ? w->o.ttl_s : OUTR_ISSUER_TTL_S,
+                                     .skew_s = w->o.skew_s ? w->o.skew_s : OUTR_ISSUER_SKEW_S};
     w->sign.chain_pem = OUTR_BUF_MAX(CHAIN_MAX);
     if (!rc)
         rc = outr_issuer_sign(issuer, &order, now_s, &w->sign.chain_pem, &expires_s, err);
     outr_metric_set(
         outr_metric_series_get(outr_loop_metrics(w->o.loop), &issuer_expires_at, NULL),
         (double)issuer->expires_s);
-    if (!rc && left_s < WARN_S)
+    if (!rc && left_s < OUTR_ISSUER_WARN_S)
         OUTR_LOG(w->o.log, WARN, "this machine's issuer ends soon: `outrigger mtls expiry` tells",
                  OUTR_I("seconds_left", left_s));
     return rc;

@@ -11,15 +11,13 @@
 #include "loop/signal.h"
 #include "net/env_real.h"
 #include "observe/exposition.h"
+#include "security/issuer.h"
 #include "security/rotation.h"
 #include "security/secretfile.h"
 #include "security/watched.h"
 #include "tls/accept.h"
 
-#define TTL_DEFAULT_S ((int64_t)24 * 3600)
-#define SKEW_DEFAULT  ((int64_t)15 * 60)
-#define WARN_S        ((int64_t)30 * 24 * 3600) /* before the issuer ends */
-#define LOOK_NS       (60 * OUTR_SEC)
+#define LOOK_NS (60 * OUTR_SEC)
 
 typedef struct port {
     struct ca *ca;
@@ -129,7 +127,7 @@ static outr_code renew_own(ca *c, outr_err *err)
 static void warn_of_end(ca *c)
 {
     int64_t now_s = now_ms(c) / 1000, left_s = outr_authority_expires(c->authority) - now_s;
-    if (left_s >= WARN_S || now_s - c->warned_s < 3600)
+    if (left_s >= OUTR_ISSUER_WARN_S || now_s - c->warned_s < 3600)
         return;
     c->warned_s = now_s;
     OUTR_LOG(&c->log, WARN,
@@ -488,8 +486,8 @@ static outr_code prepare(ca *c, char *const *envp, outr_err *err)
                                           .key_name = s->key_name.p,
                                           .trust_domain = s->trust_domain,
                                           .namespace_ = s->namespace_,
-                                          .ttl_s = TTL_DEFAULT_S,
-                                          .skew_s = SKEW_DEFAULT};
+                                          .ttl_s = OUTR_ISSUER_TTL_S,
+                                          .skew_s = OUTR_ISSUER_SKEW_S};
     outr_code rc = read_configuration(c, envp, &snapshot, err);
     if (!rc)
         rc = open_vouch(c, &snapshot->configuration, err);
