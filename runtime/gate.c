@@ -92,7 +92,7 @@ void outr_gate_swap(outr_gate *gate, outr_op *op)
 }
 
 /* One after the other. */
-static void on_one_closed(outr_op *inner)
+static void close_next(outr_op *inner)
 {
     close_all(OUTR_CONTAINER(inner, outr_gate, inner));
 }
@@ -109,13 +109,8 @@ static void close_all(outr_gate *gate)
         outr_op_finish(op);
         return;
     }
-    outr_op_init(&gate->inner, gate->loop, NULL, 0, on_one_closed);
+    outr_op_init(&gate->inner, gate->loop, NULL, 0, close_next);
     outr_authn_close(authn, &gate->inner);
-}
-
-static void on_close_begun(outr_op *inner)
-{
-    close_all(OUTR_CONTAINER(inner, outr_gate, inner));
 }
 
 void outr_gate_close(outr_gate *gate, outr_op *op)
@@ -123,12 +118,11 @@ void outr_gate_close(outr_gate *gate, outr_op *op)
     outr_op_begin(op, gate, NULL);
     gate->loop = op->loop; /* it may never have been opened */
     gate->is_changing = false;
-    if (!gate->op) { /* an op never ends inside its start */
-        gate->closing = op;
-        outr_op_init(&gate->inner, gate->loop, NULL, 0, on_close_begun);
-        do_nothing(&gate->inner);
+    gate->closing = op;
+    if (gate->op) {
+        outr_op_cancel(&gate->inner, OUTR_CANCELLED); /* on_inner_done goes on, now or later */
         return;
     }
-    gate->closing = op;
-    outr_op_cancel(&gate->inner, OUTR_CANCELLED); /* on_inner_done goes on, now or later */
+    outr_op_init(&gate->inner, gate->loop, NULL, 0, close_next);
+    do_nothing(&gate->inner); /* an op never ends inside its start */
 }

@@ -14,7 +14,7 @@ struct outr_vouch {
     outr_loop *loop;
     outr_issuers *keys;
     outr_op opening, closing;
-    bool is_open, is_freed;
+    bool is_open;
     void (*done)(void *ctx);
     void *ctx;
 };
