@@ -41,17 +41,6 @@ static const char *group_of(EVP_PKEY *key, char name[32])
                                             : name;
 }
 
-const char *outr_key_algorithm(outr_key *key)
-{
-    char name[32];
-    if (EVP_PKEY_is_a(key, "RSA"))
-        return "RS256";
-    if (!EVP_PKEY_is_a(key, "EC"))
-        return "EdDSA";
-    const char *group = group_of(key, name);
-    return strcmp(group, "P-384") == 0 ? "ES384" : strcmp(group, "P-521") == 0 ? "ES512" : "ES256";
-}
-
 static bool fits(EVP_PKEY *key, const outr__jwt_algorithm *a)
 {
     char name[32];
@@ -153,11 +142,6 @@ void outr_signer_free(outr_signer *s)
 outr_str outr_signer_algorithm(const outr_signer *signer)
 {
     return outr_str_from(signer->algorithm->name);
-}
-
-outr_str outr_signer_key_id(const outr_signer *signer)
-{
-    return signer->key_id;
 }
 
 /* ---- its key set ----------------------------------------------------------------------------- */

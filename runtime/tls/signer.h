@@ -17,7 +17,6 @@ outr_code outr_signer_new(outr_signer **out, outr_key *key, outr_str algorithm, 
                           outr_err *err);
 void outr_signer_free(outr_signer *signer); /* NULL is fine */
 outr_str outr_signer_algorithm(const outr_signer *signer);
-outr_str outr_signer_key_id(const outr_signer *signer);
 /* {"keys":[...]} with the public half alone. */
 void outr_signer_write_keys(const outr_signer *signer, outr_buf *json);
 /* Whether a key set's readers would take what is signed here: the key is in it, under its name. */
@@ -28,7 +27,5 @@ outr_code outr_signer_sign(const outr_signer *signer, outr_str claims, outr_aren
 
 /* RSA of 2048 bits, new: what every reader of tokens takes. */
 outr_code outr_key_make_rsa(outr_key **out, outr_err *err);
-/* The algorithm sentry would choose for a key of this kind. */
-const char *outr_key_algorithm(outr_key *key);
 
 #endif

@@ -92,11 +92,6 @@ static void a_key_signs_by_its_own_algorithms_alone(void **state)
                                          OUTR_STR_NONE, &err),
                          OUTR_INVALID_ARGUMENT);
     assert_null(signer);
-    assert_string_equal(outr_key_algorithm(made.rsa), "RS256");
-    assert_string_equal(outr_key_algorithm(made.p256), "ES256");
-    assert_string_equal(outr_key_algorithm(made.p384), "ES384");
-    assert_string_equal(outr_key_algorithm(made.p521), "ES512");
-    assert_string_equal(outr_key_algorithm(made.ed), "EdDSA");
 }
 
 static void a_key_set_without_the_key_is_found_out(void **state)
@@ -128,6 +123,7 @@ static void a_key_without_a_name_is_called_by_its_thumbprint(void **state)
         "ebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY"
         "368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0f"
         "M4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
+    OUTR_AUTO(outr_buf) json = OUTR_BUF_MAX(OUTR_MIB);
     outr_str bytes;
     outr_err err;
     outr_signer *signer = NULL;
@@ -144,8 +140,10 @@ static void a_key_without_a_name_is_called_by_its_thumbprint(void **state)
     assert_int_equal(EVP_PKEY_fromdata_init(ctx), 1);
     assert_int_equal(EVP_PKEY_fromdata(ctx, &key, EVP_PKEY_PUBLIC_KEY, params), 1);
     assert_int_equal(outr_signer_new(&signer, key, OUTR_STR("RS256"), OUTR_STR_NONE, &err), OUTR_OK);
-    assert_true(outr_str_is(outr_signer_key_id(signer),
-                            "NzbLsXh8uDCcd+6MNwXF4W/7noWXFZAfHkxZsRGC9Xs="));
+    outr_signer_write_keys(signer, &json);
+    assert_true(outr_str_search(outr_buf_view(&json),
+                                OUTR_STR("\"kid\":\"NzbLsXh8uDCcd+6MNwXF4W/7noWXFZAfHkxZsRGC9Xs="
+                                         "\"")) > 0);
     outr_signer_free(signer);
     EVP_PKEY_free(key);
     EVP_PKEY_CTX_free(ctx);
