@@ -277,11 +277,14 @@ class Tokens(Gate):
         good = bearer(issuer.token("one", sub="joe"))
         self.assertEqual(caller.invoke("callee", "x", headers=good).status, 200)
         other = bearer(issuer.token("one", {"alg": "RS256", "kid": "two"}))
-        for answer in (lambda r: time.sleep(1) or None, lambda r: Reply(200, b"{}"), lambda r: Reply(200, b" " * 1000000)):
+        over = threading.Event()  # of a read that hangs
+        self.addCleanup(over.set)
+        for answer in (lambda r: over.wait() and None, lambda r: Reply(200, b"{}"), lambda r: Reply(200, b" " * 1000000)):
             issuer.answer, reads = answer, issuer.reads
             self.assertEqual(caller.invoke("callee", "x", headers=other).status, 401)
             wait_for("another look", lambda: issuer.reads > reads)
             self.assertEqual(caller.invoke("callee", "x", headers=good).status, 200)
+            over.set()
         wait_for("the failures to be counted",
                  lambda: total(callee, "outrigger_jwks_reads_total", 'result="failed"') >= 1)
         issuer.answer = None

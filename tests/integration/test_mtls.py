@@ -483,7 +483,7 @@ class Rotation(Mtls):
                 count += 1
                 if answer.status != 200:
                     bad.append(answer)
-                time.sleep(max(0, due - time.monotonic()))
+                time.sleep(max(0, due - time.monotonic()))  # a rate, not a wait
         return count, bad
 
     def rotations(self, sidecar):

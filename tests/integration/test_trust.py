@@ -12,7 +12,7 @@ def endless(request):
     def pieces():
         while True:
             yield b"tick"
-            time.sleep(0.05)
+            time.sleep(0.05)  # the rate of the stream; the test waits for its end
     return Reply(200, pieces()) if request.path == "/endless" else Reply(200, b"short")
 
 
@@ -51,7 +51,7 @@ class HardEnd(Mtls):
                 count += 1
                 if answer.status != 200:
                     bad.append(answer)
-                time.sleep(0.01)
+                time.sleep(0.01)  # a rate, not a wait
         self.assertEqual(bad, [])
 
     @tag("debug", "tsan")
