@@ -42,6 +42,13 @@ def cuts(sidecars, reason):
     return sum(total(s.metrics(), "outrigger_mtls_cut_total", 'reason="%s"' % reason) for s in sidecars)
 
 
+def put(path, text):
+    """As a mounted secret is replaced: all of it at once."""
+    with open(path + "~", "w") as file:
+        file.write(text)
+    os.replace(path + "~", path)
+
+
 class HardEnd(Mtls):
     def others_are_fine(self, caller, until):
         bad, count = [], 0
@@ -77,51 +84,64 @@ class HardEnd(Mtls):
         new = Authority(self)
         Authority(self, folder=new.dir).start().stop()
         bundle = self.path("anchors.pem")
-
-        def write(text):
-            with open(bundle + "~", "w") as file:
-                file.write(text)
-            os.replace(bundle + "~", bundle)
-        write(ca.anchors)
+        put(bundle, ca.anchors)
         options = {"flags": ["--enable-mtls", "--sentry-address", "127.0.0.1:%d" % ca.port],
                    "env": {"OUTRIGGER_TRUST_ANCHORS_FILE": bundle}}
         app = self.app(endless)
         a, b = self.sidecar("caller", **options), self.sidecar("callee", app, **options)
         stream = Stream(a)
         wait_for("the stream to begin", lambda: stream.bytes > 0)
-        write(ca.anchors + new.anchors)  # more trust ends nothing
+        put(bundle, ca.anchors + new.anchors)  # more trust ends nothing
         for sidecar in (a, b):
             sidecar.wait_log("trust anchors have changed")
         self.assertEqual(a.invoke("callee", "x").status, 200)
         self.assertIsNone(stream.how)
-        write(new.anchors)  # the authority they have is nobody now
+        put(bundle, new.anchors)  # the authority they have is nobody now
         wait_for("the end of the stream", lambda: stream.how, timeout_s=60 * SLOW)
         self.assertEqual((stream.status, stream.how), (200, "cut"))
         wait_for("the cut to be counted", lambda: cuts((a, b), "untrusted") >= 1)
         self.assertEqual(cuts((a, b), "expired"), 0)
 
 
-class BadFiles(Mtls):
-    @tag("debug")
-    def test_an_authority_tells_once_of_files_that_do_not_fit(self):
-        ca, bundle = self.authority(), self.path("anchors.pem")
-        good = {name: os.path.join(ca.dir, name) for name in ("issuer.key", "issuer.crt")}
-        texts = {name: read(path) for name, path in good.items()}
+class Files(Mtls):
+    """What the authority says of its files when they change."""
 
-        def write(path, text):
-            with open(path + "~", "w") as file:
-                file.write(text)
-            os.replace(path + "~", path)
-        write(bundle, ca.anchors)
+    def clock(self, ca):
+        """Who looks at a file as often as the authority at its own: when it has looked twice, so has the authority."""
+        bundle, anchors = self.path("anchors.pem"), ca.anchors
+        put(bundle, anchors)
         a = self.sidecar("a", flags=["--enable-mtls", "--sentry-address", "127.0.0.1:%d" % ca.port],
                          env={"OUTRIGGER_TRUST_ANCHORS_FILE": bundle})
-        write(good["issuer.key"], "nonsense")
+
+        def another_look():
+            for count in (1, 2):
+                put(bundle, anchors + "\n" * count)
+                a.wait_log("trust anchors have changed", count)
+        return another_look
+
+    @tag("debug")
+    def test_files_that_do_not_fit_are_told_of_once(self):
+        ca = self.authority()
+        another_look = self.clock(ca)
+        good = {name: os.path.join(ca.dir, name) for name in ("issuer.key", "issuer.crt")}
+        key = read(good["issuer.key"])
+        put(good["issuer.key"], "nonsense")
         wait_for("it to be told", lambda: "changed files cannot be used" in ca.log())
-        for count in (1, 2):  # who looks at a file as often has looked twice, so it has looked again
-            write(bundle, ca.anchors + "\n" * count)
-            a.wait_log("trust anchors have changed", count)
+        another_look()
         self.assertEqual(ca.log().count("changed files cannot be used"), 1)
-        write(good["issuer.key"], texts["issuer.key"])
+        put(good["issuer.key"], key)
         wait_for("them to fit again", lambda: "root and issuer have changed" in ca.log())
-        write(good["issuer.crt"], "nonsense")  # another fault is told of, too
+        put(good["issuer.crt"], "nonsense")  # another fault is told of, too
         wait_for("it to be told", lambda: ca.log().count("changed files cannot be used") == 2)
+
+    @tag("debug")
+    def test_a_change_of_all_three_is_one(self):
+        ca, new = self.authority(), Authority(self)
+        Authority(self, folder=new.dir).start().stop()
+        another_look = self.clock(ca)
+        for name in ("ca.crt", "issuer.crt", "issuer.key"):
+            os.replace(os.path.join(new.dir, name), os.path.join(ca.dir, name))
+        wait_for("it to be seen", lambda: "root and issuer have changed" in ca.log())
+        another_look()
+        self.assertEqual(ca.log().count("root and issuer have changed"), 1)
+        self.assertEqual(total(ca.metrics(), "dapr_sentry_issuercert_changed_total"), 2)  # one when they were made

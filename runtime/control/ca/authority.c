@@ -102,6 +102,13 @@ void outr_authority_free(outr_authority *a)
     free(a);
 }
 
+bool outr_authority_is_same(const outr_authority *a, const outr_authority *b)
+{
+    /* the key, too: it has been found to be that of the chain */
+    return outr_str_eq(outr_buf_view(&a->issuer.roots), outr_buf_view(&b->issuer.roots)) &&
+           outr_str_eq(outr_buf_view(&a->issuer.chain), outr_buf_view(&b->issuer.chain));
+}
+
 outr_str outr_authority_root(const outr_authority *authority)
 {
     return outr_buf_view(&authority->issuer.roots);

@@ -29,6 +29,8 @@ const char *outr_authority_path(outr_arena *arena, const char *dir, const char *
 outr_code outr_authority_open(outr_authority **out, const outr_authority_options *options,
                               int64_t now_s, bool *made, outr_err *err);
 void outr_authority_free(outr_authority *authority);
+/* Whether what they sign with came out of the same files. */
+bool outr_authority_is_same(const outr_authority *a, const outr_authority *b);
 outr_str outr_authority_root(const outr_authority *authority);  /* PEM, borrowed */
 int64_t outr_authority_expires(const outr_authority *authority); /* the issuer's end */
 outr_str outr_authority_id(const outr_authority *authority);    /* its own SPIFFE id */

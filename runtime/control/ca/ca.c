@@ -174,6 +174,10 @@ static bool on_changed(outr_watched *watched OUTR_UNUSED, ca *c)
         c->has_bad_files = true;
         return false;
     }
+    if (!c->has_bad_files && outr_authority_is_same(next, c->authority)) {
+        outr_authority_free(next); /* taken already, when another of the three was looked at */
+        return true;
+    }
     c->has_bad_files = false;
     outr_authority_free(c->authority);
     c->authority = next;
