@@ -23,7 +23,6 @@ typedef struct served {
     outr__daprd_served *daprd; /* of a daprd's CallLocal; NULL: the request as it is */
     unsigned tries;
     bool is_proxied;
-    bool has_deadline; /* by deadline.h */
 } served;
 
 static const outr_metric_desc req_recv = {"dapr_runtime_service_invocation_req_recv_total",
@@ -334,8 +333,8 @@ static void serve(outr_mesh *mesh, outr_exchange *x, const outr_http_request *re
     s->x = x;
     s->daprd = daprd;
     s->deadline_ns = daprd ? daprd->deadline_ns : 0;
-    if (!daprd && outr_deadline_read(&s->deadline_ns, &req->headers, outr_loop_now(mesh->o.loop)))
-        s->has_deadline = s->deadline_ns > 0;
+    if (!daprd)
+        outr_deadline_read(&s->deadline_ns, &req->headers, outr_loop_now(mesh->o.loop));
     s->caller = outr_headers_get(&req->headers, "dapr-caller-app-id");
     x->user = s;
     x->on_gone = on_gone;
@@ -358,14 +357,15 @@ static void serve(outr_mesh *mesh, outr_exchange *x, const outr_http_request *re
         if (outr_grpc_timeout_read(&timeout_ns, &req->headers) && timeout_ns)
             s->deadline_ns = outr_loop_now(mesh->o.loop) + timeout_ns;
         outr__headers_of_proxied(&s->req.headers, &req->headers, mesh, NULL, true, &s->trace);
-    } else
+    } else {
         outr__headers_to_app(&s->req.headers,
                              &(outr__to_app){.in = &req->headers,
                                              .trace = &s->trace,
                                              .is_traced = mesh->trace.is_on,
                                              .is_grpc_app = outr_app_speaks_grpc(mesh->o.app)});
-    if (!s->is_proxied && !daprd && s->has_deadline)
-        outr_deadline_write(&s->req.headers, outr_loop_now(mesh->o.loop), s->deadline_ns);
+        if (!daprd)
+            outr_deadline_write(&s->req.headers, outr_loop_now(mesh->o.loop), s->deadline_ns);
+    }
     outr_list_push(&mesh->calls, &s->link);
     start(s);
 }
