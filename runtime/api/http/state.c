@@ -429,6 +429,7 @@ static void on_keys(outr_op *op)
     const outr_core_state *s = r->user;
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(BULK_MAX);
     outr_http_response head = {.status = 200};
+    outr_err err;
     if (op->err.code) {
         fail(r, s, &op->err);
         return;
@@ -440,6 +441,11 @@ static void on_keys(outr_op *op)
         outr_json_quote(&out, outr_core_state_name(s, i));
     }
     outr_buf_char(&out, ']');
+    if (out.is_full) {
+        outr_core_fail(&err, OUTR_REASON_STATE_GET, "the keys are too large for one answer");
+        fail(r, s, &err);
+        return;
+    }
     outr_headers_init(&head.headers, r->x->arena);
     outr_headers_add(&head.headers, OUTR_STR("Content-Type"), OUTR_STR("application/json"));
     if (s->keys.next.n)
