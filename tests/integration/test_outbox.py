@@ -91,6 +91,14 @@ class Outbox(Case):
         self.assertEqual(self.events(app)[0]["data"], {"n": 2})
         self.assertEqual(store.value("o"), {"secret": 1, "n": 2})
 
+    def test_an_event_of_very_many_values_is_delivered(self):
+        """A list of digits takes most memory for its bytes: what a transaction may bring, its event may, too."""
+        store, app = self.start(self.resources())
+        many = [1] * 1_000_000
+        self.assertEqual(store.transact(upsert("o", many, contentType="application/json")).status, 204)
+        wait_for("the event", lambda: self.events(app), 60)
+        self.assertEqual(self.events(app)[0]["data"], many)
+
     @tag("debug")
     def test_what_was_not_done_is_not_told(self):
         store, app = self.start(self.resources(outboxDiscardWhenMissingState="true"))
