@@ -1,6 +1,7 @@
 #include "lane.h"
 
 #include "api/grpc/grpc_api.h"
+#include "base/json.h"
 #include "observe/exposition.h"
 #include "security/identity.h"
 
@@ -107,11 +108,10 @@ outr_code outr_lane_build_app(outr_lane *lane, const outr_lane_parts *parts, out
     return outr_app_new(&lane->app, &options, err);
 }
 
-/* The densest JSON, a list of digits, takes an 80-byte node for two bytes of it. */
 static size_t arena_bytes(const outr_settings *s)
 {
     bool is_unlimited = s->max_body_bytes <= 0 || s->max_body_bytes > INT64_MAX / 400;
-    return is_unlimited ? SIZE_MAX / 16 : ARENA_BYTES + 40 * (size_t)s->max_body_bytes;
+    return is_unlimited ? SIZE_MAX / 16 : ARENA_BYTES + OUTR_JSON_TREE * (size_t)s->max_body_bytes;
 }
 
 static outr_http_server *new_server(outr_lane *lane, outr_port port, const outr_lane_parts *parts)

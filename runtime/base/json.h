@@ -35,6 +35,10 @@ typedef struct outr_json {
     size_t count;            /* items */
 } outr_json;
 
+/* What a tree may take of an arena for each byte of its text: the densest, a list of digits, has an
+ * item for two of them. */
+#define OUTR_JSON_TREE (sizeof(outr_json) / 2)
+
 /* Parses the whole text; trailing bytes other than white space are an error. Text must outlive the
  * tree. Errors say the byte offset. Duplicate keys: all are kept, find gives the last, as Go does.
  */

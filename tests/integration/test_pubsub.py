@@ -365,6 +365,17 @@ class PubSub(Case):
         self.assertEqual(a.call_json("POST", "/v1.0/publish/bulk/ps/t", entries).status, 204)
         self.wait_data(app, [{"n": 1}])
 
+    def test_an_event_of_very_many_values_is_delivered(self):
+        """A list of digits takes most memory for its bytes: what a request may bring, its event may, too."""
+        app = self.app()
+        a = self.sidecar("app", app, resources=self.resources(subscription("many", "/event")))
+        many = [1] * 1_900_000
+        answer = a.call("POST", "/v1.0/publish/ps/many", [("Content-Type", "application/json")],
+                        json.dumps(many, separators=(",", ":")).encode())
+        self.assertEqual(answer.status, 204)
+        wait_for("the event", lambda: app.seen("/event"), WAIT_S)
+        self.assertEqual(self.data(app)[0], many)
+
     def test_ttl_drops_what_came_too_late(self):
         app = self.app(lambda r: Reply(200, b""))
         resources = self.resources(subscription("t", "/event"))

@@ -7,7 +7,6 @@
 
 #define CREDIT       64
 #define JOB_ARENA    (64 * OUTR_MIB)
-#define TREE_FACTOR  40 /* a list of digits takes an 80-byte node for two bytes of it */
 #define SET_ARENA    OUTR_MIB
 #define LISTENER_ARENA (64 * OUTR_KIB)
 #define FIRST_PAUSE  (100 * OUTR_MS)
@@ -239,7 +238,7 @@ static void look(job *j)
 static void on_message(void *ctx, outr_message_in *msg)
 {
     listener *l = ctx;
-    outr_arena *arena = outr_arena_new(JOB_ARENA + TREE_FACTOR * msg->data.n);
+    outr_arena *arena = outr_arena_new(JOB_ARENA + OUTR_JSON_TREE * msg->data.n);
     job *j = outr_arena_alloc(arena, sizeof *j);
     outr_err err;
     *j = (job){.l = l, .msg = msg, .arena = arena, .pause_ns = FIRST_PAUSE};

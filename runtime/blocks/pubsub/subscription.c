@@ -242,7 +242,7 @@ void outr__delivery_decide_all(outr__delivery *d, outr__outcome how, bool is_ask
 /* bytes: of the messages, for what is made of them. */
 static outr__delivery *new_delivery(outr_subscription *s, size_t count, size_t bytes)
 {
-    outr_arena *arena = outr_arena_new(DELIVERY_ARENA + 16 * bytes);
+    outr_arena *arena = outr_arena_new(DELIVERY_ARENA + OUTR_JSON_TREE * bytes);
     outr__delivery *d = outr_arena_alloc(arena, sizeof *d);
     d->s = s;
     d->arena = arena;
