@@ -87,6 +87,13 @@ outr_code outr_url_parse(outr_url *out, outr_str text, outr_err *err)
     return OUTR_OK;
 }
 
+outr_str outr_hostport_join(outr_arena *arena, outr_str host, uint16_t port)
+{
+    if (outr_str_find(host, ':') >= 0)
+        host = outr_arena_join(arena, OUTR_STR("["), host, OUTR_STR("]"));
+    return port ? outr_arena_printf(arena, OUTR_FMT ":%u", OUTR_ARG(host), port) : host;
+}
+
 /* True when cleaning would change nothing: no empty, "." or ".." segment. */
 static bool is_clean(outr_str path)
 {

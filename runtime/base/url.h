@@ -19,6 +19,8 @@ typedef struct outr_url {
 outr_code outr_url_parse(outr_url *out, outr_str text, outr_err *err); /* parts borrow from text */
 /* "host:port", "[v6]:port", ":port", "host", a bare v6; port 0 when none. */
 outr_code outr_hostport_parse(outr_str text, outr_str *host, uint16_t *port, outr_err *err);
+/* The other way, as Host says it: a v6 in brackets; port 0: none. Borrowed when it is the host. */
+outr_str outr_hostport_join(outr_arena *arena, outr_str host, uint16_t port) OUTR_MUST_USE;
 /* Go's path.Clean for a rooted path: "//", ".", ".." resolved, a trailing slash kept. Copies only
  * when something changes. */
 outr_str outr_path_clean(outr_arena *arena, outr_str path);

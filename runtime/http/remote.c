@@ -149,10 +149,8 @@ static outr_str resolve(outr_arena *arena, const outr_url *base, outr_str to)
         return to;
     if (outr_str_starts(to, OUTR_STR("//")))
         return outr_arena_join(arena, base->scheme, OUTR_STR(":"), to);
-    bool is_v6 = outr_str_find(base->host, ':') >= 0;
-    outr_str origin = outr_arena_printf(arena, OUTR_FMT "://%s" OUTR_FMT "%s:%u",
-                                        OUTR_ARG(base->scheme), is_v6 ? "[" : "",
-                                        OUTR_ARG(base->host), is_v6 ? "]" : "", port_of(base));
+    outr_str origin = outr_arena_join(arena, base->scheme, OUTR_STR("://"),
+                                      outr_hostport_join(arena, base->host, port_of(base)));
     outr_str folder = OUTR_STR("/");
     if (to.n == 0 || to.p[0] == '/')
         folder = OUTR_STR_NONE;
@@ -300,16 +298,6 @@ static outr_str target_of(outr_remote_call *c)
                            outr_percent_encode(c->arena, c->parts.query, keep));
 }
 
-static outr_str authority_of(outr_remote_call *c)
-{
-    bool is_v6 = outr_str_find(c->parts.host, ':') >= 0;
-    outr_str host = is_v6 ? outr_arena_join(c->arena, OUTR_STR("["), c->parts.host, OUTR_STR("]"))
-                          : c->parts.host;
-    if (!c->parts.port)
-        return host;
-    return outr_arena_printf(c->arena, OUTR_FMT ":%u", OUTR_ARG(host), c->parts.port);
-}
-
 static void send(outr_remote_call *c)
 {
     outr_err err;
@@ -324,7 +312,7 @@ static void send(outr_remote_call *c)
     c->req = (outr_http_request){
         .method = c->method,
         .scheme = is_https(&c->parts) ? OUTR_STR("https") : OUTR_STR("http"),
-        .authority = authority_of(c),
+        .authority = outr_hostport_join(c->arena, c->parts.host, c->parts.port),
         .target = target_of(c),
         .headers = c->headers,
         .content_length = c->has_body ? (int64_t)c->body.n : -1,

@@ -156,9 +156,6 @@ bool outr__pick_has_other(const outr__pick *pick);
 
 /* ---- outside.c: pools for URLs --------------------------------------------------------------- */
 
-/* As Host says it: an IPv6 address in brackets, the port when one was given. */
-outr_str outr__authority(outr_arena *arena, const outr_url *url);
-
 typedef struct outr__outside outr__outside;
 typedef struct outr__reach {
     const outr__target *target;

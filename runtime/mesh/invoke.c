@@ -301,7 +301,7 @@ static int step_reach(outr_steps *steps)
     outr_str base = c->reach->url.path;
     while (base.n && base.p[base.n - 1] == '/')
         base.n--;
-    c->req.authority = outr__authority(c->x->arena, &c->reach->url);
+    c->req.authority = outr_hostport_join(c->x->arena, c->reach->url.host, c->reach->url.port);
     c->req.target = outr_arena_join(c->x->arena, base, c->target_text, OUTR_STR_NONE);
     if (c->req.headers.count == 0)
         outr__headers_to_outside(&c->req.headers, &c->in->headers, c->reach->endpoint,

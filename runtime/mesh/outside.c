@@ -61,14 +61,6 @@ static void on_sweep(outr_timer *timer)
         outr_timer_start(out->o->loop, timer, now + FORGET_NS);
 }
 
-outr_str outr__authority(outr_arena *arena, const outr_url *url)
-{
-    bool is_v6 = outr_str_find(url->host, ':') >= 0;
-    outr_str host =
-        is_v6 ? outr_arena_join(arena, OUTR_STR("["), url->host, OUTR_STR("]")) : url->host;
-    return url->port ? outr_arena_printf(arena, OUTR_FMT ":%u", OUTR_ARG(host), url->port) : host;
-}
-
 static bool is_https(const outr_url *url)
 {
     return outr_str_iis(url->scheme, "https");

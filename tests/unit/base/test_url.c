@@ -111,10 +111,31 @@ static void a_query_is_walked_pair_by_pair(void **state)
     assert_int_equal(n, OUTR_LEN(expected));
 }
 
+static void a_host_and_its_port_are_put_together(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *host;
+        uint16_t port;
+        const char *wanted;
+    } rows[] = {{"a", 80, "a:80"}, {"a", 0, "a"}, {"::1", 80, "[::1]:80"}, {"::1", 0, "[::1]"}};
+    outr_arena *arena = outr_arena_new(OUTR_MIB);
+    for (size_t i = 0; i < OUTR_LEN(rows); i++) {
+        outr_str host, text = outr_hostport_join(arena, outr_str_from(rows[i].host), rows[i].port);
+        uint16_t port;
+        assert_true(outr_str_is(text, rows[i].wanted));
+        assert_int_equal(outr_hostport_parse(text, &host, &port, NULL), OUTR_OK);
+        assert_true(outr_str_is(host, rows[i].host));
+        assert_int_equal(port, rows[i].port);
+    }
+    outr_arena_free(arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_absolute_url_is_taken_apart),
+        cmocka_unit_test(a_host_and_its_port_are_put_together),
         cmocka_unit_test(what_is_no_url_is_refused),
         cmocka_unit_test(host_and_port),
         cmocka_unit_test(a_path_is_cleaned_and_never_leaves_its_root),
