@@ -78,7 +78,12 @@ typedef struct outr__jwt_algorithm {
     bool is_pss;
 } outr__jwt_algorithm;
 
+#define OUTR__JWT_RSA_MIN 2048
+#define OUTR__JWT_RSA_MAX 8192 /* bits; verifying takes time in proportion to its square */
+
 const outr__jwt_algorithm *outr__jwt_find_algorithm(outr_str name); /* NULL: not one of ours */
+/* RSA's padding for it; other families have none. */
+bool outr__jwt_set_padding(EVP_PKEY_CTX *ctx, const outr__jwt_algorithm *algorithm);
 
 struct outr_tls_sessions {
     unsigned refs, generation;

@@ -10,9 +10,6 @@
 #include "base/json.h"
 #include "tls/internal.h"
 
-#define RSA_BITS_MIN 2048
-#define RSA_BITS_MAX 8192 /* verifying takes time in proportion to its square */
-
 typedef outr__jwt_family family;
 typedef outr__jwt_algorithm algorithm;
 
@@ -71,14 +68,14 @@ static EVP_PKEY *make_key(const char *type, OSSL_PARAM_BLD *build)
 static EVP_PKEY *rsa_key(outr_arena *arena, const outr_json *object)
 {
     outr_str n = bytes_of(arena, object, "n"), e = bytes_of(arena, object, "e");
-    if (n.n == 0 || e.n == 0 || n.n > RSA_BITS_MAX / 8 + 1 || e.n > 8)
+    if (n.n == 0 || e.n == 0 || n.n > OUTR__JWT_RSA_MAX / 8 + 1 || e.n > 8)
         return NULL;
     OSSL_PARAM_BLD *build = OSSL_PARAM_BLD_new();
     BIGNUM *modulus = BN_bin2bn((const unsigned char *)n.p, (int)n.n, NULL);
     BIGNUM *exponent = BN_bin2bn((const unsigned char *)e.p, (int)e.n, NULL);
     EVP_PKEY *pkey = NULL;
-    bool is_sane = modulus && exponent && BN_num_bits(modulus) >= RSA_BITS_MIN &&
-                   BN_num_bits(modulus) <= RSA_BITS_MAX && BN_is_odd(modulus) &&
+    bool is_sane = modulus && exponent && BN_num_bits(modulus) >= OUTR__JWT_RSA_MIN &&
+                   BN_num_bits(modulus) <= OUTR__JWT_RSA_MAX && BN_is_odd(modulus) &&
                    BN_is_odd(exponent) && !BN_is_one(exponent);
     if (build && is_sane && OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_N, modulus) &&
         OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_E, exponent))
@@ -273,7 +270,7 @@ static bool ecdsa_signature(outr_arena *arena, size_t half, outr_str raw, outr_s
     return n > 0;
 }
 
-static bool set_padding(EVP_PKEY_CTX *ctx, const algorithm *a)
+bool outr__jwt_set_padding(EVP_PKEY_CTX *ctx, const algorithm *a)
 {
     if (a->family != OUTR__JWT_RSA)
         return true;
@@ -293,7 +290,7 @@ static bool verify(outr_arena *arena, const key *k, const algorithm *a, outr_str
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     bool is_good =
         md && EVP_DigestVerifyInit_ex(md, &ctx, a->hash, NULL, NULL, k->pkey, NULL) > 0 &&
-        set_padding(ctx, a) &&
+        outr__jwt_set_padding(ctx, a) &&
         EVP_DigestVerify(md, (const unsigned char *)signature.p, signature.n,
                          (const unsigned char *)signed_part.p, signed_part.n) == 1;
     EVP_MD_CTX_free(md);

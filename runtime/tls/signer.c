@@ -8,9 +8,7 @@
 #include "base/json.h"
 #include "tls/internal.h"
 
-#define RSA_BITS      2048
-#define RSA_BITS_MAX  8192 /* what our own side of it verifies */
-#define SIGNATURE_MAX (RSA_BITS_MAX / 8)
+#define SIGNATURE_MAX (OUTR__JWT_RSA_MAX / 8)
 
 struct outr_signer {
     outr_arena *arena;
@@ -24,7 +22,7 @@ struct outr_signer {
 
 outr_code outr_key_make_rsa(outr_key **out, outr_err *err)
 {
-    EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, "RSA", (size_t)RSA_BITS);
+    EVP_PKEY *key = EVP_PKEY_Q_keygen(NULL, NULL, "RSA", (size_t)OUTR__JWT_RSA_MIN);
     if (!key)
         return outr__fail_ssl(err, OUTR_INTERNAL, "making a key");
     *out = key;
@@ -45,8 +43,8 @@ static bool fits(EVP_PKEY *key, const outr__jwt_algorithm *a)
 {
     char name[32];
     if (a->family == OUTR__JWT_RSA)
-        return EVP_PKEY_is_a(key, "RSA") && EVP_PKEY_get_bits(key) >= RSA_BITS &&
-               EVP_PKEY_get_bits(key) <= RSA_BITS_MAX;
+        return EVP_PKEY_is_a(key, "RSA") && EVP_PKEY_get_bits(key) >= OUTR__JWT_RSA_MIN &&
+               EVP_PKEY_get_bits(key) <= OUTR__JWT_RSA_MAX;
     if (a->family == OUTR__JWT_ED)
         return EVP_PKEY_is_a(key, "ED25519");
     return EVP_PKEY_is_a(key, "EC") && strcmp(group_of(key, name), a->group) == 0;
@@ -197,13 +195,11 @@ static bool sign(const outr_signer *s, outr_str text, unsigned char *signature, 
     const outr__jwt_algorithm *a = s->algorithm;
     EVP_PKEY_CTX *ctx; /* md's */
     EVP_MD_CTX *md = EVP_MD_CTX_new();
-    bool is_ok = md && EVP_DigestSignInit_ex(md, &ctx, a->hash, NULL, NULL, s->key, NULL) > 0;
-    if (is_ok && a->is_pss)
-        is_ok = EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PSS_PADDING) > 0 &&
-                EVP_PKEY_CTX_set_rsa_pss_saltlen(ctx, RSA_PSS_SALTLEN_DIGEST) > 0;
-    is_ok = is_ok &&
-            EVP_DigestSign(md, signature, n, (const unsigned char *)text.p, text.n) == 1 &&
-            (a->family != OUTR__JWT_EC || split_ecdsa(signature, n, a->half));
+    bool is_ok =
+        md && EVP_DigestSignInit_ex(md, &ctx, a->hash, NULL, NULL, s->key, NULL) > 0 &&
+        outr__jwt_set_padding(ctx, a) &&
+        EVP_DigestSign(md, signature, n, (const unsigned char *)text.p, text.n) == 1 &&
+        (a->family != OUTR__JWT_EC || split_ecdsa(signature, n, a->half));
     EVP_MD_CTX_free(md);
     return is_ok;
 }
