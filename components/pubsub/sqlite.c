@@ -216,19 +216,6 @@ static void do_close(broker *b)
 
 /* ---- on the worker: work --------------------------------------------------------------------- */
 
-static void write_metadata(outr_buf *out, outr_kvs kvs)
-{
-    outr_buf_char(out, '{');
-    for (size_t i = 0; i < kvs.count; i++) {
-        if (i)
-            outr_buf_char(out, ',');
-        outr_json_quote(out, kvs.items[i].key);
-        outr_buf_char(out, ':');
-        outr_json_quote(out, kvs.items[i].value);
-    }
-    outr_buf_char(out, '}');
-}
-
 static outr_code put_message(broker *b, outr_str topic, const outr_publish_item *item, int64_t now,
                              outr_err *err)
 {
@@ -236,7 +223,7 @@ static outr_code put_message(broker *b, outr_str topic, const outr_publish_item 
     const outr_kv *ttl = outr_kvs_find(item->metadata, "ttlInSeconds"),
                   *key = outr_kvs_find(item->metadata, "partitionKey");
     int64_t seconds;
-    write_metadata(&metadata, item->metadata);
+    outr_json_quote_kvs(&metadata, item->metadata);
     outr_sqlite_bind(b->put, 1, topic);
     sqlite3_bind_blob(b->put, 2, item->data.p ? item->data.p : "", (int)item->data.n,
                       SQLITE_STATIC);

@@ -403,6 +403,19 @@ void outr_json_quote(outr_buf *out, outr_str text)
     outr_buf_char(out, '"');
 }
 
+void outr_json_quote_kvs(outr_buf *out, outr_kvs kvs)
+{
+    outr_buf_char(out, '{');
+    for (size_t i = 0; i < kvs.count; i++) {
+        if (i)
+            outr_buf_char(out, ',');
+        outr_json_quote(out, kvs.items[i].key);
+        outr_buf_char(out, ':');
+        outr_json_quote(out, kvs.items[i].value);
+    }
+    outr_buf_char(out, '}');
+}
+
 /* As Go prints a float64: shortest text that reads back the same, exponents without leading zero.
  */
 static void write_double(outr_buf *out, double value)

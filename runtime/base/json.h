@@ -11,6 +11,7 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/map.h"
 #include "base/str.h"
 
 #define OUTR_JSON_DEPTH_MAX 512
@@ -59,6 +60,7 @@ typedef enum outr_json_style {
 void outr_json_write(outr_buf *out, const outr_json *value,
                      unsigned style);               /* Go's HTML escaping always */
 void outr_json_quote(outr_buf *out, outr_str text); /* with quotes; invalid UTF-8 becomes \ufffd */
+void outr_json_quote_kvs(outr_buf *out, outr_kvs kvs); /* an object of strings, in their order */
 /* Building a tree to write. */
 outr_json *outr_json_new(outr_arena *arena, outr_json_kind kind);
 outr_json *outr_json_string(outr_arena *arena, outr_str text); /* text is borrowed */

@@ -48,13 +48,7 @@ static outr_str json_of(outr_arena *arena, outr_kvs metadata)
     if (metadata.count == 0)
         return OUTR_STR("{}");
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(json_max(metadata));
-    for (size_t i = 0; i < metadata.count; i++) {
-        outr_buf_char(&out, i ? ',' : '{');
-        outr_json_quote(&out, metadata.items[i].key);
-        outr_buf_char(&out, ':');
-        outr_json_quote(&out, metadata.items[i].value);
-    }
-    outr_buf_char(&out, '}');
+    outr_json_quote_kvs(&out, metadata);
     return outr_arena_str(arena, outr_buf_view(&out));
 }
 

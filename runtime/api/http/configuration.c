@@ -26,15 +26,8 @@ static void write_metadata(outr_buf *out, bool is_first, outr_kvs metadata)
 {
     if (metadata.count == 0)
         return;
-    outr_buf_z(out, is_first ? "\"metadata\":{" : ",\"metadata\":{");
-    for (size_t i = 0; i < metadata.count; i++) {
-        if (i > 0)
-            outr_buf_char(out, ',');
-        outr_json_quote(out, metadata.items[i].key);
-        outr_buf_char(out, ':');
-        outr_json_quote(out, metadata.items[i].value);
-    }
-    outr_buf_char(out, '}');
+    outr_buf_z(out, is_first ? "\"metadata\":" : ",\"metadata\":");
+    outr_json_quote_kvs(out, metadata);
 }
 
 static void write_items(outr_buf *out, const outr_configuration_item *items, size_t count)

@@ -75,15 +75,7 @@ static void write_metadata(outr_buf *out, const outr_details *d)
         outr_buf_z(out, "null");
         return;
     }
-    outr_buf_char(out, '{');
-    for (size_t i = 0; i < d->metadata_count; i++) {
-        if (i > 0)
-            outr_buf_char(out, ',');
-        outr_json_quote(out, d->metadata[i].key);
-        outr_buf_char(out, ':');
-        outr_json_quote(out, d->metadata[i].value);
-    }
-    outr_buf_char(out, '}');
+    outr_json_quote_kvs(out, (outr_kvs){d->metadata, d->metadata_count});
 }
 
 /* google.rpc messages as Dapr prints them: keys in alphabetical order. */

@@ -6,19 +6,6 @@
 
 #define ANSWER_MAX (16 * OUTR_MIB)
 
-static void write_values(outr_buf *out, outr_kvs values)
-{
-    outr_buf_char(out, '{');
-    for (size_t i = 0; i < values.count; i++) {
-        if (i)
-            outr_buf_char(out, ',');
-        outr_json_quote(out, values.items[i].key);
-        outr_buf_char(out, ':');
-        outr_json_quote(out, values.items[i].value);
-    }
-    outr_buf_char(out, '}');
-}
-
 static void write_secrets(outr_buf *out, const outr_core_secrets *s)
 {
     outr_buf_char(out, '{');
@@ -27,7 +14,7 @@ static void write_secrets(outr_buf *out, const outr_core_secrets *s)
             outr_buf_char(out, ',');
         outr_json_quote(out, s->secrets[i].name);
         outr_buf_char(out, ':');
-        write_values(out, s->secrets[i].values);
+        outr_json_quote_kvs(out, s->secrets[i].values);
     }
     outr_buf_char(out, '}');
 }
@@ -41,7 +28,7 @@ static void on_done(outr_op *op)
     if (!err.code && s->is_bulk)
         write_secrets(&out, s);
     else if (!err.code)
-        write_values(&out, s->count ? s->secrets[0].values : (outr_kvs){0});
+        outr_json_quote_kvs(&out, s->count ? s->secrets[0].values : (outr_kvs){0});
     if (out.is_full)
         outr_core_fail(&err, OUTR_REASON_SECRET_GET, "the secrets are too large for one answer");
     if (err.code)

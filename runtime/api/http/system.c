@@ -108,15 +108,7 @@ static void write_components(outr_buf *out, const outr_core_metadata *m)
 static void write_pairs(outr_buf *out, const char *key, outr_kvs kvs)
 {
     name(out, key);
-    outr_buf_char(out, '{');
-    for (size_t i = 0; i < kvs.count; i++) {
-        if (i > 0)
-            outr_buf_char(out, ',');
-        outr_json_quote(out, kvs.items[i].key);
-        outr_buf_char(out, ':');
-        outr_json_quote(out, kvs.items[i].value);
-    }
-    outr_buf_char(out, '}');
+    outr_json_quote_kvs(out, kvs);
 }
 
 static void write_subscription(outr_buf *out, const outr_subscription_info *info)

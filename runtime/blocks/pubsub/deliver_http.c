@@ -112,15 +112,9 @@ static void write_entry(outr_buf *out, const outr__delivery *d, const outr__hand
         outr_json_quote(out, outr_base64_encode(d->arena, msg->data));
     else
         outr_buf_str(out, msg->data);
-    outr_buf_z(out, ",\"metadata\":{");
-    for (size_t i = 0; i < msg->metadata.count; i++) {
-        if (i)
-            outr_buf_char(out, ',');
-        outr_json_quote(out, msg->metadata.items[i].key);
-        outr_buf_char(out, ':');
-        outr_json_quote(out, msg->metadata.items[i].value);
-    }
-    outr_buf_z(out, "},\"contentType\":");
+    outr_buf_z(out, ",\"metadata\":");
+    outr_json_quote_kvs(out, msg->metadata);
+    outr_buf_z(out, ",\"contentType\":");
     outr_str type = !d->s->is_raw         ? OUTR_STR("application/cloudevents+json")
                     : msg->content_type.n ? msg->content_type
                                           : OUTR_STR("application/octet-stream");

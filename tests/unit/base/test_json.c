@@ -178,6 +178,17 @@ static void a_tree_can_be_built(void **state)
     assert_true(outr_str_is(outr_buf_view(&out), "{\"a\":\"new\",\"l\":[-5]}"));
 }
 
+static void pairs_are_an_object_of_strings(void **state)
+{
+    const outr_kv items[] = {{OUTR_STR("b\""), OUTR_STR("<1>")}, {OUTR_STR("a"), OUTR_STR("")}};
+    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(OUTR_KIB);
+    (void)state;
+    outr_json_quote_kvs(&out, (outr_kvs){0});
+    outr_json_quote_kvs(&out, (outr_kvs){items, OUTR_LEN(items)});
+    assert_true(outr_str_is(outr_buf_view(&out),
+                            "{}{\"b\\\"\":\"\\u003c1\\u003e\",\"a\":\"\"}"));
+}
+
 #define WITH_ARENA(f) cmocka_unit_test_setup_teardown(f, open_arena, close_arena)
 
 int main(void)
@@ -194,6 +205,7 @@ int main(void)
         WITH_ARENA(depth_is_limited),
         WITH_ARENA(what_does_not_fit_the_arena_is_an_error),
         WITH_ARENA(a_tree_can_be_built),
+        WITH_ARENA(pairs_are_an_object_of_strings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
