@@ -73,6 +73,7 @@ class PubSub(Kafka):
         again.wait({"n": "last"})
         self.assertEqual(again.data(), [{"n": "last"}])
 
+    @needs_kcat
     @tag("debug")
     def test_a_partition_keeps_its_order_whatever_is_refused(self):
         """Two keys, two partitions: each in order, also around what comes again; they do not wait for each other."""
@@ -170,6 +171,7 @@ class PubSub(Kafka):
                 self.assertEqual([n for n, times in collections.Counter(data).items() if times > 1], [], strategy)
             self.assertEqual(first.stop(), 0)
 
+    @needs_kcat
     def test_an_app_that_hangs_costs_little_memory(self):
         held, size, count = threading.Event(), 1000, 100000
         self.server.produce("hang", "{}", partition=0)
