@@ -1,4 +1,4 @@
-"""State, locks and configuration on a real redis-server: the layout as redis-cli sees it, restarts, kills."""
+"""State, locks, bindings and configuration on a real redis-server: the layout as redis-cli sees it, restarts, kills."""
 import random
 import signal
 import subprocess
@@ -276,6 +276,46 @@ class Lock(Case):
         self.assertEqual((answer.status, answer.json["errorCode"]), (500, "ERR_UNLOCK"))
         server.start()
         wait_for("the lock", lambda: a.call_json("POST", "/v1.0-alpha1/lock/lk", body).status == 200, 60)
+
+
+@needs_redis
+class Binding(Case):
+    def invoke(self, sidecar, operation, data=None, **metadata):
+        return sidecar.call_json("POST", "/v1.0/bindings/b", {"operation": operation, "data": data, "metadata": metadata})
+
+    @tag("debug")
+    def test_keys_are_set_read_counted_and_deleted(self):
+        server = RedisServer(self)
+        a = self.sidecar("app", resources={"b.yaml": redis("b", "bindings", server)})
+        for operation, metadata in (("create", {"key": "k"}), ("create", {"key": "short", "ttlInSeconds": "600"}),
+                                    ("increment", {"key": "n", "ttlInSeconds": "600"}), ("increment", {"key": "n"})):
+            self.assertLess(self.invoke(a, operation, {"a": 1}, **metadata).status, 300)
+        self.assertEqual([server.command("GET", key) for key in ("k", "short", "n")], ['{"a":1}', '{"a":1}', "2"])
+        self.assertEqual(server.command("TTL", "k"), -1)
+        for key in ("short", "n"):
+            self.assertIn(server.command("TTL", key), range(1, 601))
+        self.assertEqual(self.invoke(a, "get", key="k").body, b'{"a":1}')
+        self.assertEqual(self.invoke(a, "get", key="k", delete="true").body, b'{"a":1}')
+        gone = self.invoke(a, "get", key="k")
+        self.assertLess(gone.status, 300)
+        self.assertEqual(gone.body, b"")
+        self.assertLess(self.invoke(a, "delete", key="n").status, 300)
+        self.assertEqual(server.command("EXISTS", "n"), 0)
+        self.assertEqual(a.stop(), 0)
+
+    def test_what_cannot_be_is_an_error(self):
+        server = RedisServer(self)
+        a = self.sidecar("app", resources={"b.yaml": redis("b", "bindings", server)})
+        server.command("SET", "text", "x")
+        for operation, metadata, text in (("get", {}, "missing key"), ("increment", {"key": "text"}, "not an integer"),
+                                          ("create", {"key": "k", "ttlInSeconds": "soon"}, "ttlInSeconds"), ("list", {"key": "k"}, "list")):
+            answer = self.invoke(a, operation, **metadata)
+            self.assertGreaterEqual(answer.status, 400)
+            self.assertIn(text, answer.body.decode())
+        server.kill()
+        self.assertEqual(self.invoke(a, "get", key="text").status, 500)
+        server.start()
+        wait_for("the binding", lambda: self.invoke(a, "create", "x", key="k").status < 300, 60)
 
 
 @needs_redis
