@@ -73,8 +73,7 @@ def main(port, topic, count, batch):
     server.add_insecure_port("127.0.0.1:%d" % port)
     server.start()
     over.wait(300)
-    time.sleep(1)  # what it has answered is on its way
-    server.stop(None).wait()
+    server.stop(10).wait()  # what it is answering goes out first
 
 
 if __name__ == "__main__":
