@@ -702,17 +702,18 @@ static void on_pump(outr_deferred *deferred)
 {
     outr_kafka_reader *reader = OUTR_CONTAINER(deferred, outr_kafka_reader, pump);
     uint64_t now = outr_loop_now(reader->req.loop), next = UINT64_MAX;
-    outr_list turn;
-    outr_list_init(&turn);
-    /* who was served goes to the end, so that all have a share of the credit */
-    while (!outr_list_is_empty(&reader->partitions))
-        outr_list_push(&turn, outr_list_pop(&reader->partitions));
-    for (bool has_credit = true; !outr_list_is_empty(&turn);) {
+    size_t left = 0;
+    bool has_credit = true;
+    OUTR_LIST_EACH(link, &reader->partitions)
+        left++;
+    /* Who was served goes to the end, so that all have a share of the credit. All stay in the list
+     * meanwhile: what is settled at once may end the leaving of others, or the reader. */
+    for (; left > 0 && !outr_list_is_empty(&reader->partitions); left--) {
         outr__kafka_partition *p =
-            OUTR_LIST_ITEM(outr_list_pop(&turn), outr__kafka_partition, link);
+            OUTR_LIST_ITEM(outr_list_pop(&reader->partitions), outr__kafka_partition, link);
+        outr_list_push(&reader->partitions, &p->link);
         bool is_due = p->again_ns <= now;
         bool is_ready = may_give(reader, p);
-        outr_list_push(&reader->partitions, &p->link);
         if (is_ready && !is_due)
             next = OUTR_MIN(next, p->again_ns);
         if (is_ready && is_due && has_credit)
