@@ -43,6 +43,11 @@ uint64_t outr_balance_load(const outr_balance *b, uint64_t now, size_t pending)
     return (cost + NOISE_NS) * (pending + 1);
 }
 
+uint64_t outr_balance_cost(const outr_balance *b, uint64_t now)
+{
+    return faded(b, now);
+}
+
 double outr_balance_ramp(const outr_balance *b, uint64_t now)
 {
     uint64_t age = now > b->ramp_from_ns ? now - b->ramp_from_ns : 0;

@@ -26,6 +26,8 @@ void outr_balance_init(outr_balance *balance, uint64_t now);
 void outr_balance_observe(outr_balance *balance, uint64_t now, uint64_t took_ns, bool is_failure);
 /* pending: calls it has in hand. Comparable between instances only. */
 uint64_t outr_balance_load(const outr_balance *balance, uint64_t now, size_t pending);
+/* What an answer of it takes by what is still known; 0: nothing is. */
+uint64_t outr_balance_cost(const outr_balance *balance, uint64_t now);
 /* 0..1: the part of its share that it gets. */
 double outr_balance_ramp(const outr_balance *balance, uint64_t now);
 

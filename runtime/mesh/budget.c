@@ -26,14 +26,25 @@ void outr_budget_spend(outr_budget *b, uint64_t now)
     b->retries[slot_of(b, now)]++;
 }
 
+void outr_budget_count(const outr_budget *b, uint64_t now, uint64_t *calls, uint64_t *retries)
+{
+    uint64_t second = now / OUTR_SEC;
+    *calls = *retries = 0;
+    for (size_t i = 0; i < OUTR_BUDGET_SLOTS; i++) {
+        /* the second that the slot was last used for */
+        uint64_t age = (b->slot % OUTR_BUDGET_SLOTS + OUTR_BUDGET_SLOTS - i) % OUTR_BUDGET_SLOTS;
+        if (b->slot - age + OUTR_BUDGET_SLOTS <= second)
+            continue;
+        *calls += b->calls[i];
+        *retries += b->retries[i];
+    }
+}
+
 bool outr_budget_take(outr_budget *b, uint64_t now)
 {
-    uint64_t calls = 0, retries = 0;
     size_t at = slot_of(b, now);
-    for (size_t i = 0; i < OUTR_BUDGET_SLOTS; i++) {
-        calls += b->calls[i];
-        retries += b->retries[i];
-    }
+    uint64_t calls, retries;
+    outr_budget_count(b, now, &calls, &retries);
     if (retries >= calls / SHARE + OUTR_BUDGET_SLOTS)
         return false;
     b->retries[at]++;

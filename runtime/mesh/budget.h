@@ -21,4 +21,7 @@ bool outr_budget_take(outr_budget *budget, uint64_t now);
 /* A try that is made whatever the budget says (a policy wants it): others have less. */
 void outr_budget_spend(outr_budget *budget, uint64_t now);
 
+/* How many there were of both in the last ten seconds. */
+void outr_budget_count(const outr_budget *budget, uint64_t now, uint64_t *calls, uint64_t *retries);
+
 #endif

@@ -15,11 +15,21 @@
 /* A call that may be repeated elsewhere is waited for so long: then the probe costs nobody. */
 #define OUTR_OUTLIER_GRACE_NS OUTR_SEC
 
+/* Why it was ejected last. */
+typedef enum outr_outlier_reason {
+    OUTR_OUTLIER_NO_REASON,
+    OUTR_OUTLIER_FAILURES_IN_A_ROW,
+    OUTR_OUTLIER_FAILURE_RATE,
+    OUTR_OUTLIER_PROBE_FAILED,
+} outr_outlier_reason;
+const char *outr_outlier_reason_name(outr_outlier_reason reason); /* "failure_rate"; "" */
+
 typedef struct outr_outlier {
     uint32_t failures; /* a bit for each of the last calls, the latest lowest */
     uint8_t calls;     /* of them there are */
     uint8_t in_a_row;
     uint8_t ejections; /* in a row, without a revival in between that lasted */
+    uint8_t reason;    /* outr_outlier_reason */
     bool is_ejected, is_probing;
     uint64_t until_ns; /* ejected: the probe is due */
     uint64_t revived_ns;

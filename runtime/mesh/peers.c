@@ -1,4 +1,5 @@
 #include "mesh/cluster.h"
+#include "mesh/endpoints.h"
 #include "mesh/internal.h"
 
 /* an instance that could not be reached is the last choice for so long */
@@ -237,8 +238,7 @@ static void tell_change(const known *k, const outr__peer *peer, outr_outlier_cha
                                                0,
                                                {"target", "change"}};
     outr_loop *loop = peer->peers->o->loop;
-    outr_str what =
-        change == OUTR_OUTLIER_EJECTED ? OUTR_STR("ejected") : OUTR_STR("revived");
+    outr_str what = change == OUTR_OUTLIER_EJECTED ? OUTR_STR("ejected") : OUTR_STR("revived");
     if (change == OUTR_OUTLIER_SAME)
         return;
     outr_metric_count(outr_loop_metrics(loop), &ejections,
@@ -247,8 +247,7 @@ static void tell_change(const known *k, const outr__peer *peer, outr_outlier_cha
              OUTR_Z("peer", peer->text), OUTR_S("change", what));
 }
 
-void outr__pick_observe(outr__pick *pick, uint64_t took_ns, outr_class how,
-                        uint64_t retry_after_ns)
+void outr__pick_observe(outr__pick *pick, uint64_t took_ns, outr_class how, uint64_t retry_after_ns)
 {
     outr_loop *loop = pick->peers->o->loop;
     outr__peer *peer = pick->peer;
@@ -437,6 +436,78 @@ void outr__pick_start(outr__peers *p, outr__pick *pick, outr_arena *arena, outr_
         !k->is_refreshing)
         refresh_known(pick, k, key); /* this call goes by what is known */
     end_pick(pick, k, true);
+}
+
+/* ---- for people to look at ------------------------------------------------------------------- */
+
+const char *outr_endpoint_state_name(outr_endpoint_state state)
+{
+    static const char *const names[] = {"ok", "ramping", "ejected", "probing", "down"};
+    return names[state];
+}
+
+static uint64_t ms_until(uint64_t at, uint64_t now)
+{
+    return at > now ? (at - now + OUTR_MS - 1) / OUTR_MS : 0;
+}
+
+static void view(outr_endpoint_view *out, const outr_endpoint *e, outr_str address, uint64_t now)
+{
+    const outr_outlier *o = &e->outlier;
+    *out = (outr_endpoint_view){
+        .address = address,
+        .reason = "",
+        .score_ms = (double)outr_balance_cost(&e->balance, now) / (double)OUTR_MS,
+        .share = outr_balance_ramp(&e->balance, now),
+        .pending = e->pending,
+        .ejections = o->ejections,
+    };
+    if (o->is_ejected) {
+        out->state = o->is_probing ? OUTR_ENDPOINT_PROBING : OUTR_ENDPOINT_EJECTED;
+        out->reason = outr_outlier_reason_name(o->reason);
+        out->next_probe_ms = ms_until(o->until_ns, now);
+        out->share = 0;
+    } else if (e->down_until_ns > now) {
+        out->state = OUTR_ENDPOINT_DOWN;
+        out->reason = "connect_failed";
+        out->next_probe_ms = ms_until(e->down_until_ns, now);
+    } else if (out->share < 1) {
+        out->state = OUTR_ENDPOINT_RAMPING;
+    }
+}
+
+static void view_callee(outr_callee_view *out, const known *k, uint64_t now, outr_arena *arena)
+{
+    const outr_cluster *c = &k->cluster;
+    *out = (outr_callee_view){.name = outr_arena_str(arena, outr_str_from(k->name)),
+                              .items = outr_arena_alloc(arena, (c->count + 1) * sizeof *out->items),
+                              .count = c->count,
+                              .ejected = c->ejected_count,
+                              .age_ms = (now - k->fetched_ns) / OUTR_MS};
+    outr_budget_count(&c->budget, now, &out->calls, &out->retries);
+    for (size_t i = 0; i < c->count; i++) {
+        outr_str address = outr__peer_address(of_endpoint(c->items[i]));
+        view(&out->items[i], c->items[i], outr_arena_str(arena, address), now);
+    }
+}
+
+size_t outr_mesh_list_endpoints(outr_mesh *mesh, outr_str app_id, outr_str namespace_,
+                                outr_arena *arena, outr_callee_view **out)
+{
+    const outr__peers *p = mesh->peers;
+    uint64_t now = outr_loop_now(p->o->loop);
+    char scratch[512];
+    const outr__pick one = {.app_id = app_id,
+                            .namespace_ = namespace_.n ? namespace_ : mesh->o.settings->namespace_};
+    outr_str wanted = name_key(&one, scratch, sizeof scratch), key;
+    size_t n = 0;
+    void *item;
+    *out = outr_arena_alloc(arena, (outr_map_count(p->names) + 1) * sizeof **out);
+    for (size_t at = 0; outr_map_next(p->names, &at, &key, &item);) {
+        if (app_id.n == 0 || outr_str_eq(key, wanted))
+            view_callee(&(*out)[n++], item, now, arena);
+    }
+    return n;
 }
 
 /* ---- making and freeing ---------------------------------------------------------------------- */
