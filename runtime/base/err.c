@@ -10,6 +10,7 @@ static outr_code fill(outr_err *err, outr_code code, outr_reason reason, const c
     err->code = code;
     err->reason = reason;
     err->retriable = false;
+    err->why = 0;
     vsnprintf(err->text, sizeof err->text, fmt, args);
     return code;
 }

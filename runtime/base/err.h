@@ -31,11 +31,14 @@ typedef enum outr_code {
 } outr_code;
 
 #define OUTR_ERR_TEXT_MAX 384
+/* Why a sidecar answered by itself: header, or metadata of gRPC. */
+#define OUTR_REASON_HEADER "outrigger-reason"
 
 typedef struct outr_err {
     outr_code code;
     outr_reason reason;
     bool retriable; /* nothing has happened yet: the same call may be made again */
+    uint16_t why;   /* a row of mesh/reasons.h, which the answer to the caller names; 0: not said */
     char text[OUTR_ERR_TEXT_MAX];
 } outr_err;
 
@@ -45,6 +48,7 @@ static inline void outr_err_clear(outr_err *err)
     err->code = OUTR_OK;
     err->reason = OUTR_REASON_NONE;
     err->retriable = false;
+    err->why = 0;
     err->text[0] = 0;
 }
 
