@@ -2,6 +2,7 @@
 #ifndef OUTR_COMPONENTS_NAMERESOLUTION_H
 #define OUTR_COMPONENTS_NAMERESOLUTION_H
 
+#include "base/labels.h"
 #include "components/component.h"
 
 typedef struct outr_resolver outr_resolver;
@@ -9,19 +10,21 @@ typedef struct outr_resolver outr_resolver;
 typedef struct outr_instance { /* one sidecar */
     outr_addr addr;            /* internal port */
     outr_str id;               /* registration id, or the address */
+    outr_kvs labels;           /* as it has registered them; sorted by name (base/labels.h) */
 } outr_instance;
 
 typedef struct outr_self { /* what is registered */
     outr_str app_id, namespace_, instance_id;
     outr_str host; /* address others reach us by */
     uint16_t internal_port;
+    outr_kvs labels; /* others route by them */
 } outr_self;
 
 typedef struct outr_resolve {
     outr_arena *arena;
     outr_str app_id, namespace_;
     uint16_t port;            /* our own internal port, for resolvers that know only hosts */
-    outr_instance *instances; /* out; empty: nobody has that id */
+    outr_instance *instances; /* out, on arena with all in it; empty: nobody has that id */
     size_t count;
 } outr_resolve;
 

@@ -7,9 +7,18 @@
 typedef struct resolver {
     outr_resolver base;
     outr_arena *arena;
-    outr_kvs entries; /* static: app id -> "host:port,host:port" */
+    outr_kvs entries; /* static: app id -> "host:port,host:port;version=2;zone=a" */
     outr_str format;  /* nameformat: pattern with {appid} */
 } resolver;
+
+/* What stands behind an address: "version=2;zone=a". */
+static outr_code read_labels(outr_kvs *out, outr_arena *arena, outr_str text, outr_err *err)
+{
+    char *list = outr_arena_strz(arena, text);
+    for (char *c = list; *c; c++)
+        *c = *c == ';' ? ',' : *c;
+    return outr_labels_parse(out, arena, outr_str_of(list, text.n), err);
+}
 
 /* One question: its names are looked up one after the other. */
 typedef struct question {
@@ -18,7 +27,8 @@ typedef struct question {
     outr_op *op;
     outr_op inner;
     outr_lookup lookup;
-    outr_str rest; /* addresses still to look up */
+    outr_str rest;   /* addresses still to look up */
+    outr_kvs labels; /* of the one that is looked up */
 } question;
 
 static resolver *of(outr_resolver *base)
@@ -59,7 +69,8 @@ static void on_looked_up(outr_op *inner)
         return;
     }
     for (size_t i = 0; !inner->err.code && i < q->lookup.count && req->count < 64; i++)
-        req->instances[req->count++].addr = q->lookup.addrs[i];
+        req->instances[req->count++] =
+            (outr_instance){.addr = q->lookup.addrs[i], .labels = q->labels};
     if (q->rest.p)
         look_up_next(q);
     else if (inner->err.code && req->count == 0)
@@ -72,9 +83,12 @@ static void look_up_next(question *q)
 {
     outr_loop *loop = q->op->loop;
     outr_env *env = outr_loop_env(loop);
-    outr_str one, host = OUTR_STR_NONE;
+    outr_str one, labels, host = OUTR_STR_NONE;
     uint16_t port = 0;
     q->rest = outr_str_cut(q->rest, ',', &one);
+    labels = outr_str_cut(one, ';', &one);
+    q->labels = (outr_kvs){0};
+    read_labels(&q->labels, q->req->arena, labels, NULL); /* which create has tried */
     outr_hostport_parse(outr_str_trim(one), &host, &port, NULL);
     q->lookup = (outr_lookup){.host = host, .port = port ? port : q->req->port};
     outr_op_init(&q->inner, loop, q->op, 0, on_looked_up);
@@ -190,9 +204,29 @@ static outr_code create(outr_resolver **out, const outr_component_init *init,
 extern const outr_resolver_backend outr_nameresolution_static, outr_nameresolution_nameformat,
     outr_nameresolution_structuredformat, outr_nameresolution_dns, outr_nameresolution_kubernetes;
 
+static outr_code check_entry(outr_arena *arena, const outr_kv *entry, outr_err *err)
+{
+    outr_str rest = entry->value, one, host, labels;
+    outr_kvs read;
+    uint16_t port;
+    while (rest.n > 0) {
+        rest = outr_str_cut(rest, ',', &one);
+        labels = outr_str_cut(one, ';', &one);
+        if (outr_hostport_parse(outr_str_trim(one), &host, &port, err) ||
+            (labels.p && read_labels(&read, arena, labels, err)))
+            return outr_wrap(err, OUTR_FMT, OUTR_ARG(entry->key));
+    }
+    return OUTR_OK;
+}
+
 static outr_code create_static(outr_resolver **out, const outr_component_init *init, outr_err *err)
 {
-    return create(out, init, &outr_nameresolution_static, false, err);
+    outr_arena *arena = outr_arena_new(OUTR_MIB);
+    outr_code rc = OUTR_OK;
+    for (size_t i = 0; i < init->metadata.count && !rc; i++)
+        rc = check_entry(arena, &init->metadata.items[i], err);
+    outr_arena_free(arena);
+    return rc ? rc : create(out, init, &outr_nameresolution_static, false, err);
 }
 
 static outr_code create_format(outr_resolver **out, const outr_component_init *init, outr_err *err)

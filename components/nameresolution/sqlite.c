@@ -50,7 +50,7 @@ typedef struct resolver {
     outr_loop *loop;
     const outr_log *log;
     /* registration */
-    char *address, *app_id, *namespace_, *id;
+    char *address, *app_id, *namespace_, *id, *labels;
     outr_timer beat;
     struct job *beating;
     uint64_t swept_ns;
@@ -59,13 +59,17 @@ typedef struct resolver {
 
 typedef enum what { OPEN, PUT, FIND, CLOSE } what;
 
+typedef struct row {
+    char *address, *labels;
+} row;
+
 typedef struct job {
     outr_work work;
     what what;
     resolver *r;
     outr_resolve *resolve;
-    outr_op inner; /* heartbeats of our own */
-    char **found;  /* addresses, heap: the arena is the loop's */
+    outr_op inner;     /* heartbeats of our own */
+    struct row *found; /* heap: the arena is the loop's */
     size_t count;
 } job;
 
@@ -75,6 +79,26 @@ static resolver *of(outr_resolver *base)
 }
 
 /* ---- on the worker --------------------------------------------------------------------------- */
+
+/* A file of daprd's, or of ours from before there were labels, gets the column; a daprd names its
+ * columns and so goes on with it. Another sidecar may do the same just now. */
+static outr_code add_labels(resolver *r, outr_err *err)
+{
+    char sql[256];
+    sqlite3_stmt *has = NULL;
+    snprintf(sql, sizeof sql, "SELECT labels FROM " OUTR_FMT " LIMIT 0", OUTR_ARG(r->c.table));
+    bool is_there = sqlite3_prepare_v2(r->db, sql, -1, &has, NULL) == SQLITE_OK;
+    sqlite3_finalize(has);
+    if (is_there)
+        return OUTR_OK;
+    snprintf(sql, sizeof sql, "ALTER TABLE " OUTR_FMT " ADD COLUMN labels TEXT NOT NULL DEFAULT ''",
+             OUTR_ARG(r->c.table));
+    outr_err failure; /* err filled would be a job that has failed */
+    if (!outr_sqlite_exec(r->db, sql, &failure) || strstr(failure.text, "duplicate column"))
+        return OUTR_OK;
+    *err = failure;
+    return failure.code;
+}
 
 static outr_code open_database(resolver *r, outr_err *err)
 {
@@ -91,7 +115,7 @@ static outr_code open_database(resolver *r, outr_err *err)
         " (key text NOT NULL PRIMARY KEY, value text NOT NULL);"
         "CREATE TABLE IF NOT EXISTS " OUTR_FMT
         " (registration_id TEXT NOT NULL PRIMARY KEY, address TEXT NOT NULL, app_id TEXT NOT NULL,"
-        " namespace TEXT NOT NULL, last_update INTEGER NOT NULL);"
+        " namespace TEXT NOT NULL, last_update INTEGER NOT NULL, labels TEXT NOT NULL DEFAULT '');"
         "CREATE UNIQUE INDEX IF NOT EXISTS " OUTR_FMT "_address_idx ON " OUTR_FMT " (address);"
         "CREATE INDEX IF NOT EXISTS " OUTR_FMT "_last_update_idx ON " OUTR_FMT " (last_update);"
         "INSERT OR IGNORE INTO " OUTR_FMT " (key, value) VALUES ('nr-migrations', '1')",
@@ -99,17 +123,18 @@ static outr_code open_database(resolver *r, outr_err *err)
         OUTR_ARG(r->c.table), OUTR_ARG(r->c.table), OUTR_ARG(r->c.table),
         OUTR_ARG(r->c.metadata_table));
     rc = outr_sqlite_exec(r->db, sql, err);
+    rc = rc ? rc : add_labels(r, err);
     snprintf(
         sql, sizeof sql,
-        "SELECT address FROM " OUTR_FMT
+        "SELECT address, labels FROM " OUTR_FMT
         " WHERE app_id = ? AND namespace = ? AND last_update >= unixepoch(CURRENT_TIMESTAMP) - ?",
         OUTR_ARG(r->c.table));
     if (!rc)
         rc = outr_sqlite_prepare(r->db, &r->find, sql, err);
     snprintf(sql, sizeof sql,
              "INSERT OR REPLACE INTO " OUTR_FMT
-             " (registration_id, address, app_id, namespace, last_update) VALUES (?, ?, ?, ?, "
-             "unixepoch(CURRENT_TIMESTAMP))",
+             " (registration_id, address, app_id, namespace, labels, last_update) VALUES (?, ?, ?, "
+             "?, ?, unixepoch(CURRENT_TIMESTAMP))",
              OUTR_ARG(r->c.table));
     if (!rc)
         rc = outr_sqlite_prepare(r->db, &r->put, sql, err);
@@ -174,6 +199,7 @@ static outr_code do_put(resolver *r, outr_err *err)
     outr_sqlite_bind(r->put, 2, outr_str_from(r->address));
     outr_sqlite_bind(r->put, 3, outr_str_from(r->app_id));
     outr_sqlite_bind(r->put, 4, outr_str_from(r->namespace_));
+    outr_sqlite_bind(r->put, 5, outr_str_from(r->labels));
     outr_code rc = outr_sqlite_run(r->db, r->put, err);
     if (rc)
         return rc;
@@ -196,7 +222,8 @@ static outr_code do_find(resolver *r, job *j, outr_err *err)
     sqlite3_bind_int64(r->find, 3, update_seconds(r) + 1); /* a heartbeat may be under way */
     while ((rc = sqlite3_step(r->find)) == SQLITE_ROW && j->count < 256) {
         j->found = outr_realloc(j->found, (j->count + 1) * sizeof *j->found);
-        j->found[j->count++] = outr_str_dup(outr_sqlite_text(r->find, 0));
+        j->found[j->count++] = (row){outr_str_dup(outr_sqlite_text(r->find, 0)),
+                                     outr_str_dup(outr_sqlite_text(r->find, 1))};
     }
     outr_code code =
         rc == SQLITE_ROW || rc == SQLITE_DONE ? OUTR_OK : outr_sqlite_fail(r->db, err, "SQLite");
@@ -273,6 +300,7 @@ static void on_simple_done(outr_op *inner)
         free(r->app_id);
         free(r->namespace_);
         free(r->id);
+        free(r->labels);
         free(r);
     }
     if (err.code)
@@ -363,6 +391,7 @@ static void close_resolver(outr_resolver *base, outr_op *op)
 static void join(outr_resolver *base, const outr_self *self, outr_op *op)
 {
     resolver *r = of(base);
+    OUTR_AUTO(outr_buf) labels = OUTR_BUF_MAX(OUTR_LABELS_TEXT_MAX);
     char text[300], uuid[OUTR_UUID_LEN + 1];
     bool is_v6 = outr_str_find(self->host, ':') >= 0;
     snprintf(text, sizeof text, is_v6 ? "[" OUTR_FMT "]:%u" : OUTR_FMT ":%u", OUTR_ARG(self->host),
@@ -372,6 +401,8 @@ static void join(outr_resolver *base, const outr_self *self, outr_op *op)
     r->app_id = outr_str_dup(self->app_id);
     r->namespace_ = outr_str_dup(self->namespace_);
     r->id = outr_strdup(uuid);
+    outr_labels_write(&labels, self->labels);
+    r->labels = outr_str_dup(outr_buf_view(&labels));
     run_simple(r, PUT, op);
 }
 
@@ -390,13 +421,20 @@ static void on_found(outr_op *inner)
     if (!err.code) {
         req->instances = outr_arena_alloc(req->arena, (f->job.count + 1) * sizeof *req->instances);
         for (size_t i = 0; i < f->job.count; i++) {
-            outr_str text = outr_arena_str(req->arena, outr_str_from(f->job.found[i]));
-            if (outr_addr_parse(&req->instances[req->count].addr, text, NULL) == OUTR_OK)
-                req->instances[req->count++].id = text;
+            const row *found = &f->job.found[i];
+            outr_instance *out = &req->instances[req->count];
+            outr_str text = outr_arena_str(req->arena, outr_str_from(found->address));
+            if (outr_addr_parse(&out->addr, text, NULL))
+                continue;
+            out->id = text;
+            outr_labels_parse(&out->labels, req->arena, outr_str_from(found->labels), NULL);
+            req->count++;
         }
     }
-    for (size_t i = 0; i < f->job.count; i++)
-        free(f->job.found[i]);
+    for (size_t i = 0; i < f->job.count; i++) {
+        free(f->job.found[i].address);
+        free(f->job.found[i].labels);
+    }
     free(f->job.found);
     free(f);
     if (err.code)

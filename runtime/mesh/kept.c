@@ -12,9 +12,10 @@
 #define INSTANCES_MAX 64
 #define FILE_MAX      (4 * OUTR_MIB)
 #define SAVE_AFTER_NS OUTR_SEC
-#define FIRST_LINE    "outrigger-known 1"
+#define FIRST_LINE    "outrigger-known 2"
+#define WITHOUT       "outrigger-known 1" /* of a version that knew no labels */
 
-/* The addresses of one name, "10.0.0.1:50002 10.0.0.2:50002". */
+/* The addresses of one name, "10.0.0.1:50002;zone=a 10.0.0.2:50002". */
 typedef struct entry {
     char *addresses;
 } entry;
@@ -78,7 +79,7 @@ static void load(kept *k)
         outr_buf_append(&text, piece, (size_t)n);
     close(fd);
     outr_str rest = outr_str_cut(outr_buf_view(&text), '\n', &line);
-    if (!outr_str_is(line, FIRST_LINE) || text.is_full)
+    if ((!outr_str_is(line, FIRST_LINE) && !outr_str_is(line, WITHOUT)) || text.is_full)
         return;
     while (rest.p) {
         rest = outr_str_cut(rest, '\n', &line);
@@ -159,8 +160,8 @@ static void on_changed(outr_message *message, outr_loop *loop)
 /* False: such a name is not kept; a stranger's text does not make lines. */
 static bool key_of(char out[512], const outr_resolve *req)
 {
-    int n = snprintf(out, 512, OUTR_FMT " " OUTR_FMT, OUTR_ARG(req->app_id),
-                     OUTR_ARG(req->namespace_));
+    int n =
+        snprintf(out, 512, OUTR_FMT " " OUTR_FMT, OUTR_ARG(req->app_id), OUTR_ARG(req->namespace_));
     size_t spaces = 0;
     for (int i = 0; i < n && i < 511; i++) {
         if ((unsigned char)out[i] < ' ')
@@ -172,13 +173,17 @@ static bool key_of(char out[512], const outr_resolve *req)
 
 static void remember(kept *k, const outr_resolve *req)
 {
-    OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(INSTANCES_MAX * OUTR_ADDR_TEXT_MAX);
+    OUTR_AUTO(outr_buf)
+    text = OUTR_BUF_MAX(INSTANCES_MAX * (OUTR_ADDR_TEXT_MAX + OUTR_LABELS_TEXT_MAX));
     char key[512], one[OUTR_ADDR_TEXT_MAX];
     if (!key_of(key, req))
         return;
     for (size_t i = 0; i < req->count && i < INSTANCES_MAX; i++) {
         outr_addr_text(&req->instances[i].addr, one);
         outr_buf_printf(&text, i ? " %s" : "%s", one);
+        if (req->instances[i].labels.count > 0)
+            outr_buf_char(&text, ';');
+        outr_labels_write(&text, req->instances[i].labels);
     }
     pthread_mutex_lock(&k->lock);
     const entry *e = outr_map_get(k->entries, outr_str_from(key));
@@ -196,7 +201,7 @@ static void remember(kept *k, const outr_resolve *req)
 static void recall(kept *k, outr_resolve *req)
 {
     char key[512];
-    outr_str rest = OUTR_STR_NONE, one;
+    outr_str rest = OUTR_STR_NONE, one, labels;
     req->count = 0;
     if (!key_of(key, req))
         return;
@@ -208,8 +213,10 @@ static void recall(kept *k, outr_resolve *req)
     req->instances = outr_arena_alloc(req->arena, INSTANCES_MAX * sizeof *req->instances);
     while (rest.p && req->count < INSTANCES_MAX) {
         rest = outr_str_cut(rest, ' ', &one);
+        labels = outr_str_cut(one, ';', &one);
         outr_instance *i = &req->instances[req->count];
         *i = (outr_instance){.id = one};
+        outr_labels_parse(&i->labels, req->arena, labels, NULL);
         if (outr_addr_parse(&i->addr, one, NULL) == OUTR_OK)
             req->count++;
     }

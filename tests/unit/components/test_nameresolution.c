@@ -137,15 +137,29 @@ static void close_side(side *s)
     assert_int_equal(wait_for(s), OUTR_OK);
 }
 
-static outr_code join(side *s, const char *app_id, const char *namespace_, const char *host,
-                      uint16_t port)
+static outr_kvs labels_from(const world *wd, const char *text)
+{
+    outr_kvs labels;
+    assert_int_equal(outr_labels_parse(&labels, wd->arena, outr_str_from(text), NULL), OUTR_OK);
+    return labels;
+}
+
+static outr_code join_as(side *s, const char *app_id, const char *namespace_, const char *host,
+                         uint16_t port, const char *labels)
 {
     const outr_self self = {.app_id = outr_str_from(app_id),
                             .namespace_ = outr_str_from(namespace_),
                             .host = outr_str_from(host),
-                            .internal_port = port};
+                            .internal_port = port,
+                            .labels = labels_from(s->world, labels)};
     s->resolver->backend->join(s->resolver, &self, begin(s));
     return wait_for(s);
+}
+
+static outr_code join(side *s, const char *app_id, const char *namespace_, const char *host,
+                      uint16_t port)
+{
+    return join_as(s, app_id, namespace_, host, port, "");
 }
 
 static outr_code resolve(side *s, outr_resolve *req, const char *app_id, const char *namespace_)
@@ -159,7 +173,7 @@ static outr_code resolve(side *s, outr_resolve *req, const char *app_id, const c
     return wait_for(s);
 }
 
-/* "127.0.0.1:1 127.0.0.1:2 ", in the order of their ports. */
+/* "127.0.0.1:1 127.0.0.1:2;zone=a ", in the order of their ports. */
 static const char *found(side *s, const char *app_id, const char *namespace_)
 {
     static char text[1024];
@@ -173,7 +187,13 @@ static const char *found(side *s, const char *app_id, const char *namespace_)
             if (req.instances[i].addr.port != port)
                 continue;
             outr_addr_text(&req.instances[i].addr, one);
-            n += (size_t)snprintf(text + n, sizeof text - n, "%s ", one);
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s", one);
+            for (size_t j = 0; j < req.instances[i].labels.count; j++) {
+                const outr_kv *kv = &req.instances[i].labels.items[j];
+                n += (size_t)snprintf(text + n, sizeof text - n, ";" OUTR_FMT "=" OUTR_FMT,
+                                      OUTR_ARG(kv->key), OUTR_ARG(kv->value));
+            }
+            n += (size_t)snprintf(text + n, sizeof text - n, " ");
         }
     }
     return text;
@@ -198,6 +218,9 @@ static void execute(const world *wd, const char *sql)
         fail_msg("%s: %s", sql, message);
     sqlite3_close(db);
 }
+
+/* The columns that daprd's component knows; no other is named by it. */
+#define INSERT "INSERT INTO hosts (registration_id, address, app_id, namespace, last_update) VALUES"
 
 /* First column of the first row, -1 when there is none. */
 static int64_t query(const world *wd, const char *sql)
@@ -233,6 +256,48 @@ static void who_joins_is_found_by_id_and_namespace_until_it_leaves(void **state)
     close_world(wd);
 }
 
+static void labels_are_found_with_their_instance(void **state)
+{
+    world *wd = open_world();
+    side a = open_registry(wd), b = open_registry(wd);
+    (void)state;
+    assert_int_equal(join_as(&a, "app", "default", "127.0.0.1", 1, "zone=a,version=2"), OUTR_OK);
+    assert_int_equal(join(&b, "app", "default", "127.0.0.1", 2), OUTR_OK);
+    execute(wd, INSERT " ('daprd', '127.0.0.1:3', 'app', 'default', "
+                       "unixepoch(CURRENT_TIMESTAMP))");
+    assert_string_equal(found(&b, "app", "default"),
+                        "127.0.0.1:1;version=2;zone=a 127.0.0.1:2 127.0.0.1:3 ");
+    execute(wd, "UPDATE hosts SET labels = 'no label' WHERE address = '127.0.0.1:1'");
+    assert_string_equal(found(&b, "app", "default"), "127.0.0.1:1 127.0.0.1:2 127.0.0.1:3 ");
+    wire_sleep(&wd->w, 5 * OUTR_SEC); /* renewed with what it had */
+    assert_string_equal(found(&a, "app", "default"),
+                        "127.0.0.1:1;version=2;zone=a 127.0.0.1:2 127.0.0.1:3 ");
+    close_side(&a);
+    close_side(&b);
+    close_world(wd);
+}
+
+/* As daprd's component makes it, and ours did. */
+static void a_file_without_labels_gets_them(void **state)
+{
+    world *wd = open_world();
+    (void)state;
+    execute(wd,
+            "CREATE TABLE metadata (key text NOT NULL PRIMARY KEY, value text NOT NULL);"
+            "CREATE TABLE hosts (registration_id TEXT NOT NULL PRIMARY KEY, address TEXT NOT "
+            "NULL, app_id TEXT NOT NULL, namespace TEXT NOT NULL, last_update INTEGER NOT NULL);"
+            "INSERT INTO metadata VALUES ('nr-migrations', '1')");
+    execute(wd, INSERT " ('1', '127.0.0.1:1', 'app', 'default', unixepoch(CURRENT_TIMESTAMP))");
+    side a = open_registry(wd), b = open_registry(wd);
+    assert_string_equal(found(&a, "app", "default"), "127.0.0.1:1 ");
+    assert_int_equal(join_as(&b, "app", "default", "127.0.0.1", 2, "zone=a"), OUTR_OK);
+    execute(wd, INSERT " ('3', '127.0.0.1:3', 'app', 'default', unixepoch(CURRENT_TIMESTAMP))");
+    assert_string_equal(found(&a, "app", "default"), "127.0.0.1:1 127.0.0.1:2;zone=a 127.0.0.1:3 ");
+    close_side(&a);
+    close_side(&b);
+    close_world(wd);
+}
+
 static void the_file_is_for_its_owner_only(void **state)
 {
     world *wd = open_world();
@@ -251,9 +316,10 @@ static void a_dead_instance_drops_out(void **state)
     world *wd = open_world();
     side a = open_registry(wd);
     (void)state;
-    execute(wd, "INSERT INTO hosts VALUES ('dead', '127.0.0.1:7', 'app', 'default', "
-                "unixepoch(CURRENT_TIMESTAMP) - 60), ('late', '127.0.0.1:8', 'app', 'default', "
-                "unixepoch(CURRENT_TIMESTAMP) - 2)");
+    execute(wd,
+            INSERT " ('dead', '127.0.0.1:7', 'app', 'default', "
+                   "unixepoch(CURRENT_TIMESTAMP) - 60), ('late', '127.0.0.1:8', 'app', 'default', "
+                   "unixepoch(CURRENT_TIMESTAMP) - 2)");
     assert_string_equal(found(&a, "app", "default"), "127.0.0.1:8 ");
     close_side(&a);
     close_world(wd);
@@ -265,8 +331,8 @@ static void a_new_owner_of_an_address_replaces_the_dead_one(void **state)
     world *wd = open_world();
     side a = open_registry(wd);
     (void)state;
-    execute(wd, "INSERT INTO hosts VALUES ('dead', '127.0.0.1:7', 'old', 'default', "
-                "unixepoch(CURRENT_TIMESTAMP))");
+    execute(wd, INSERT " ('dead', '127.0.0.1:7', 'old', 'default', "
+                       "unixepoch(CURRENT_TIMESTAMP))");
     assert_int_equal(join(&a, "new", "default", "127.0.0.1", 7), OUTR_OK);
     assert_string_equal(found(&a, "old", "default"), "");
     assert_string_equal(found(&a, "new", "default"), "127.0.0.1:7 ");
@@ -297,10 +363,10 @@ static void a_row_that_is_no_address_is_left_out(void **state)
     world *wd = open_world();
     side a = open_registry(wd);
     (void)state;
-    execute(wd, "INSERT INTO hosts VALUES ('1', 'somewhere:80', 'app', 'default', "
-                "unixepoch(CURRENT_TIMESTAMP)), ('2', '', 'app', 'default', "
-                "unixepoch(CURRENT_TIMESTAMP)), ('3', '127.0.0.1:9', 'app', 'default', "
-                "unixepoch(CURRENT_TIMESTAMP))");
+    execute(wd, INSERT " ('1', 'somewhere:80', 'app', 'default', "
+                       "unixepoch(CURRENT_TIMESTAMP)), ('2', '', 'app', 'default', "
+                       "unixepoch(CURRENT_TIMESTAMP)), ('3', '127.0.0.1:9', 'app', 'default', "
+                       "unixepoch(CURRENT_TIMESTAMP))");
     assert_string_equal(found(&a, "app", "default"), "127.0.0.1:9 ");
     close_side(&a);
     close_world(wd);
@@ -504,7 +570,8 @@ static void a_cluster_has_its_form_of_names(void **state)
         {"template", "{{ .Namespace }}-{{.ID}}:81", "ns-shop", "81"},
         {"template", "{{.ID}}.x:{{.Port}}", "shop.x", "3000"},
     };
-    static const outr_kv bad[] = {{{"template", 8}, {"{{.Data}}", 9}}, {{"template", 8}, {"{{.ID", 5}}};
+    static const outr_kv bad[] = {{{"template", 8}, {"{{.Data}}", 9}},
+                                  {{"template", 8}, {"{{.ID", 5}}};
     (void)state;
     for (size_t i = 0; i < OUTR_LEN(rows); i++) {
         world *wd = open_world();
@@ -543,6 +610,25 @@ static void a_list_names_each_app(void **state)
     close_world(wd);
 }
 
+static void labels_stand_behind_an_address(void **state)
+{
+    static const char *const bad[] = {"127.0.0.1:81;zone", "127.0.0.1:81;zone=a;zone=b",
+                                      "127.0.0.1:81;zone=a b", "127.0.0.1:x"};
+    world *wd = open_world();
+    side s = open_with(wd, "nameresolution.static", "shop",
+                       "127.0.0.1:81;zone=a;version=2,[::1]:83 , 127.0.0.1:84; zone = b");
+    (void)state;
+    assert_string_equal(found(&s, "shop", "default"),
+                        "127.0.0.1:81;version=2;zone=a [::1]:83 127.0.0.1:84;zone=b ");
+    close_side(&s);
+    for (size_t i = 0; i < OUTR_LEN(bad); i++) {
+        const outr_kv entry = {OUTR_STR("shop"), outr_str_from(bad[i])};
+        assert_int_equal(create(wd, &s, "nameresolution.static", &entry, 1), OUTR_INVALID_ARGUMENT);
+        assert_non_null(strstr(s.err.text, "shop: "));
+    }
+    close_world(wd);
+}
+
 static void a_question_can_be_given_up(void **state)
 {
     world *wd = open_world();
@@ -561,6 +647,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_joins_is_found_by_id_and_namespace_until_it_leaves),
+        cmocka_unit_test(labels_are_found_with_their_instance),
+        cmocka_unit_test(a_file_without_labels_gets_them),
         cmocka_unit_test(the_file_is_for_its_owner_only),
         cmocka_unit_test(a_dead_instance_drops_out),
         cmocka_unit_test(a_new_owner_of_an_address_replaces_the_dead_one),
@@ -577,6 +665,7 @@ int main(void)
         cmocka_unit_test(a_pattern_needs_the_app_id),
         cmocka_unit_test(a_cluster_has_its_form_of_names),
         cmocka_unit_test(a_list_names_each_app),
+        cmocka_unit_test(labels_stand_behind_an_address),
         cmocka_unit_test(a_question_can_be_given_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,7 +17,7 @@
 typedef struct registry {
     outr_resolver base;
     outr_code fails;
-    const char *addresses[4];
+    const char *addresses[4], *labels[4];
     size_t count;
     bool is_closed;
     bool takes_its_time; /* the question that came last waits */
@@ -52,9 +52,12 @@ static void answer(const registry *r, outr_resolve *req, outr_op *op)
         return;
     }
     req->instances = outr_arena_alloc(req->arena, 4 * sizeof *req->instances);
-    for (req->count = 0; req->count < r->count; req->count++)
-        outr_addr_parse(&req->instances[req->count].addr,
-                        outr_str_from(r->addresses[req->count]), NULL);
+    for (req->count = 0; req->count < r->count; req->count++) {
+        outr_instance *out = &req->instances[req->count];
+        outr_addr_parse(&out->addr, outr_str_from(r->addresses[req->count]), NULL);
+        if (r->labels[req->count])
+            outr_labels_parse(&out->labels, req->arena, outr_str_from(r->labels[req->count]), NULL);
+    }
     outr_op_finish_soon(op);
 }
 
@@ -68,10 +71,8 @@ static void registry_resolve(outr_resolver *base, outr_resolve *req, outr_op *op
         answer(r, req, op);
 }
 
-static const outr_resolver_backend registry_backend = {.open = registry_open,
-                                                       .close = registry_close,
-                                                       .resolve = registry_resolve,
-                                                       .cache_ns = 7};
+static const outr_resolver_backend registry_backend = {
+    .open = registry_open, .close = registry_close, .resolve = registry_resolve, .cache_ns = 7};
 
 /* ---- one sidecar's life ---------------------------------------------------------------------- */
 
@@ -125,7 +126,12 @@ static const char *ask(life *l, const char *app_id)
     for (size_t i = 0; i < req.count; i++) {
         char one[OUTR_ADDR_TEXT_MAX];
         outr_addr_text(&req.instances[i].addr, one);
-        snprintf(l->text + strlen(l->text), sizeof l->text - strlen(l->text), "%s ", one);
+        snprintf(l->text + strlen(l->text), sizeof l->text - strlen(l->text), "%s", one);
+        for (size_t j = 0; j < req.instances[i].labels.count; j++)
+            snprintf(l->text + strlen(l->text), sizeof l->text - strlen(l->text),
+                     ";" OUTR_FMT "=" OUTR_FMT, OUTR_ARG(req.instances[i].labels.items[j].key),
+                     OUTR_ARG(req.instances[i].labels.items[j].value));
+        strcat(l->text, " ");
     }
     return l->err.code ? outr_code_name(l->err.code) : l->text;
 }
@@ -183,6 +189,29 @@ static void an_answer_outlives_the_registry_and_the_process(void **state)
     assert_string_equal(ask(&l, "shop"), "10.0.0.1:50002 ");
     l.registry.fails = OUTR_UNAVAILABLE;
     assert_string_equal(ask(&l, "shop"), "10.0.0.1:50002 ");
+    end_life(&l);
+}
+
+static void labels_are_kept_and_a_file_from_before_there_were_any_is_read(void **state)
+{
+    life l;
+    (void)state;
+    FILE *file = fopen(path, "w");
+    fputs("outrigger-known 1\nshop default 10.0.0.1:50002\n", file);
+    fclose(file);
+    begin_life(&l);
+    l.registry.fails = OUTR_UNAVAILABLE;
+    assert_string_equal(ask(&l, "shop"), "10.0.0.1:50002 ");
+    l.registry.fails = OUTR_OK;
+    l.registry.count = 2;
+    l.registry.addresses[0] = "10.0.0.1:50002";
+    l.registry.addresses[1] = "10.0.0.2:50002";
+    l.registry.labels[0] = "version=2,zone=a";
+    ask(&l, "shop");
+    end_life(&l);
+    begin_life(&l);
+    l.registry.fails = OUTR_UNAVAILABLE;
+    assert_string_equal(ask(&l, "shop"), "10.0.0.1:50002;version=2;zone=a 10.0.0.2:50002 ");
     end_life(&l);
 }
 
@@ -285,6 +314,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH(an_answer_outlives_the_registry_and_the_process),
+        WITH(labels_are_kept_and_a_file_from_before_there_were_any_is_read),
         WITH(what_has_changed_is_on_disk_soon),
         WITH(a_file_that_cannot_be_written_leaves_nothing_behind),
         WITH(an_answer_may_come_behind_the_end),
