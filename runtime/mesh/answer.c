@@ -47,9 +47,8 @@ static uint64_t pushback(const outr_headers *headers)
 static bool class_of(const outr__call *c, const outr_http_response *head, outr_class *how)
 {
     uint64_t code;
-    outr_str said = outr_headers_get(&head->headers, c->invoke->is_proxied
-                                                         ? "grpc-status"
-                                                         : OUTR_INVOKE_STATUS_HEADER);
+    outr_str said = outr_headers_get(
+        &head->headers, c->invoke->is_proxied ? "grpc-status" : OUTR_INVOKE_STATUS_HEADER);
     if (said.n && outr_str_to_u64(said, INT32_MAX, &code)) {
         *how = outr_classify_grpc((int)code);
         return true;
@@ -58,23 +57,24 @@ static bool class_of(const outr__call *c, const outr_http_response *head, outr_c
     return !c->invoke->is_proxied || head->status != 200;
 }
 
-static void observe(outr__call *c, const outr_http_response *head)
+static void observe(outr__try *t, const outr_http_response *head)
 {
     outr_class how;
-    uint64_t took = outr_loop_update(c->mesh->o.loop) - c->sent_ns;
-    if (!c->pick.peer)
+    uint64_t took = outr_loop_update(t->call->mesh->o.loop) - t->sent_ns;
+    if (!t->pick.peer)
         return;
-    c->is_observed = class_of(c, head, &how);
-    if (c->is_observed)
-        outr__pick_observe(&c->pick, took, how, how ? retry_after(head) : 0);
+    t->is_observed = class_of(t->call, head, &how);
+    if (t->is_observed)
+        outr__pick_observe(&t->pick, took, how, how ? retry_after(head) : 0);
     else
-        outr__pick_took(&c->pick, took);
+        outr__pick_took(&t->pick, took);
 }
 
 /* ---- counting -------------------------------------------------------------------------------- */
 
-static void count_answer(outr__call *c, int status)
+static void count_answer(const outr__try *t, int status)
 {
+    const outr__call *c = t->call;
     outr_metric_shard *shard = outr_loop_metrics(c->mesh->o.loop);
     char text[20];
     if (!shard || c->target.kind != OUTR__APP)
@@ -84,7 +84,7 @@ static void count_answer(outr__call *c, int status)
                                                          : OUTR_STR("unary")};
     outr_metric_count(shard, &res_recv, labels, 1);
     outr_metric_count(shard, &res_latency, labels,
-                      (double)(outr_loop_now(c->mesh->o.loop) - c->sent_ns) / (double)OUTR_MS);
+                      (double)(outr_loop_now(c->mesh->o.loop) - t->sent_ns) / (double)OUTR_MS);
 }
 
 static void on_peer_error(outr_gather *gather, const outr_err *err)
@@ -107,16 +107,17 @@ static void note_refusal(outr__call *c, const outr_http_response *head)
 }
 
 /* The peer's sidecar, not its app, says why it failed. */
-static bool take_peer_error(outr__call *c, outr_http_call *http)
+static bool take_peer_error(outr__try *t, outr_http_call *http)
 {
+    outr__call *c = t->call;
     uint64_t code;
     if (c->target.kind != OUTR__APP ||
         !outr_str_to_u64(outr_headers_get(&http->head.headers, OUTR__ERROR_HEADER), 16, &code))
         return false;
     outr_class how = outr_classify_grpc((int)code);
-    if (c->pick.peer && !c->is_observed) {
-        c->is_observed = true;
-        outr__pick_observe(&c->pick, outr_loop_update(c->mesh->o.loop) - c->sent_ns, how, 0);
+    if (t->pick.peer && !t->is_observed) {
+        t->is_observed = true;
+        outr__pick_observe(&t->pick, outr_loop_update(c->mesh->o.loop) - t->sent_ns, how, 0);
     }
     if (how == OUTR_CLASS_FAILURE && outr__call_goes_elsewhere(c)) {
         outr_source_cancel(http->response, NULL);
@@ -156,8 +157,8 @@ static bool is_bad(const outr__call *c, const outr_http_response *head, int *sta
 static bool is_thrown_away(outr__call *c, outr_http_call *http)
 {
     int status;
-    uint64_t after = c->invoke->is_proxied ? pushback(&http->head.headers)
-                                           : retry_after(&http->head);
+    uint64_t after =
+        c->invoke->is_proxied ? pushback(&http->head.headers) : retry_after(&http->head);
     if (!is_bad(c, &http->head, &status) || !outr__call_answer_is_bad(c, status, after))
         return false;
     if (http->response)
@@ -169,13 +170,14 @@ static bool is_thrown_away(outr__call *c, outr_http_call *http)
 static bool on_relay_end(outr__relay *relay, const outr_headers *trailers)
 {
     outr__call *c = OUTR_CONTAINER(relay, outr__call, relay);
+    outr__try *t = c->lead;
     uint64_t code;
     outr_str text = trailers ? outr_headers_get(trailers, "grpc-status") : OUTR_STR_NONE;
     if (!outr_str_to_u64(text, INT32_MAX, &code))
         code = OUTR_UNKNOWN;
-    if (c->pick.peer && !c->is_observed) {
-        c->is_observed = true;
-        outr__pick_judge(&c->pick, outr_classify_grpc((int)code));
+    if (t->pick.peer && !t->is_observed) {
+        t->is_observed = true;
+        outr__pick_judge(&t->pick, outr_classify_grpc((int)code));
     }
     return outr_guard_is_on(&c->guard) && !c->is_streaming && code != 0 &&
            outr__call_answer_is_bad(c, (int)code, trailers ? pushback(trailers) : 0);
@@ -192,18 +194,19 @@ static void watch_end(outr__call *c)
 
 void outr__call_on_response(outr_http_call *http)
 {
-    outr__call *c = http->user;
-    if (http == &c->http && !c->invoke->is_proxied && take_peer_error(c, http)) {
-        count_answer(c, http->head.status);
+    outr__try *t = http->user;
+    outr__call *c = t->call;
+    if (http == &t->http && !c->invoke->is_proxied && take_peer_error(t, http)) {
+        count_answer(t, http->head.status);
         return;
     }
-    observe(c, &http->head);
-    count_answer(c, http->head.status);
+    observe(t, &http->head);
+    count_answer(t, http->head.status);
     if (outr_classify_is_passing(http->head.status) && outr__call_goes_elsewhere(c)) {
         outr_source_cancel(http->response, NULL);
         return;
     }
-    if (http == &c->http && c->invoke->is_proxied)
+    if (http == &t->http && c->invoke->is_proxied)
         note_refusal(c, &http->head);
     if (outr_guard_is_on(&c->guard) && is_thrown_away(c, http))
         return;
@@ -218,7 +221,7 @@ void outr__call_on_response(outr_http_call *http)
     c->relay.x = c->x;
     c->relay.guesses_type = !c->invoke->is_proxied;
     c->relay.is_proxied = c->invoke->is_proxied;
-    c->relay.op = &c->op;
+    c->relay.op = &t->op;
     if (c->relay.is_proxied)
         outr__headers_disown(&http->head.headers);
     c->relay.on_head = on_relay_head;
@@ -229,7 +232,7 @@ void outr__call_on_response(outr_http_call *http)
 
 void outr__call_on_inform(outr_http_call *http, const outr_http_response *head)
 {
-    outr__call *c = http->user;
+    outr__call *c = ((outr__try *)http->user)->call;
     outr_http_response copy = {.status = head->status, .content_length = -1};
     if (head->status == 100 || c->invoke->on_answer)
         return; /* each hop says it for itself */

@@ -26,36 +26,45 @@ enum {
     OUTR__CALL_AGAIN, /* the policy's retry, after its pause */
 };
 
-typedef struct outr__call {
+typedef struct outr__call outr__call;
+
+/* One request on its way to somewhere, with what it takes there. */
+typedef struct outr__try {
+    outr__call *call;
+    outr_op op;          /* of the step in progress */
+    outr_http_call http; /* peer, outside */
+    outr__pick pick;
+    outr__daprd_call *daprd; /* NULL: no daprd was met */
+    uint64_t sent_ns;
+    bool is_at_daprd, is_unsendable;
+    bool is_observed; /* its instance has heard how the try went */
+} outr__try;
+
+struct outr__call {
     outr_invoke *invoke;
     outr_mesh *mesh;
     outr_exchange *x;
     const outr_http_request *in; /* the caller's */
     outr_link link;
     outr_steps steps;
-    outr_op op; /* of the step in progress */
+    outr__try *lead; /* the try that the steps are about */
+    outr__try first;
     outr__target target;
     outr_str target_text, verb;
     outr_http_request req;
     outr_app_call *app_call; /* LOCAL; else NULL */
-    outr_http_call http;     /* peer, outside */
-    outr__pick pick;
     outr_snapshot *snapshot; /* holds target.endpoint over a reload */
     outr__reach *reach;      /* REACH; else NULL */
     outr__relay relay;
     outr__limiter limiter;
     outr_source *body;
-    outr__replay *replay;    /* of body; NULL: it can be sent once */
-    outr__daprd_call *daprd; /* NULL: no daprd was met */
+    outr__replay *replay; /* of body; NULL: it can be sent once */
     outr_gather peer_error;
-    outr_err err; /* why the try failed, or the peer's sidecar said so; code 0: nothing yet */
-    uint64_t sent_ns;
+    outr_err err;      /* why the try failed, or the peer's sidecar said so; code 0: nothing yet */
     unsigned attempts; /* sent out in all */
-    unsigned tries; /* sent out in this round */
+    unsigned tries;    /* sent out in this round */
     bool is_local, is_limited, is_cancelled;
-    bool is_at_daprd, is_unsendable;
-    bool is_observed; /* its instance has heard how the try went */
-    bool is_counted; /* for the budget of its target */
+    bool is_counted;   /* for the budget of its target */
     bool is_elsewhere; /* a try after an answer: best made elsewhere, but there is none left */
     bool was_stale; /* a kept connection was lost unused: that instance has had its second chance */
     /* tries.c */
@@ -69,7 +78,7 @@ typedef struct outr__call {
     bool is_taken;            /* reading of the body has begun */
     bool is_again;            /* the answer was thrown away: there is another try */
     bool is_final;            /* no policy tries again */
-} outr__call;
+};
 
 static inline bool outr__call_is_traced(const outr__call *c)
 {
@@ -79,10 +88,11 @@ static inline bool outr__call_is_traced(const outr__call *c)
 outr_op *outr__call_op(outr__call *call);
 /* The next step: it failed. */
 int outr__call_fail(outr__call *call, const outr_err *err);
-void outr__call_forget_peer(outr__call *call, bool has_failed);
-/* The same, and the next try prefers another one. */
-void outr__call_avoid_peer(outr__call *call);
-void outr__call_send_to_peer(outr__call *call);
+outr_op *outr__try_op(outr__try *try);
+void outr__try_forget_peer(outr__try *try, bool has_failed);
+/* The same, and the next one prefers another peer. */
+void outr__try_avoid_peer(outr__try *try);
+void outr__try_send(outr__try *try);
 void outr__call_keep_body(outr__call *call, size_t max);
 /* The body is all there for another request. */
 bool outr__call_can_resend(const outr__call *call);

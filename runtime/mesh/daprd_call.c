@@ -3,8 +3,9 @@
 /* of a body kept for a daprd that may have to be asked twice */
 #define REPLAY_MAX (64 * OUTR_KIB)
 
-static outr__daprd_call *new_daprd(outr__call *c)
+static outr__daprd_call *new_daprd(outr__try *t)
 {
+    const outr__call *c = t->call;
     outr__daprd_call *d = outr_arena_alloc(c->x->arena, sizeof *d);
     d->loop = c->mesh->o.loop;
     d->arena = c->x->arena;
@@ -15,19 +16,20 @@ static outr__daprd_call *new_daprd(outr__call *c)
     d->wants_events =
         outr_str_iis(outr_headers_get(&c->in->headers, "accept"), "text/event-stream");
     d->on_answer = outr__call_on_response;
-    d->user = c;
+    d->user = t;
     return d;
 }
 
-static outr_code send_to_daprd(outr__call *c, outr_http_call *http, outr_err *err)
+static outr_code send_to_daprd(outr__try *t, outr_err *err)
 {
+    outr__call *c = t->call;
     const outr_invoke *invoke = c->invoke;
     outr_headers metadata;
     outr_str method;
     if (c->in->upgrade.n > 0)
         return outr_fail(err, OUTR_UNIMPLEMENTED, "a daprd peer takes no upgrade");
-    if (!c->daprd) {
-        c->daprd = new_daprd(c);
+    if (!t->daprd) {
+        t->daprd = new_daprd(t);
         outr__call_keep_body(c, REPLAY_MAX);
     }
     outr_code rc = outr__method_clean(&method, c->x->arena, invoke->method, err);
@@ -44,11 +46,11 @@ static outr_code send_to_daprd(outr__call *c, outr_http_call *http, outr_err *er
         .type_url = invoke->type_url,
         .has_data = invoke->has_data,
     };
-    c->daprd->deadline_ns = c->op.deadline_ns;
-    c->daprd->authority = outr__peer_address(c->pick.peer);
-    c->daprd->scheme = c->req.scheme;
-    http->body = c->replay ? outr__replay_again(c->replay) : c->body;
-    return outr__daprd_send(c->daprd, http, &request, err);
+    t->daprd->deadline_ns = t->op.deadline_ns;
+    t->daprd->authority = outr__peer_address(t->pick.peer);
+    t->daprd->scheme = c->req.scheme;
+    t->http.body = c->replay ? outr__replay_again(c->replay) : c->body;
+    return outr__daprd_send(t->daprd, &t->http, &request, err);
 }
 
 /* A daprd always says of a call's trace, both ways. */
@@ -67,28 +69,30 @@ static void add_trace(outr__call *c)
 /* The peer is known now: an Outrigger takes the request as it is. */
 outr_code outr__call_on_place(outr_http_call *http, outr_err *err)
 {
-    outr__call *c = http->user;
+    outr__try *t = http->user;
+    outr__call *c = t->call;
     if (http->peer_setting == OUTR_MESH_SETTINGS_VALUE)
         return OUTR_OK;
     if (c->invoke->is_proxied) {
         add_trace(c);
         return OUTR_OK;
     }
-    c->is_at_daprd = true;
-    outr_code rc = send_to_daprd(c, http, err);
-    c->is_unsendable = rc != OUTR_OK;
+    t->is_at_daprd = true;
+    outr_code rc = send_to_daprd(t, err);
+    t->is_unsendable = rc != OUTR_OK;
     return rc;
 }
 
 /* What the peer's sidecar said instead of an answer. */
 int outr__call_after_daprd(outr__call *c)
 {
-    outr__daprd_call *d = c->daprd;
+    outr__try *t = c->lead;
+    outr__daprd_call *d = t->daprd;
     outr_code status = d->status;
     bool may_repeat = !c->is_cancelled && outr__call_can_resend(c);
     if (status == OUTR_UNIMPLEMENTED && !d->is_unary && may_repeat) {
         d->is_unary = true;
-        outr__call_send_to_peer(c);
+        outr__try_send(t);
         return OUTR_WAIT;
     }
     if (status == OUTR_UNIMPLEMENTED && !d->is_unary)
@@ -98,13 +102,13 @@ int outr__call_after_daprd(outr__call *c)
                   OUTR_ARG(c->target.app_id));
     c->err = d->failure;
     if ((status != OUTR_UNAVAILABLE && status != OUTR_UNAUTHENTICATED) || !may_repeat) {
-        outr__call_forget_peer(c, false);
+        outr__try_forget_peer(t, false);
         return OUTR__CALL_FAILED;
     }
     outr_http_pool_retire(
-        outr__peer_pool(c->pick.peer)); /* it may be said to this connection only */
-    outr__call_forget_peer(c, true);
-    c->pick.is_fresh = true;
-    c->op.done = NULL;
+        outr__peer_pool(t->pick.peer)); /* it may be said to this connection only */
+    outr__try_forget_peer(t, true);
+    t->pick.is_fresh = true;
+    t->op.done = NULL;
     return OUTR__CALL_PAUSE;
 }

@@ -32,7 +32,7 @@ int outr__call_fail(outr__call *c, const outr_err *err)
 
 static void on_step_done(outr_op *op)
 {
-    outr_steps_run(&OUTR_CONTAINER(op, outr__call, op)->steps);
+    outr_steps_run(&OUTR_CONTAINER(op, outr__try, op)->call->steps);
 }
 
 /* The caller's deadline, or this try's when that is sooner; 0: none. */
@@ -42,10 +42,16 @@ static uint64_t deadline_of(const outr__call *c)
     return !tries ? callers : !callers ? tries : OUTR_MIN(callers, tries);
 }
 
+outr_op *outr__try_op(outr__try *t)
+{
+    const outr__call *c = t->call;
+    outr_op_init(&t->op, c->mesh->o.loop, NULL, deadline_of(c), on_step_done);
+    return &t->op;
+}
+
 outr_op *outr__call_op(outr__call *c)
 {
-    outr_op_init(&c->op, c->mesh->o.loop, NULL, deadline_of(c), on_step_done);
-    return &c->op;
+    return outr__try_op(c->lead);
 }
 
 static void prepare_body(outr__call *c)
@@ -127,21 +133,22 @@ static int step_target(outr_steps *steps)
     return OUTR__CALL_TRY;
 }
 
-static void fill_http(outr__call *c, outr_http_call *http)
+static void fill_http(outr__try *t, outr_http_call *http)
 {
+    outr__call *c = t->call;
     *http = (outr_http_call){.req = &c->req,
                              .body = c->replay ? outr__replay_again(c->replay) : c->body,
                              .on_response = outr__call_on_response,
                              .on_inform = outr__call_on_inform,
-                             .user = c,
+                             .user = t,
                              .ends_with_answer = c->invoke->is_proxied,
                              .arena = c->x->arena};
-    c->sent_ns = outr_loop_now(c->mesh->o.loop);
+    t->sent_ns = outr_loop_now(c->mesh->o.loop);
     c->attempts++;
     if (c->invoke->is_proxied && deadline_of(c))
-        outr__headers_set_timeout(&c->req.headers, c->sent_ns, deadline_of(c));
+        outr__headers_set_timeout(&c->req.headers, t->sent_ns, deadline_of(c));
     else if (c->target.kind == OUTR__APP)
-        outr_deadline_write(&c->req.headers, c->sent_ns, deadline_of(c));
+        outr_deadline_write(&c->req.headers, t->sent_ns, deadline_of(c));
 }
 
 /* Nobody waits for it any more: it is not sent. */
@@ -190,7 +197,7 @@ static int step_local(outr_steps *steps)
                                              .is_grpc_app = outr_app_speaks_grpc(c->mesh->o.app)});
     if (!c->app_call)
         c->app_call = outr_arena_alloc(c->x->arena, sizeof *c->app_call);
-    fill_http(c, &c->app_call->http);
+    fill_http(c->lead, &c->app_call->http);
     c->steps.state = OUTR__CALL_SEND;
     if (c->invoke->is_proxied)
         outr_app_call_start(c->mesh->o.app, c->app_call, outr__call_op(c));
@@ -199,62 +206,63 @@ static int step_local(outr_steps *steps)
     return OUTR_WAIT;
 }
 
-void outr__call_send_to_peer(outr__call *c)
+void outr__try_send(outr__try *t)
 {
-    c->is_at_daprd = c->is_observed = false;
-    fill_http(c, &c->http);
-    c->http.on_place = outr__call_on_place;
-    outr_http_call_start(outr__peer_pool(c->pick.peer), &c->http, outr__call_op(c));
+    t->is_at_daprd = t->is_observed = false;
+    fill_http(t, &t->http);
+    t->http.on_place = outr__call_on_place;
+    outr_http_call_start(outr__peer_pool(t->pick.peer), &t->http, outr__try_op(t));
 }
 
-void outr__call_forget_peer(outr__call *c, bool has_failed)
+void outr__try_forget_peer(outr__try *t, bool has_failed)
 {
-    outr__peer *peer = c->pick.peer;
+    outr__peer *peer = t->pick.peer;
     if (!peer)
         return;
-    outr__pick_forget(&c->pick);
-    c->pick.peer = NULL;
-    if (has_failed && c->pick.tried_count < OUTR_LEN(c->pick.tried))
-        c->pick.tried[c->pick.tried_count++] = peer;
+    outr__pick_forget(&t->pick);
+    t->pick.peer = NULL;
+    if (has_failed && t->pick.tried_count < OUTR_LEN(t->pick.tried))
+        t->pick.tried[t->pick.tried_count++] = peer;
     outr__peer_release(peer, has_failed);
 }
 
-void outr__call_avoid_peer(outr__call *c)
+void outr__try_avoid_peer(outr__try *t)
 {
-    if (c->pick.peer && c->pick.tried_count < OUTR_LEN(c->pick.tried))
-        c->pick.tried[c->pick.tried_count++] = c->pick.peer;
-    outr__call_forget_peer(c, false);
+    if (t->pick.peer && t->pick.tried_count < OUTR_LEN(t->pick.tried))
+        t->pick.tried[t->pick.tried_count++] = t->pick.peer;
+    outr__try_forget_peer(t, false);
 }
 
 static int fail_cancelled(outr__call *c)
 {
     outr_err err;
     outr_fail(&err, OUTR_CANCELLED, "cancelled");
-    outr__call_forget_peer(c, false);
+    outr__try_forget_peer(c->lead, false);
     return outr__call_fail(c, &err);
 }
 
 static int step_pick(outr_steps *steps)
 {
     outr__call *c = of(steps);
+    outr__try *t = c->lead;
     outr_err err;
     /* as the answer was on its way: nothing is sent for nobody */
-    if (c->pick.peer && c->is_cancelled)
+    if (t->pick.peer && c->is_cancelled)
         return fail_cancelled(c);
-    if (c->pick.peer && !c->is_counted) {
+    if (t->pick.peer && !c->is_counted) {
         c->is_counted = true;
-        outr_budget_call(outr__pick_budget(&c->pick), outr_loop_now(c->mesh->o.loop));
+        outr_budget_call(outr__pick_budget(&t->pick), outr_loop_now(c->mesh->o.loop));
     }
-    if (c->pick.peer && c->pick.is_repeat && !c->is_elsewhere) { /* all, in this round */
-        outr__call_forget_peer(c, true);
-        c->op.done = NULL;
+    if (t->pick.peer && t->pick.is_repeat && !c->is_elsewhere) { /* all, in this round */
+        outr__try_forget_peer(t, true);
+        t->op.done = NULL;
         return OUTR__CALL_PAUSE;
     }
-    if (c->pick.peer && is_expired(c, &err)) {
-        outr__call_forget_peer(c, false);
+    if (t->pick.peer && is_expired(c, &err)) {
+        outr__try_forget_peer(t, false);
         return outr__call_fail(c, &err);
     }
-    if (c->pick.peer) { /* the pick of this step is done */
+    if (t->pick.peer) { /* the pick of this step is done */
         c->err.code = OUTR_OK;
         c->req.authority = c->target.app_id;
         if (c->mesh->o.peer_tls)
@@ -266,18 +274,18 @@ static int step_pick(outr_steps *steps)
             outr__headers_to_peer(&c->req.headers, c->mesh, c->invoke, c->in, &c->target,
                                   outr__call_is_traced(c));
         c->steps.state = OUTR__CALL_SEND;
-        outr__call_send_to_peer(c);
+        outr__try_send(t);
         return OUTR_WAIT;
     }
-    if (c->op.err.code && c->op.done) {
-        err = c->op.err;
+    if (t->op.err.code && t->op.done) {
+        err = t->op.err;
         return outr__call_fail(c, &err);
     }
-    c->pick.app_id = c->target.app_id;
-    c->pick.namespace_ = c->target.namespace_;
-    c->pick.is_repeatable = outr_guard_repeats(&c->guard) ||
-                            (outr__call_is_idempotent(c) && outr__call_can_resend(c));
-    outr__pick_start(c->mesh->peers, &c->pick, c->x->arena, outr__call_op(c));
+    t->pick.app_id = c->target.app_id;
+    t->pick.namespace_ = c->target.namespace_;
+    t->pick.is_repeatable =
+        outr_guard_repeats(&c->guard) || (outr__call_is_idempotent(c) && outr__call_can_resend(c));
+    outr__pick_start(c->mesh->peers, &t->pick, c->x->arena, outr__call_op(c));
     return OUTR_WAIT;
 }
 
@@ -292,8 +300,8 @@ static int step_reach(outr_steps *steps)
         outr__reach_start(c->mesh->outside, c->reach, c->x->arena, outr__call_op(c));
         return OUTR_WAIT;
     }
-    if (c->op.err.code) {
-        err = c->op.err;
+    if (c->lead->op.err.code) {
+        err = c->lead->op.err;
         return outr__call_fail(c, &err);
     }
     if (c->is_cancelled)
@@ -306,17 +314,18 @@ static int step_reach(outr_steps *steps)
     if (c->req.headers.count == 0)
         outr__headers_to_outside(&c->req.headers, &c->in->headers, c->reach->endpoint,
                                  &c->invoke->trace, outr__call_is_traced(c));
-    fill_http(c, &c->http);
+    fill_http(c->lead, &c->lead->http);
     c->steps.state = OUTR__CALL_SEND;
-    outr__filtered_http_start(c->mesh, c->reach->pool, &c->http, &c->x->peer, outr__call_op(c));
+    outr__filtered_http_start(c->mesh, c->reach->pool, &c->lead->http, &c->x->peer,
+                              outr__call_op(c));
     return OUTR_WAIT;
 }
 
 /* Nothing happened at the peer, or it may happen twice; and there is still a body to send. */
 static bool may_repeat(const outr__call *c, const outr_http_call *http)
 {
-    if (c->is_cancelled || c->is_unsendable || c->relay.has_head ||
-        c->op.err.code != OUTR_UNAVAILABLE || http->progress == OUTR_CALL_ANSWERED ||
+    if (c->is_cancelled || c->lead->is_unsendable || c->relay.has_head ||
+        c->lead->op.err.code != OUTR_UNAVAILABLE || http->progress == OUTR_CALL_ANSWERED ||
         !outr__call_can_resend(c))
         return false;
     return http->progress == OUTR_CALL_NOT_SENT ||
@@ -326,8 +335,9 @@ static bool may_repeat(const outr__call *c, const outr_http_call *http)
 /* Where to after a try that may be repeated. */
 static int move_on(outr__call *c, bool may_be_stale, const outr_err *err)
 {
-    unsigned max = c->invoke->is_proxied ? PROXIED_TRIES_MAX : (unsigned)OUTR_LEN(c->pick.tried);
-    c->op.done = NULL;
+    unsigned max =
+        c->invoke->is_proxied ? PROXIED_TRIES_MAX : (unsigned)OUTR_LEN(c->lead->pick.tried);
+    c->lead->op.done = NULL;
     if (c->is_local || c->target.kind != OUTR__APP) { /* there is no other instance */
         if (c->reach)
             c->reach->op = NULL;
@@ -337,17 +347,18 @@ static int move_on(outr__call *c, bool may_be_stale, const outr_err *err)
     }
     c->err = *err;
     c->is_elsewhere = false;
-    c->pick.is_fresh = true;
+    c->lead->pick.is_fresh = true;
     if (++c->tries < max)
         return OUTR__CALL_PICK;
     return c->invoke->is_proxied ? OUTR__CALL_FAILED : OUTR__CALL_PAUSE;
 }
 
 /* A call that went well at once is told by its own span. */
-static void record_attempt(const outr__call *c, const outr_http_call *http)
+static void record_attempt(const outr__try *t, const outr_http_call *http)
 {
+    const outr__call *c = t->call;
     const outr_trace_config *config = &c->mesh->trace;
-    const outr_err *err = c->op.err.code ? &c->op.err : &c->err;
+    const outr_err *err = t->op.err.code ? &t->op.err : &c->err;
     bool has_failed = err->code || c->is_again;
     outr_trace trace;
     if (!outr_span_is_wanted(config, &c->invoke->trace) || (c->attempts == 1 && !has_failed))
@@ -355,10 +366,10 @@ static void record_attempt(const outr__call *c, const outr_http_call *http)
     outr_trace_child(&trace, &c->invoke->trace, outr_loop_rand(c->mesh->o.loop));
     const outr_attempt_span attempt = {
         .trace = &trace,
-        .began_ns = c->sent_ns,
+        .began_ns = t->sent_ns,
         .number = c->attempts,
         .app_id = c->invoke->target,
-        .address = c->pick.peer ? outr__peer_address(c->pick.peer) : OUTR_STR_NONE,
+        .address = t->pick.peer ? outr__peer_address(t->pick.peer) : OUTR_STR_NONE,
         .code = err->code,
         .status = http->progress == OUTR_CALL_ANSWERED ? http->head.status : 0,
         .reason = outr_str_from(err->code ? err->text : ""),
@@ -368,47 +379,49 @@ static void record_attempt(const outr__call *c, const outr_http_call *http)
 
 /* The try had no answer, or its answer broke off. A kept connection that was closed meanwhile says
  * nothing of the instance. */
-static void observe_failure(outr__call *c, const outr_err *err, bool is_stale)
+static void observe_failure(outr__try *t, const outr_err *err, bool is_stale)
 {
+    const outr__call *c = t->call;
     outr_class how = outr_classify_error(err->code);
-    uint64_t took = outr_loop_now(c->mesh->o.loop) - c->sent_ns;
+    uint64_t took = outr_loop_now(c->mesh->o.loop) - t->sent_ns;
     bool is_callers = err->code == OUTR_DEADLINE_EXCEEDED && c->invoke->deadline_ns &&
-                      c->invoke->deadline_ns == c->op.deadline_ns;
+                      c->invoke->deadline_ns == t->op.deadline_ns;
     if (c->is_cancelled || is_stale || how == OUTR_CLASS_GOOD)
         return;
     if (is_callers) { /* so long it took at least; whether that is too long the caller said */
-        if (!c->is_observed)
-            outr__pick_took(&c->pick, took);
+        if (!t->is_observed)
+            outr__pick_took(&t->pick, took);
         return;
     }
-    if (c->is_observed)
-        outr__pick_judge(&c->pick, how);
+    if (t->is_observed)
+        outr__pick_judge(&t->pick, how);
     else
-        outr__pick_observe(&c->pick, took, how, 0);
-    c->is_observed = true;
+        outr__pick_observe(&t->pick, took, how, 0);
+    t->is_observed = true;
 }
 
 /* The try is over. */
 static int step_send(outr_steps *steps)
 {
     outr__call *c = of(steps);
-    const outr_http_call *http = c->is_local ? &c->app_call->http : &c->http;
-    outr_err err = c->op.err;
+    outr__try *t = c->lead;
+    const outr_http_call *http = c->is_local ? &c->app_call->http : &t->http;
+    outr_err err = t->op.err;
     bool is_unreachable = err.code == OUTR_UNAVAILABLE && http->progress == OUTR_CALL_NOT_SENT;
     bool may_be_stale = http->was_reused && !c->was_stale;
-    record_attempt(c, http);
-    if (!c->is_again && c->is_at_daprd && !c->is_unsendable &&
-        outr__daprd_outcome(c->daprd, &err))
+    record_attempt(t, http);
+    if (!c->is_again && t->is_at_daprd && !t->is_unsendable &&
+        outr__daprd_outcome(t->daprd, &err))
         return outr__call_after_daprd(c);
-    if (c->pick.peer && err.code && !c->is_again)
-        observe_failure(c, &err, is_unreachable && may_be_stale);
+    if (t->pick.peer && err.code && !c->is_again)
+        observe_failure(t, &err, is_unreachable && may_be_stale);
     bool goes_elsewhere = c->is_again && !outr_guard_is_on(&c->guard);
     if (goes_elsewhere || (err.code == OUTR_UNAVAILABLE && http->progress == OUTR_CALL_SENT &&
                            !may_be_stale && outr__call_goes_elsewhere(c)))
         return c->is_cancelled ? fail_cancelled(c) : outr__call_move(c);
     if (c->is_again)
-        outr__call_avoid_peer(c);
-    outr__call_forget_peer(c, is_unreachable && !may_be_stale);
+        outr__try_avoid_peer(t);
+    outr__try_forget_peer(t, is_unreachable && !may_be_stale);
     if (c->is_again)
         return outr__call_fail(c, &err);
     if (err.code == OUTR_OK && c->err.code) /* told by the peer's sidecar */
@@ -454,7 +467,7 @@ void outr_mesh_invoke_cancel(outr_invoke *invoke, outr_code why)
 {
     outr__call *c = invoke->impl;
     c->is_cancelled = true;
-    outr_op_cancel(&c->op, why);
+    outr_op_cancel(&c->lead->op, why);
 }
 
 static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED)
@@ -470,6 +483,8 @@ void outr_mesh_invoke(outr_mesh *mesh, outr_invoke *invoke)
     c->mesh = mesh;
     c->x = x;
     c->in = invoke->req ? invoke->req : &x->req;
+    c->first.call = c;
+    c->lead = &c->first;
     invoke->impl = c;
     if (!invoke->on_answer) {
         x->invoke = invoke;

@@ -85,13 +85,13 @@ bool outr__call_can_resend(const outr__call *c)
 {
     if (c->replay)
         return outr__replay_is_whole(c->replay);
-    return !c->body || !(c->is_taken || c->http.body_taken ||
+    return !c->body || !(c->is_taken || c->lead->http.body_taken ||
                          (c->app_call && c->app_call->http.body_taken));
 }
 
 static bool may_try_again(const outr__call *c)
 {
-    if (c->is_final || c->is_cancelled || c->is_unsendable || c->relay.has_head)
+    if (c->is_final || c->is_cancelled || c->lead->is_unsendable || c->relay.has_head)
         return false;
     if (c->is_streaming && !c->invoke->is_proxied)
         return false;
@@ -158,8 +158,8 @@ static void count_retry(const outr__call *c, const char *outcome)
 bool outr__call_goes_elsewhere(outr__call *c)
 {
     const char *why_not = NULL;
-    if (!c->pick.peer || outr_guard_is_on(&c->guard) || c->invoke->is_proxied || c->is_cancelled ||
-        c->relay.has_head || !outr__pick_has_other(&c->pick))
+    if (!c->lead->pick.peer || outr_guard_is_on(&c->guard) || c->invoke->is_proxied ||
+        c->is_cancelled || c->relay.has_head || !outr__pick_has_other(&c->lead->pick))
         return false;
     if (c->is_elsewhere)
         why_not = "tried_before";
@@ -167,7 +167,7 @@ bool outr__call_goes_elsewhere(outr__call *c)
         why_not = "not_idempotent";
     else if (c->in->upgrade.n > 0 || !outr__call_can_resend(c))
         why_not = "body";
-    else if (!outr_budget_take(outr__pick_budget(&c->pick), outr_loop_now(c->mesh->o.loop)))
+    else if (!outr_budget_take(outr__pick_budget(&c->lead->pick), outr_loop_now(c->mesh->o.loop)))
         why_not = "budget";
     count_retry(c, why_not ? why_not : "made");
     return c->is_again = !why_not;
@@ -175,17 +175,17 @@ bool outr__call_goes_elsewhere(outr__call *c)
 
 static void reset(outr__call *c)
 {
-    c->op.done = NULL;
+    c->lead->op.done = NULL;
     c->err.code = OUTR_OK;
     c->relay = (outr__relay){0};
-    c->is_again = c->is_at_daprd = c->was_stale = false;
+    c->is_again = c->lead->is_at_daprd = c->was_stale = false;
     c->is_elsewhere = true;
     c->tries = 0;
 }
 
 int outr__call_move(outr__call *c)
 {
-    outr__call_avoid_peer(c);
+    outr__try_avoid_peer(c->lead);
     reset(c);
     return OUTR__CALL_PICK;
 }
@@ -197,12 +197,12 @@ int outr__call_step_pause(outr_steps *steps)
     outr__call *c = OUTR_CONTAINER(steps, outr__call, steps);
     outr_loop *loop = c->mesh->o.loop;
     uint64_t now = outr_loop_now(loop), pause;
-    if (c->op.done) { /* the pause is over */
-        outr_err err = c->op.err.code ? c->op.err : c->err;
-        c->op.done = NULL;
-        if (c->is_cancelled || c->op.err.code)
+    if (c->lead->op.done) { /* the pause is over */
+        outr_err err = c->lead->op.err.code ? c->lead->op.err : c->err;
+        c->lead->op.done = NULL;
+        if (c->is_cancelled || c->lead->op.err.code)
             return outr__call_fail(c, &err);
-        c->pick.tried_count = c->tries = 0;
+        c->lead->pick.tried_count = c->tries = 0;
         c->was_stale = false;
         c->err.code = OUTR_OK;
         return OUTR__CALL_PICK;
@@ -270,7 +270,7 @@ int outr__call_step_failed(outr_steps *steps)
 int outr__call_step_again(outr_steps *steps)
 {
     outr__call *c = OUTR_CONTAINER(steps, outr__call, steps);
-    outr_err err = c->op.err;
+    outr_err err = c->lead->op.err;
     if (c->is_cancelled && !err.code)
         outr_fail(&err, OUTR_CANCELLED, "cancelled");
     if (err.code) {
@@ -285,9 +285,9 @@ int outr__call_step_again(outr_steps *steps)
         c->reach->op = NULL;
     c->round = 0;
     c->invoke->is_of_policy = false;
-    if (c->pick.tried_count == OUTR_LEN(c->pick.tried))
-        c->pick.tried_count = 0;
-    if (c->pick.known) /* others have less for it */
-        outr_budget_spend(outr__pick_budget(&c->pick), outr_loop_now(c->mesh->o.loop));
+    if (c->lead->pick.tried_count == OUTR_LEN(c->lead->pick.tried))
+        c->lead->pick.tried_count = 0;
+    if (c->lead->pick.known) /* others have less for it */
+        outr_budget_spend(outr__pick_budget(&c->lead->pick), outr_loop_now(c->mesh->o.loop));
     return OUTR__CALL_TRY;
 }
