@@ -518,6 +518,14 @@ static void on_gate_ready(outr_op *op)
     outr_host_apply(rt->host, &c->diff, &rt->apply_op);
 }
 
+/* What was left out at the start has come up. Before the engines start there is nothing to tell. */
+static void on_components_back(void *ctx)
+{
+    runtime *rt = ctx;
+    if (!rt->is_starting && !rt->is_stopping)
+        outr_engines_update(&rt->engines, rt->snapshot);
+}
+
 static void apply_next(runtime *rt)
 {
     const change *c = OUTR_LIST_ITEM(rt->changes.next, change, link);
@@ -866,6 +874,7 @@ static void run_loops(runtime *rt)
     outr_token_watch(&rt->api_token, rt->lanes[0].loop);
     outr_token_watch(&rt->app_token, rt->lanes[0].loop);
     rt->host = outr_host_new(&host);
+    outr_host_on_change(rt->host, on_components_back, rt);
     rt->app_state = outr_app_state_new(rt->settings, rt->lane_count);
     rt->metadata = outr_metadata_new();
     rt->shutdown_message.run = on_shutdown_posted;

@@ -1,4 +1,5 @@
 #include "blocks/host.h"
+#include "blocks/left_out.h"
 
 typedef struct instance {
     outr_component pub;
@@ -15,6 +16,7 @@ typedef struct table {
     outr_chain http, app;
     outr_snapshot *snapshot; /* holds policies */
     const outr_policies *policies;
+    outr_kvs left_out; /* one block of its own */
     size_t count;
     instance *items[];
 } table;
@@ -42,34 +44,47 @@ struct outr_host {
     void (*changed)(void *ctx);
     void *changed_ctx;
     outr_op *closing;
+    bool is_emptied; /* closing: the view of nothing is on its way */
     struct job *job;
+    outr_list left_out; /* outr_left_out */
+    outr_timer again;   /* when the next of them is due */
+    /* A reload that waits until a second try has given way. */
+    const outr_reload_diff *next_diff;
+    outr_op *next_op;
 };
 
-/* One opening or reload: secret stores first, then the rest side by side. */
+/* One opening, reload or second try: secret stores first, then the rest side by side. */
 typedef struct job {
     outr_host *host;
-    outr_op *op;
+    outr_op *op; /* NULL: a second try of what was left out */
     const outr_snapshot *snapshot;
     const outr_component_spec **specs;
     size_t count, pending;
     const outr_component_spec *const *removed;
     size_t removed_count;
     bool is_second_phase;
+    bool is_ending; /* what it opens is cancelled */
+    bool is_opened; /* the rest is publishing */
+    bool has_news;  /* of what is left out */
     instance **opened;
     size_t opened_count;
+    outr_list openings;
     outr_err err;
 } job;
 
 /* One component on its way up: secrets read, created, opened. */
 typedef struct opening {
+    outr_link link; /* of job */
     job *job;
     const outr_component_spec *spec;
+    const outr_snapshot *snapshot; /* that spec is of */
     instance *instance;
     outr_arena *arena;
     outr_kv *metadata;
     size_t at; /* setting whose secret is being read */
     outr_secret_get secret;
     outr_op op;
+    bool is_closing;
     outr_err err; /* why it failed, while what was made of it is closed */
 } opening;
 
@@ -93,7 +108,7 @@ static outr_loop *main_loop(const outr_host *host)
 static void check_closed(outr_host *host)
 {
     outr_op *op = host->closing;
-    if (!op || host->open_count > 0 || host->pending_swaps > 0)
+    if (!op || !host->is_emptied || host->open_count > 0 || host->pending_swaps > 0)
         return;
     host->closing = NULL;
     outr_op_finish(op);
@@ -165,6 +180,7 @@ static void unref_table(table *t)
         unref_instance(t->items[i]);
     free((void *)t->http.items);
     free((void *)t->app.items);
+    free((void *)t->left_out.items);
     outr_snapshot_unref(t->snapshot);
     free(t);
 }
@@ -280,27 +296,37 @@ static outr_view *new_view(table *t)
     return view;
 }
 
+static void go_on(outr_host *host);
+
+static void end_job(outr_host *host)
+{
+    job *j = host->job;
+    outr_op *op = j->op;
+    outr_err err = j->err;
+    bool is_back = !op && j->opened_count > 0;
+    host->job = NULL;
+    free(j->specs);
+    free(j->opened);
+    free(j);
+    if (is_back && host->changed && !host->closing)
+        host->changed(host->changed_ctx);
+    go_on(host);
+    if (!op)
+        return;
+    if (err.code)
+        outr_op_fail(op, &err);
+    else
+        outr_op_finish(op);
+}
+
 static void on_swapped(outr_message *message, outr_loop *loop OUTR_UNUSED)
 {
     host_loop *hl = OUTR_CONTAINER(message, host_loop, message);
     outr_host *host = hl->host;
     if (--host->pending_swaps > 0)
         return;
-    if (host->job) {
-        job *j = host->job;
-        outr_op *op = j->op;
-        host->job = NULL;
-        if (host->changed)
-            host->changed(host->changed_ctx);
-        outr_err err = j->err;
-        free(j->specs);
-        free(j->opened);
-        free(j);
-        if (err.code)
-            outr_op_fail(op, &err);
-        else
-            outr_op_finish(op);
-    }
+    if (host->job)
+        end_job(host);
     check_closed(host);
 }
 
@@ -351,6 +377,11 @@ const outr_component *outr_view_at(const outr_view *view, size_t index)
     return index < view->table->count ? &view->table->items[index]->pub : NULL;
 }
 
+outr_kvs outr_view_left_out(const outr_view *view)
+{
+    return view->table->left_out;
+}
+
 /* ---- opening one ----------------------------------------------------------------------------- */
 
 static void finish_phase(job *j);
@@ -364,31 +395,55 @@ static void count_failure(const opening *o, const char *reason)
     outr_metric_count(outr_loop_metrics(main_loop(o->job->host)), &init_fail, labels, 1);
 }
 
+static void free_instance(instance *i)
+{
+    free((void *)i->pub.metadata.items);
+    free(i);
+}
+
+static void leave_out(const opening *o, const outr_err *err, bool is_final)
+{
+    outr_host *host = o->job->host;
+    outr_loop *loop = main_loop(host);
+    bool is_news = outr_left_out_failed(&host->left_out, o->snapshot, o->spec, err, is_final,
+                                        outr_loop_now(loop), outr_loop_rand(loop));
+    o->job->has_news |= is_news;
+    if (is_news)
+        OUTR_LOG(host->o.log, WARN, "component failed to start and is left out", OUTR_ERR(err));
+    else
+        OUTR_LOG(host->o.log, DEBUG, "component failed to start again", OUTR_ERR(err));
+}
+
 static void end_opening(opening *o, outr_err *err, const char *reason)
 {
     job *j = o->job;
     outr_host *host = j->host;
     const outr_component_spec *s = o->spec;
-    if (err) {
+    outr_left_out *left = outr_left_out_find(&host->left_out, s);
+    outr_link_remove(&o->link);
+    if (err && j->is_ending) {
+        free_instance(o->instance);
+    } else if (err) {
         outr_wrap(err, "component " OUTR_FMT " (" OUTR_FMT "/" OUTR_FMT ", " OUTR_FMT ":%d)",
                   OUTR_ARG(s->base.name), OUTR_ARG(s->type), OUTR_ARG(s->version),
                   OUTR_ARG(s->base.file), s->base.line);
         count_failure(o, reason);
         if (s->ignore_errors)
-            OUTR_LOG(host->o.log, WARN, "component failed to start and is left out", OUTR_ERR(err));
+            leave_out(o, err, strcmp(reason, "creation") == 0);
         else if (!j->err.code)
             j->err = *err;
-        free(o->instance ? (void *)o->instance->pub.metadata.items : NULL);
-        free(o->instance);
+        free_instance(o->instance);
     } else {
         outr_str category;
         outr_str_cut(s->type, '.', &category);
         outr_metric_count(outr_loop_metrics(main_loop(host)), &init_total, &category, 1);
         OUTR_LOG(host->o.log, INFO, "component loaded", OUTR_S("component", s->base.name),
                  OUTR_S("component_type", s->type));
-        o->instance->snapshot = outr_snapshot_ref(j->snapshot);
+        o->instance->snapshot = outr_snapshot_ref(o->snapshot);
         j->opened[j->opened_count++] = o->instance;
         host->open_count++;
+        if (left)
+            outr_left_out_drop(left);
     }
     outr_arena_free(o->arena);
     free(o);
@@ -465,6 +520,7 @@ static void on_open(outr_op *op)
         if (op->err.code == OUTR_DEADLINE_EXCEEDED)
             outr_wrap(&o->err, "init timeout exceeded after %llu ms",
                       (unsigned long long)(o->spec->init_timeout_ns / OUTR_MS));
+        o->is_closing = true;
         outr_op_init(&o->op, main_loop(o->job->host), NULL, 0, on_failed_closed);
         close_backend(c, &o->op);
         return;
@@ -697,8 +753,11 @@ static void read_secrets(opening *o)
 static void start_opening(job *j, const outr_component_spec *spec)
 {
     opening *o = outr_alloc(sizeof *o);
+    const outr_left_out *left = outr_left_out_find(&j->host->left_out, spec);
     o->job = j;
     o->spec = spec;
+    o->snapshot = left ? left->snapshot : j->snapshot;
+    outr_list_push(&j->openings, &o->link);
     o->arena = outr_arena_new(8 * OUTR_MIB);
     o->instance = outr_alloc(sizeof *o->instance);
     o->instance->host = j->host;
@@ -706,7 +765,8 @@ static void start_opening(job *j, const outr_component_spec *spec)
     o->metadata = outr_arena_alloc(o->arena, (spec->metadata_count + 1) * sizeof *o->metadata);
     for (size_t i = 0; i < spec->metadata_count; i++)
         o->metadata[i] = (outr_kv){spec->metadata[i].name, spec->metadata[i].value};
-    outr_metric_count(outr_loop_metrics(main_loop(j->host)), &loaded, NULL, 1);
+    if (!left)
+        outr_metric_count(outr_loop_metrics(main_loop(j->host)), &loaded, NULL, 1);
     read_secrets(o);
 }
 
@@ -741,6 +801,7 @@ static void publish(job *j)
     build_chains(host, t);
     t->snapshot = outr_snapshot_ref(j->snapshot);
     t->policies = outr_policies_of(j->snapshot, host->table->policies);
+    t->left_out = outr_left_out_copy(&host->left_out);
     swap_views(host, t);
     free(items);
 }
@@ -760,12 +821,16 @@ static void start_phase(job *j)
 
 static void finish_phase(job *j)
 {
-    if (!j->is_second_phase) {
+    if (!j->is_second_phase && !j->is_ending) {
         j->is_second_phase = true;
         start_phase(j);
         return;
     }
-    publish(j); /* also after a failure: what did open is closed with the rest */
+    j->is_opened = true;
+    if (j->op || j->opened_count > 0 || j->has_news)
+        publish(j); /* also after a failure: what did open is closed with the rest */
+    else
+        end_job(j->host);
 }
 
 static void start_job(outr_host *host, const outr_snapshot *snapshot,
@@ -773,13 +838,13 @@ static void start_job(outr_host *host, const outr_snapshot *snapshot,
                       const outr_component_spec *const *removed, size_t removed_count, outr_op *op)
 {
     job *j = outr_alloc(sizeof *j);
-    outr_op_begin(op, j, NULL);
     *j = (job){.host = host,
                .op = op,
                .snapshot = snapshot,
                .count = count,
                .removed = removed,
                .removed_count = removed_count};
+    outr_list_init(&j->openings);
     j->specs = outr_alloc((count + 1) * sizeof *j->specs);
     if (count)
         memcpy(j->specs, specs, count * sizeof *specs);
@@ -788,11 +853,74 @@ static void start_job(outr_host *host, const outr_snapshot *snapshot,
     start_phase(j);
 }
 
+/* ---- one after the other --------------------------------------------------------------------- */
+
+static void start_apply(outr_host *host, const outr_reload_diff *diff, outr_op *op)
+{
+    for (size_t i = 0; i < diff->removed_count; i++)
+        outr_left_out_forget(&host->left_out, diff->removed[i]->base.name);
+    start_job(host, diff->after, diff->added, diff->added_count, diff->removed, diff->removed_count,
+              op);
+}
+
+/* What a job has under way is cancelled, so that it ends; what it has opened is published. */
+static void interrupt(job *j)
+{
+    if (j->is_ending || j->is_opened)
+        return;
+    j->is_ending = true;
+    j->pending++; /* held: a cancelled opening may end at once */
+    OUTR_LIST_EACH(link, &j->openings) {
+        opening *o = OUTR_LIST_ITEM(link, opening, link);
+        if (!o->is_closing)
+            outr_op_cancel(&o->op, OUTR_CANCELLED);
+    }
+    if (--j->pending == 0)
+        finish_phase(j);
+}
+
+static void try_again(outr_timer *timer)
+{
+    outr_host *host = OUTR_CONTAINER(timer, outr_host, again);
+    uint64_t now = outr_loop_now(main_loop(host));
+    size_t n = 0;
+    OUTR_LIST_EACH(link, &host->left_out)
+        n++;
+    const outr_component_spec **specs = outr_alloc((n + 1) * sizeof *specs);
+    n = 0;
+    OUTR_LIST_EACH(link, &host->left_out) {
+        const outr_left_out *entry = OUTR_LIST_ITEM(link, outr_left_out, link);
+        if (entry->due_ns <= now)
+            specs[n++] = entry->spec;
+    }
+    start_job(host, host->table->snapshot, specs, n, NULL, 0, NULL);
+    free(specs);
+}
+
+/* What comes after a job: the end, a reload, or the wait for the next try. */
+static void go_on(outr_host *host)
+{
+    uint64_t due;
+    if (host->closing) {
+        if (host->next_op)
+            outr_op_finish_soon(outr_take(&host->next_op));
+        outr_left_out_clear(&host->left_out);
+        host->is_emptied = true;
+        swap_views(host, new_table(NULL, 0));
+    } else if (host->next_op) {
+        start_apply(host, host->next_diff, outr_take(&host->next_op));
+    } else if ((due = outr_left_out_due(&host->left_out)) != UINT64_MAX) {
+        outr_timer_start(main_loop(host), &host->again, due);
+    }
+}
+
 outr_host *outr_host_new(const outr_host_options *options)
 {
     outr_host *host = outr_alloc(sizeof *host);
     host->o = *options;
     host->table = new_table(NULL, 0);
+    outr_list_init(&host->left_out);
+    host->again.fire = try_again;
     host->loops = outr_alloc(options->loop_count * sizeof *host->loops);
     for (size_t i = 0; i < options->loop_count; i++)
         host->loops[i] =
@@ -806,21 +934,33 @@ void outr_host_open(outr_host *host, const outr_snapshot *snapshot, outr_op *op)
     for (size_t i = 0; i < snapshot->component_count; i++)
         specs[i] = &snapshot->components[i];
     host->configured = outr_snapshot_ref(snapshot);
+    outr_op_begin(op, host, NULL);
     start_job(host, snapshot, specs, snapshot->component_count, NULL, 0, op);
     free(specs);
 }
 
 void outr_host_apply(outr_host *host, const outr_reload_diff *diff, outr_op *op)
 {
-    start_job(host, diff->after, diff->added, diff->added_count, diff->removed, diff->removed_count,
-              op);
+    outr_op_begin(op, host, NULL);
+    outr_timer_stop(main_loop(host), &host->again);
+    if (!host->job) {
+        start_apply(host, diff, op);
+        return;
+    }
+    host->next_diff = diff;
+    host->next_op = op;
+    interrupt(host->job);
 }
 
 void outr_host_close(outr_host *host, outr_op *op)
 {
     outr_op_begin(op, host, NULL);
+    outr_timer_stop(main_loop(host), &host->again);
     host->closing = op;
-    swap_views(host, new_table(NULL, 0));
+    if (host->job)
+        interrupt(host->job);
+    else
+        go_on(host);
 }
 
 void outr_host_free(outr_host *host)
@@ -830,6 +970,7 @@ void outr_host_free(outr_host *host)
     for (size_t i = 0; i < host->o.loop_count; i++)
         outr_view_unpin(host->loops[i].view);
     unref_table(host->table);
+    outr_left_out_clear(&host->left_out);
     outr_snapshot_unref(host->configured);
     free(host->loops);
     free(host);

@@ -1,10 +1,10 @@
 /* host - owns the components: opens them in order, finds them by name, reopens them on reload.
  *
  * Secret stores open first; a component that names a secret store waits for it. A component that
- * fails without ignoreErrors fails the whole; with it, its name answers errors that say so. Loops
- * see
- * the components through an immutable view that the main loop swaps; a request pins the view of its
- * loop, and a removed component is closed when its last pin is gone. */
+ * fails without ignoreErrors fails the whole; with it, its name answers errors that say so, and it
+ * is tried again in the background until it comes up (left_out.h). Loops see the components through
+ * an immutable view that the main loop swaps; a request pins the view of its loop, and a removed
+ * component is closed when its last pin is gone. */
 #ifndef OUTR_BLOCKS_HOST_H
 #define OUTR_BLOCKS_HOST_H
 
@@ -38,7 +38,7 @@ typedef struct outr_instance_of {    /* one open component */
         outr_configuration_store *configuration;
     };
     unsigned directions; /* bindings: OUTR_BINDING_*, as far as metadata `direction` leaves them */
-    outr_kvs metadata;           /* as given to it, secrets included: never log */
+    outr_kvs metadata;   /* as given to it, secrets included: never log */
     const char *capabilities[8]; /* NULL-terminated, for metadata */
 } outr_component;
 
@@ -51,13 +51,13 @@ typedef struct outr_host_options {
 } outr_host_options;
 
 outr_host *outr_host_new(const outr_host_options *options);
-/* All on the main loop. open: everything of the snapshot. */
+/* All on the main loop. open: everything of the snapshot. apply: one at a time; diff lives until op
+ * is done. A second try that is under way gives way to it, and to close. */
 void outr_host_open(outr_host *host, const outr_snapshot *snapshot, outr_op *op);
 void outr_host_apply(outr_host *host, const outr_reload_diff *diff, outr_op *op);
 void outr_host_close(outr_host *host, outr_op *op);
 void outr_host_free(outr_host *host);
-/* Called on the main loop after a new view has reached every loop (pub/sub restarts subscriptions).
- */
+/* Called on the main loop when components that had been left out are in every loop's view. */
 void outr_host_on_change(outr_host *host, void (*changed)(void *ctx), void *ctx);
 
 /* Any loop: the view of this loop, pinned until outr_view_unpin on the same loop. */
@@ -77,5 +77,7 @@ const outr_component *outr_view_find(const outr_view *view, int kind, outr_str n
 size_t outr_view_count(const outr_view *view, int kind);
 /* Walks all (metadata): NULL at the end. */
 const outr_component *outr_view_at(const outr_view *view, size_t index);
+/* The components that failed to start: name, and why. As long as the view. */
+outr_kvs outr_view_left_out(const outr_view *view);
 
 #endif

@@ -151,8 +151,16 @@ static void read_components(const outr_core *core, outr_core_metadata *out)
 
 static void read_extended(const outr_core *core, outr_core_metadata *out)
 {
-    static const outr_kv version = {OUTR_STR("daprRuntimeVersion"), OUTR_STR(OUTR_DAPR_VERSION)};
-    out->extended = outr_core_merge(core->arena, (outr_kvs){&version, 1},
+    const outr_kvs left_out = outr_view_left_out(core->view);
+    outr_kv *own = outr_arena_alloc(core->arena, (left_out.count + 1) * sizeof *own);
+    own[0] = (outr_kv){OUTR_STR("daprRuntimeVersion"), OUTR_STR(OUTR_DAPR_VERSION)};
+    for (size_t i = 0; i < left_out.count; i++) {
+        const outr_kv *c = &left_out.items[i];
+        own[i + 1] = (outr_kv){
+            outr_arena_printf(core->arena, "outrigger.leftOut." OUTR_FMT, OUTR_ARG(c->key)),
+            outr_arena_str(core->arena, c->value)};
+    }
+    out->extended = outr_core_merge(core->arena, (outr_kvs){own, left_out.count + 1},
                                     outr_metadata_all(core->api->metadata, core->arena));
 }
 
@@ -174,8 +182,7 @@ static void add_subscription(void *ctx, const outr_subscription_info *info)
             memcpy(items, list->items, list->count * sizeof *items);
         list->items = items;
     }
-    outr_subscription_rule *rules =
-        outr_arena_alloc(arena, (info->rule_count + 1) * sizeof *rules);
+    outr_subscription_rule *rules = outr_arena_alloc(arena, (info->rule_count + 1) * sizeof *rules);
     for (size_t i = 0; i < info->rule_count; i++) {
         rules[i].match = outr_arena_str(arena, info->rules[i].match);
         rules[i].path = outr_arena_str(arena, info->rules[i].path);
@@ -233,7 +240,9 @@ static outr_str duration(outr_arena *arena, uint64_t ns)
         uint64_t unit = ns < MICROSECOND ? 1 : ns < OUTR_MS ? MICROSECOND : OUTR_MS;
         n = print_fraction(text, sizeof text, ns, unit);
         return outr_arena_printf(arena, "%.*s%s", (int)n, text,
-                                 unit == 1 ? "ns" : unit == MICROSECOND ? "\u00b5s" : "ms");
+                                 unit == 1             ? "ns"
+                                 : unit == MICROSECOND ? "\u00b5s"
+                                                       : "ms");
     }
     uint64_t hours = ns / (3600 * OUTR_SEC), minutes = ns / (60 * OUTR_SEC);
     if (hours)

@@ -28,7 +28,7 @@ typedef struct outr_core_metadata {
     size_t feature_count;
     const outr_component **components; /* name, type, version: spec; capabilities */
     size_t component_count;
-    outr_kvs extended; /* daprRuntimeVersion, then the clients' */
+    outr_kvs extended; /* daprRuntimeVersion, components that are left out, then the clients' */
     const outr_subscription_info *subscriptions;
     size_t subscription_count;
     const outr_str *endpoints; /* names of HTTPEndpoints */
@@ -38,7 +38,7 @@ typedef struct outr_core_metadata {
         outr_str protocol, channel_address;
         int64_t max_concurrency; /* 0: no limit */
         bool has_health;
-        outr_str health_path; /* NONE when the app speaks gRPC */
+        outr_str health_path;                     /* NONE when the app speaks gRPC */
         outr_str health_interval, health_timeout; /* durations as Go prints them */
         int64_t health_threshold;
     } app;
