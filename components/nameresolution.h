@@ -4,6 +4,7 @@
 
 #include "base/labels.h"
 #include "components/component.h"
+#include "components/watchers.h"
 
 typedef struct outr_resolver outr_resolver;
 
@@ -38,11 +39,15 @@ typedef struct outr_resolver_backend {
     void (*resolve)(outr_resolver *resolver, outr_resolve *req, outr_op *op);
     /* What it asks may not answer: the mesh keeps its last answers, on disk too (mesh/kept.h). */
     bool may_be_away;
-    uint64_t cache_ns; /* how long an answer may be used without asking again */
+    /* How long an answer may be used without asking again. */
+    uint64_t cache_ns;
 } outr_resolver_backend;
 
 struct outr_resolver {
     const outr_resolver_backend *backend;
+    /* Are told when answers may be other ones, before cache_ns is over; NULL: it does not hear of
+     * that. Made by create, closed with the resolver. */
+    outr_watchers *watchers;
 };
 
 #endif

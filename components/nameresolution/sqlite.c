@@ -1,14 +1,22 @@
 #include "components/common/sqlite.h"
 
 #include "components/nameresolution.h"
+#include "loop/fd_watch.h"
 #include "loop/worker.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 /* The registry in a file that all sidecars of a machine share. Table layout as daprd's component
- * has
- * it, so that both may use one file: contract/components.csv. */
+ * has it, so that both may use one file: contract/components.csv.
+ *
+ * Who comes or leaves touches <file>-wake; inotify on it tells all sidecars of the machine at once.
+ * Heartbeats do not. A daprd touches nothing: what it says is seen when answers are CACHE_NS old.
+ */
 
 typedef struct config {
     outr_str connection, table, metadata_table;
@@ -47,6 +55,7 @@ typedef struct resolver {
     sqlite3_stmt *find, *put, *drop, *sweep;
     ino_t inode; /* of the file db has open */
     dev_t device;
+    bool is_told; /* of the registration in this file, all others */
     outr_loop *loop;
     const outr_log *log;
     /* registration */
@@ -54,6 +63,8 @@ typedef struct resolver {
     outr_timer beat;
     struct job *beating;
     uint64_t swept_ns;
+    char *wake_path; /* set by the worker before the first job is done, then stays; NULL: no file */
+    outr_fd_watch touched; /* inotify on it; fd -1: none */
     bool is_joined, is_closing;
 } resolver;
 
@@ -181,11 +192,28 @@ static outr_code make_ready(resolver *r, outr_err *err)
         close_database(r);
         return rc;
     }
-    if (stat(sqlite3_db_filename(r->db, "main"), &st) == 0) {
+    const char *path = sqlite3_db_filename(r->db, "main");
+    if (stat(path, &st) == 0) {
         r->inode = st.st_ino;
         r->device = st.st_dev;
     }
+    if (!r->wake_path && *path) {
+        char wake[1100];
+        snprintf(wake, sizeof wake, "%s-wake", path);
+        __atomic_store_n(&r->wake_path, outr_strdup(wake), __ATOMIC_RELEASE);
+    }
+    r->is_told = false;
     return OUTR_OK;
+}
+
+static void touch(const resolver *r)
+{
+    int fd =
+        r->wake_path ? open(r->wake_path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
+    if (fd < 0)
+        return;
+    futimens(fd, NULL);
+    close(fd);
 }
 
 static int64_t update_seconds(const resolver *r)
@@ -203,6 +231,9 @@ static outr_code do_put(resolver *r, outr_err *err)
     outr_code rc = outr_sqlite_run(r->db, r->put, err);
     if (rc)
         return rc;
+    if (!r->is_told)
+        touch(r);
+    r->is_told = true;
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     uint64_t ns = (uint64_t)now.tv_sec * OUTR_SEC;
@@ -235,7 +266,8 @@ static void do_close(resolver *r)
 {
     if (r->db && r->is_joined) {
         outr_sqlite_bind(r->drop, 1, outr_str_from(r->id));
-        outr_sqlite_run(r->db, r->drop, NULL);
+        if (outr_sqlite_run(r->db, r->drop, NULL) == OUTR_OK)
+            touch(r);
     }
     close_database(r);
 }
@@ -265,6 +297,49 @@ static void handle(void *ctx, outr_work **items, size_t count)
 
 /* ---- on the loop ----------------------------------------------------------------------------- */
 
+static void stop_watching(resolver *r)
+{
+    outr_fd_watch_stop(&r->touched);
+    if (r->touched.fd >= 0)
+        close(r->touched.fd);
+    r->touched.fd = -1;
+}
+
+static void on_touched(outr_fd_watch *watch)
+{
+    resolver *r = OUTR_CONTAINER(watch, resolver, touched);
+    char bytes[4096] __attribute__((aligned(8)));
+    ssize_t n = read(watch->fd, bytes, sizeof bytes);
+    uint32_t mask = 0;
+    const struct inotify_event *event;
+    for (ssize_t at = 0; at + (ssize_t)sizeof *event <= n;
+         at += (ssize_t)(sizeof *event + event->len)) {
+        event = (const void *)(bytes + at);
+        mask |= event->mask;
+    }
+    if (mask & IN_IGNORED)
+        stop_watching(r); /* the file is gone: the next beat makes another one */
+    outr_watchers_tell(r->base.watchers, OUTR_STR_NONE, OUTR_STR_NONE);
+}
+
+/* When the database has been opened for the first time, and when the file was taken away. Without
+ * it answers are as old as CACHE_NS. */
+static void watch_file(resolver *r)
+{
+    const char *path = __atomic_load_n(&r->wake_path, __ATOMIC_ACQUIRE);
+    if (r->touched.fd >= 0 || !path || r->is_closing)
+        return;
+    int made = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (made >= 0)
+        close(made);
+    r->touched.fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    if (r->touched.fd < 0)
+        return;
+    if (inotify_add_watch(r->touched.fd, path, IN_ATTRIB | IN_MODIFY | IN_DELETE_SELF) < 0 ||
+        outr_fd_watch_start(&r->touched, r->loop, NULL))
+        stop_watching(r);
+}
+
 static job *new_job(resolver *r, what w)
 {
     job *j = outr_alloc(sizeof *j);
@@ -293,8 +368,11 @@ static void on_simple_done(outr_op *inner)
     }
     bool is_close = s->job.what == CLOSE;
     free(s);
-    if (is_close) {
+    if (!is_close) {
+        watch_file(r);
+    } else {
         outr_worker_close(r->worker);
+        free(r->wake_path);
         free(r->connection);
         free(r->address);
         free(r->app_id);
@@ -326,6 +404,7 @@ static void on_beaten(outr_op *inner)
     resolver *r = j->r;
     if (inner->err.code)
         OUTR_LOG(r->log, WARN, "registration could not be renewed", OUTR_ERR(&inner->err));
+    watch_file(r);
     r->beating = NULL;
     free(j);
 }
@@ -369,6 +448,8 @@ static outr_code create(outr_resolver **out, const outr_component_init *init, ou
     r->loop = init->loop;
     r->log = init->log;
     r->beat.fire = on_beat;
+    r->touched = (outr_fd_watch){.ready = on_touched, .fd = -1};
+    r->base.watchers = outr_watchers_new();
     extern const outr_resolver_backend outr_nameresolution_sqlite;
     r->base.backend = &outr_nameresolution_sqlite;
     *out = &r->base;
@@ -385,6 +466,8 @@ static void close_resolver(outr_resolver *base, outr_op *op)
     resolver *r = of(base);
     r->is_closing = true;
     outr_timer_stop(r->loop, &r->beat);
+    stop_watching(r);
+    outr_watchers_close(r->base.watchers);
     run_simple(r, CLOSE, op);
 }
 

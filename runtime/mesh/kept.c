@@ -350,6 +350,7 @@ outr_code outr_kept_new(outr_resolver **out, outr_resolver *own_resolver,
     k->backend.join = join;
     k->backend.resolve = resolve;
     k->base.backend = &k->backend;
+    k->base.watchers = own_resolver->watchers;
     k->inner = own_resolver;
     k->loop = options->loop;
     k->log = options->log ? *options->log : (outr_log){0};

@@ -30,7 +30,8 @@ typedef struct known {
     outr_cluster cluster; /* of its peers' endpoints */
     uint64_t fetched_ns;
     bool is_refreshing;
-    char name[]; /* for metrics and logs */
+    bool has_changed; /* since the question that is under way was asked */
+    char name[];      /* for metrics and logs */
 } known;
 
 struct outr__peers {
@@ -38,6 +39,7 @@ struct outr__peers {
     outr_map *names;   /* "id.namespace" -> known */
     outr_map *by_addr; /* key -> peer */
     outr_timer sweeper;
+    outr_watch *watch; /* NULL: the resolver does not hear of changes */
     bool is_freed;
     unsigned refreshing;
 };
@@ -378,26 +380,55 @@ static void on_refreshed(outr_op *op)
         }
         if (!op->err.code)
             learn(p, outr_str_from(r->key), &r->resolve);
+        if (k && k->has_changed)
+            outr_watch_again(p->watch, r->resolve.app_id, r->resolve.namespace_);
     }
     outr_arena_free(arena);
     free_if_over(p);
 }
 
-static void refresh_known(outr__pick *pick, known *k, outr_str key)
+static void refresh_known(outr__peers *p, known *k, outr_str key, outr_str app_id,
+                          outr_str namespace_)
 {
-    const outr_mesh_options *o = pick->peers->o;
+    const outr_mesh_options *o = p->o;
     outr_arena *arena = outr_arena_new(OUTR_MIB);
     refresh *r = outr_arena_alloc(arena, sizeof *r);
     k->is_refreshing = true;
-    r->peers = pick->peers;
+    k->has_changed = false;
+    r->peers = p;
     r->peers->refreshing++;
     memcpy(r->key, key.p, key.n);
     r->resolve = (outr_resolve){.arena = arena,
-                                .app_id = outr_arena_str(arena, pick->app_id),
-                                .namespace_ = outr_arena_str(arena, pick->namespace_),
+                                .app_id = outr_arena_str(arena, app_id),
+                                .namespace_ = outr_arena_str(arena, namespace_),
                                 .port = o->internal_port};
     outr_op_init(&r->op, o->loop, NULL, 0, on_refreshed);
     o->resolver->backend->resolve(o->resolver, &r->resolve, &r->op);
+}
+
+static void renew(outr__peers *p, known *k, outr_str key)
+{
+    ptrdiff_t dot = outr_str_rfind(key, '.'); /* namespaces have none */
+    if (k->is_refreshing)
+        k->has_changed = true; /* its answer may be from before */
+    else if (dot >= 0)
+        refresh_known(p, k, key, outr_str_head(key, (size_t)dot),
+                      outr_str_skip(key, (size_t)dot + 1));
+}
+
+/* The registry has heard something. Only names that were asked for here are asked for again. */
+static void on_changed(void *ctx, outr_str app_id, outr_str namespace_)
+{
+    outr__peers *p = ctx;
+    const outr__pick who = {.app_id = app_id, .namespace_ = namespace_};
+    char scratch[512];
+    outr_str key = name_key(&who, scratch, sizeof scratch);
+    known *k = app_id.n > 0 ? outr_map_get(p->names, key) : NULL;
+    void *item;
+    if (k)
+        renew(p, k, key);
+    for (size_t at = 0; app_id.n == 0 && outr_map_next(p->names, &at, &key, &item);)
+        renew(p, item, key);
 }
 
 static void on_cancel(outr_op *op)
@@ -434,7 +465,8 @@ void outr__pick_start(outr__peers *p, outr__pick *pick, outr_arena *arena, outr_
     }
     if (outr_loop_now(o->loop) - k->fetched_ns > o->resolver->backend->cache_ns &&
         !k->is_refreshing)
-        refresh_known(pick, k, key); /* this call goes by what is known */
+        refresh_known(p, k, key, pick->app_id,
+                      pick->namespace_); /* this call goes by what is known */
     end_pick(pick, k, true);
 }
 
@@ -519,6 +551,8 @@ outr__peers *outr__peers_new(const outr_mesh_options *o)
     p->names = outr_map_new();
     p->by_addr = outr_map_new();
     p->sweeper.fire = on_sweep;
+    if (o->resolver && o->resolver->watchers)
+        p->watch = outr_watch_start(o->resolver->watchers, o->loop, on_changed, p);
     return p;
 }
 
@@ -533,6 +567,7 @@ void outr__peers_free(outr__peers *p)
 {
     void *item;
     outr_timer_stop(p->o->loop, &p->sweeper);
+    outr_watch_end(p->watch);
     for (size_t at = 0; outr_map_next(p->names, &at, NULL, &item);) {
         outr_cluster_done(&((known *)item)->cluster);
         free(item);

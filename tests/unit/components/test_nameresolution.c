@@ -358,6 +358,40 @@ static void a_registration_is_renewed(void **state)
     close_world(wd);
 }
 
+static void count_change(void *ctx, outr_str app_id OUTR_UNUSED, outr_str namespace_ OUTR_UNUSED)
+{
+    ++*(unsigned *)ctx;
+}
+
+static void who_comes_or_leaves_is_told_to_the_others(void **state)
+{
+    world *wd = open_world();
+    side a = open_registry(wd), b = open_registry(wd);
+    unsigned told = 0;
+    (void)state;
+    wire_run(&wd->w);
+    outr_watch *watch = outr_watch_start(a.resolver->watchers, wd->w.loop, count_change, &told);
+    assert_int_equal(join(&b, "app", "default", "127.0.0.1", 1), OUTR_OK);
+    wire_run(&wd->w);
+    assert_int_equal(told, 1);
+    wire_sleep(&wd->w, 5 * OUTR_SEC); /* heartbeats are no news */
+    assert_string_equal(found(&a, "app", "default"), "127.0.0.1:1 ");
+    wire_run(&wd->w);
+    assert_int_equal(told, 1);
+    unlink(folder_path(&wd->dir, "nameresolution.db-wake")); /* the next beat makes it again */
+    wire_run(&wd->w);
+    assert_int_equal(told, 2);
+    assert_int_equal(join(&a, "a", "default", "127.0.0.1", 2), OUTR_OK);
+    wire_run(&wd->w);
+    told = 0;
+    close_side(&b);
+    wire_run(&wd->w);
+    assert_int_equal(told, 1);
+    outr_watch_end(watch);
+    close_side(&a);
+    close_world(wd);
+}
+
 static void a_row_that_is_no_address_is_left_out(void **state)
 {
     world *wd = open_world();
@@ -653,6 +687,7 @@ int main(void)
         cmocka_unit_test(a_dead_instance_drops_out),
         cmocka_unit_test(a_new_owner_of_an_address_replaces_the_dead_one),
         cmocka_unit_test(a_registration_is_renewed),
+        cmocka_unit_test(who_comes_or_leaves_is_told_to_the_others),
         cmocka_unit_test(a_row_that_is_no_address_is_left_out),
         cmocka_unit_test(a_name_is_data_not_sql),
         cmocka_unit_test(a_corrupt_file_is_told_and_serves_again_once_replaced),

@@ -173,6 +173,57 @@ static void an_answer_of_the_resolver_is_used_again_while_it_is_fresh(void **sta
     close_world(w);
 }
 
+static void call_once(world *w)
+{
+    web_call c;
+    world_call(w, &c, "GET", "callee", "/");
+    finish(w, &c);
+    world_assert_answer(&c, 200, "hello");
+    web_call_done(&c);
+}
+
+static void what_the_registry_tells_of_is_used_at_once(void **state)
+{
+    world *w = world_open(1, 0);
+    (void)state;
+    call_once(w);
+    outr_watchers_tell(w->resolver.watchers, OUTR_STR("other"), OUTR_STR("default"));
+    outr_watchers_tell(w->resolver.watchers, OUTR_STR("callee"), OUTR_STR("other"));
+    wire_run(&w->w);
+    assert_int_equal(w->asked, 1); /* nobody here asked for these */
+    w->names[0] = 9001;
+    outr_watchers_tell(w->resolver.watchers, OUTR_STR("callee"), OUTR_STR("default"));
+    outr_watchers_tell(w->resolver.watchers, OUTR_STR("callee"), OUTR_STR("default"));
+    wire_run(&w->w);
+    assert_int_equal(w->asked, 2);
+    call_once(w);
+    assert_int_equal(w->nodes[1].requests, 1);
+    w->names[0] = 9002;
+    outr_watchers_tell(w->resolver.watchers, OUTR_STR_NONE, OUTR_STR_NONE);
+    wire_run(&w->w);
+    call_once(w);
+    assert_int_equal(w->nodes[2].requests, 1);
+    assert_int_equal(w->asked, 3);
+    close_world(w);
+}
+
+static void a_change_during_a_question_is_asked_for_again(void **state)
+{
+    world *w = world_open(1, 0);
+    (void)state;
+    call_once(w);
+    w->resolver_delay_ns = OUTR_SEC;
+    for (int i = 0; i < 3; i++) {
+        outr_watchers_tell(w->resolver.watchers, OUTR_STR("callee"), OUTR_STR("default"));
+        wire_sleep(&w->w, OUTR_MS);
+    }
+    assert_int_equal(w->asked, 2);
+    wire_sleep(&w->w, 5 * OUTR_SEC);
+    assert_int_equal(w->asked, 3);
+    outr_watchers_tell(w->resolver.watchers, OUTR_STR("callee"), OUTR_STR("default"));
+    close_world(w); /* with a message under way */
+}
+
 static void what_was_known_still_holds_when_the_registry_is_away_or_empty(void **state)
 {
     world *w = world_open(1, 0);
@@ -800,6 +851,8 @@ int main(void)
         cmocka_unit_test(the_answer_of_the_app_is_passed_on_whatever_its_status),
         cmocka_unit_test(a_name_nobody_has_is_asked_for_six_times_and_fails),
         cmocka_unit_test(an_answer_of_the_resolver_is_used_again_while_it_is_fresh),
+        cmocka_unit_test(what_the_registry_tells_of_is_used_at_once),
+        cmocka_unit_test(a_change_during_a_question_is_asked_for_again),
         cmocka_unit_test(what_was_known_still_holds_when_the_registry_is_away_or_empty),
         cmocka_unit_test(a_registry_that_never_answered_is_the_error),
         cmocka_unit_test(bad_targets_methods_and_verbs_send_nothing),

@@ -345,7 +345,7 @@ static world *world_open(uint64_t seed, uint32_t max_streams)
     w->w.ctx = w;
     if (outr_snapshot_load(&w->snapshot, &nothing, NULL, &errors, &warnings))
         abort();
-    w->resolver.backend = &world_resolver;
+    w->resolver = (outr_resolver){&world_resolver, outr_watchers_new()};
     w->settings = world_settings("caller", 0);
     w->app_state = outr_app_state_new(&w->settings, 1);
     w->app = world_make_app(w, &w->settings, w->app_state);
@@ -375,6 +375,7 @@ static world *world_open(uint64_t seed, uint32_t max_streams)
 static unsigned world_close(world *w)
 {
     w->w.break_per_mille = w->w.refuse_percent = w->w.late_percent = 0;
+    outr_watchers_close(w->resolver.watchers);
     outr_http_pool_free(w->client);
     wire_run(&w->w);
     outr_http_server_free(w->front);
