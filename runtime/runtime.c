@@ -205,6 +205,7 @@ static int step_resolver(outr_steps *steps)
         .snapshot = rt->snapshot,
         .run_dir = outr_str_from(rt->run_dir),
         .self = {.app_id = s->app_id,
+                 .labels = s->labels,
                  .namespace_ = s->namespace_,
                  .instance_id = outr_str_from(rt->host_name),
                  .host = outr_str_from(rt->host_address),

@@ -57,6 +57,13 @@ static void bind_int(outr_binder *b, const outr_yaml *node, const char *path, in
                         OUTR_ARG(node->text));
 }
 
+static void bind_number(outr_binder *b, const outr_yaml *node, const char *path, double *to)
+{
+    if (is_scalar(b, node, path, "a number") && !outr_str_to_double(node->text, to))
+        outr_bind_error(b, node, "%s: must be a number, not \"" OUTR_FMT "\"", path,
+                        OUTR_ARG(node->text));
+}
+
 bool outr_bind_is_mapping(outr_binder *b, const outr_yaml *node, const char *path)
 {
     if (node->kind == OUTR_YAML_MAPPING)
@@ -156,6 +163,9 @@ static void bind_member(outr_binder *b, const outr_yaml_row *row, const outr_yam
         break;
     case OUTR_YT_INT:
         bind_int(b, node, path, to);
+        break;
+    case OUTR_YT_NUMBER:
+        bind_number(b, node, path, to);
         break;
     case OUTR_YT_DURATION:
         outr_bind_duration(b, node, path, to);

@@ -13,6 +13,7 @@ typedef enum outr_yaml_type {
     OUTR_YT_TEXT,     /* outr_str: a scalar as written */
     OUTR_YT_BOOL,     /* bool */
     OUTR_YT_INT,      /* int64_t */
+    OUTR_YT_NUMBER,   /* double */
     OUTR_YT_DURATION, /* uint64_t ns; a plain number means milliseconds */
     OUTR_YT_VALUE,    /* outr_str: scalar text, or JSON text of anything else */
     OUTR_YT_TEXTS,    /* const outr_str * and size_t right behind it */

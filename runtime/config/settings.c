@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include "base/labels.h"
+
 /* One row per flag: how it is read, its default, where it goes. Rows without a field are accepted
  * and
  * have no function yet. Source: contract/cli-flags.csv. */
@@ -39,6 +41,7 @@ typedef struct raw {
     int64_t block_ns, reconcile_ns, binding_options_ns;
     outr_strs old_components_paths;
     outr_strs skipped_endpoints;
+    outr_str labels;
     bool is_body_given, is_buffer_given;
 } raw;
 
@@ -48,6 +51,8 @@ typedef struct raw {
 static const flag flags[] = {
     {"mode", TEXT, "standalone", S(mode), "where the sidecar runs: standalone"},
     {"app-id", TEXT, "", S(app_id), "identity of the app (required)"},
+    {"labels", TEXT, "", R(labels),
+     "NAME=VALUE,... of this instance, for TrafficPolicies (version, environment, zone)"},
     {"app-port", PORT, "", S(app_port), "port the app listens on"},
     {"app-protocol", PROTOCOL, "http", S(app_protocol), "http, https, grpc, grpcs or h2c"},
     {"app-channel-address", TEXT, "127.0.0.1", S(app_channel_address),
@@ -464,6 +469,7 @@ outr_code outr_settings_parse(outr_settings *out, outr_arena *arena, int argc, c
             set_flag(&flags[i], r, outr_str_from(flags[i].otherwise));
     }
     read_environment(&r->s, envp);
+    r->labels = outr_str_from(variable(envp, "OUTRIGGER_LABELS"));
     note_variables(&r->s, envp);
     *exit_code = 2;
     outr_code rc = read_argv(r, arena, argc, argv, err);
@@ -473,6 +479,8 @@ outr_code outr_settings_parse(outr_settings *out, outr_arena *arena, int argc, c
     bool is_run =
         !r->s.show_help && !r->s.show_version && !r->s.show_build_info && !r->s.wait_ready;
     derive(r);
+    if (outr_labels_parse(&r->s.labels, arena, r->labels, err))
+        return outr_wrap(err, "--labels");
     if (is_run && (rc = check(r, err)))
         return rc;
     *out = r->s;
@@ -500,6 +508,7 @@ void outr_settings_help(outr_buf *out)
                     SOCKETS_DIR "),\n"
                     "  OUTRIGGER_LOOPS (event loops, default: cores), OUTRIGGER_METRICS_MAX_VALUES "
                     "(distinct values per label, default 100),\n"
+                    "  OUTRIGGER_LABELS (as --labels),\n"
                     "  OUTRIGGER_RUN_DIR (per-user runtime directory),\n"
                     "  OUTRIGGER_MTLS_DIR (this machine's issuer, default $HOME/.outrigger/mtls), "
                     "OUTRIGGER_TRUST_ANCHORS_FILE\n");

@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/map.h"
 #include "base/str.h"
 
 typedef enum outr_app_protocol {
@@ -29,6 +30,7 @@ typedef struct outr_strs {
 typedef struct outr_settings {
     outr_str mode; /* "standalone" */
     outr_str app_id;
+    outr_kvs labels; /* of this instance, OUTRIGGER_LABELS, base/labels.h */
     outr_str namespace_; /* NAMESPACE, or "default" when absent */
     bool has_namespace;  /* NAMESPACE is set (state prefix, resource filter) */
     uint16_t app_port;   /* 0: no app channel */

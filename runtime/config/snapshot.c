@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/map.h"
@@ -26,7 +27,8 @@ typedef struct loader {
     const outr_settings *settings;
     char *const *envp;
     outr_err_list *errors, *warnings;
-    list components, subscriptions, endpoints, resiliencies, policies, authns;
+    list components, subscriptions, endpoints, resiliencies, policies, authns, traffic;
+    int64_t now_unix_ns;
 } loader;
 
 static void *add(loader *l, list *to)
@@ -183,6 +185,11 @@ static void read_own(loader *l, const outr_kind_env *env, const outr_yaml *root,
         outr_authn_spec *spec = add(l, &l->authns);
         spec->base = base;
         outr_kind_authn(env, root, spec);
+    } else if (outr_str_is(kind, "TrafficPolicy")) {
+        outr_traffic_spec *spec = add(l, &l->traffic);
+        spec->base = base;
+        outr_kind_traffic(env, root, l->now_unix_ns, spec);
+        check_duplicate(l, &l->traffic, &base);
     } else {
         outr_bind_warning(env->binder, root,
                           "kind \"" OUTR_FMT "\" is not acted on by this version", OUTR_ARG(kind));
@@ -192,7 +199,8 @@ static void read_own(loader *l, const outr_kind_env *env, const outr_yaml *root,
 /* A policy that would be passed over without a word. */
 static bool is_ours_misplaced(outr_str kind, outr_str version)
 {
-    bool is_ours = outr_str_is(kind, "AccessPolicy") || outr_str_is(kind, "Authentication");
+    bool is_ours = outr_str_is(kind, "AccessPolicy") || outr_str_is(kind, "Authentication") ||
+                   outr_str_is(kind, "TrafficPolicy");
     return outr_str_starts(version, OUTR_STR(OWN_GROUP)) ||
            (is_ours && (version.n == 0 || outr_str_starts(version, OUTR_STR("dapr.io/"))));
 }
@@ -412,6 +420,27 @@ static void check_authns(loader *l)
                           OUTR_ARG(authns[0].base.file), authns[0].base.line);
 }
 
+/* ---- where calls go -------------------------------------------------------------------------- */
+
+/* An environment that nobody chooses instances by would look as if it did. */
+static void check_traffic(loader *l)
+{
+    const outr_traffic_spec *policies = (void *)l->traffic.items;
+    bool has_environment = false;
+    for (size_t i = 0; i < l->traffic.count; i++)
+        has_environment |= policies[i].environment.is_on;
+    for (size_t i = 0; i < l->traffic.count && !has_environment; i++) {
+        for (size_t r = 0; r < policies[i].route_count; r++) {
+            const outr_route_spec *route = &policies[i].routes[r];
+            if (route->environment.n > 0)
+                outr_err_list_add(l->errors, OUTR_INVALID_ARGUMENT,
+                                  OUTR_FMT ":%d:%d: a route's environment has no effect without "
+                                           "spec.environment in one of the TrafficPolicies",
+                                  OUTR_ARG(policies[i].base.file), route->line, route->column);
+        }
+    }
+}
+
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings, char *const *envp,
@@ -432,7 +461,11 @@ outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings,
         .resiliencies.size = sizeof(outr_resiliency_spec),
         .policies.size = sizeof(outr_policy_spec),
         .authns.size = sizeof(outr_authn_spec),
+        .traffic.size = sizeof(outr_traffic_spec),
     };
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    l.now_unix_ns = now.tv_sec * (int64_t)OUTR_SEC + now.tv_nsec;
     s->refs = 1;
     s->arena = arena;
     outr_configuration_default(&s->configuration);
@@ -443,6 +476,7 @@ outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings,
         read_folder(&l, settings->resources_paths.items[i]);
     check_rules(&l);
     check_authns(&l);
+    check_traffic(&l);
     if (errors->count > 0) {
         outr_arena_free(arena);
         return errors->items[0].code;
@@ -458,6 +492,8 @@ outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings,
     s->access_policies = (void *)l.policies.items;
     s->access_policy_count = l.policies.count;
     s->authn = (void *)l.authns.items; /* NULL, or one */
+    s->traffic = (void *)l.traffic.items;
+    s->traffic_count = l.traffic.count;
     *out = s;
     return OUTR_OK;
 }
@@ -477,5 +513,7 @@ void outr_snapshot_unref(outr_snapshot *s)
         s->free_access(s->access);
     if (s->policies)
         s->free_policies(s->policies);
+    if (s->routes)
+        s->free_routes(s->routes);
     outr_arena_free(s->arena);
 }

@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "config/resource.h"
 #include "config/settings.h"
+#include "config/traffic.h"
 
 typedef struct outr_snapshot {
     uint32_t refs; /* atomic */
@@ -27,6 +28,8 @@ typedef struct outr_snapshot {
     size_t resiliency_count;
     const outr_policy_spec *access_policies;
     size_t access_policy_count;
+    const outr_traffic_spec *traffic; /* TrafficPolicies */
+    size_t traffic_count;
     const outr_authn_spec *authn; /* NULL: no tokens are looked at */
     /* configuration.access and access_policies as security/policy.h has compiled them; atomic, NULL
      * until then */
@@ -35,6 +38,9 @@ typedef struct outr_snapshot {
     /* resiliencies as resiliency/policies.h has compiled them; atomic, NULL until then */
     void *policies;
     void (*free_policies)(void *policies);
+    /* traffic as mesh/route.h has compiled it; atomic, NULL until then */
+    void *routes;
+    void (*free_routes)(void *routes);
 } outr_snapshot;
 
 /* Reads --config files and resource folders. errors: fatal mistakes (non-empty exactly when it

@@ -15,7 +15,7 @@
 /* Instances that carry all of these labels. */
 typedef struct outr_subset_spec {
     outr_str name;
-    outr_kvs labels;
+    outr_kvs labels; /* sorted by name, as base/labels.h has them */
     int line, column;
 } outr_subset_spec;
 
@@ -34,8 +34,14 @@ typedef struct outr_traffic_match {
     bool has_path;
     const outr_str *methods; /* upper case */
     size_t method_count;
-    const outr_value_match *headers, *query, *baggage, *claims;
-    size_t header_count, query_count, baggage_count, claim_count;
+    const outr_value_match *headers;
+    size_t header_count;
+    const outr_value_match *query;
+    size_t query_count;
+    const outr_value_match *baggage;
+    size_t baggage_count;
+    const outr_value_match *claims;
+    size_t claim_count;
     const outr_str *sources; /* app ids that call */
     size_t source_count;
     int line, column;

@@ -5,6 +5,7 @@
 
 #include "config/binder.h"
 #include "config/resource.h"
+#include "config/traffic.h"
 
 typedef struct outr_kind_env {
     outr_binder *binder;
@@ -26,6 +27,10 @@ void outr_kind_resiliency(const outr_kind_env *env, const outr_yaml *root,
  * whole one. */
 void outr_kind_policy(const outr_kind_env *env, const outr_yaml *root, outr_policy_spec *out);
 void outr_kind_authn(const outr_kind_env *env, const outr_yaml *root, outr_authn_spec *out);
+/* now_unix_ns: faults that have ended by then are left out, with a warning. */
+void outr_kind_traffic(const outr_kind_env *env, const outr_yaml *root, int64_t now_unix_ns,
+                       outr_traffic_spec *out);
+void outr_traffic_default(outr_traffic_spec *out);
 /* Adds to what earlier files said: later wins. */
 void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root,
                              outr_configuration *out);

@@ -606,9 +606,29 @@ static void help_names_every_flag(void **state)
     assert_true(outr_str_search(outr_buf_view(&help), OUTR_STR("no function yet")) > 0);
 }
 
+static void labels_come_from_the_flag_or_the_environment(void **state)
+{
+    char *envp[] = {"OUTRIGGER_LABELS=version=1", NULL};
+    (void)state;
+    PARSE_ENV(l, envp, "--app-id", "a");
+    assert_good(&l);
+    assert_int_equal(l.s.labels.count, 1);
+    assert_text(l.s.labels.items[0].value, "1");
+    PARSE_ENV(flag, envp, "--app-id", "a", "--labels", "version=2,zone=a");
+    assert_good(&flag);
+    assert_int_equal(flag.s.labels.count, 2);
+    assert_text(flag.s.labels.items[0].value, "2");
+    PARSE(bad, "--app-id", "a", "--labels", "version");
+    assert_bad(&bad, 1, "--labels: \"version\" is no label: NAME=VALUE");
+    done(&l);
+    done(&flag);
+    done(&bad);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(labels_come_from_the_flag_or_the_environment),
         cmocka_unit_test(defaults_are_those_of_the_contract),
         cmocka_unit_test(a_flag_takes_one_dash_or_two_and_equals_or_space),
         cmocka_unit_test(a_boolean_is_bare_or_has_a_value),
