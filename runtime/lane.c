@@ -174,6 +174,7 @@ void outr_lane_build(outr_lane *lane, const outr_lane_parts *parts, outr_pubsub 
         .settings = parts->settings,
         .snapshot = parts->snapshot,
         .resolver = parts->resolver,
+        .callees = parts->callees,
         .app = lane->app,
         .host = parts->host_address,
         .host_name = parts->host_name,

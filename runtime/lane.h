@@ -51,6 +51,7 @@ typedef struct outr_lane_parts {
     outr_metrics *metrics;
     outr_app_state *app_state;
     outr_resolver *resolver;
+    outr_callees *callees; /* each lane takes a ref of its own */
     outr_host *host;
     outr_health *health;
     struct outr_metadata *metadata;

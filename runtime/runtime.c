@@ -55,6 +55,7 @@ typedef struct runtime {
     outr_host *host;
     outr_engines engines;
     outr_resolver *resolver;
+    outr_callees *callees;
     outr_workload *workload; /* NULL: sidecars speak clear text */
     outr_token api_token, app_token;
     outr_gate gate;
@@ -223,6 +224,7 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
         .metrics = rt->metrics,
         .app_state = rt->app_state,
         .resolver = rt->resolver,
+        .callees = rt->callees,
         .host = rt->host,
         .health = &rt->health,
         .metadata = rt->metadata,
@@ -270,6 +272,7 @@ static int step_lanes(outr_steps *steps)
     runtime *rt = of_starting(steps);
     outr_err err;
     rt->resolver = rt->resolver_open.resolver;
+    rt->callees = outr_callees_new();
     if (rt->op.err
             .code) /* invocation answers errors that say so; the rest works (daprd does the same) */
         OUTR_LOG(&rt->log, ERROR, "name resolution failed to start", OUTR_ERR(&rt->op.err));
@@ -901,6 +904,7 @@ static void tear_down(runtime *rt)
     outr_engines_free(&rt->engines);
     outr_host_free(rt->host);
     outr_app_state_free(rt->app_state);
+    outr_callees_unref(rt->callees);
     outr_metadata_free(rt->metadata);
     outr_metrics_free(rt->metrics);
     outr_snapshot_unref(rt->snapshot);

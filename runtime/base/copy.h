@@ -7,6 +7,8 @@
 
 /* Names and values. */
 outr_kvs outr_kvs_copy(outr_arena *arena, outr_kvs kvs) OUTR_MUST_USE;
+/* The same on the heap, in one block, which free of its items gives back. */
+outr_kvs outr_kvs_dup(outr_kvs kvs) OUTR_MUST_USE;
 /* A to Z in lower case; a NUL follows. */
 outr_str outr_str_lower(outr_arena *arena, outr_str s) OUTR_MUST_USE;
 

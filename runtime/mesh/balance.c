@@ -5,9 +5,9 @@
 #define RAMP_MIN 0.1
 #define COST_MAX (60 * OUTR_SEC)
 
-void outr_balance_init(outr_balance *b, uint64_t now)
+void outr_balance_init(outr_balance *b, uint64_t now, uint64_t ramp_ns)
 {
-    *b = (outr_balance){.stamp_ns = now, .ramp_from_ns = now};
+    *b = (outr_balance){.stamp_ns = now, .ramp_from_ns = now, .ramp_ns = ramp_ns};
 }
 
 /* What is left of the cost at now. */
@@ -27,12 +27,12 @@ void outr_balance_observe(outr_balance *b, uint64_t now, uint64_t took_ns, bool 
     sample = OUTR_MAX(OUTR_MIN(sample, COST_MAX), (uint64_t)1);
     if (sample < before) {
         /* the part of its memory that has passed since is taken by the new answer */
-        uint64_t age = now - b->stamp_ns;
+        uint64_t age = now > b->stamp_ns ? now - b->stamp_ns : 0;
         double part = (double)age / (double)OUTR_BALANCE_MEMORY_NS;
         sample = before - (uint64_t)((double)(before - sample) * part);
     }
     b->cost_ns = sample;
-    b->stamp_ns = now;
+    b->stamp_ns = OUTR_MAX(b->stamp_ns, now); /* loops differ by a turn */
 }
 
 uint64_t outr_balance_load(const outr_balance *b, uint64_t now, size_t pending)
@@ -51,9 +51,9 @@ uint64_t outr_balance_cost(const outr_balance *b, uint64_t now)
 double outr_balance_ramp(const outr_balance *b, uint64_t now)
 {
     uint64_t age = now > b->ramp_from_ns ? now - b->ramp_from_ns : 0;
-    if (age >= OUTR_BALANCE_RAMP_NS)
+    if (age >= b->ramp_ns)
         return 1;
-    double part = (double)age / (double)OUTR_BALANCE_RAMP_NS;
+    double part = (double)age / (double)b->ramp_ns;
     return OUTR_MAX(part, RAMP_MIN);
 }
 

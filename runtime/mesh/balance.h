@@ -13,15 +13,16 @@
 
 #define OUTR_BALANCE_MEMORY_NS  (10 * OUTR_SEC)
 #define OUTR_BALANCE_PENALTY_NS (5 * OUTR_SEC)  /* what a failure counts for, at least */
-#define OUTR_BALANCE_RAMP_NS    (10 * OUTR_SEC) /* until a new or revived one has its full share */
+#define OUTR_BALANCE_RAMP_NS    (10 * OUTR_SEC) /* slow start, by default */
 
 typedef struct outr_balance {
     uint64_t cost_ns; /* 0: unknown */
     uint64_t stamp_ns;
     uint64_t ramp_from_ns;
+    uint64_t ramp_ns; /* from there until it has its full share; 0: at once */
 } outr_balance;
 
-void outr_balance_init(outr_balance *balance, uint64_t now);
+void outr_balance_init(outr_balance *balance, uint64_t now, uint64_t ramp_ns);
 /* An answer began after took_ns, or the try failed then. */
 void outr_balance_observe(outr_balance *balance, uint64_t now, uint64_t took_ns, bool is_failure);
 /* pending: calls it has in hand. Comparable between instances only. */

@@ -1,7 +1,5 @@
 #include "mesh/budget.h"
 
-#define SHARE 5 /* one of so many calls */
-
 /* The ring up to now: seconds that have passed are empty. */
 static size_t slot_of(outr_budget *b, uint64_t now)
 {
@@ -40,12 +38,13 @@ void outr_budget_count(const outr_budget *b, uint64_t now, uint64_t *calls, uint
     }
 }
 
-bool outr_budget_take(outr_budget *b, uint64_t now)
+bool outr_budget_take(outr_budget *b, const outr_budget_rules *rules, uint64_t now)
 {
     size_t at = slot_of(b, now);
     uint64_t calls, retries;
     outr_budget_count(b, now, &calls, &retries);
-    if (retries >= calls / SHARE + OUTR_BUDGET_SLOTS)
+    uint64_t share = (uint64_t)((double)calls * rules->percent / 100);
+    if (retries >= share + (uint64_t)rules->per_second * OUTR_BUDGET_SLOTS)
         return false;
     b->retries[at]++;
     return true;

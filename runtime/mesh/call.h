@@ -64,7 +64,6 @@ struct outr__call {
     unsigned attempts; /* sent out in all */
     unsigned tries;    /* sent out in this round */
     bool is_local, is_limited, is_cancelled;
-    bool is_counted;   /* for the budget of its target */
     bool is_elsewhere; /* a try after an answer: best made elsewhere, but there is none left */
     bool was_stale; /* a kept connection was lost unused: that instance has had its second chance */
     /* tries.c */

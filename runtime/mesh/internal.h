@@ -3,7 +3,6 @@
 #define OUTR_MESH_INTERNAL_H
 
 #include "base/url.h"
-#include "mesh/budget.h"
 #include "mesh/classify.h"
 #include "mesh/daprd_peer.h"
 #include "mesh/mesh.h"
@@ -90,7 +89,7 @@ typedef struct outr__relay {
     /* is_proxied: how it ended. True: not a word of it is passed on, which can be only while the
      * head is held back. May be NULL. */
     bool (*on_end)(struct outr__relay *relay, const outr_headers *trailers);
-    bool holds_head; /* is_proxied: until the first byte, or the end */
+    bool holds_head;     /* is_proxied: until the first byte, or the end */
     outr_code grpc_code; /* is_proxied, out: what grpc-status said */
     /* machinery */
     outr_http_response head;
@@ -116,21 +115,29 @@ outr_source *outr__limiter_init(outr__limiter *limiter, outr_source *from, uint6
 
 typedef struct outr__peer outr__peer;
 typedef struct outr__peers outr__peers;
+/* All picks of one try of a call, one after the other. */
 typedef struct outr__pick {
     outr_str app_id, namespace_;
-    bool is_fresh;        /* in: do not trust the cache */
-    outr__peer *tried[8]; /* in: not these again while there are others */
+    const outr_kvs *labels; /* in: of an instance that has all of them; NULL: of any */
+    bool is_fresh;          /* in: do not trust the cache */
+    bool is_repeatable;     /* in: the call may be made again elsewhere */
+    bool is_counted;        /* in and out: the call is, for the budget of its target */
+    outr__peer *peer;       /* out: held until outr__pick_release */
+    bool is_repeat;         /* out: it is one of those avoided: there is no other */
+    bool is_probe;          /* out: see cluster.h */
+    bool is_subset_empty;   /* out, with UNAVAILABLE: there are instances, but none has labels */
+    /* Avoided while there are others: of many the last ones, since a try goes to one of two drawn
+     * at random, which hardly ever are those tried longer ago. */
+    uint64_t tried[8];
     size_t tried_count;
-    outr__peer *peer; /* out: held until outr__peer_release */
-    bool is_repeatable; /* in: the call may be made again elsewhere */
-    bool is_repeat;     /* out: it is one of those tried */
-    bool is_probe;      /* out: see cluster.h */
-    void *known;        /* out */
     outr_op *op;
     /* machinery */
     outr__peers *peers;
+    struct outr__known *known;
+    struct outr__instance *instance;
     outr_arena *arena;
     outr_resolve resolve;
+    size_t tried_next;
     outr_op inner;
     unsigned attempts;
     bool sleeps;
@@ -139,19 +146,26 @@ typedef struct outr__pick {
 outr__peers *outr__peers_new(const outr_mesh_options *o);
 void outr__peers_free(outr__peers *peers);
 void outr__peers_dismiss(outr__peers *peers);
-/* NOT_FOUND: nobody has that id. */
+/* NOT_FOUND: nobody has that id. pick->labels stays until then. */
 void outr__pick_start(outr__peers *peers, outr__pick *pick, outr_arena *arena, outr_op *op);
 outr_http_pool *outr__peer_pool(outr__peer *peer);
 outr_str outr__peer_address(const outr__peer *peer);
-void outr__peer_release(outr__peer *peer, bool has_failed);
+/* Not this one (pick->peer) again while there are others. */
+void outr__pick_avoid(outr__pick *pick);
+/* is_down: it could not be reached. */
+void outr__pick_release(outr__pick *pick, bool is_down);
+/* No more picks; after the release of the last. */
+void outr__pick_end(outr__pick *pick);
 /* While pick->peer is held: how the call went, once; how long its answer took to begin, and how it
- * went later; or that nothing is known. */
+ * went later. Else its end says nothing. */
 void outr__pick_observe(outr__pick *pick, uint64_t took_ns, outr_class how,
                         uint64_t retry_after_ns);
 void outr__pick_took(outr__pick *pick, uint64_t took_ns);
 void outr__pick_judge(outr__pick *pick, outr_class how);
-void outr__pick_forget(outr__pick *pick);
-outr_budget *outr__pick_budget(outr__pick *pick); /* of the target, after the first pick */
+/* Of the target's budget: one more try, if there is one left; or whatever is left (a policy wants
+ * it). After the first pick. */
+bool outr__pick_take_retry(outr__pick *pick);
+void outr__pick_spend_retry(outr__pick *pick);
 bool outr__pick_has_other(const outr__pick *pick);
 
 /* ---- outside.c: pools for URLs --------------------------------------------------------------- */
@@ -217,9 +231,9 @@ struct outr_mesh {
     outr_mesh_options o;
     outr_str forwarded; /* RFC 7239: this hop's element; owned */
     outr_snapshot *snapshot;
-    const outr_policies *policies; /* of Resiliency, the snapshot's; NULL: none */
-    const outr_policy *access;     /* who may call what, the snapshot's; NULL: no rules */
-    outr_authn *authn;             /* borrowed; NULL: no tokens are looked at */
+    const outr_policies *policies;          /* of Resiliency, the snapshot's; NULL: none */
+    const outr_policy *access;              /* who may call what, the snapshot's; NULL: no rules */
+    outr_authn *authn;                      /* borrowed; NULL: no tokens are looked at */
     uint64_t tell_token_ns, tell_denied_ns; /* refusals, not again before */
     outr_trace_config trace;
     outr__peers *peers;

@@ -216,20 +216,17 @@ void outr__try_send(outr__try *t)
 
 void outr__try_forget_peer(outr__try *t, bool has_failed)
 {
-    outr__peer *peer = t->pick.peer;
-    if (!peer)
+    if (!t->pick.peer)
         return;
-    outr__pick_forget(&t->pick);
-    t->pick.peer = NULL;
-    if (has_failed && t->pick.tried_count < OUTR_LEN(t->pick.tried))
-        t->pick.tried[t->pick.tried_count++] = peer;
-    outr__peer_release(peer, has_failed);
+    if (has_failed)
+        outr__pick_avoid(&t->pick);
+    outr__pick_release(&t->pick, has_failed);
 }
 
 void outr__try_avoid_peer(outr__try *t)
 {
-    if (t->pick.peer && t->pick.tried_count < OUTR_LEN(t->pick.tried))
-        t->pick.tried[t->pick.tried_count++] = t->pick.peer;
+    if (t->pick.peer)
+        outr__pick_avoid(&t->pick);
     outr__try_forget_peer(t, false);
 }
 
@@ -249,10 +246,6 @@ static int step_pick(outr_steps *steps)
     /* as the answer was on its way: nothing is sent for nobody */
     if (t->pick.peer && c->is_cancelled)
         return fail_cancelled(c);
-    if (t->pick.peer && !c->is_counted) {
-        c->is_counted = true;
-        outr_budget_call(outr__pick_budget(&t->pick), outr_loop_now(c->mesh->o.loop));
-    }
     if (t->pick.peer && t->pick.is_repeat && !c->is_elsewhere) { /* all, in this round */
         outr__try_forget_peer(t, true);
         t->op.done = NULL;

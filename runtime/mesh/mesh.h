@@ -18,12 +18,20 @@
 
 typedef struct outr_mesh outr_mesh;
 
+/* What is known of the apps that are called: shared by the meshes of a process, each of which has a
+ * ref of its own. */
+typedef struct outr_callees outr_callees;
+outr_callees *outr_callees_new(void);
+outr_callees *outr_callees_ref(outr_callees *callees);
+void outr_callees_unref(outr_callees *callees); /* NULL is fine */
+
 typedef struct outr_mesh_options {
     outr_loop *loop;
     const outr_settings *settings;
     const outr_snapshot *snapshot; /* HTTPEndpoints, tracing; referenced */
     /* shared by all loops; NULL: resolution failed to start, calls say so */
     outr_resolver *resolver;
+    outr_callees *callees; /* shared by all loops; NULL: the mesh makes its own */
     outr_app *app; /* this loop's; local calls go straight to it */
     outr_str host; /* our address, for X-Forwarded-For and Forwarded */
     outr_str host_name;

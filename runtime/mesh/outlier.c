@@ -1,16 +1,6 @@
 #include "mesh/outlier.h"
 
-#define BASE_NS    (5 * OUTR_SEC)
-#define MAX_NS     (300 * OUTR_SEC)
-#define CALLS_MIN  10
-#define PER_TEN    4               /* failures of ten calls */
 #define LASTING_NS (60 * OUTR_SEC) /* a revival after which its past is forgotten */
-
-static uint64_t pause_after(unsigned ejections, outr_rand *rand)
-{
-    uint64_t full = ejections > 6 ? MAX_NS : OUTR_MIN(BASE_NS << (ejections - 1), MAX_NS);
-    return full * 3 / 4 + outr_rand_below(rand, full / 2);
-}
 
 const char *outr_outlier_reason_name(outr_outlier_reason reason)
 {
@@ -18,58 +8,74 @@ const char *outr_outlier_reason_name(outr_outlier_reason reason)
     return names[reason];
 }
 
-static outr_outlier_change eject(outr_outlier *o, uint64_t now, outr_outlier_reason why,
-                                 outr_rand *rand)
+static uint64_t pause_after(const outr_outlier_rules *rules, unsigned ejections, outr_rand *rand)
 {
-    bool has_lasted = o->ejections > 0 && now - o->revived_ns > LASTING_NS && !o->is_ejected;
+    uint64_t full = OUTR_MIN(rules->base_ns, rules->max_ns);
+    for (unsigned i = 1; i < ejections && full < rules->max_ns; i++)
+        full = OUTR_MIN(full * 2, rules->max_ns);
+    return full * 3 / 4 + outr_rand_below(rand, full / 2 + 1);
+}
+
+/* now may be a little less than what another loop has taken it for. */
+static outr_outlier_change eject(outr_outlier *o, const outr_outlier_rules *rules, uint64_t now,
+                                 outr_outlier_reason why, outr_rand *rand)
+{
+    bool has_lasted = o->ejections > 0 && now > o->revived_ns + LASTING_NS && !o->is_ejected;
     outr_outlier_change change = o->is_ejected ? OUTR_OUTLIER_SAME : OUTR_OUTLIER_EJECTED;
     if (has_lasted)
         o->ejections = 0;
-    o->ejections = (uint8_t)OUTR_MIN(o->ejections + 1, 10);
+    o->ejections = (uint8_t)OUTR_MIN(o->ejections + 1, 32);
     o->is_ejected = true;
     o->is_probing = false;
     o->reason = (uint8_t)why;
-    o->until_ns = now + pause_after(o->ejections, rand);
+    o->until_ns = now + pause_after(rules, o->ejections, rand);
     o->failures = 0;
-    o->calls = o->in_a_row = 0;
+    o->calls = 0;
+    o->in_a_row = 0;
     return change;
 }
 
-static outr_outlier_change end_probe(outr_outlier *o, uint64_t now, bool is_failure,
-                                     outr_rand *rand)
+static outr_outlier_change end_probe(outr_outlier *o, const outr_outlier_rules *rules, uint64_t now,
+                                     bool is_failure, outr_rand *rand)
 {
     o->is_probing = false;
     if (is_failure)
-        return eject(o, now, OUTR_OUTLIER_PROBE_FAILED, rand);
+        return eject(o, rules, now, OUTR_OUTLIER_PROBE_FAILED, rand);
     o->is_ejected = false;
     o->reason = OUTR_OUTLIER_NO_REASON;
     o->revived_ns = now;
     o->failures = 0;
-    o->calls = o->in_a_row = 0;
+    o->calls = 0;
+    o->in_a_row = 0;
     return OUTR_OUTLIER_REVIVED;
 }
 
-static outr_outlier_reason judge(const outr_outlier *o)
+static outr_outlier_reason judge(const outr_outlier *o, const outr_outlier_rules *rules)
 {
-    unsigned failed = (unsigned)__builtin_popcount(o->failures);
-    if (o->in_a_row >= OUTR_OUTLIER_IN_A_ROW)
+    unsigned failed = (unsigned)__builtin_popcountll(o->failures);
+    if (rules->is_disabled)
+        return OUTR_OUTLIER_NO_REASON;
+    if (rules->in_a_row && o->in_a_row >= rules->in_a_row)
         return OUTR_OUTLIER_FAILURES_IN_A_ROW;
-    bool is_often = o->calls >= CALLS_MIN && failed * 10 >= (unsigned)o->calls * PER_TEN;
+    bool is_often = rules->failure_percent && o->calls * 2u >= rules->window &&
+                    failed * 100 >= o->calls * rules->failure_percent;
     return is_often ? OUTR_OUTLIER_FAILURE_RATE : OUTR_OUTLIER_NO_REASON;
 }
 
-outr_outlier_change outr_outlier_observe(outr_outlier *o, uint64_t now, bool is_failure,
-                                         bool was_probe, bool may_eject, outr_rand *rand)
+outr_outlier_change outr_outlier_observe(outr_outlier *o, const outr_outlier_rules *rules,
+                                         uint64_t now, bool is_failure, bool was_probe,
+                                         bool may_eject, outr_rand *rand)
 {
     if (was_probe)
-        return end_probe(o, now, is_failure, rand);
+        return end_probe(o, rules, now, is_failure, rand);
     if (o->is_ejected) /* began before it was */
         return OUTR_OUTLIER_SAME;
-    o->failures = ((o->failures << 1) | is_failure) & ((1u << OUTR_OUTLIER_WINDOW) - 1);
-    o->calls = (uint8_t)OUTR_MIN(o->calls + 1, OUTR_OUTLIER_WINDOW);
-    o->in_a_row = is_failure ? (uint8_t)OUTR_MIN(o->in_a_row + 1, UINT8_MAX) : 0;
-    outr_outlier_reason why = is_failure && may_eject ? judge(o) : OUTR_OUTLIER_NO_REASON;
-    return why ? eject(o, now, why, rand) : OUTR_OUTLIER_SAME;
+    uint64_t window = UINT64_MAX >> (OUTR_OUTLIER_WINDOW_MAX - rules->window);
+    o->failures = ((o->failures << 1) | is_failure) & window;
+    o->calls = (uint8_t)OUTR_MIN(o->calls + 1u, rules->window);
+    o->in_a_row = is_failure ? OUTR_MIN(o->in_a_row + 1, UINT32_MAX / 2) : 0;
+    outr_outlier_reason why = is_failure && may_eject ? judge(o, rules) : OUTR_OUTLIER_NO_REASON;
+    return why ? eject(o, rules, now, why, rand) : OUTR_OUTLIER_SAME;
 }
 
 void outr_outlier_forget_probe(outr_outlier *o)
@@ -85,4 +91,10 @@ bool outr_outlier_may_probe(outr_outlier *o, uint64_t now, bool is_repeatable)
         return false;
     o->is_probing = true;
     return true;
+}
+
+void outr_outlier_open_probe(outr_outlier *o, uint64_t now)
+{
+    uint64_t open = now > OUTR_OUTLIER_GRACE_NS ? now - OUTR_OUTLIER_GRACE_NS : 0;
+    o->until_ns = OUTR_MIN(o->until_ns, open);
 }

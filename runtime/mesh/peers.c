@@ -1,15 +1,19 @@
-#include "mesh/cluster.h"
-#include "mesh/endpoints.h"
+#include "mesh/callees.h"
 #include "mesh/internal.h"
 
 /* an instance that could not be reached is the last choice for so long */
 #define DOWN_NS OUTR_SEC
 /* a name nobody has is asked for so often, as the reference does */
-#define ASK_AGAIN     6
-#define ASK_PAUSE_NS  (100 * OUTR_MS)
-#define FORGET_NS     (60 * OUTR_SEC) /* connections to an instance no name leads to any more */
-#define PING_NS       (10 * OUTR_SEC)
-#define INSTANCES_MAX 1024
+#define ASK_AGAIN    6
+#define ASK_PAUSE_NS (100 * OUTR_MS)
+#define SWEEP_NS     (60 * OUTR_SEC)
+/* connections to an instance that is not called; by then none of its pool is left */
+#define FORGET_NS (240 * OUTR_SEC)
+#define IDLE_NS   (180 * OUTR_SEC)
+#define PING_NS   (10 * OUTR_SEC)
+/* Apps that a loop remembers: with a registry that has an answer for every name clients would make
+ * up ever more of them. The least lately called one is forgotten, but for its calls in hand. */
+#define NAMES_MAX 4096
 
 struct outr__peer {
     char text[OUTR_ADDR_TEXT_MAX];
@@ -21,22 +25,32 @@ struct outr__peer {
     char *path; /* of its SPIFFE id; NULL: nobody is asked */
     char *key;  /* in by_addr */
     uint64_t used_ns, tell_refused_ns;
-    outr_endpoint endpoint; /* pending: calls that hold it */
-    unsigned names;         /* cached names that lead to it */
+    size_t holds; /* calls that have it */
+    bool is_over; /* being forgotten */
 };
 
-/* A name and who has it. */
-typedef struct known {
-    outr_cluster cluster; /* of its peers' endpoints */
-    uint64_t fetched_ns;
-    bool is_refreshing;
-    bool has_changed; /* since the question that is under way was asked */
-    char name[];      /* for metrics and logs */
+/* This loop's connections to an instance: at its slot. */
+typedef struct seat {
+    uint64_t serial; /* of the instance they are to; 0: none */
+    outr__peer *peer;
+} seat;
+
+/* A name that was called by this loop. */
+typedef struct outr__known {
+    outr_link used; /* in peers', the least lately called in front */
+    outr__callee *callee;
+    size_t picks; /* that go by it */
+    seat *seats;
+    size_t seat_count;
+    outr_str app_id, namespace_; /* of name */
+    char name[];                 /* "id.namespace" */
 } known;
 
 struct outr__peers {
     const outr_mesh_options *o;
-    outr_map *names;   /* "id.namespace" -> known */
+    outr_callees *callees;
+    outr_map *names; /* name -> known */
+    outr_list used;
     outr_map *by_addr; /* key -> peer */
     outr_timer sweeper;
     outr_watch *watch; /* NULL: the resolver does not hear of changes */
@@ -46,8 +60,10 @@ struct outr__peers {
 
 static void free_if_over(outr__peers *p)
 {
-    if (p->is_freed && p->refreshing == 0)
-        free(p);
+    if (!p->is_freed || p->refreshing > 0)
+        return;
+    outr_callees_unref(p->callees);
+    free(p);
 }
 
 /* ---- peers ----------------------------------------------------------------------------------- */
@@ -85,7 +101,7 @@ static void on_cut(void *ctx, const char *reason, size_t calls)
     outr_mesh_tell_cut(peer->peers->o->loop, "client", &peer->addr, reason, calls);
 }
 
-static outr__peer *find_peer(outr__peers *p, const outr_addr *addr, const outr_resolve *who)
+static outr__peer *find_peer(outr__peers *p, const outr_addr *addr, const known *who)
 {
     char text[OUTR_ADDR_TEXT_MAX], path[512] = "", key[sizeof text + sizeof path];
     size_t n = outr_addr_text(addr, text);
@@ -108,7 +124,7 @@ static outr__peer *find_peer(outr__peers *p, const outr_addr *addr, const outr_r
         .ctx = peer,
         .limits = {.max_header_bytes = OUTR_MIB,
                    .body_idle_ns = 24 * 3600 * OUTR_SEC,
-                   .idle_ns = 180 * OUTR_SEC},
+                   .idle_ns = IDLE_NS},
         .ping_interval_ns = PING_NS,
         .settings_id = OUTR_MESH_SETTINGS_ID,
         .settings_value = OUTR_MESH_SETTINGS_VALUE,
@@ -121,7 +137,10 @@ static outr__peer *find_peer(outr__peers *p, const outr_addr *addr, const outr_r
     peer->path = p->o->peer_tls ? outr_strdup(path) : NULL;
     peer->key = outr_strdup(key);
     peer->pool = outr_http_pool_new(&options);
+    peer->used_ns = outr_loop_now(p->o->loop);
     outr_map_put(p->by_addr, outr_str_from(key), peer);
+    if (!outr_timer_is_on(&p->sweeper))
+        outr_timer_start(p->o->loop, &p->sweeper, peer->used_ns + SWEEP_NS);
     return peer;
 }
 
@@ -144,166 +163,258 @@ outr_str outr__peer_address(const outr__peer *peer)
     return outr_str_from(peer->text);
 }
 
-static outr__peer *of_endpoint(outr_endpoint *endpoint)
+/* Forgets those that are over. */
+static void empty_seats(outr__peers *p)
 {
-    return OUTR_CONTAINER(endpoint, outr__peer, endpoint);
-}
-
-void outr__peer_release(outr__peer *peer, bool has_failed)
-{
-    uint64_t now = outr_loop_now(peer->peers->o->loop);
-    peer->endpoint.pending--;
-    peer->used_ns = now;
-    peer->endpoint.down_until_ns = has_failed ? now + DOWN_NS : 0;
+    void *item;
+    for (size_t at = 0; outr_map_next(p->names, &at, NULL, &item);) {
+        known *k = item;
+        for (size_t i = 0; i < k->seat_count; i++) {
+            if (k->seats[i].peer && k->seats[i].peer->is_over)
+                k->seats[i] = (seat){0};
+        }
+    }
 }
 
 static void on_sweep(outr_timer *timer)
 {
     outr__peers *p = OUTR_CONTAINER(timer, outr__peers, sweeper);
     uint64_t now = outr_loop_now(p->o->loop);
+    bool is_any = false;
     void *item;
     for (size_t at = 0; outr_map_next(p->by_addr, &at, NULL, &item);) {
         outr__peer *peer = item;
-        if (peer->names == 0 && peer->endpoint.pending == 0 && now - peer->used_ns > FORGET_NS)
-            free_peer(peer);
+        peer->is_over = peer->holds == 0 && now - peer->used_ns > FORGET_NS;
+        is_any |= peer->is_over;
+    }
+    if (is_any)
+        empty_seats(p);
+    for (size_t at = 0; is_any && outr_map_next(p->by_addr, &at, NULL, &item);) {
+        if (((outr__peer *)item)->is_over)
+            free_peer(item);
     }
     if (outr_map_count(p->by_addr) > 0)
-        outr_timer_start(p->o->loop, timer, now + FORGET_NS);
+        outr_timer_start(p->o->loop, timer, now + SWEEP_NS);
 }
 
 /* ---- names ----------------------------------------------------------------------------------- */
 
-static outr_str name_key(const outr__pick *pick, char *scratch, size_t size)
+static outr_str write_name(outr_str app_id, outr_str namespace_, char *scratch, size_t size)
 {
-    int n = snprintf(scratch, size, OUTR_FMT "." OUTR_FMT, OUTR_ARG(pick->app_id),
-                     OUTR_ARG(pick->namespace_));
+    int n = snprintf(scratch, size, OUTR_FMT "." OUTR_FMT, OUTR_ARG(app_id), OUTR_ARG(namespace_));
     return outr_str_of(scratch, OUTR_MIN((size_t)n, size - 1));
 }
 
-static known *new_known(outr__peers *p, outr_str key)
+static outr_str name_key(const outr__pick *pick, char *scratch, size_t size)
 {
+    return write_name(pick->app_id, pick->namespace_, scratch, size);
+}
+
+static void drop_known(outr__peers *p, known *k)
+{
+    outr_map_remove(p->names, outr_str_from(k->name));
+    outr_link_remove(&k->used);
+    outr__callee_unref(k->callee);
+    free(k->seats);
+    free(k);
+}
+
+static void make_room(outr__peers *p)
+{
+    OUTR_LIST_EACH(link, &p->used) {
+        if (outr_map_count(p->names) < NAMES_MAX)
+            return;
+        known *k = OUTR_LIST_ITEM(link, known, used);
+        if (k->picks == 0)
+            drop_known(p, k);
+    }
+}
+
+static known *add_known(outr__peers *p, outr_str key, outr__callee *own_callee)
+{
+    make_room(p);
     known *k = outr_alloc(sizeof *k + key.n + 1);
     memcpy(k->name, key.p, key.n);
-    outr_cluster_init(&k->cluster);
+    k->callee = own_callee;
+    k->namespace_ = outr_str_cut(outr_str_from(k->name), '.', &k->app_id);
     outr_map_put(p->names, key, k);
+    outr_list_push(&p->used, &k->used);
     return k;
 }
 
-static void learn(outr__peers *p, outr_str key, const outr_resolve *answer)
+/* NULL: neither this loop nor another one has asked for it. */
+static known *find_known(outr__peers *p, outr_str key)
 {
     known *k = outr_map_get(p->names, key);
+    if (k)
+        return k;
+    outr__callee *callee = outr__callee_ref(p->callees, key, false, NULL);
+    return callee ? add_known(p, key, callee) : NULL;
+}
+
+static known *learn(outr__peers *p, outr_str key, const outr_resolve *answer)
+{
+    known *k = find_known(p, key);
     if (!k && answer->count == 0)
-        return; /* what clients ask for in vain takes no memory */
+        return NULL; /* what clients ask for in vain takes no memory */
     if (!k)
-        k = new_known(p, key);
-    k->fetched_ns = outr_loop_now(p->o->loop);
-    if (answer->count == 0 && k->cluster.count > 0)
-        /* an empty registry does not empty the mesh: what is gone shows when it is called */
-        return;
-    size_t count = OUTR_MIN(answer->count, (size_t)INSTANCES_MAX);
-    outr_endpoint **fresh = outr_alloc((count + 1) * sizeof *fresh);
-    for (size_t i = 0; i < k->cluster.count; i++)
-        of_endpoint(k->cluster.items[i])->names--;
-    for (size_t i = 0; i < count; i++)
-        fresh[i] = &find_peer(p, &answer->instances[i].addr, answer)->endpoint;
-    outr_cluster_set(&k->cluster, fresh, count, k->fetched_ns);
-    for (size_t i = 0; i < k->cluster.count; i++)
-        of_endpoint(k->cluster.items[i])->names++;
-    free(fresh);
-    if (!outr_timer_is_on(&p->sweeper))
-        outr_timer_start(p->o->loop, &p->sweeper, k->fetched_ns + FORGET_NS);
+        k = add_known(p, key, outr__callee_ref(p->callees, key, true, NULL));
+    outr__callee_learn(k->callee, answer, outr_loop_now(p->o->loop));
+    return k;
+}
+
+static outr__peer *peer_of(outr__peers *p, known *k, const outr__instance *i)
+{
+    if (i->slot >= k->seat_count) {
+        size_t count = i->slot * 2 + 4;
+        k->seats = outr_realloc(k->seats, count * sizeof *k->seats);
+        memset(k->seats + k->seat_count, 0, (count - k->seat_count) * sizeof *k->seats);
+        k->seat_count = count;
+    }
+    seat *at = &k->seats[i->slot];
+    if (at->serial != i->endpoint.serial)
+        *at = (seat){i->endpoint.serial, find_peer(p, &i->addr, k)};
+    return at->peer;
 }
 
 /* ---- picking --------------------------------------------------------------------------------- */
 
-static outr__peer *choose(outr__pick *pick, known *k)
-{
-    outr_loop *loop = pick->peers->o->loop;
-    outr_endpoint *tried[OUTR_LEN(pick->tried)];
-    for (size_t i = 0; i < pick->tried_count; i++)
-        tried[i] = &pick->tried[i]->endpoint;
-    outr_cluster_pick how = {
-        .tried = tried, .tried_count = pick->tried_count, .is_repeatable = pick->is_repeatable};
-    outr_endpoint *found =
-        outr_cluster_choose(&k->cluster, &how, outr_loop_now(loop), outr_loop_rand(loop));
-    pick->is_repeat = how.is_repeat;
-    pick->is_probe = how.is_probe;
-    pick->known = k;
-    return found ? of_endpoint(found) : NULL;
-}
-
-static void tell_change(const known *k, const outr__peer *peer, outr_outlier_change change)
+static void tell_change(const outr__pick *pick, outr_outlier_change change)
 {
     static const outr_metric_desc ejections = {"outrigger_ejections_total",
                                                "instances that get no calls, and that do again",
                                                OUTR_COUNTER,
                                                0,
                                                {"target", "change"}};
-    outr_loop *loop = peer->peers->o->loop;
+    const char *name = pick->known->name;
+    outr_loop *loop = pick->peers->o->loop;
     outr_str what = change == OUTR_OUTLIER_EJECTED ? OUTR_STR("ejected") : OUTR_STR("revived");
     if (change == OUTR_OUTLIER_SAME)
         return;
     outr_metric_count(outr_loop_metrics(loop), &ejections,
-                      (const outr_str[]){outr_str_from(k->name), what}, 1);
-    OUTR_LOG(outr_loop_log(loop), INFO, "an instance has changed", OUTR_Z("target", k->name),
-             OUTR_Z("peer", peer->text), OUTR_S("change", what));
+                      (const outr_str[]){outr_str_from(name), what}, 1);
+    OUTR_LOG(outr_loop_log(loop), INFO, "an instance has changed", OUTR_Z("target", name),
+             OUTR_Z("peer", pick->peer->text), OUTR_S("change", what));
 }
 
 void outr__pick_observe(outr__pick *pick, uint64_t took_ns, outr_class how, uint64_t retry_after_ns)
 {
     outr_loop *loop = pick->peers->o->loop;
-    outr__peer *peer = pick->peer;
     outr_outlier_change change =
-        outr_endpoint_observe(&peer->endpoint, outr_loop_now(loop), took_ns, how, retry_after_ns,
-                              pick->is_probe, outr_loop_rand(loop));
+        outr__callee_observe(pick->known->callee, pick->instance, outr_loop_now(loop), took_ns, how,
+                             retry_after_ns, pick->is_probe, outr_loop_rand(loop));
     pick->is_probe = false;
-    tell_change(pick->known, peer, change);
+    tell_change(pick, change);
 }
 
 void outr__pick_took(outr__pick *pick, uint64_t took_ns)
 {
-    outr_balance_observe(&pick->peer->endpoint.balance, outr_loop_now(pick->peers->o->loop),
-                         took_ns, false);
+    outr__callee_took(pick->known->callee, pick->instance, outr_loop_now(pick->peers->o->loop),
+                      took_ns);
 }
 
 void outr__pick_judge(outr__pick *pick, outr_class how)
 {
     outr_loop *loop = pick->peers->o->loop;
-    outr__peer *peer = pick->peer;
-    outr_outlier_change change = outr_endpoint_judge(&peer->endpoint, outr_loop_now(loop), how,
-                                                     pick->is_probe, outr_loop_rand(loop));
+    outr_outlier_change change =
+        outr__callee_judge(pick->known->callee, pick->instance, outr_loop_now(loop), how,
+                           pick->is_probe, outr_loop_rand(loop));
     pick->is_probe = false;
-    tell_change(pick->known, peer, change);
+    tell_change(pick, change);
 }
 
-void outr__pick_forget(outr__pick *pick)
+void outr__pick_avoid(outr__pick *pick)
 {
+    if (pick->is_repeat) /* all were: begin anew */
+        pick->tried_count = 0;
+    pick->tried[pick->tried_next++ % OUTR_LEN(pick->tried)] = pick->instance->endpoint.serial;
+    pick->tried_count = OUTR_MIN(pick->tried_count + 1, OUTR_LEN(pick->tried));
+}
+
+void outr__pick_release(outr__pick *pick, bool is_down)
+{
+    uint64_t now = outr_loop_now(pick->peers->o->loop);
+    outr__callee *callee = pick->known->callee;
+    if (is_down)
+        outr__callee_set_down(callee, pick->instance, now + DOWN_NS);
     if (pick->is_probe)
-        outr_outlier_forget_probe(&pick->peer->endpoint.outlier);
+        outr__callee_forget_probe(callee, pick->instance);
     pick->is_probe = false;
+    outr__instance_release(pick->instance);
+    pick->peer->holds--;
+    pick->peer->used_ns = now;
+    pick->peer = NULL;
+    pick->instance = NULL;
 }
 
-outr_budget *outr__pick_budget(outr__pick *pick)
+void outr__pick_end(outr__pick *pick)
 {
-    return &((known *)pick->known)->cluster.budget;
+    assert(!pick->peer);
+    if (pick->known)
+        pick->known->picks--;
+    pick->known = NULL;
+}
+
+bool outr__pick_take_retry(outr__pick *pick)
+{
+    return outr__callee_take_retry(pick->known->callee, outr_loop_now(pick->peers->o->loop));
+}
+
+void outr__pick_spend_retry(outr__pick *pick)
+{
+    if (pick->known)
+        outr__callee_spend_retry(pick->known->callee, outr_loop_now(pick->peers->o->loop));
 }
 
 bool outr__pick_has_other(const outr__pick *pick)
 {
-    const known *k = pick->known;
-    return outr_cluster_has_other(&k->cluster, &pick->peer->endpoint);
+    return outr__callee_has_other(pick->known->callee, pick->labels, pick->instance);
 }
 
-static void end_pick(outr__pick *pick, known *k, bool is_soon)
+static void refresh_known(outr__peers *p, known *k);
+
+/* False: not even one that it may not go to. */
+static bool choose(outr__pick *pick, known *k)
+{
+    outr__peers *p = pick->peers;
+    outr_loop *loop = p->o->loop;
+    outr__choice how = {.pick = {.labels = pick->labels,
+                                 .tried = pick->tried,
+                                 .tried_count = pick->tried_count,
+                                 .is_repeatable = pick->is_repeatable},
+                        .now = outr_loop_now(loop),
+                        .cache_ns = p->o->resolver->backend->cache_ns,
+                        .is_counted = pick->is_counted};
+    outr__instance *found = outr__callee_choose(k->callee, &how, outr_loop_rand(loop));
+    outr_link_remove(&k->used);
+    outr_list_push(&p->used, &k->used);
+    if (how.is_to_refresh) /* this call goes by what is known */
+        refresh_known(p, k);
+    if (!pick->known)
+        k->picks++;
+    pick->known = k;
+    pick->is_counted = how.is_counted;
+    pick->is_repeat = how.pick.is_repeat;
+    pick->is_probe = how.pick.is_probe;
+    pick->instance = found;
+    pick->is_subset_empty = !found && !how.is_empty;
+    pick->peer = found ? peer_of(p, k, found) : NULL;
+    if (found)
+        pick->peer->holds++;
+    return !how.is_empty;
+}
+
+static void end_pick(outr__pick *pick, bool is_soon)
 {
     outr_err err;
-    pick->peer = k ? choose(pick, k) : NULL;
     if (pick->peer) {
-        pick->peer->endpoint.pending++;
         (is_soon ? outr_op_finish_soon : outr_op_finish)(pick->op);
         return;
     }
-    outr_fail(&err, OUTR_NOT_FOUND, "no host found with the given ID");
+    if (pick->is_subset_empty)
+        outr_fail(&err, OUTR_UNAVAILABLE, "no instance of it has the labels that are asked for");
+    else
+        outr_fail(&err, OUTR_NOT_FOUND, "no host found with the given ID");
     (is_soon ? outr_op_fail_soon : outr_op_fail)(pick->op, &err);
 }
 
@@ -326,9 +437,9 @@ static void on_asked(outr_op *inner)
     }
     if (inner->err.code && inner->err.code != OUTR_NOT_FOUND) {
         /* the registry is away: what was known still holds */
-        known *k = outr_map_get(p->names, key);
-        if (k && k->cluster.count > 0) {
-            end_pick(pick, k, false);
+        known *k = find_known(p, key);
+        if (k && choose(pick, k)) {
+            end_pick(pick, false);
             return;
         }
         outr_err err = inner->err;
@@ -343,8 +454,10 @@ static void on_asked(outr_op *inner)
         outr_sleep_start(outr_loop_now(p->o->loop) + ASK_PAUSE_NS, &pick->inner);
         return;
     }
-    learn(p, key, &pick->resolve);
-    end_pick(pick, outr_map_get(p->names, key), false);
+    known *k = learn(p, key, &pick->resolve);
+    if (k)
+        choose(pick, k);
+    end_pick(pick, false);
 }
 
 static void ask(outr__pick *pick)
@@ -358,12 +471,12 @@ static void ask(outr__pick *pick)
     o->resolver->backend->resolve(o->resolver, &pick->resolve, &pick->inner);
 }
 
-/* A question of its own that only renews the cache. */
+/* A question of its own that only renews what all loops know. */
 typedef struct refresh {
     outr__peers *peers;
+    outr__callee *callee; /* a ref */
     outr_resolve resolve;
     outr_op op;
-    char key[512];
 } refresh;
 
 static void on_refreshed(outr_op *op)
@@ -371,64 +484,47 @@ static void on_refreshed(outr_op *op)
     refresh *r = OUTR_CONTAINER(op, refresh, op);
     outr__peers *p = r->peers;
     outr_arena *arena = r->resolve.arena;
-    p->refreshing--;
-    if (!p->is_freed) {
-        known *k = outr_map_get(p->names, outr_str_from(r->key));
-        if (k) {
-            k->is_refreshing = false;
-            k->fetched_ns = outr_loop_now(p->o->loop);
-        }
-        if (!op->err.code)
-            learn(p, outr_str_from(r->key), &r->resolve);
-        if (k && k->has_changed)
-            outr_watch_again(p->watch, r->resolve.app_id, r->resolve.namespace_);
-    }
+    uint64_t now = outr_loop_now(op->loop);
+    if (!op->err.code)
+        outr__callee_learn(r->callee, &r->resolve, now);
+    if (outr__callee_end_refresh(r->callee, now) && !p->is_freed && p->watch)
+        outr_watch_again(p->watch, r->resolve.app_id, r->resolve.namespace_);
+    outr__callee_unref(r->callee);
     outr_arena_free(arena);
+    p->refreshing--;
     free_if_over(p);
 }
 
-static void refresh_known(outr__peers *p, known *k, outr_str key, outr_str app_id,
-                          outr_str namespace_)
+static void refresh_known(outr__peers *p, known *k)
 {
     const outr_mesh_options *o = p->o;
     outr_arena *arena = outr_arena_new(OUTR_MIB);
     refresh *r = outr_arena_alloc(arena, sizeof *r);
-    k->is_refreshing = true;
-    k->has_changed = false;
+    p->refreshing++;
     r->peers = p;
-    r->peers->refreshing++;
-    memcpy(r->key, key.p, key.n);
+    r->callee = outr__callee_ref(p->callees, outr_str_from(k->name), true, NULL);
     r->resolve = (outr_resolve){.arena = arena,
-                                .app_id = outr_arena_str(arena, app_id),
-                                .namespace_ = outr_arena_str(arena, namespace_),
+                                .app_id = outr_arena_str(arena, k->app_id),
+                                .namespace_ = outr_arena_str(arena, k->namespace_),
                                 .port = o->internal_port};
     outr_op_init(&r->op, o->loop, NULL, 0, on_refreshed);
     o->resolver->backend->resolve(o->resolver, &r->resolve, &r->op);
-}
-
-static void renew(outr__peers *p, known *k, outr_str key)
-{
-    ptrdiff_t dot = outr_str_rfind(key, '.'); /* namespaces have none */
-    if (k->is_refreshing)
-        k->has_changed = true; /* its answer may be from before */
-    else if (dot >= 0)
-        refresh_known(p, k, key, outr_str_head(key, (size_t)dot),
-                      outr_str_skip(key, (size_t)dot + 1));
 }
 
 /* The registry has heard something. Only names that were asked for here are asked for again. */
 static void on_changed(void *ctx, outr_str app_id, outr_str namespace_)
 {
     outr__peers *p = ctx;
-    const outr__pick who = {.app_id = app_id, .namespace_ = namespace_};
     char scratch[512];
-    outr_str key = name_key(&who, scratch, sizeof scratch);
+    outr_str key = write_name(app_id, namespace_, scratch, sizeof scratch);
     known *k = app_id.n > 0 ? outr_map_get(p->names, key) : NULL;
     void *item;
-    if (k)
-        renew(p, k, key);
-    for (size_t at = 0; app_id.n == 0 && outr_map_next(p->names, &at, &key, &item);)
-        renew(p, item, key);
+    if (k && outr__callee_begin_refresh(k->callee))
+        refresh_known(p, k);
+    for (size_t at = 0; app_id.n == 0 && outr_map_next(p->names, &at, NULL, &item);) {
+        if (outr__callee_begin_refresh(((known *)item)->callee))
+            refresh_known(p, item);
+    }
 }
 
 static void on_cancel(outr_op *op)
@@ -449,6 +545,7 @@ void outr__pick_start(outr__peers *p, outr__pick *pick, outr_arena *arena, outr_
     pick->arena = arena;
     pick->op = op;
     pick->peer = NULL;
+    pick->is_subset_empty = false;
     pick->attempts = 0;
     pick->sleeps = false;
     outr_op_begin(op, pick, on_cancel);
@@ -458,88 +555,32 @@ void outr__pick_start(outr__peers *p, outr__pick *pick, outr_arena *arena, outr_
         return;
     }
     outr_str key = name_key(pick, scratch, sizeof scratch);
-    known *k = outr_map_get(p->names, key);
-    if (pick->is_fresh || !k || k->cluster.count == 0) {
+    known *k = pick->known ? pick->known : find_known(p, key);
+    if (pick->is_fresh || !k || !choose(pick, k))
         ask(pick);
-        return;
-    }
-    if (outr_loop_now(o->loop) - k->fetched_ns > o->resolver->backend->cache_ns &&
-        !k->is_refreshing)
-        refresh_known(p, k, key, pick->app_id,
-                      pick->namespace_); /* this call goes by what is known */
-    end_pick(pick, k, true);
+    else
+        end_pick(pick, true);
 }
 
 /* ---- for people to look at ------------------------------------------------------------------- */
 
-const char *outr_endpoint_state_name(outr_endpoint_state state)
-{
-    static const char *const names[] = {"ok", "ramping", "ejected", "probing", "down"};
-    return names[state];
-}
-
-static uint64_t ms_until(uint64_t at, uint64_t now)
-{
-    return at > now ? (at - now + OUTR_MS - 1) / OUTR_MS : 0;
-}
-
-static void view(outr_endpoint_view *out, const outr_endpoint *e, outr_str address, uint64_t now)
-{
-    const outr_outlier *o = &e->outlier;
-    *out = (outr_endpoint_view){
-        .address = address,
-        .reason = "",
-        .score_ms = (double)outr_balance_cost(&e->balance, now) / (double)OUTR_MS,
-        .share = outr_balance_ramp(&e->balance, now),
-        .pending = e->pending,
-        .ejections = o->ejections,
-    };
-    if (o->is_ejected) {
-        out->state = o->is_probing ? OUTR_ENDPOINT_PROBING : OUTR_ENDPOINT_EJECTED;
-        out->reason = outr_outlier_reason_name(o->reason);
-        out->next_probe_ms = ms_until(o->until_ns, now);
-        out->share = 0;
-    } else if (e->down_until_ns > now) {
-        out->state = OUTR_ENDPOINT_DOWN;
-        out->reason = "connect_failed";
-        out->next_probe_ms = ms_until(e->down_until_ns, now);
-    } else if (out->share < 1) {
-        out->state = OUTR_ENDPOINT_RAMPING;
-    }
-}
-
-static void view_callee(outr_callee_view *out, const known *k, uint64_t now, outr_arena *arena)
-{
-    const outr_cluster *c = &k->cluster;
-    *out = (outr_callee_view){.name = outr_arena_str(arena, outr_str_from(k->name)),
-                              .items = outr_arena_alloc(arena, (c->count + 1) * sizeof *out->items),
-                              .count = c->count,
-                              .ejected = c->ejected_count,
-                              .age_ms = (now - k->fetched_ns) / OUTR_MS};
-    outr_budget_count(&c->budget, now, &out->calls, &out->retries);
-    for (size_t i = 0; i < c->count; i++) {
-        outr_str address = outr__peer_address(of_endpoint(c->items[i]));
-        view(&out->items[i], c->items[i], outr_arena_str(arena, address), now);
-    }
-}
-
 size_t outr_mesh_list_endpoints(outr_mesh *mesh, outr_str app_id, outr_str namespace_,
                                 outr_arena *arena, outr_callee_view **out)
 {
-    const outr__peers *p = mesh->peers;
+    outr__peers *p = mesh->peers;
     uint64_t now = outr_loop_now(p->o->loop);
     char scratch[512];
-    const outr__pick one = {.app_id = app_id,
-                            .namespace_ = namespace_.n ? namespace_ : mesh->o.settings->namespace_};
-    outr_str wanted = name_key(&one, scratch, sizeof scratch), key;
-    size_t n = 0;
-    void *item;
-    *out = outr_arena_alloc(arena, (outr_map_count(p->names) + 1) * sizeof **out);
-    for (size_t at = 0; outr_map_next(p->names, &at, &key, &item);) {
-        if (app_id.n == 0 || outr_str_eq(key, wanted))
-            view_callee(&(*out)[n++], item, now, arena);
-    }
-    return n;
+    if (app_id.n == 0)
+        return outr__callees_view(p->callees, now, arena, out);
+    outr_str key = write_name(app_id, namespace_.n ? namespace_ : mesh->o.settings->namespace_,
+                              scratch, sizeof scratch);
+    outr__callee *callee = outr__callee_ref(p->callees, key, false, NULL);
+    *out = outr_arena_alloc(arena, sizeof **out);
+    if (!callee)
+        return 0;
+    outr__callee_view(callee, now, arena, *out);
+    outr__callee_unref(callee);
+    return 1;
 }
 
 /* ---- making and freeing ---------------------------------------------------------------------- */
@@ -548,7 +589,9 @@ outr__peers *outr__peers_new(const outr_mesh_options *o)
 {
     outr__peers *p = outr_alloc(sizeof *p);
     p->o = o;
+    p->callees = o->callees ? outr_callees_ref(o->callees) : outr_callees_new();
     p->names = outr_map_new();
+    outr_list_init(&p->used);
     p->by_addr = outr_map_new();
     p->sweeper.fire = on_sweep;
     if (o->resolver && o->resolver->watchers)
@@ -568,10 +611,8 @@ void outr__peers_free(outr__peers *p)
     void *item;
     outr_timer_stop(p->o->loop, &p->sweeper);
     outr_watch_end(p->watch);
-    for (size_t at = 0; outr_map_next(p->names, &at, NULL, &item);) {
-        outr_cluster_done(&((known *)item)->cluster);
-        free(item);
-    }
+    for (size_t at = 0; outr_map_next(p->names, &at, NULL, &item);)
+        drop_known(p, item);
     for (size_t at = 0; outr_map_next(p->by_addr, &at, NULL, &item);)
         free_peer(item);
     outr_map_free(p->names);

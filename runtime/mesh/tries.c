@@ -12,6 +12,7 @@ static void end_call(outr__call *c, const outr_err *err)
     outr_invoke *invoke = c->invoke;
     outr_link_remove(&c->link);
     outr_guard_done(&c->guard);
+    outr__pick_end(&c->lead->pick);
     outr_snapshot_unref(c->snapshot);
     if (c->replay)
         outr__replay_done(c->replay);
@@ -167,7 +168,7 @@ bool outr__call_goes_elsewhere(outr__call *c)
         why_not = "not_idempotent";
     else if (c->in->upgrade.n > 0 || !outr__call_can_resend(c))
         why_not = "body";
-    else if (!outr_budget_take(outr__pick_budget(&c->lead->pick), outr_loop_now(c->mesh->o.loop)))
+    else if (!outr__pick_take_retry(&c->lead->pick))
         why_not = "budget";
     count_retry(c, why_not ? why_not : "made");
     return c->is_again = !why_not;
@@ -285,9 +286,6 @@ int outr__call_step_again(outr_steps *steps)
         c->reach->op = NULL;
     c->round = 0;
     c->invoke->is_of_policy = false;
-    if (c->lead->pick.tried_count == OUTR_LEN(c->lead->pick.tried))
-        c->lead->pick.tried_count = 0;
-    if (c->lead->pick.known) /* others have less for it */
-        outr_budget_spend(outr__pick_budget(&c->lead->pick), outr_loop_now(c->mesh->o.loop));
+    outr__pick_spend_retry(&c->lead->pick); /* others have less for it */
     return OUTR__CALL_TRY;
 }

@@ -11,7 +11,7 @@ class Mesh(Case):
         """A caller and an instance for each handler."""
         apps = [self.app(handler) for handler in handlers]
         sidecars = [self.sidecar("callee", app) for app in apps]
-        caller = self.sidecar("caller", env={"OUTRIGGER_LOOPS": "2"})  # each finds out for itself, on any number of cores
+        caller = self.sidecar("caller", env={"OUTRIGGER_LOOPS": "4"})  # they find out together, on any number of cores
         # whoever registered last is known: all have been reached
         wait_for("all instances", lambda: caller.invoke("callee", "hello").status and all(app.seen("/hello") for app in apps))
         return caller, sidecars, apps
@@ -25,8 +25,8 @@ class Mesh(Case):
         caller, _, apps = self.fleet([slow] + [lambda r: Reply(200, b"fast")] * 4)
         for _ in range(400):
             self.assertEqual(caller.invoke("callee", "work").status, 200)
-        # one call finds it out, and one each ten seconds whether it has recovered; each loop for itself
-        self.assertLess(len(apps[0].seen("/work")), 20)
+        # one call finds it out, for all loops, and one each ten seconds whether it has recovered
+        self.assertLess(len(apps[0].seen("/work")), 8)
         self.assertTrue(all(len(app.seen("/work")) > 20 for app in apps[1:]))
 
     @tag("debug")
@@ -35,7 +35,7 @@ class Mesh(Case):
         caller, _, apps = self.fleet([bad] + [lambda r: Reply(200, b"")] * 2)
         self.assertEqual([caller.invoke("callee", "work").status for _ in range(200)], [200] * 200)
         self.assertGreater(len(apps[0].seen("/work")), 0)
-        self.assertLess(len(apps[0].seen("/work")), 20)
+        self.assertLess(len(apps[0].seen("/work")), 10)  # five, and one each time that it is probed
         self.assertRegex(caller.metrics(), r'outrigger_retries_total\{app_id="caller",outcome="made",target="callee"\}')
 
     def test_pitfall_18_a_post_that_was_sent_is_answered_by_whom_it_reached(self):
@@ -44,7 +44,7 @@ class Mesh(Case):
         statuses = [caller.invoke("callee", "work", "POST", [], b"x").status for _ in range(200)]
         self.assertEqual(statuses.count(503), len(apps[0].seen("/work")))
         self.assertEqual(sum(len(app.seen("/work")) for app in apps), 200)
-        self.assertLess(statuses.count(503), 20)
+        self.assertLess(statuses.count(503), 10)
 
     @tag("debug")
     def test_pitfall_30_two_instances_one_dies(self):

@@ -108,14 +108,13 @@ static void check(const play *p)
 
 static void send(play *p, client *c, outr_endpoint *tried)
 {
-    outr_endpoint *all[] = {tried};
+    uint64_t all[] = {tried ? tried->serial : 0};
     outr_cluster_pick pick = {
         .tried = all, .tried_count = tried != NULL, .is_repeatable = c->is_safe};
     outr_endpoint *e = outr_cluster_choose(&p->cluster, &pick, p->now, &p->rand);
     instance *i = OUTR_CONTAINER(e, instance, endpoint);
     if (pick.is_probe && i->probes++ > 0)
         fail_msg("seed %llu: two probes of one instance", (unsigned long long)p->seed);
-    e->pending++;
     i->hits++;
     i->last_hit_ns = p->now;
     i->late_hits += p->now > p->trouble_ends_ns + 2 * OUTR_BALANCE_MEMORY_NS;
@@ -144,17 +143,18 @@ static void end(play *p, client *c)
     outr_endpoint *e = &c->at->endpoint;
     bool is_down = c->at->how == GONE && c->ends == OUTR_CLASS_FAILURE;
     c->at->probes -= c->is_probe;
-    e->pending--;
+    assert_false(outr_endpoint_release(e));
     if (!c->leaves) {
-        e->down_until_ns = is_down ? p->now + OUTR_SEC : 0;
         outr_endpoint_observe(e, p->now, p->now - c->began_ns, c->ends, 0, c->is_probe, &p->rand);
+        if (is_down)
+            outr_endpoint_set_down(e, p->now + OUTR_SEC);
     } else if (c->is_probe) {
-        outr_outlier_forget_probe(&e->outlier);
+        outr_endpoint_forget_probe(e);
     }
     bool may_repeat = !c->leaves && c->ends == OUTR_CLASS_FAILURE && c->is_safe && !c->is_retry &&
-                      outr_cluster_has_other(&p->cluster, e);
+                      outr_cluster_has_other(&p->cluster, NULL, e);
     c->at = NULL;
-    if (may_repeat && outr_budget_take(&p->cluster.budget, p->now)) {
+    if (may_repeat && outr_budget_take(&p->cluster.budget, &p->cluster.rules.budget, p->now)) {
         c->is_retry = true;
         p->retries++;
         send(p, c, e);
@@ -186,6 +186,7 @@ static void cast(play *p)
         p->instances[i].how = i >= bad             ? WELL
                               : p->is_all_at_once ? common
                                                   : (manner)dice(p, MANNERS);
+        outr_endpoint_init(&p->instances[i].endpoint);
         items[i] = &p->instances[i].endpoint;
     }
     outr_cluster_set(&p->cluster, items, p->count, p->now);
@@ -296,13 +297,15 @@ static void a_slow_instance_gets_next_to_nothing_until_it_recovers(void **state)
         p->client_count = clients;
         p->pause_ns = OUTR_MS / 10;
         p->is_all_at_once = false;
-        for (size_t i = 0; i < INSTANCES_MAX; i++)
-            p->instances[i] = (instance){.how = i == 0 ? SLOW : WELL};
         outr_cluster_done(&p->cluster);
         outr_cluster_init(&p->cluster);
+        for (size_t i = 0; i < INSTANCES_MAX; i++)
+            p->instances[i] = (instance){.how = i == 0 ? SLOW : WELL};
         outr_endpoint *items[5];
-        for (size_t i = 0; i < 5; i++)
+        for (size_t i = 0; i < 5; i++) {
+            outr_endpoint_init(&p->instances[i].endpoint);
             items[i] = &p->instances[i].endpoint;
+        }
         outr_cluster_set(&p->cluster, items, 5, p->now);
         outr_heap_done(&p->heap);
         p->heap = (outr_heap){0};

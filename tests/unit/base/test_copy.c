@@ -21,6 +21,19 @@ static void pairs_outlive_what_they_were_copied_from(void **state)
     outr_arena_free(arena);
 }
 
+static void pairs_on_the_heap_are_one_block(void **state)
+{
+    const outr_kv from[] = {{OUTR_STR("zone"), OUTR_STR("a")}, {OUTR_STR("empty"), OUTR_STR_NONE}};
+    outr_kvs to = outr_kvs_dup((outr_kvs){from, 2});
+    (void)state;
+    assert_int_equal(to.count, 2);
+    assert_true(outr_str_is(to.items[0].key, "zone") && outr_str_is(to.items[0].value, "a"));
+    assert_true(outr_str_is(to.items[1].key, "empty") && to.items[1].value.n == 0);
+    assert_ptr_not_equal(to.items[0].key.p, from[0].key.p);
+    free((void *)to.items);
+    assert_null(outr_kvs_dup((outr_kvs){0}).items);
+}
+
 static void only_letters_of_ascii_become_lower(void **state)
 {
     outr_arena *arena = outr_arena_new(4 * OUTR_KIB);
@@ -34,6 +47,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pairs_outlive_what_they_were_copied_from),
+        cmocka_unit_test(pairs_on_the_heap_are_one_block),
         cmocka_unit_test(only_letters_of_ascii_become_lower),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

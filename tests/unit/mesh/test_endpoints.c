@@ -82,10 +82,50 @@ static void an_ejected_instance_says_why_and_until_when(void **state)
     assert_int_equal(world_close(w), 0);
 }
 
+static void resolve_anything(outr_resolver *resolver, outr_resolve *req, outr_op *op)
+{
+    (void)resolver;
+    outr_op_begin(op, req, NULL);
+    req->instances = outr_arena_alloc(req->arena, sizeof *req->instances);
+    outr_addr_from_ip(&req->instances[0].addr, OUTR_STR("10.0.0.1"), 9000, NULL);
+    req->count = 1;
+    outr_op_finish_soon(op);
+}
+
+/* A registry that has an answer for every name: clients may make them up. */
+static void of_very_many_names_the_least_lately_called_is_forgotten(void **state)
+{
+    static const outr_resolver_backend backend = {.resolve = resolve_anything,
+                                                  .cache_ns = 3600 * OUTR_SEC};
+    world *w = world_open(3, 0);
+    outr_arena *arena = outr_arena_new(16 * OUTR_MIB);
+    outr_callee_view *views;
+    (void)state;
+    w->resolver.backend = &backend;
+    for (int i = 0; i < 4096 + 100; i++) {
+        char name[16];
+        web_call c;
+        snprintf(name, sizeof name, "app-%d", i % 64 == 0 ? 0 : i);
+        world_call(w, &c, "POST", name, "/work");
+        web_call_start(&c, w->client);
+        world_run_until_over(w, &c);
+        web_call_done(&c);
+    }
+    size_t n = outr_mesh_list_endpoints(w->mesh, OUTR_STR_NONE, OUTR_STR_NONE, arena, &views);
+    assert_in_range(n, 4000, 4096);
+    assert_int_equal(
+        outr_mesh_list_endpoints(w->mesh, OUTR_STR("app-0"), OUTR_STR_NONE, arena, &views), 1);
+    assert_int_equal(
+        outr_mesh_list_endpoints(w->mesh, OUTR_STR("app-1"), OUTR_STR_NONE, arena, &views), 0);
+    outr_arena_free(arena);
+    assert_int_equal(world_close(w), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_are_known_when_they_have_been_called),
+        cmocka_unit_test(of_very_many_names_the_least_lately_called_is_forgotten),
         cmocka_unit_test(an_ejected_instance_says_why_and_until_when),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
