@@ -43,8 +43,7 @@ static uint64_t pushback(const outr_headers *headers)
     return (uint64_t)ms * OUTR_MS;
 }
 
-/* True: the head says how it went; of a proxied call that is often known at its end only. */
-static bool class_of(const outr__call *c, const outr_http_response *head, outr_class *how)
+bool outr__answer_class(const outr__call *c, const outr_http_response *head, outr_class *how)
 {
     uint64_t code;
     outr_str said = outr_headers_get(
@@ -63,7 +62,7 @@ static void observe(outr__try *t, const outr_http_response *head)
     uint64_t took = outr_loop_update(t->call->mesh->o.loop) - t->sent_ns;
     if (!t->pick.peer)
         return;
-    t->is_observed = class_of(t->call, head, &how);
+    t->is_observed = outr__answer_class(t->call, head, &how);
     if (t->is_observed)
         outr__pick_observe(&t->pick, took, how, how ? retry_after(head) : 0);
     else
@@ -192,10 +191,19 @@ static void watch_end(outr__call *c)
     c->relay.holds_head = !c->is_streaming && outr_guard_repeats(&c->guard);
 }
 
+void outr__answer_discard(outr__try *t, outr_http_call *http)
+{
+    observe(t, &http->head);
+    count_answer(t, http->head.status);
+    outr_source_cancel(http->response, NULL);
+}
+
 void outr__call_on_response(outr_http_call *http)
 {
     outr__try *t = http->user;
     outr__call *c = t->call;
+    if ((c->is_timed || t->is_lost) && !outr__race_takes(t, http))
+        return;
     if (http == &t->http && !c->invoke->is_proxied && take_peer_error(t, http)) {
         count_answer(t, http->head.status);
         return;
@@ -232,9 +240,10 @@ void outr__call_on_response(outr_http_call *http)
 
 void outr__call_on_inform(outr_http_call *http, const outr_http_response *head)
 {
-    outr__call *c = ((outr__try *)http->user)->call;
+    const outr__try *t = http->user;
+    outr__call *c = t->call;
     outr_http_response copy = {.status = head->status, .content_length = -1};
-    if (head->status == 100 || c->invoke->on_answer)
+    if (head->status == 100 || c->invoke->on_answer || t != c->lead || c->rival)
         return; /* each hop says it for itself */
     outr_headers_init(&copy.headers, c->x->arena);
     outr__headers_of_answer(&copy.headers, &head->headers, false);

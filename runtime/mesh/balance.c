@@ -35,6 +35,12 @@ void outr_balance_observe(outr_balance *b, uint64_t now, uint64_t took_ns, bool 
     b->stamp_ns = OUTR_MAX(b->stamp_ns, now); /* loops differ by a turn */
 }
 
+void outr_balance_at_least(outr_balance *b, uint64_t now, uint64_t took_ns)
+{
+    if (took_ns > faded(b, now))
+        outr_balance_observe(b, now, took_ns, false);
+}
+
 uint64_t outr_balance_load(const outr_balance *b, uint64_t now, size_t pending)
 {
     uint64_t cost = faded(b, now);

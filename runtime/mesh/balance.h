@@ -25,6 +25,8 @@ typedef struct outr_balance {
 void outr_balance_init(outr_balance *balance, uint64_t now, uint64_t ramp_ns);
 /* An answer began after took_ns, or the try failed then. */
 void outr_balance_observe(outr_balance *balance, uint64_t now, uint64_t took_ns, bool is_failure);
+/* One was given up after took_ns: it would have taken longer. */
+void outr_balance_at_least(outr_balance *balance, uint64_t now, uint64_t took_ns);
 /* pending: calls it has in hand. Comparable between instances only. */
 uint64_t outr_balance_load(const outr_balance *balance, uint64_t now, size_t pending);
 /* What an answer of it takes by what is still known; 0: nothing is. */

@@ -3,6 +3,7 @@
  *   invoke.c   the table of steps: target -> try -> (local app | pick a peer | reach a URL) -> send
  *   tries.c    what happens around a try: policy, built-in retries, pauses
  *   answer.c   the answer: judged, relayed, counted
+ *   race.c     hedging: a second try beside the first, when that is late
  *   daprd_call.c   a try whose peer turns out to be a stock daprd
  *
  * Lies on the exchange's arena, lives until on_failed or on_done of its invoke. */
@@ -35,9 +36,11 @@ typedef struct outr__try {
     outr_http_call http; /* peer, outside */
     outr__pick pick;
     outr__daprd_call *daprd; /* NULL: no daprd was met */
-    uint64_t sent_ns;
+    outr__replay *copy;      /* the call's body for a second try; NULL: the call's own */
+    uint64_t sent_ns;        /* 0: not yet */
     bool is_at_daprd, is_unsendable;
     bool is_observed; /* its instance has heard how the try went */
+    bool is_lost;     /* another one has won, or takes its place: only its end is waited for */
 } outr__try;
 
 struct outr__call {
@@ -49,6 +52,13 @@ struct outr__call {
     outr_steps steps;
     outr__try *lead; /* the try that the steps are about */
     outr__try first;
+    outr__try *rival;        /* in flight beside lead, until either has an answer; NULL: none */
+    unsigned lost;           /* tries whose end is waited for */
+    outr_timer late;         /* when the rival is made */
+    uint64_t hedge_after_ns; /* 0: no rival is made */
+    bool is_timed;           /* how long its answer takes is asked for */
+    bool is_over;            /* but for lost ones; over: how it ended */
+    outr_err over;
     outr__target target;
     outr_str target_text, verb;
     outr_http_request req;
@@ -92,6 +102,9 @@ void outr__try_forget_peer(outr__try *try, bool has_failed);
 /* The same, and the next one prefers another peer. */
 void outr__try_avoid_peer(outr__try *try);
 void outr__try_send(outr__try *try);
+outr_source *outr__try_body(const outr__try *try);
+/* It ended without an answer: its span, and what its instance is told. Its peer is let go. */
+void outr__try_failed(outr__try *try);
 void outr__call_keep_body(outr__call *call, size_t max);
 /* The body is all there for another request. */
 bool outr__call_can_resend(const outr__call *call);
@@ -118,8 +131,28 @@ bool outr__call_is_idempotent(const outr__call *call);
 
 /* ---- answer.c -------------------------------------------------------------------------------- */
 
+/* True: the head says how it went; of a proxied call that is often known at its end only. */
+bool outr__answer_class(const outr__call *call, const outr_http_response *head, outr_class *how);
+/* It is not passed on: its instance and the counters are told. */
+void outr__answer_discard(outr__try *try, outr_http_call *http);
 void outr__call_on_response(outr_http_call *http);
 void outr__call_on_inform(outr_http_call *http, const outr_http_response *head);
+
+/* ---- race.c ---------------------------------------------------------------------------------- */
+
+/* Before lead is sent: what a second try will need. */
+void outr__race_prepare(outr__call *call);
+/* It was sent. */
+void outr__race_begin(outr__call *call);
+/* An answer begins, http: true: it is the call's, and nothing else is on its way any more. False:
+ * somebody else's may be better. */
+bool outr__race_takes(outr__try *try, outr_http_call *http);
+/* A try is over; true: it was not the one that the steps wait for. */
+bool outr__race_swallows(outr__try *try);
+/* The call ends, or its lead does: no rival any more. */
+void outr__race_end(outr__call *call);
+/* Of the call, when nothing of it is on its way: as tries.c has it. */
+void outr__call_finish(outr__call *call);
 
 /* ---- daprd_call.c ---------------------------------------------------------------------------- */
 

@@ -272,6 +272,13 @@ void outr__callee_took(outr__callee *c, outr__instance *i, uint64_t now, uint64_
     pthread_mutex_unlock(&c->lock);
 }
 
+void outr__callee_took_longer(outr__callee *c, outr__instance *i, uint64_t now, uint64_t took_ns)
+{
+    pthread_mutex_lock(&c->lock);
+    outr_balance_at_least(&i->endpoint.balance, now, took_ns);
+    pthread_mutex_unlock(&c->lock);
+}
+
 void outr__callee_forget_probe(outr__callee *c, outr__instance *i)
 {
     pthread_mutex_lock(&c->lock);

@@ -70,6 +70,9 @@ outr_outlier_change outr__callee_judge(outr__callee *callee, outr__instance *ins
                                        outr_class how, bool was_probe, outr_rand *rand);
 void outr__callee_took(outr__callee *callee, outr__instance *instance, uint64_t now,
                        uint64_t took_ns);
+/* It was given up then. */
+void outr__callee_took_longer(outr__callee *callee, outr__instance *instance, uint64_t now,
+                              uint64_t took_ns);
 void outr__callee_forget_probe(outr__callee *callee, outr__instance *instance);
 void outr__callee_set_down(outr__callee *callee, outr__instance *instance, uint64_t until_ns);
 bool outr__callee_has_other(outr__callee *callee, const outr_kvs *labels,

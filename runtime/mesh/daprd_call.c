@@ -49,7 +49,7 @@ static outr_code send_to_daprd(outr__try *t, outr_err *err)
     t->daprd->deadline_ns = t->op.deadline_ns;
     t->daprd->authority = outr__peer_address(t->pick.peer);
     t->daprd->scheme = c->req.scheme;
-    t->http.body = c->replay ? outr__replay_again(c->replay) : c->body;
+    t->http.body = outr__try_body(t);
     return outr__daprd_send(t->daprd, &t->http, &request, err);
 }
 

@@ -5,6 +5,7 @@
 #include "base/url.h"
 #include "mesh/classify.h"
 #include "mesh/daprd_peer.h"
+#include "mesh/hedge.h"
 #include "mesh/mesh.h"
 #include "resiliency/policies.h"
 #include "security/policy.h"
@@ -152,6 +153,8 @@ outr_http_pool *outr__peer_pool(outr__peer *peer);
 outr_str outr__peer_address(const outr__peer *peer);
 /* Not this one (pick->peer) again while there are others. */
 void outr__pick_avoid(outr__pick *pick);
+/* For a second try while first->peer is held: the same, but not there. */
+void outr__pick_beside(outr__pick *pick, const outr__pick *first);
 /* is_down: it could not be reached. */
 void outr__pick_release(outr__pick *pick, bool is_down);
 /* No more picks; after the release of the last. */
@@ -161,6 +164,8 @@ void outr__pick_end(outr__pick *pick);
 void outr__pick_observe(outr__pick *pick, uint64_t took_ns, outr_class how,
                         uint64_t retry_after_ns);
 void outr__pick_took(outr__pick *pick, uint64_t took_ns);
+/* It was given up after that time, which says nothing good, and nothing bad but of its time. */
+void outr__pick_took_longer(outr__pick *pick, uint64_t took_ns);
 void outr__pick_judge(outr__pick *pick, outr_class how);
 /* Of the target's budget: one more try, if there is one left; or whatever is left (a policy wants
  * it). After the first pick. */
@@ -238,6 +243,7 @@ struct outr_mesh {
     outr_trace_config trace;
     outr__peers *peers;
     outr__outside *outside;
+    outr_hedges hedges;
     outr_list calls; /* in flight, both sides: none when the mesh ends */
     uint64_t tell_stranger_ns;
 };

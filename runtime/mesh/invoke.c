@@ -32,7 +32,10 @@ int outr__call_fail(outr__call *c, const outr_err *err)
 
 static void on_step_done(outr_op *op)
 {
-    outr_steps_run(&OUTR_CONTAINER(op, outr__try, op)->call->steps);
+    outr__try *t = OUTR_CONTAINER(op, outr__try, op);
+    outr__call *c = t->call;
+    if ((!c->rival && !t->is_lost) || !outr__race_swallows(t))
+        outr_steps_run(&c->steps);
 }
 
 /* The caller's deadline, or this try's when that is sooner; 0: none. */
@@ -133,11 +136,17 @@ static int step_target(outr_steps *steps)
     return OUTR__CALL_TRY;
 }
 
+outr_source *outr__try_body(const outr__try *t)
+{
+    outr__replay *replay = t->copy ? t->copy : t->call->replay;
+    return replay ? outr__replay_again(replay) : t->call->body;
+}
+
 static void fill_http(outr__try *t, outr_http_call *http)
 {
     outr__call *c = t->call;
     *http = (outr_http_call){.req = &c->req,
-                             .body = c->replay ? outr__replay_again(c->replay) : c->body,
+                             .body = outr__try_body(t),
                              .on_response = outr__call_on_response,
                              .on_inform = outr__call_on_inform,
                              .user = t,
@@ -267,7 +276,9 @@ static int step_pick(outr_steps *steps)
             outr__headers_to_peer(&c->req.headers, c->mesh, c->invoke, c->in, &c->target,
                                   outr__call_is_traced(c));
         c->steps.state = OUTR__CALL_SEND;
+        outr__race_prepare(c);
         outr__try_send(t);
+        outr__race_begin(c);
         return OUTR_WAIT;
     }
     if (t->op.err.code && t->op.done) {
@@ -383,7 +394,7 @@ static void observe_failure(outr__try *t, const outr_err *err, bool is_stale)
         return;
     if (is_callers) { /* so long it took at least; whether that is too long the caller said */
         if (!t->is_observed)
-            outr__pick_took(&t->pick, took);
+            outr__pick_took_longer(&t->pick, took);
         return;
     }
     if (t->is_observed)
@@ -391,6 +402,18 @@ static void observe_failure(outr__try *t, const outr_err *err, bool is_stale)
     else
         outr__pick_observe(&t->pick, took, how, 0);
     t->is_observed = true;
+}
+
+void outr__try_failed(outr__try *t)
+{
+    outr_err err = t->op.err;
+    bool is_unreachable = err.code == OUTR_UNAVAILABLE && t->http.progress == OUTR_CALL_NOT_SENT;
+    record_attempt(t, &t->http);
+    if (t->is_at_daprd && !t->is_unsendable)
+        outr__daprd_outcome(t->daprd, &err);
+    if (err.code && !t->is_observed)
+        observe_failure(t, &err, t->http.was_reused);
+    outr__try_forget_peer(t, is_unreachable && !t->http.was_reused);
 }
 
 /* The try is over. */
@@ -402,6 +425,7 @@ static int step_send(outr_steps *steps)
     outr_err err = t->op.err;
     bool is_unreachable = err.code == OUTR_UNAVAILABLE && http->progress == OUTR_CALL_NOT_SENT;
     bool may_be_stale = http->was_reused && !c->was_stale;
+    outr__race_end(c);
     record_attempt(t, http);
     if (!c->is_again && t->is_at_daprd && !t->is_unsendable &&
         outr__daprd_outcome(t->daprd, &err))
@@ -460,6 +484,7 @@ void outr_mesh_invoke_cancel(outr_invoke *invoke, outr_code why)
 {
     outr__call *c = invoke->impl;
     c->is_cancelled = true;
+    outr__race_end(c);
     outr_op_cancel(&c->lead->op, why);
 }
 

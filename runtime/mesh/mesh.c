@@ -45,6 +45,7 @@ void outr_mesh_free(outr_mesh *mesh)
     assert(outr_list_is_empty(&mesh->calls));
     outr__peers_free(mesh->peers);
     outr__outside_free(mesh->outside);
+    outr_hedges_done(&mesh->hedges);
     outr_snapshot_unref(mesh->snapshot);
     free((void *)mesh->forwarded.p);
     free(mesh);

@@ -313,6 +313,12 @@ void outr__pick_took(outr__pick *pick, uint64_t took_ns)
                       took_ns);
 }
 
+void outr__pick_took_longer(outr__pick *pick, uint64_t took_ns)
+{
+    outr__callee_took_longer(pick->known->callee, pick->instance,
+                             outr_loop_now(pick->peers->o->loop), took_ns);
+}
+
 void outr__pick_judge(outr__pick *pick, outr_class how)
 {
     outr_loop *loop = pick->peers->o->loop;
@@ -321,6 +327,20 @@ void outr__pick_judge(outr__pick *pick, outr_class how)
                            pick->is_probe, outr_loop_rand(loop));
     pick->is_probe = false;
     tell_change(pick, change);
+}
+
+void outr__pick_beside(outr__pick *pick, const outr__pick *first)
+{
+    *pick = (outr__pick){.app_id = first->app_id,
+                         .namespace_ = first->namespace_,
+                         .labels = first->labels,
+                         .is_repeatable = first->is_repeatable,
+                         .is_counted = true,
+                         .tried_count = first->tried_count,
+                         .tried_next = first->tried_next};
+    memcpy(pick->tried, first->tried, sizeof pick->tried);
+    pick->tried[pick->tried_next++ % OUTR_LEN(pick->tried)] = first->instance->endpoint.serial;
+    pick->tried_count = OUTR_MIN(pick->tried_count + 1, OUTR_LEN(pick->tried));
 }
 
 void outr__pick_avoid(outr__pick *pick)

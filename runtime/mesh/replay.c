@@ -192,6 +192,24 @@ void outr__replay_init_bytes(outr__replay *r, outr_loop *loop, outr_arena *arena
     outr_headers_init(&r->trailers, arena);
 }
 
+void outr__replay_init_copy(outr__replay *r, const outr__replay *of)
+{
+    *r = (outr__replay){
+        .source = {.ops = &source_ops, .length = of->source.length},
+        .loop = of->loop,
+        .arena = of->arena,
+        .first = of->first,
+        .last = of->last,
+        .at = of->first,
+        .kept = of->kept,
+        .max = of->max,
+        .trailers = of->trailers,
+        .is_started = true,
+        .has_ended = true,
+        .pusher = {.run = on_push},
+    };
+}
+
 outr_source *outr__replay_again(outr__replay *r)
 {
     r->at = r->first;

@@ -38,6 +38,13 @@ static inline bool outr__replay_is_whole(const outr__replay *replay)
 {
     return !replay->is_over;
 }
+/* All of it is here, and will be as often as it is sent. */
+static inline bool outr__replay_is_complete(const outr__replay *replay)
+{
+    return replay->has_ended && !replay->is_over && !replay->broken.code;
+}
+/* Another reader of a complete one, which must outlive it; beside the first. */
+void outr__replay_init_copy(outr__replay *copy, const outr__replay *of);
 void outr__replay_done(outr__replay *replay); /* the rest is not wanted */
 
 #endif

@@ -7,13 +7,11 @@
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
-static void end_call(outr__call *c, const outr_err *err)
+void outr__call_finish(outr__call *c)
 {
     outr_invoke *invoke = c->invoke;
+    const outr_err *err = c->over.code ? &c->over : NULL;
     outr_link_remove(&c->link);
-    outr_guard_done(&c->guard);
-    outr__pick_end(&c->lead->pick);
-    outr_snapshot_unref(c->snapshot);
     if (c->replay)
         outr__replay_done(c->replay);
     invoke->grpc_code = c->relay.grpc_code;
@@ -21,6 +19,19 @@ static void end_call(outr__call *c, const outr_err *err)
         invoke->on_failed(invoke, err);
     else
         invoke->on_done(invoke, err);
+}
+
+static void end_call(outr__call *c, const outr_err *err)
+{
+    outr__race_end(c);
+    outr_guard_done(&c->guard);
+    outr__pick_end(&c->lead->pick);
+    outr_snapshot_unref(c->snapshot);
+    if (err)
+        c->over = *err;
+    c->is_over = true;
+    if (c->lost == 0)
+        outr__call_finish(c);
 }
 
 void outr__call_succeeded(outr__call *c)

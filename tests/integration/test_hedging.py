@@ -1,0 +1,64 @@
+"""Late calls that are made a second time (TrafficPolicy, spec.hedge), real processes. Who wins, what is kept within which share and what
+a race may not do is held on a virtual clock (tests/unit/mesh/test_race, tests/sim/sim_invoke)."""
+import threading
+
+from harness import Case, Reply, tag, wait_for
+
+POLICY = """
+apiVersion: outrigger.io/v1alpha1
+kind: TrafficPolicy
+metadata: {name: hedging}
+spec:
+  targets: [callee]
+  hedge: {after: 20ms, maxPercent: 100}
+"""
+
+
+class Hedging(Case):
+    def fleet(self, handlers):
+        apps = [self.app(handler) for handler in handlers]
+        for app in apps:
+            self.sidecar("callee", app)
+        caller = self.sidecar("caller", resources={"traffic.yaml": POLICY})
+        wait_for("all instances", lambda: caller.invoke("callee", "hello").status and all(app.seen("/hello") for app in apps))
+        return caller, apps
+
+    @tag("debug")
+    def test_a_late_call_is_answered_by_another_instance_and_the_first_is_told_to_stop(self):
+        gone = threading.Event()
+
+        def never(request):
+            if request.path != "/work":
+                return Reply(200, b"")
+            request.sock.settimeout(30)
+            if request.sock.recv(1) == b"":  # the sidecar hangs up
+                gone.set()
+            return None
+        caller, apps = self.fleet([never, lambda r: Reply(200, b"well")])
+        for _ in range(50):  # until one of them meets it
+            answer = caller.invoke("callee", "work", "PUT", [], b"body")
+            self.assertEqual((answer.status, answer.body), (200, b"well"))
+            if apps[0].seen("/work"):
+                break
+        self.assertTrue(gone.wait(30))
+        self.assertRegex(caller.metrics(), r'outrigger_hedges_total\{app_id="caller",outcome="won",target="callee"\} [1-9]')
+
+    @tag("debug")
+    def test_a_deadline_ends_both_and_what_may_be_made_once_only_reached_one(self):
+        gone = threading.Semaphore(0)
+
+        def never(request):
+            if request.path == "/hello":
+                return Reply(200, b"")
+            request.sock.settimeout(30)
+            if request.sock.recv(1) == b"":
+                gone.release()
+            return None
+        caller, apps = self.fleet([never] * 2)
+        for verb, count in (("GET", 2), ("POST", 1)):
+            path = "/" + verb.lower()
+            answer = caller.invoke("callee", path[1:], verb, [("outrigger-timeout", "1S")])
+            self.assertEqual(answer.status, 504)
+            for _ in range(count):
+                self.assertTrue(gone.acquire(timeout=30))
+            self.assertEqual(sum(len(app.seen(path)) for app in apps), count)
