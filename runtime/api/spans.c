@@ -31,6 +31,12 @@ static void add_invocation(outr_span *span, outr_str target)
     outr_span_add(span, "net.peer.name", target);
 }
 
+static void add_why(outr_span *span, outr_why why)
+{
+    if (why)
+        outr_span_add(span, "outrigger.reason", outr_str_from(outr_why_word(why)));
+}
+
 static outr_str invocation_name(outr_arena *arena, outr_str target, outr_str method)
 {
     outr_str head = outr_arena_join(arena, OUTR_STR("CallLocal/"), target, OUTR_STR("/"));
@@ -64,6 +70,7 @@ void outr_api_span_http(const outr_api_request *r, bool is_broken)
     } else if (r->route && strcmp(r->route->group, "publish") == 0) {
         outr_span_add_topic(&span, r->params[1]);
     }
+    add_why(&span, invoke && invoke->why ? invoke->why : r->why);
     outr_span_add_headers(&span, &x->req.headers);
     outr_span_record(r->api->trace.tracer, &span);
 }
@@ -101,6 +108,7 @@ void outr_api_span_rpc(const outr_api *api, const outr_exchange *x, const outr_g
         if (target.n > 0 && invoke->message)
             span.name = invocation_name(x->arena, target, outr_str_from(invoke->message->method));
         add_invocation(&span, target);
+        add_why(&span, outr_rpc_of(call)->why);
     } else {
         outr_span_add(&span, "rpc.service", OUTR_STR("Dapr"));
     }
@@ -129,6 +137,7 @@ void outr_api_span_proxied(const outr_api *api, const outr_exchange *x, const ou
     outr_span_add(&span, "dapr.protocol", OUTR_STR("grpc"));
     outr_span_add(&span, "dapr.api", invoke->method);
     outr_span_add(&span, "net.peer.name", invoke->target);
+    add_why(&span, invoke->why);
     outr_span_add_headers(&span, &x->req.headers);
     outr_span_record(api->trace.tracer, &span);
 }

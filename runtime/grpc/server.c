@@ -32,8 +32,10 @@ static void end_with(outr_grpc_call *c, const outr_grpc_status *status)
 {
     if (c->has_ended)
         return;
-    if (c->failure.code)
+    if (c->failure.code) {
+        c->failure.reason = status->reason;
         status = &c->failure;
+    }
     if (c->is_gone) {
         release(c, OUTR_CANCELLED);
         return;

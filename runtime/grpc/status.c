@@ -74,6 +74,8 @@ void outr_grpc_status_write(outr_headers *out, const outr_grpc_status *status)
     if (status->details.n > 0)
         outr_headers_add(out, OUTR_STR("grpc-status-details-bin"),
                          outr_grpc_bin_write(out->arena, status->details));
+    if (status->reason.n > 0)
+        outr_headers_add(out, OUTR_STR(OUTR_REASON_HEADER), status->reason);
 }
 
 static outr_code of_http(int status)

@@ -96,9 +96,14 @@ static bool shows_a_token(outr_mesh *mesh, outr_exchange *x, outr_http_request *
     *refusal = (outr__refusal){
         .code = OUTR_UNAUTHENTICATED,
         .text = outr_arena_printf(x->arena, "the token was refused: %s", reason).p,
-        .reason = reason,
+        .why = outr_why_find(outr_str_from(reason)),
         .challenge = outr_bearer_challenge(x->arena, reason)};
     return false;
+}
+
+static outr_why why_of(const outr_policy_verdict *v)
+{
+    return v->by.rule.p ? OUTR_WHY_ACCESS_POLICY : OUTR_WHY_ACCESS_CONTROL;
 }
 
 static void tell(const gate *g, const outr_policy_verdict *v)
@@ -130,7 +135,7 @@ static void tell(const gate *g, const outr_policy_verdict *v)
         count(g, &denied, &v->by);
     if (is_to_be_logged(g->mesh, &g->mesh->tell_denied_ns))
         OUTR_LOG(log, WARN, "access control refused a call",
-                 OUTR_Z("reason", v->by.rule.p ? OUTR__BY_POLICY : OUTR__BY_ACCESS_CONTROL),
+                 OUTR_Z("reason", outr_why_word(why_of(v))),
                  OUTR_S("policy", v->by.policy), OUTR_S("rule", v->by.rule),
                  OUTR_S("caller", g->caller->id), OUTR_S("operation", outr_str_head(g->path, 256)),
                  OUTR_S("verb", g->req->method));
@@ -162,6 +167,6 @@ bool outr__admits(outr_mesh *mesh, outr_exchange *x, outr_http_request *req, boo
         return true;
     *refusal = (outr__refusal){.code = OUTR_PERMISSION_DENIED,
                                .text = words_of(&g),
-                               .reason = v.by.rule.p ? OUTR__BY_POLICY : OUTR__BY_ACCESS_CONTROL};
+                               .why = why_of(&v)};
     return false;
 }

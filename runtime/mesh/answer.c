@@ -91,18 +91,33 @@ static void on_peer_error(outr_gather *gather, const outr_err *err)
     outr__call *c = gather->ctx;
     if (!err) {
         outr_str text = outr_buf_view(&gather->body);
+        outr_why why = outr_why_of(&c->err);
         outr_fail(&c->err, c->err.code, OUTR_FMT, OUTR_ARG(text));
+        outr_mark(&c->err, why);
     }
     outr_buf_done(&gather->body);
 }
 
-/* The peer's sidecar refuses who asks: asking again changes nothing. */
-static void note_refusal(outr__call *c, const outr_http_response *head)
+/* Why the peer's sidecar answered by itself. When it refuses who asks, asking again changes
+ * nothing. */
+static outr_why note_refusal(outr__call *c, const outr_http_response *head)
 {
-    c->invoke->refusal = outr_headers_get(&head->headers, OUTR__REASON_HEADER);
+    outr_str word = outr_headers_get(&head->headers, OUTR_REASON_HEADER);
+    outr_why why = outr_why_find(word);
     c->invoke->challenge = outr_headers_get(&head->headers, "www-authenticate");
-    if (c->invoke->refusal.n > 0)
-        c->is_final = true;
+    if (outr_why_is_about_caller(why))
+        c->is_refused = c->is_final = true;
+    return why || word.n == 0 ? why : OUTR_WHY_PEER_ERROR;
+}
+
+/* A gRPC call that is passed on as it is: what its end says is for its caller to know. */
+static void note_proxied_refusal(outr__call *c, outr_http_response *head)
+{
+    outr_why why = note_refusal(c, head);
+    if (!why)
+        return;
+    c->invoke->why = why;
+    outr_mesh_tell_local(c->mesh, why, c->target.app_id, "the other sidecar said so");
 }
 
 /* The peer's sidecar, not its app, says why it failed. */
@@ -123,7 +138,8 @@ static bool take_peer_error(outr__try *t, outr_http_call *http)
         return true;
     }
     outr_fail(&c->err, (outr_code)code, "rpc error: code = %s", outr_code_name((outr_code)code));
-    note_refusal(c, &http->head);
+    outr_why why = note_refusal(c, &http->head);
+    outr_mark(&c->err, why ? why : OUTR_WHY_PEER_ERROR);
     if (http->response)
         outr_gather_start(&c->peer_error, http->response, PEER_ERROR_MAX, on_peer_error, c);
     return true;
@@ -214,8 +230,9 @@ void outr__call_on_response(outr_http_call *http)
         outr_source_cancel(http->response, NULL);
         return;
     }
-    if (http == &t->http && c->invoke->is_proxied)
-        note_refusal(c, &http->head);
+    if (http == &t->http && c->invoke->is_proxied &&
+        http->peer_setting == OUTR_MESH_SETTINGS_VALUE)
+        note_proxied_refusal(c, &http->head);
     if (outr_guard_is_on(&c->guard) && is_thrown_away(c, http))
         return;
     if (c->invoke->on_answer) {
@@ -232,6 +249,9 @@ void outr__call_on_response(outr_http_call *http)
     c->relay.op = &t->op;
     if (c->relay.is_proxied)
         outr__headers_disown(&http->head.headers);
+    if (c->relay.is_proxied && c->invoke->why)
+        outr_headers_add(&http->head.headers, OUTR_STR(OUTR_REASON_HEADER),
+                         outr_str_from(outr_why_word(c->invoke->why)));
     c->relay.on_head = on_relay_head;
     if (c->relay.is_proxied)
         watch_end(c);

@@ -101,6 +101,7 @@ int outr__call_after_daprd(outr__call *c)
                   "streaming-based service invocation",
                   OUTR_ARG(c->target.app_id));
     c->err = d->failure;
+    outr_mark(&c->err, OUTR_WHY_PEER_ERROR);
     if ((status != OUTR_UNAVAILABLE && status != OUTR_UNAUTHENTICATED) || !may_repeat) {
         outr__try_forget_peer(t, false);
         return OUTR__CALL_FAILED;

@@ -32,15 +32,23 @@ static void init_head(outr__daprd_served *d, outr_http_response *head, bool tell
                          outr__daprd_trace_bin(d->x->arena, &d->trace));
 }
 
-void outr__daprd_refuse(outr__daprd_served *d, outr_code code, const char *text)
+static void tell(const outr__daprd_served *d, outr_why why, const char *text)
+{
+    outr_mesh_tell_local(d->mesh, why, d->mesh->o.settings->app_id, text);
+}
+
+void outr__daprd_refuse(outr__daprd_served *d, outr_code code, outr_why why, const char *text)
 {
     outr_http_response head;
+    tell(d, why, text);
     d->has_answered = true;
     let_go(d);
     init_head(d, &head, true);
     outr_headers_init(&d->trailers, d->x->arena);
     outr_grpc_status_write(&d->trailers,
-                           &(outr_grpc_status){.code = code, .message = outr_str_from(text)});
+                           &(outr_grpc_status){.code = code,
+                                               .message = outr_str_from(text),
+                                               .reason = outr_str_from(outr_why_word(why))});
     outr_sink *sink = outr_http_respond(d->x, &head);
     sink->ops->end(sink, &d->trailers);
     outr_http_done(d->x);
@@ -55,16 +63,19 @@ void outr__daprd_done(outr__daprd_served *d)
 /* As gRPC itself says it, before any method is asked. */
 static void refuse_bare(outr__daprd_served *d, outr_code code, const char *text)
 {
+    tell(d, OUTR_WHY_BAD_REQUEST, text);
     d->has_answered = true;
     let_go(d);
-    outr_grpc_refuse(d->x, code, outr_str_from(text));
+    outr_grpc_refuse_status(d->x, &(outr_grpc_status){.code = code,
+                                                      .message = outr_str_from(text),
+                                                      .reason = OUTR_STR("bad_request")});
 }
 
 static void refuse_invoking(outr__daprd_served *d, const char *what)
 {
     char text[OUTR_ERR_TEXT_MAX + 32];
     snprintf(text, sizeof text, "error invoking app channel: %s", what);
-    outr__daprd_refuse(d, OUTR_INTERNAL, text);
+    outr__daprd_refuse(d, OUTR_INTERNAL, OUTR_WHY_BAD_REQUEST, text);
 }
 
 static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED)
@@ -137,7 +148,7 @@ static bool take_metadata(outr__daprd_served *d, const request *r)
     outr_arena *arena = d->x->arena;
     outr_str type = text_of(r->message->content_type);
     if (count_values(r) > OUTR__HEADERS_MAX) {
-        outr__daprd_refuse(d, OUTR_RESOURCE_EXHAUSTED, "too many headers");
+        outr__daprd_refuse(d, OUTR_RESOURCE_EXHAUSTED, OUTR_WHY_BAD_REQUEST, "too many headers");
         return false;
     }
     d->req.content_length = -1;
@@ -203,7 +214,7 @@ static bool take_target(outr__daprd_served *d, const request *r)
         outr_fail(&err, OUTR_INTERNAL, "invalid character in the query");
     }
     if (err.code == OUTR_INVALID_ARGUMENT)
-        outr__daprd_refuse(d, OUTR_INVALID_ARGUMENT, err.text);
+        outr__daprd_refuse(d, OUTR_INVALID_ARGUMENT, OUTR_WHY_BAD_REQUEST, err.text);
     else
         refuse_invoking(d, err.text);
     return false;
@@ -289,7 +300,7 @@ static bool on_head(outr__daprd_reader *reader, const outr__daprd_piece *piece)
     void *message;
     outr_err err;
     if (!piece->has_head) {
-        outr__daprd_refuse(d, OUTR_INVALID_ARGUMENT, lacks);
+        outr__daprd_refuse(d, OUTR_INVALID_ARGUMENT, OUTR_WHY_BAD_REQUEST, lacks);
         return false;
     }
     if (outr_proto_read(&message, d->x->arena,
@@ -300,12 +311,12 @@ static bool on_head(outr__daprd_reader *reader, const outr__daprd_piece *piece)
     }
     const request *r = message;
     if (d->is_unary && !r->message) {
-        outr__daprd_refuse(d, OUTR_INVALID_ARGUMENT,
+        outr__daprd_refuse(d, OUTR_INVALID_ARGUMENT, OUTR_WHY_BAD_REQUEST,
                            "parsing InternalInvokeRequest error: field Message is nil");
         return false;
     }
     if (!r->message || (!d->is_unary && r->n_metadata == 0)) {
-        outr__daprd_refuse(d, OUTR_INVALID_ARGUMENT, lacks);
+        outr__daprd_refuse(d, OUTR_INVALID_ARGUMENT, OUTR_WHY_BAD_REQUEST, lacks);
         return false;
     }
     return take_request(d, r) && settle_body(d, r, piece->has_payload);
@@ -327,7 +338,7 @@ static outr_code on_over(outr__daprd_reader *reader, const outr_headers *trailer
         if (d->is_unary)
             refuse_bare(d, OUTR_INTERNAL, "grpc: a unary call without a message");
         else
-            outr__daprd_refuse(d, OUTR_UNKNOWN, "EOF");
+            outr__daprd_refuse(d, OUTR_UNKNOWN, OUTR_WHY_BAD_REQUEST, "EOF");
         return OUTR_OK;
     }
     if (err && d->is_ready)
@@ -366,13 +377,14 @@ void outr__daprd_serve(outr_mesh *mesh, outr_exchange *x, void (*on_ready)(outr_
     x->user = d;
     x->on_gone = on_gone;
     if (outr_str_starts(method, OUTR_STR("CallActor"))) {
-        outr__daprd_refuse(d, OUTR_UNAVAILABLE, "placement service is not configured");
+        outr__daprd_refuse(d, OUTR_UNAVAILABLE, OUTR_WHY_BAD_REQUEST,
+                           "placement service is not configured");
     } else if (!d->is_unary && !outr_str_is(method, "CallLocalStream")) {
-        outr__daprd_refuse(d, OUTR_UNKNOWN,
+        outr__daprd_refuse(d, OUTR_UNKNOWN, OUTR_WHY_NO_TARGET,
                            "failed to proxy request: required metadata dapr-callee-app-id or "
                            "dapr-app-id not found");
     } else if (!outr_app_is_configured(mesh->o.app)) {
-        outr__daprd_refuse(d, OUTR_INTERNAL, "app channel is not initialized");
+        outr__daprd_refuse(d, OUTR_INTERNAL, OUTR_WHY_NO_APP, "app channel is not initialized");
     } else if (!outr_grpc_timeout_read(&timeout_ns, &x->req.headers)) {
         refuse_bare(d, OUTR_INTERNAL, "malformed grpc-timeout");
     } else {

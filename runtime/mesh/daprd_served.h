@@ -43,7 +43,7 @@ void outr__daprd_serve(outr_mesh *mesh, outr_exchange *x, void (*on_ready)(outr_
 /* From the app's on_response. */
 void outr__daprd_answered(outr__daprd_served *d, outr_http_call *http);
 /* Before an answer; releases the exchange. */
-void outr__daprd_refuse(outr__daprd_served *d, outr_code code, const char *text);
+void outr__daprd_refuse(outr__daprd_served *d, outr_code code, outr_why why, const char *text);
 /* Releases the exchange after an answer. */
 void outr__daprd_done(outr__daprd_served *d);
 

@@ -40,8 +40,6 @@ bool outr__is_idempotent(outr_str verb);
 
 /* <gRPC code>: the peer's sidecar failed, not its app */
 #define OUTR__ERROR_HEADER "outrigger-error"
-/* and why, in a word that logs and metrics have, too */
-#define OUTR__REASON_HEADER "outrigger-reason"
 
 /* From the client to the peer's sidecar. */
 void outr__headers_to_peer(outr_headers *out, const outr_mesh *mesh, const outr_invoke *invoke,
@@ -200,11 +198,9 @@ void outr__reach_start(outr__outside *outside, outr__reach *reach, outr_arena *a
 typedef struct outr__refusal {
     outr_code code;     /* UNAUTHENTICATED, PERMISSION_DENIED */
     const char *text;   /* of spec.accessControl and AccessPolicy: in the reference's words */
-    const char *reason; /* OUTR_JWT_*, or OUTR__BY_* */
+    outr_why why;
     outr_str challenge; /* WWW-Authenticate; NONE: none */
 } outr__refusal;
-#define OUTR__BY_ACCESS_CONTROL "access_control"
-#define OUTR__BY_POLICY         "access_policy"
 
 /* The one gate of calls from other sidecars, whichever way they come. req is what will be
  * dispatched: its token is looked at (x->claims is set, and req->headers are changed, as
@@ -230,6 +226,12 @@ outr_code outr__caller(outr_identity *out, const outr_mesh *mesh, const outr_exc
 /* The same for outr_mesh_options, on x's arena. */
 const outr_identity *outr__identify(const outr_exchange *x);
 
+/* ---- local.c: answers that a sidecar makes itself -------------------------------------------- */
+
+/* Why a call failed that went to an app, or to another sidecar; marks err. */
+outr_why outr__why_of_app(const outr_http_call *call, outr_err *err);
+outr_why outr__why_of_peer(const outr_http_call *call, outr_err *err);
+
 /* ---- the mesh itself ------------------------------------------------------------------------- */
 
 struct outr_mesh {
@@ -246,6 +248,7 @@ struct outr_mesh {
     outr_hedges hedges;
     outr_list calls; /* in flight, both sides: none when the mesh ends */
     uint64_t tell_stranger_ns;
+    uint64_t tell_local_ns[OUTR_WHY_COUNT];
 };
 
 #endif

@@ -178,20 +178,24 @@ static int step_local(outr_steps *steps)
         return outr__call_fail(c, &err);
     if (!outr_app_is_configured(c->mesh->o.app)) {
         outr_fail(&err, OUTR_INTERNAL, "cannot invoke local endpoint: app channel not initialized");
+        outr_mark(&err, OUTR_WHY_NO_APP);
         return outr__call_fail(c, &err);
     }
     if (!outr_app_is_healthy(c->mesh->o.app)) {
         outr_fail(&err, OUTR_INTERNAL, "app is not in a healthy state");
+        outr_mark(&err, OUTR_WHY_APP_UNHEALTHY);
         return outr__call_fail(c, &err);
     }
     if (outr_str_is(c->verb, "NONE") && !outr_app_speaks_grpc(c->mesh->o.app)) {
         outr_fail(&err, OUTR_INTERNAL, OUTR__NO_VERB);
+        outr_mark(&err, OUTR_WHY_APP_PROTOCOL);
         return outr__call_fail(c, &err);
     }
     if (c->invoke->is_proxied && c->mesh->o.settings->app_protocol < OUTR_APP_H2C) {
         outr_fail(&err, OUTR_UNAVAILABLE,
                   "the app does not speak gRPC: --app-protocol is " OUTR_FMT,
                   OUTR_ARG(c->mesh->o.settings->app_protocol_name));
+        outr_mark(&err, OUTR_WHY_APP_PROTOCOL);
         return outr__call_fail(c, &err);
     }
     if (c->req.headers.count == 0 && c->invoke->is_proxied)
@@ -283,6 +287,8 @@ static int step_pick(outr_steps *steps)
     }
     if (t->op.err.code && t->op.done) {
         err = t->op.err;
+        if (err.code == OUTR_UNAVAILABLE && !err.why)
+            outr_mark(&err, OUTR_WHY_NO_RESOLVER);
         return outr__call_fail(c, &err);
     }
     t->pick.app_id = c->target.app_id;
@@ -376,7 +382,8 @@ static void record_attempt(const outr__try *t, const outr_http_call *http)
         .address = t->pick.peer ? outr__peer_address(t->pick.peer) : OUTR_STR_NONE,
         .code = err->code,
         .status = http->progress == OUTR_CALL_ANSWERED ? http->head.status : 0,
-        .reason = outr_str_from(err->code ? err->text : ""),
+        .text = outr_str_from(err->code ? err->text : ""),
+        .reason = outr_str_from(err->code ? outr_why_word(outr_why_of(err)) : ""),
     };
     outr_span_attempt(config->tracer, &attempt);
 }
@@ -422,6 +429,8 @@ static int step_send(outr_steps *steps)
     outr__call *c = of(steps);
     outr__try *t = c->lead;
     const outr_http_call *http = c->is_local ? &c->app_call->http : &t->http;
+    if (t->op.err.code)
+        (c->is_local ? outr__why_of_app : outr__why_of_peer)(http, &t->op.err);
     outr_err err = t->op.err;
     bool is_unreachable = err.code == OUTR_UNAVAILABLE && http->progress == OUTR_CALL_NOT_SENT;
     bool may_be_stale = http->was_reused && !c->was_stale;
@@ -449,6 +458,7 @@ static int step_send(outr_steps *steps)
     }
     if (c->is_limited && c->limiter.is_over) {
         outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "stream too large");
+        outr_mark(&err, OUTR_WHY_BODY_TOO_LARGE);
     } else if (may_repeat(c, http)) {
         c->was_stale = true;
         return move_on(c, may_be_stale, &err);
@@ -460,6 +470,7 @@ static int step_send(outr_steps *steps)
                err.code != OUTR_DEADLINE_EXCEEDED) {
         outr_err inner = err;
         outr_fail(&err, OUTR_INTERNAL, "error invoking app channel: %s", inner.text);
+        outr_mark(&err, outr_why_of(&inner));
     }
     return outr__call_fail(c, &err);
 }

@@ -12,6 +12,7 @@
 #include "components/secretstores.h"
 #include "config/snapshot.h"
 #include "http/server.h"
+#include "mesh/reasons.h"
 #include "observe/trace.h"
 #include "security/authn.h"
 #include "security/identity.h"
@@ -109,9 +110,10 @@ typedef struct outr_invoke {
     /* out, with on_failed: a Resiliency policy ended it: DEADLINE_EXCEEDED its timeout, UNAVAILABLE
      * its breaker */
     bool is_of_policy;
-    /* Out, on_failed: why the other sidecar refused, in a word, and what would have to be shown
-     * (WWW-Authenticate); NONE: it did not say. */
-    outr_str refusal, challenge;
+    /* Out: why it was a sidecar, this one or the other, that answered; NONE: an app did, or nobody
+     * waits any more. With on_failed what would have to be shown (WWW-Authenticate), too. */
+    outr_why why;
+    outr_str challenge;
     void *user;
     outr_code grpc_code; /* out: how a proxied call has ended */
     void *impl; /* machinery */
@@ -120,6 +122,9 @@ typedef struct outr_invoke {
 void outr_mesh_invoke(outr_mesh *mesh, outr_invoke *invoke);
 void outr_mesh_invoke_cancel(outr_invoke *invoke, outr_code why);
 
+/* An answer to an invocation that is a sidecar's own: counted and, at most once a second for each
+ * reason, logged. text: NULL: not logged. */
+void outr_mesh_tell_local(outr_mesh *mesh, outr_why why, outr_str target, const char *text);
 /* A peer that was not let in ("server") or not called ("client"), and why: OUTR_TLS_*. */
 void outr_mesh_count_refused(outr_loop *loop, const char *side, const char *reason);
 /* Calls that were broken off with their connection: a certificate has ended, or is nobody's any

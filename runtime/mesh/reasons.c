@@ -3,10 +3,11 @@
 static const struct {
     const char *word, *text;
     bool is_about_caller;
+    int status;
 } rows[OUTR_WHY_COUNT] = {
-    [OUTR_WHY_NONE] = {"", "", false},
-#define X(name, word, is_about_caller, text)                                                       \
-    [OUTR_WHY_##name] = {word, text, (is_about_caller) != 0},
+    [OUTR_WHY_NONE] = {"", "", false, 0},
+#define X(name, word, is_about_caller, status, text)                                               \
+    [OUTR_WHY_##name] = {word, text, (is_about_caller) != 0, status},
     OUTR_WHYS(X)
 #undef X
 };
@@ -29,6 +30,11 @@ const char *outr_why_text(outr_why why)
 bool outr_why_is_about_caller(outr_why why)
 {
     return rows[row_of(why)].is_about_caller;
+}
+
+int outr_why_status(outr_why why)
+{
+    return rows[row_of(why)].status;
 }
 
 outr_why outr_why_find(outr_str word)

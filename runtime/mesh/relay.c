@@ -203,11 +203,15 @@ static void proxied_end(outr_sink *sink, const struct outr_headers *trailers)
 static void proxied_abort(outr_sink *sink, const outr_err *err)
 {
     outr__relay *r = of_guesser(sink);
+    outr_err copy = *err;
+    outr_why why = outr__why_of_peer(r->call, &copy);
     outr_grpc_status status = {.code = outr__grpc_failure(r->call, err),
-                               .message = outr_str_from(err->text)};
+                               .message = outr_str_from(err->text),
+                               .reason = outr_str_from(outr_why_word(why))};
     if (r->op && r->op->err.code == OUTR_DEADLINE_EXCEEDED)
         status = (outr_grpc_status){.code = OUTR_DEADLINE_EXCEEDED,
-                                    .message = OUTR_STR("context deadline exceeded")};
+                                    .message = OUTR_STR("context deadline exceeded"),
+                                    .reason = OUTR_STR("deadline")};
     sink->source = NULL;
     r->grpc_code = status.code;
     if (!r->has_head) /* the call's end tells it */

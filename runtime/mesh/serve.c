@@ -46,7 +46,8 @@ static bool is_proxied(const outr_http_request *req)
 /* ---- the span of this hop: as the reference calls it, whoever the peer is -------------------- */
 
 static void record(outr_mesh *mesh, const outr_exchange *x, const outr_http_request *req,
-                   const outr_trace *trace, outr_str caller, int status, const char *failure)
+                   const outr_trace *trace, outr_str caller, int status, const char *failure,
+                   outr_why why)
 {
     static const char rpc[] = OUTR__INTERNALS "ServiceInvocation/CallLocal";
     char number[20];
@@ -69,22 +70,24 @@ static void record(outr_mesh *mesh, const outr_exchange *x, const outr_http_requ
     if (status > 0)
         outr_span_add(&span, "dapr.status_code", outr_str_decimal(number, (uint64_t)status));
     outr_span_add(&span, "net.peer.name", caller);
+    if (why)
+        outr_span_add(&span, "outrigger.reason", outr_str_from(outr_why_word(why)));
     outr_span_add_headers(&span, &req->headers);
     outr_span_record(mesh->trace.tracer, &span);
 }
 
 static void record_refused(outr_mesh *mesh, const outr_exchange *x, const outr_http_request *req,
-                           outr_code code)
+                           outr_code code, outr_why why)
 {
     outr_trace parent, trace;
     if (!mesh->trace.tracer)
         return;
     outr_trace_read_grpc(&parent, &x->req.headers);
     outr_trace_start(&trace, &parent, &mesh->trace, outr_loop_rand(mesh->o.loop));
-    record(mesh, x, req, &trace, OUTR_STR_NONE, 0, outr_code_name(code));
+    record(mesh, x, req, &trace, OUTR_STR_NONE, 0, outr_code_name(code), why);
 }
 
-static void record_served(const served *s, const outr_err *err)
+static void record_served(const served *s, const outr_err *err, outr_why why)
 {
     const outr_http_call *http = &s->call.http;
     int status = http->progress == OUTR_CALL_ANSWERED ? http->head.status : 0;
@@ -93,7 +96,7 @@ static void record_served(const served *s, const outr_err *err)
                           : status >= 400 ? outr_http_status_text(status)
                                           : NULL;
     record(s->mesh, s->x, s->daprd ? &s->daprd->req : &s->x->req, &s->trace, s->caller, status,
-           failure);
+           failure, why);
 }
 
 /* ---- answers --------------------------------------------------------------------------------- */
@@ -104,10 +107,11 @@ static void answer_error(outr_exchange *x, const outr__refusal *why)
 {
     bool is_grpc = is_proxied(&x->req);
     outr_http_response head = {.status = is_grpc ? 200 : 500};
-    outr_str body = OUTR_STR_NONE;
+    outr_str body = OUTR_STR_NONE, word = outr_str_from(outr_why_word(why->why));
     outr_headers_init(&head.headers, x->arena);
     if (is_grpc) {
-        const outr_grpc_status status = {.code = why->code, .message = outr_str_from(why->text)};
+        const outr_grpc_status status = {
+            .code = why->code, .message = outr_str_from(why->text), .reason = word};
         outr_headers_add(&head.headers, OUTR_STR("content-type"), OUTR_STR("application/grpc"));
         outr_grpc_status_write(&head.headers, &status);
     } else {
@@ -118,8 +122,8 @@ static void answer_error(outr_exchange *x, const outr__refusal *why)
         body = outr_arena_printf(x->arena, "rpc error: code = %s desc = %s",
                                  outr_code_name(why->code), why->text);
     }
-    if (why->reason)
-        outr_headers_add(&head.headers, OUTR_STR(OUTR__REASON_HEADER), outr_str_from(why->reason));
+    if (!is_grpc && word.n > 0)
+        outr_headers_add(&head.headers, OUTR_STR(OUTR_REASON_HEADER), word);
     if (why->challenge.p)
         outr_headers_add(&head.headers, OUTR_STR("www-authenticate"), why->challenge);
     head.content_length = (int64_t)body.n;
@@ -127,20 +131,23 @@ static void answer_error(outr_exchange *x, const outr__refusal *why)
     outr_http_done(x);
 }
 
-static void fail(outr_exchange *x, outr_code code, const char *text)
+static void tell(outr_mesh *mesh, outr_why why, const char *text)
 {
-    answer_error(x, &(outr__refusal){.code = code, .text = text});
+    outr_mesh_tell_local(mesh, why, mesh->o.settings->app_id, text);
 }
 
-static void refuse_for(outr_mesh *mesh, outr_exchange *x, const outr__refusal *why)
+/* is_told: who refused it has logged it. */
+static void refuse_for(outr_mesh *mesh, outr_exchange *x, const outr__refusal *why, bool is_told)
 {
-    record_refused(mesh, x, &x->req, why->code);
+    tell(mesh, why->why, is_told ? NULL : why->text);
+    record_refused(mesh, x, &x->req, why->code, why->why);
     answer_error(x, why);
 }
 
-static void refuse(outr_mesh *mesh, outr_exchange *x, outr_code code, const char *text)
+static void refuse(outr_mesh *mesh, outr_exchange *x, outr_code code, outr_why why,
+                   const char *text)
 {
-    refuse_for(mesh, x, &(outr__refusal){.code = code, .text = text});
+    refuse_for(mesh, x, &(outr__refusal){.code = code, .why = why, .text = text}, false);
 }
 
 static void count_answer(const served *s, int status)
@@ -177,7 +184,7 @@ static void on_inform(outr_http_call *http, const outr_http_response *head)
 
 static void start(served *s);
 
-static void end_daprd(served *s, const outr_err *err)
+static void end_daprd(served *s, const outr_err *err, outr_why how)
 {
     outr__daprd_served *d = s->daprd;
     char text[OUTR_ERR_TEXT_MAX + 32];
@@ -188,7 +195,7 @@ static void end_daprd(served *s, const outr_err *err)
     }
     snprintf(text, sizeof text, "error invoking app channel: %s",
              why->code == OUTR_DEADLINE_EXCEEDED ? "context deadline exceeded" : why->text);
-    outr__daprd_refuse(d, OUTR_INTERNAL, text);
+    outr__daprd_refuse(d, OUTR_INTERNAL, how ? how : outr_why_of(why), text);
 }
 
 static void on_done(outr_op *op)
@@ -204,24 +211,33 @@ static void on_done(outr_op *op)
         return;
     }
     outr_link_remove(&s->link);
-    record_served(s, &op->err);
+    outr_err err = op->err;
+    bool is_answered = s->daprd ? s->daprd->has_answered : s->relay.has_head;
+    bool is_waited_for = x->on_gone || err.code != OUTR_CANCELLED;
+    outr_why why = OUTR_WHY_NONE;
+    if (err.code && !is_answered && is_waited_for)
+        why = outr__why_of_app(http, &err);
+    record_served(s, &err, why);
     if (s->daprd) {
-        outr_err err = op->err;
-        end_daprd(s, &err);
+        end_daprd(s, &err, why);
         return;
     }
-    if (op->err.code == OUTR_OK || s->relay.has_head) {
+    if (err.code == OUTR_OK || is_answered) {
         outr_http_done(x);
         return;
     }
-    if (s->is_proxied) {
-        fail(x, outr__grpc_failure(http, &op->err),
-             op->err.code == OUTR_DEADLINE_EXCEEDED ? "context deadline exceeded" : op->err.text);
-        return;
-    }
+    bool is_late = err.code == OUTR_DEADLINE_EXCEEDED;
     char text[OUTR_ERR_TEXT_MAX + 32];
-    snprintf(text, sizeof text, "error invoking app channel: %s", op->err.text);
-    fail(x, op->err.code == OUTR_DEADLINE_EXCEEDED ? OUTR_DEADLINE_EXCEEDED : OUTR_INTERNAL, text);
+    outr__refusal refusal = {.code = is_late ? OUTR_DEADLINE_EXCEEDED : OUTR_INTERNAL,
+                             .why = why,
+                             .text = text};
+    snprintf(text, sizeof text, "error invoking app channel: %s", err.text);
+    if (s->is_proxied) {
+        refusal.code = outr__grpc_failure(http, &err);
+        refusal.text = is_late ? "context deadline exceeded" : err.text;
+    }
+    tell(s->mesh, why, refusal.text);
+    answer_error(x, &refusal);
 }
 
 static outr_source *body_of(const served *s)
@@ -277,7 +293,7 @@ static bool admit(outr_mesh *mesh, outr_exchange *x)
     bool is_grpc = is_proxied(&x->req);
     if (is_grpc && !callee.p) {
         bool is_daprs = outr_str_starts(x->req.target, OUTR_STR("/dapr.proto."));
-        refuse(mesh, x, OUTR_UNKNOWN,
+        refuse(mesh, x, OUTR_UNKNOWN, OUTR_WHY_NO_TARGET,
                is_daprs ? "failed to proxy request: required metadata dapr-callee-app-id or "
                           "dapr-app-id not found"
                         : "cannot proxy request: missing dapr-callee-app-id or dapr-app-id "
@@ -285,39 +301,40 @@ static bool admit(outr_mesh *mesh, outr_exchange *x)
         return false;
     }
     if (!outr_str_eq(callee, mesh->o.settings->app_id)) {
-        refuse(mesh, x, is_grpc ? OUTR_UNKNOWN : OUTR_NOT_FOUND,
+        refuse(mesh, x, is_grpc ? OUTR_UNKNOWN : OUTR_NOT_FOUND, OUTR_WHY_WRONG_APP,
                is_grpc ? "no host found with the given ID" : "this sidecar serves another app id");
         return false;
     }
     if (!outr_app_is_configured(mesh->o.app)) {
-        refuse(mesh, x, is_grpc ? OUTR_UNAVAILABLE : OUTR_INTERNAL,
+        refuse(mesh, x, is_grpc ? OUTR_UNAVAILABLE : OUTR_INTERNAL, OUTR_WHY_NO_APP,
                "app channel is not initialized");
         return false;
     }
     if (!is_clean_target(x->arena, x->req.target)) {
-        refuse(mesh, x, OUTR_INVALID_ARGUMENT, "malformed method");
+        refuse(mesh, x, OUTR_INVALID_ARGUMENT, OUTR_WHY_BAD_REQUEST, "malformed method");
         return false;
     }
     outr__refusal why;
     if (!outr__admits(mesh, x, &x->req, is_grpc, &why)) {
-        refuse_for(mesh, x, &why);
+        refuse_for(mesh, x, &why, true);
         return false;
     }
     if (outr_app_is_up(mesh->o.app) && !outr_app_is_healthy(mesh->o.app)) {
-        refuse(mesh, x, OUTR_INTERNAL, "app is not in a healthy state");
+        refuse(mesh, x, OUTR_INTERNAL, OUTR_WHY_APP_UNHEALTHY, "app is not in a healthy state");
         return false;
     }
     uint64_t timeout_ns;
     if (is_grpc && !outr_grpc_timeout_read(&timeout_ns, &x->req.headers)) {
-        refuse(mesh, x, OUTR_INTERNAL, "malformed grpc-timeout");
+        refuse(mesh, x, OUTR_INTERNAL, OUTR_WHY_BAD_REQUEST, "malformed grpc-timeout");
         return false;
     }
     if (is_grpc && mesh->o.settings->app_protocol < OUTR_APP_H2C) {
-        refuse(mesh, x, OUTR_UNAVAILABLE, "the app does not speak gRPC: --app-protocol is http");
+        refuse(mesh, x, OUTR_UNAVAILABLE, OUTR_WHY_APP_PROTOCOL,
+               "the app does not speak gRPC: --app-protocol is http");
         return false;
     }
     if (outr_str_is(x->req.method, "NONE") && !outr_app_speaks_grpc(mesh->o.app)) {
-        refuse(mesh, x, OUTR_INTERNAL, OUTR__NO_VERB);
+        refuse(mesh, x, OUTR_INTERNAL, OUTR_WHY_APP_PROTOCOL, OUTR__NO_VERB);
         return false;
     }
     return true;
@@ -374,25 +391,27 @@ static void on_daprd_ready(outr__daprd_served *d)
 {
     outr_mesh *mesh = d->mesh;
     outr_str callee = outr_headers_get(&d->req.headers, "dapr-callee-app-id");
-    const char *why = NULL;
-    outr__refusal refusal;
+    const char *text = NULL;
+    outr__refusal refusal = {.code = OUTR_OK};
     outr_code code = OUTR_OK;
     if (callee.p && !outr_str_eq(callee, mesh->o.settings->app_id)) {
         code = OUTR_UNAVAILABLE;
-        why = "this sidecar serves another app id";
+        refusal.why = OUTR_WHY_WRONG_APP;
+        text = "this sidecar serves another app id";
     } else if (!outr__admits(mesh, d->x, &d->req, false, &refusal)) {
         code = OUTR_PERMISSION_DENIED; /* UNAUTHENTICATED it would ask again */
-        why = refusal.text;
+        text = refusal.text;
     } else if (outr_app_is_up(mesh->o.app) && !outr_app_is_healthy(mesh->o.app)) {
         code = OUTR_INTERNAL;
-        why = "error invoking app channel: app is not in a healthy state";
+        refusal.why = OUTR_WHY_APP_UNHEALTHY;
+        text = "error invoking app channel: app is not in a healthy state";
     }
     if (!code) {
         serve(mesh, d->x, &d->req, d);
         return;
     }
-    record_refused(mesh, d->x, &d->req, code);
-    outr__daprd_refuse(d, code, why);
+    record_refused(mesh, d->x, &d->req, code, refusal.why);
+    outr__daprd_refuse(d, code, refusal.why, text);
 }
 
 outr_code outr__caller(outr_identity *out, const outr_mesh *mesh, const outr_exchange *x,
@@ -423,7 +442,7 @@ static bool is_workload(outr_mesh *mesh, outr_exchange *x)
         return true;
     outr_mesh_count_refused(mesh->o.loop, "server", "malformed_id");
     OUTR_LOG(outr_loop_log(mesh->o.loop), WARN, "a call was refused", OUTR_ERR(&err));
-    refuse(mesh, x, err.code, err.text);
+    refuse(mesh, x, err.code, OUTR_WHY_MALFORMED_ID, err.text);
     return false;
 }
 

@@ -7,10 +7,28 @@
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
+/* An answer of ours. */
+static void tell_failure(outr__call *c, const outr_err *err)
+{
+    uint64_t callers = c->invoke->deadline_ns;
+    bool is_late = callers && outr_loop_now(c->mesh->o.loop) >= callers;
+    outr_why why = outr_why_of(err);
+    if (c->is_cancelled && !is_late) /* nobody gets it */
+        return;
+    if (c->is_cancelled)
+        why = OUTR_WHY_DEADLINE;
+    c->invoke->why = why;
+    outr_mesh_tell_local(c->mesh, why,
+                         c->target.kind == OUTR__URL ? OUTR_STR("url") : c->invoke->target,
+                         err->text);
+}
+
 void outr__call_finish(outr__call *c)
 {
     outr_invoke *invoke = c->invoke;
     const outr_err *err = c->over.code ? &c->over : NULL;
+    if (err && (!c->relay.has_head || c->relay.is_proxied))
+        tell_failure(c, err);
     outr_link_remove(&c->link);
     if (c->replay)
         outr__replay_done(c->replay);
@@ -115,7 +133,7 @@ static bool may_try_again(const outr__call *c)
 /* What is refused for who asks says nothing about whom it is asked. */
 static outr_outcome outcome_of_failure(const outr__call *c)
 {
-    bool is_ours = c->is_cancelled || c->invoke->refusal.n > 0;
+    bool is_ours = c->is_cancelled || c->is_refused;
     return is_ours ? OUTR_OUTCOME_NONE : OUTR_OUTCOME_BAD;
 }
 
@@ -137,6 +155,7 @@ int outr__call_step_try(outr_steps *steps)
     uint64_t now = outr_loop_now(c->mesh->o.loop);
     outr_err err;
     if (outr_guard_begin(&c->guard, now, &err)) {
+        outr_mark(&err, OUTR_WHY_BREAKER_OPEN);
         c->is_final = c->invoke->is_of_policy = true;
         return outr__call_fail(c, &err);
     }
@@ -229,6 +248,7 @@ int outr__call_step_pause(outr_steps *steps)
         outr_fail(&c->err, OUTR_UNAVAILABLE,
                   "failed to invoke target " OUTR_FMT " after %u retries. Error: %s",
                   OUTR_ARG(c->invoke->target), c->round, inner.text);
+        outr_mark(&c->err, outr_why_of(&inner));
         return OUTR__CALL_FAILED;
     }
     c->round++;
@@ -265,6 +285,7 @@ int outr__call_step_failed(outr_steps *steps)
         int status = c->invoke->is_proxied ? (int)c->err.code : -1;
         if (is_timeout(c)) {
             outr_fail(&c->err, OUTR_DEADLINE_EXCEEDED, OUTR_GUARD_TIMEOUT);
+            outr_mark(&c->err, OUTR_WHY_TIMEOUT);
             c->invoke->is_of_policy = true;
             outcome = OUTR_OUTCOME_TIMEOUT;
             status = -1;

@@ -156,7 +156,7 @@ void outr_span_attempt(outr_tracer *t, const outr_attempt_span *a)
     outr_span span;
     outr_span_init(&span, a->trace, OUTR_SPAN_CLIENT, OUTR_STR("attempt"), a->began_ns);
     if (a->code != OUTR_OK || a->status >= 500)
-        outr_span_fail(&span, a->reason.n ? a->reason : outr_str_from(outr_code_name(a->code)));
+        outr_span_fail(&span, a->text.n ? a->text : outr_str_from(outr_code_name(a->code)));
     outr_span_add(&span, "outrigger.attempt", outr_str_decimal(number, a->number));
     outr_span_add(&span, "net.peer.name", a->app_id);
     outr_span_add(&span, "outrigger.peer.address", a->address);

@@ -90,7 +90,7 @@ typedef struct outr_attempt_span {
     outr_str app_id, address; /* whom it went to; address may be NONE */
     outr_code code;           /* how it ended */
     int status;               /* of the answer, HTTP; 0: none came */
-    outr_str reason;          /* why it failed; may be NONE */
+    outr_str text, reason;    /* why it failed, and the same in a word; may be NONE */
 } outr_attempt_span;
 void outr_span_attempt(outr_tracer *tracer, const outr_attempt_span *attempt);
 

@@ -27,6 +27,7 @@ typedef struct outr_rpc {
     outr_api *api;
     outr_view *view;  /* pinned components of this loop, as long as the exchange */
     outr_trace trace; /* span of this hop */
+    outr_why why;     /* an invocation that a sidecar answered by itself; NONE: not so */
 } outr_rpc;
 static inline outr_rpc *outr_rpc_of(const outr_grpc_call *call)
 {

@@ -149,17 +149,28 @@ static void end_http(invocation *v)
 
 /* ---- the invocation -------------------------------------------------------------------------- */
 
+static outr_str word_of(const outr_invoke *invoke)
+{
+    return outr_str_from(outr_why_word(invoke->why));
+}
+
 static void fail(invocation *v, outr_code code, const char *text)
 {
+    outr_rpc_of(v->call)->why = v->invoke.why;
     outr_str message =
         outr_arena_printf(v->call->arena, "failed to invoke, id: %s, err: %s", v->id, text);
     outr_buf_done(&v->body);
-    outr_grpc_fail(v->call, &(outr_grpc_status){.code = code, .message = message});
+    outr_grpc_fail(v->call, &(outr_grpc_status){
+                                .code = code, .message = message, .reason = word_of(&v->invoke)});
 }
 
 static void on_failed(outr_invoke *invoke, const outr_err *err)
 {
     invocation *v = invoke->user;
+    if (outr_why_status(invoke->why) > 0) {
+        fail(v, err->code, err->text);
+        return;
+    }
     if (!invoke->is_of_policy) {
         /* INTERNAL it is for the reference, whatever the other sidecar says; it knows no tokens */
         fail(v, invoke->challenge.n > 0 ? OUTR_UNAUTHENTICATED : OUTR_INTERNAL, err->text);
@@ -168,9 +179,11 @@ static void on_failed(outr_invoke *invoke, const outr_err *err)
     /* what a policy says is said as it is; an open breaker has no code of its own */
     bool is_timeout = err->code == OUTR_DEADLINE_EXCEEDED;
     outr_buf_done(&v->body);
+    outr_rpc_of(v->call)->why = invoke->why;
     outr_grpc_fail(v->call,
                    &(outr_grpc_status){.code = is_timeout ? OUTR_DEADLINE_EXCEEDED : OUTR_UNKNOWN,
-                                       .message = outr_str_from(err->text)});
+                                       .message = outr_str_from(err->text),
+                                       .reason = word_of(invoke)});
 }
 
 static void on_done(outr_invoke *invoke, const outr_err *err)
@@ -304,6 +317,9 @@ static void invoke_service(outr_grpc_call *call)
     v->body = OUTR_BUF_MAX(max > 0 ? (size_t)max : UINT32_MAX);
     outr_headers_init(&v->trailers, call->arena);
     if (!r->message) {
+        v->invoke.why = OUTR_WHY_BAD_REQUEST;
+        outr_mesh_tell_local(outr_rpc_of(call)->api->mesh, v->invoke.why, outr_str_from(r->id),
+                             "message is nil");
         fail(v, OUTR_INTERNAL, "message is nil");
         return;
     }

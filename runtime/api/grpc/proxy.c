@@ -12,7 +12,20 @@ static void on_failed(outr_invoke *invoke, const outr_err *err)
         err->code == OUTR_DEADLINE_EXCEEDED ? "context deadline exceeded" : err->text;
     invoke->x->on_gone = NULL;
     invoke->grpc_code = is_unknown ? OUTR_UNKNOWN : err->code;
-    outr_grpc_refuse(invoke->x, invoke->grpc_code, outr_str_from(text));
+    outr_grpc_refuse_status(
+        invoke->x, &(outr_grpc_status){.code = invoke->grpc_code,
+                                       .message = outr_str_from(text),
+                                       .reason = outr_str_from(outr_why_word(invoke->why))});
+}
+
+/* Before it is anybody's call. */
+static void refuse(outr_api *api, outr_exchange *x, outr_code code, outr_why why, outr_str target,
+                   const char *text)
+{
+    outr_mesh_tell_local(api->mesh, why, target, text);
+    outr_grpc_refuse_status(x, &(outr_grpc_status){.code = code,
+                                                   .message = outr_str_from(text),
+                                                   .reason = outr_str_from(outr_why_word(why))});
 }
 
 static void on_done(outr_invoke *invoke, const outr_err *err OUTR_UNUSED)
@@ -29,10 +42,10 @@ void outr_rpc_proxy(outr_api *api, outr_exchange *x)
         target = outr_headers_get(headers, "dapr-app-id");
     if (!target.p) {
         bool is_daprs = outr_str_starts(x->req.target, OUTR_STR("/dapr.proto.runtime.v1."));
-        outr_grpc_refuse(x, OUTR_UNKNOWN,
-                         is_daprs ? OUTR_STR("failed to proxy request: required metadata "
-                                             "dapr-callee-app-id or dapr-app-id not found")
-                                  : OUTR_STR(OUTR_RPC_NO_TARGET));
+        refuse(api, x, OUTR_UNKNOWN, OUTR_WHY_NO_TARGET, OUTR_STR_NONE,
+               is_daprs ? "failed to proxy request: required metadata dapr-callee-app-id or "
+                          "dapr-app-id not found"
+                        : OUTR_RPC_NO_TARGET);
         return;
     }
     outr_invoke *invoke = outr_arena_alloc(x->arena, sizeof *invoke);
@@ -44,7 +57,7 @@ void outr_rpc_proxy(outr_api *api, outr_exchange *x)
                             .on_done = on_done};
     uint64_t timeout_ns;
     if (!outr_grpc_timeout_read(&timeout_ns, headers)) {
-        outr_grpc_refuse(x, OUTR_INTERNAL, OUTR_STR("malformed grpc-timeout"));
+        refuse(api, x, OUTR_INTERNAL, OUTR_WHY_BAD_REQUEST, target, "malformed grpc-timeout");
         return;
     }
     if (timeout_ns)

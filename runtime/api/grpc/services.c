@@ -35,6 +35,22 @@ void outr_grpc_api_done(outr_api *api)
 
 /* ---- one call -------------------------------------------------------------------------------- */
 
+/* What asks for another app; all else is about this sidecar. */
+static bool is_invocation(const outr_api *api, outr_str method)
+{
+    return outr_str_is(method, INVOKE_SERVICE) || !outr_map_get(api->grpc_methods, method);
+}
+
+/* A refusal of whatever it was; one of an invocation says why, as all of them do. */
+static void refuse(outr_api *api, outr_exchange *x, outr_grpc_status *status, outr_why why)
+{
+    if (is_invocation(api, x->req.target)) {
+        outr_mesh_tell_local(api->mesh, why, OUTR_STR_NONE, outr_why_text(why));
+        status->reason = outr_str_from(outr_why_word(why));
+    }
+    outr_grpc_refuse_status(x, status);
+}
+
 /* False after it has answered. */
 static bool check_token(outr_api *api, outr_exchange *x)
 {
@@ -50,17 +66,19 @@ static bool check_token(outr_api *api, outr_exchange *x)
         outr_rpc_http_status(x->arena, OUTR_UNAUTHENTICATED, "Unauthorized", 401,
                              given.p ? OUTR_STR("authentication error: api token mismatch")
                                      : OUTR_STR("missing api token in request metadata"));
-    outr_grpc_refuse_status(x, &status);
+    refuse(api, x, &status, OUTR_WHY_API_TOKEN);
     return false;
 }
 
 /* False after it has answered. */
-static bool check_baggage(outr_exchange *x)
+static bool check_baggage(outr_api *api, outr_exchange *x)
 {
     outr_str baggage = outr_headers_get(&x->req.headers, "baggage");
     if (baggage.n == 0 || outr_baggage_is_valid(baggage))
         return true;
-    outr_grpc_refuse(x, OUTR_INVALID_ARGUMENT, OUTR_STR("invalid baggage header"));
+    outr_grpc_status status = {.code = OUTR_INVALID_ARGUMENT,
+                               .message = OUTR_STR("invalid baggage header")};
+    refuse(api, x, &status, OUTR_WHY_BAD_REQUEST);
     return false;
 }
 
@@ -125,9 +143,9 @@ static void on_request(void *ctx, outr_exchange *x)
         outr_grpc_status status =
             outr_rpc_http_status(x->arena, OUTR_UNIMPLEMENTED, "Not Implemented", 501,
                                  OUTR_STR("requested endpoint is not available"));
-        outr_grpc_refuse_status(x, &status);
+        refuse(api, x, &status, OUTR_WHY_API_CLOSED);
     } else if (method && !is_apps(method, x)) {
-        if (check_baggage(x))
+        if (check_baggage(api, x))
             serve(api, x, method);
     } else {
         outr_rpc_proxy(api, x);

@@ -149,6 +149,21 @@ static bool find_route(outr_api_request *r, const outr_router *router)
     return true;
 }
 
+/* What asks for another app; all else is about this sidecar. */
+static bool is_invocation(const outr_api_request *r)
+{
+    if (r->route)
+        return strcmp(r->route->group, "invoke") == 0;
+    return outr_headers_has(&r->x->req.headers, "dapr-app-id") ||
+           outr_str_starts(r->path, OUTR_STR("/v1.0/invoke/"));
+}
+
+static void tell_local(outr_api_request *r, outr_why why, const char *text)
+{
+    if (is_invocation(r))
+        outr_api_tell_local(r, why, OUTR_STR_NONE, text);
+}
+
 static bool check_token(outr_api_request *r)
 {
     outr_headers *headers = &r->x->req.headers;
@@ -207,10 +222,12 @@ static outr_api_request *begin(outr_api *api, outr_exchange *x)
 void outr_api_no_route(outr_api_request *r)
 {
     r->route = NULL;
-    if (r->api->is_invoke_open)
+    if (r->api->is_invoke_open) {
         outr_api_invoke_any(r);
-    else
-        fail_text(r, 404, "404 page not found\n");
+        return;
+    }
+    tell_local(r, OUTR_WHY_API_CLOSED, "spec.api does not open it");
+    fail_text(r, 404, "404 page not found\n");
 }
 
 static void dispatch(outr_api_request *r)
@@ -235,8 +252,10 @@ static void on_filtered(outr_chain_run *chain, outr_middleware_verdict verdict,
         outr_api_finish(r);
     } else if (err) {
         OUTR_LOG(r->api->log, WARN, "a middleware failed", OUTR_ERR(err));
+        tell_local(r, OUTR_WHY_MIDDLEWARE, err->text);
         fail_text(r, 500, "Internal Server Error\n");
     } else if (verdict == OUTR_MIDDLEWARE_ANSWER) {
+        tell_local(r, OUTR_WHY_MIDDLEWARE, "a middleware answered");
         outr_api_reply_with(r, &call->answer, call->answer_body);
     } else {
         /* What the middlewares let pass is what is dispatched. */
@@ -283,8 +302,10 @@ static void on_request(void *ctx, outr_exchange *x)
                          "invalid baggage header");
         r->trace.is_valid = false;
         r->is_bare = true;
+        tell_local(r, OUTR_WHY_BAD_REQUEST, err.text);
         outr_api_fail(r, &err, NULL);
     } else if (!check_token(r)) {
+        tell_local(r, OUTR_WHY_API_TOKEN, "no API token, or a wrong one");
         fail_text(r, 401, "invalid api token\n");
     } else {
         filter(r);

@@ -60,6 +60,7 @@ struct outr_api_request {
     outr_gather gather;
     outr_headers extra; /* CORS and baggage headers of the answer */
     bool is_bare;       /* the answer carries no trace headers */
+    outr_why why;       /* of an invocation: a sidecar answered it by itself; NONE: not so */
     struct outr_chain_run *chain; /* while it is in spec.httpPipeline */
 };
 
@@ -85,6 +86,10 @@ const outr_str *outr_api_query_all(outr_api_request *r, const char *name, size_t
 void outr_api_decorate(outr_api_request *r, outr_http_response *head);
 /* Ends the request without an answer of ours: relayed, or broken off. */
 void outr_api_finish(outr_api_request *r);
+
+/* An invocation is answered by this sidecar itself: why, for header, metric, log and span. Before
+ * the answer; target may be empty. */
+void outr_api_tell_local(outr_api_request *r, outr_why why, outr_str target, const char *text);
 
 /* Goes on as if no route had matched: an invocation by header, or 404. */
 void outr_api_no_route(outr_api_request *r);

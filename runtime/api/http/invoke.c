@@ -6,9 +6,11 @@
 
 /* First hit wins: header dapr-app-id, basic auth, path. */
 
-static void fail(outr_api_request *r, outr_code code, outr_reason reason, outr_str text)
+static void fail(outr_api_request *r, outr_code code, outr_reason reason, outr_why why,
+                 outr_str target, outr_str text)
 {
     outr_err err;
+    outr_api_tell_local(r, why, target, text.p);
     outr_fail_reason(&err, code, reason, OUTR_FMT, OUTR_ARG(text));
     outr_api_fail(r, &err, NULL);
 }
@@ -21,11 +23,12 @@ static void on_failed(outr_invoke *invoke, const outr_err *err)
     outr_fail_reason(&shown, err->code, OUTR_REASON_DIRECT_INVOKE,
                      "failed to invoke, id: " OUTR_FMT ", err: %s", OUTR_ARG(invoke->target),
                      err->text);
-    if (invoke->refusal.n > 0)
-        outr_headers_add(&r->extra, OUTR_STR("Outrigger-Reason"), invoke->refusal);
+    outr_api_tell_local(r, invoke->why, invoke->target, NULL);
     if (invoke->challenge.n > 0)
         outr_headers_add(&r->extra, OUTR_STR("WWW-Authenticate"), invoke->challenge);
-    if (err->code == OUTR_PERMISSION_DENIED)
+    if (outr_why_status(invoke->why) > 0)
+        outr_api_fail_status(r, outr_why_status(invoke->why), &shown, NULL);
+    else if (err->code == OUTR_PERMISSION_DENIED)
         outr_api_fail_status(r, 403, &shown, NULL);
     else if (err->code == OUTR_UNAUTHENTICATED)
         outr_api_fail_status(r, 401, &shown, NULL);
@@ -50,7 +53,7 @@ static void invoke_target(outr_api_request *r, outr_str target, outr_str method)
     outr_invoke *invoke = outr_arena_alloc(r->x->arena, sizeof *invoke);
     uint64_t deadline_ns;
     if (!outr_deadline_read(&deadline_ns, &r->x->req.headers, outr_loop_now(r->api->loop))) {
-        fail(r, OUTR_INVALID_ARGUMENT, OUTR_REASON_MALFORMED_REQUEST,
+        fail(r, OUTR_INVALID_ARGUMENT, OUTR_REASON_MALFORMED_REQUEST, OUTR_WHY_BAD_REQUEST, target,
              OUTR_STR("failed to invoke: malformed " OUTR_DEADLINE_HEADER
                       ", which is a number and one of H M S m u n"));
         return;
@@ -87,6 +90,7 @@ static bool decode_path(outr_api_request *r, outr_str *out)
     outr_str clean = outr_path_clean(r->x->arena, r->path);
     if (!outr_percent_decode(r->x->arena, outr_str_skip(clean, 1), false, out)) {
         outr_http_response head = {.status = 400};
+        outr_api_tell_local(r, OUTR_WHY_BAD_REQUEST, OUTR_STR_NONE, "malformed path");
         outr_headers_init(&head.headers, r->x->arena);
         outr_headers_add(&head.headers, OUTR_STR("Content-Type"),
                          OUTR_STR("text/plain; charset=utf-8"));
@@ -130,7 +134,7 @@ static bool split_path(outr_api_request *r, outr_str path, outr_str *target, out
 
 static void not_found(outr_api_request *r)
 {
-    fail(r, OUTR_NOT_FOUND, OUTR_REASON_DIRECT_INVOKE_NOT_FOUND,
+    fail(r, OUTR_NOT_FOUND, OUTR_REASON_DIRECT_INVOKE_NOT_FOUND, OUTR_WHY_NO_TARGET, OUTR_STR_NONE,
          OUTR_STR("failed getting app id either from the URL path or the header dapr-app-id"));
 }
 

@@ -24,6 +24,16 @@ void outr_api_decorate(outr_api_request *r, outr_http_response *head)
         outr_headers_add(&head->headers, r->extra.items[i].name, r->extra.items[i].value);
 }
 
+void outr_api_tell_local(outr_api_request *r, outr_why why, outr_str target, const char *text)
+{
+    if (text)
+        outr_mesh_tell_local(r->api->mesh, why, target, text);
+    r->why = why;
+    if (why)
+        outr_headers_add(&r->extra, OUTR_STR("Outrigger-Reason"),
+                         outr_str_from(outr_why_word(why)));
+}
+
 void outr_api_finish(outr_api_request *r)
 {
     outr_view *view = r->view;

@@ -16,6 +16,7 @@ static void words_are_short_and_no_two_are_the_same(void **state)
         assert_int_equal(strspn(word, "abcdefghijklmnopqrstuvwxyz_"), strlen(word));
         assert_int_equal(outr_why_find(outr_str_from(word)), why);
         assert_true(strlen(outr_why_text(why)) > 0);
+        assert_true(outr_why_status(why) == 0 || outr_why_status(why) >= 400);
     }
     assert_int_equal(outr_why_find(OUTR_STR("")), OUTR_WHY_NONE);
     assert_int_equal(outr_why_find(OUTR_STR("nonsense")), OUTR_WHY_NONE);

@@ -199,15 +199,19 @@ static void an_attempt_says_whom_and_why(void **state)
                                                    .number = 2,
                                                    .app_id = OUTR_STR("b"),
                                                    .address = OUTR_STR("10.0.0.1:50002"),
-                                                   .code = OUTR_UNAVAILABLE});
+                                                   .code = OUTR_UNAVAILABLE,
+                                                   .text = OUTR_STR("nobody is there"),
+                                                   .reason = OUTR_STR("connect_failed")});
     outr_span_view v = only_span();
     assert_string_equal(v.name, "attempt");
-    assert_string_equal(v.failure, "Unavailable");
+    assert_string_equal(v.failure, "nobody is there");
     assert_memory_equal(v.item->parent_id, hop.span_id, 8);
     assert_string_equal(v.keys[0], "outrigger.attempt");
     assert_string_equal(v.values[0], "2");
     assert_string_equal(v.values[1], "b");
     assert_string_equal(v.values[2], "10.0.0.1:50002");
+    assert_string_equal(v.keys[3], "outrigger.reason");
+    assert_string_equal(v.values[3], "connect_failed");
 }
 
 static void only_what_is_sampled_is_wanted(void **state)
