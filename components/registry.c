@@ -12,29 +12,34 @@ extern const outr_middleware_backend outr_middleware_uppercase, outr_middleware_
     outr_middleware_oauth2clientcredentials;
 extern const outr_resolver_backend outr_nameresolution_mdns, outr_nameresolution_sqlite,
     outr_nameresolution_static, outr_nameresolution_nameformat,
-    outr_nameresolution_structuredformat, outr_nameresolution_dns,
-    outr_nameresolution_kubernetes, outr_nameresolution_consul;
+    outr_nameresolution_structuredformat, outr_nameresolution_dns, outr_nameresolution_kubernetes,
+    outr_nameresolution_consul, outr_nameresolution_etcd;
 
 static const outr_state_backend *const states[] = {&outr_state_in_memory, &outr_state_sqlite};
 static const outr_pubsub_backend *const brokers[] = {&outr_pubsub_in_memory, &outr_pubsub_sqlite};
 static const outr_secret_backend *const secrets[] = {&outr_secretstores_local_env,
                                                      &outr_secretstores_local_file};
-static const outr_binding_backend *const bindings[] = {
-    &outr_bindings_cron, &outr_bindings_http, &outr_bindings_localstorage};
+static const outr_binding_backend *const bindings[] = {&outr_bindings_cron, &outr_bindings_http,
+                                                       &outr_bindings_localstorage};
 static const outr_middleware_backend *const middlewares[] = {
-    &outr_middleware_uppercase, &outr_middleware_routerchecker, &outr_middleware_routeralias,
-    &outr_middleware_ratelimit, &outr_middleware_bearer,
-    &outr_middleware_oauth2clientcredentials};
+    &outr_middleware_uppercase,   &outr_middleware_routerchecker,
+    &outr_middleware_routeralias, &outr_middleware_ratelimit,
+    &outr_middleware_bearer,      &outr_middleware_oauth2clientcredentials};
 static const outr_resolver_backend *const resolvers[] = {
-    &outr_nameresolution_mdns,       &outr_nameresolution_sqlite,
-    &outr_nameresolution_static,     &outr_nameresolution_nameformat,
-    &outr_nameresolution_structuredformat, &outr_nameresolution_dns,
-    &outr_nameresolution_kubernetes, &outr_nameresolution_consul,
+    &outr_nameresolution_mdns,
+    &outr_nameresolution_sqlite,
+    &outr_nameresolution_static,
+    &outr_nameresolution_nameformat,
+    &outr_nameresolution_structuredformat,
+    &outr_nameresolution_dns,
+    &outr_nameresolution_kubernetes,
+    &outr_nameresolution_consul,
+    &outr_nameresolution_etcd,
 };
 
 static const outr_module_type modules[] = {
-    {"state.redis", "libhiredis0.14"},    {"pubsub.redis", "libhiredis0.14"},
-    {"bindings.redis", "libhiredis0.14"}, {"lock.redis", "libhiredis0.14"},
+    {"state.redis", "libhiredis0.14"},         {"pubsub.redis", "libhiredis0.14"},
+    {"bindings.redis", "libhiredis0.14"},      {"lock.redis", "libhiredis0.14"},
     {"configuration.redis", "libhiredis0.14"}, {"pubsub.kafka", "librdkafka1"},
     {"bindings.kafka", "librdkafka1"},
 };

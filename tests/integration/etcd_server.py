@@ -1,0 +1,86 @@
+"""An etcd of a test's own on ports from the kernel, and its JSON gateway."""
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import unittest
+import urllib.error
+import urllib.request
+
+from harness import Port, wait_for
+
+needs_etcd = unittest.skipUnless(shutil.which("etcd"), "etcd is not here (Debian's etcd-server)")
+
+
+def b64(text):
+    return base64.b64encode(text.encode()).decode()
+
+
+class EtcdServer:
+    """Started with its test and ended with it. Its ports stay its own while it is down, and so do its data."""
+
+    def __init__(self, case, *options, scheme="http", context=None):
+        self.case, self.port, self.peer, self.token = case, Port(), Port(), None
+        self.host = "127.0.0.1:%d" % self.port.number
+        self.dir = case.path("etcd-%d" % self.port.number)
+        url, peer = "%s://%s" % (scheme, self.host), "http://127.0.0.1:%d" % self.peer.number
+        self.url = url
+        self.argv = ["etcd", "--name", "e", "--data-dir", self.dir, "--listen-client-urls", url, "--advertise-client-urls", url,
+                     "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "e=" + peer,
+                     "--logger", "zap", *options]
+        self.context = context  # of TLS
+        self.process = None
+
+    def start(self):
+        with open(self.case.path("etcd-%d.log" % self.port.number), "ab") as log:
+            self.process = subprocess.Popen(self.argv, stdout=log, stderr=log)
+        self.case.started.append(self.process)
+        wait_for("etcd", self.is_ready, 60)
+        return self
+
+    def is_ready(self):
+        try:
+            return self.ask("kv/range", key=b64("x")) is not None
+        except (OSError, ValueError) as error:
+            return isinstance(error, urllib.error.HTTPError) and error.code in (400, 401, 403)
+
+    def kill(self, signum=signal.SIGKILL):
+        self.process.send_signal(signum)
+        self.process.wait()
+
+    def wipe(self):
+        shutil.rmtree(self.dir)
+
+    def ask(self, method, **body):
+        headers = {"Authorization": self.token} if self.token else {}
+        request = urllib.request.Request("%s/v3/%s" % (self.url, method), json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=30, context=self.context) as answer:
+            return json.load(answer)
+
+    def raw(self):
+        """What the sidecars keep: key -> bytes."""
+        found = self.ask("kv/range", key=b64("/outrigger/instances/"), range_end=b64("/outrigger/instances0")).get("kvs", [])
+        return {base64.b64decode(kv["key"]).decode(): base64.b64decode(kv.get("value", "")) for kv in found}
+
+    def keys(self):
+        return {key: json.loads(value) for key, value in self.raw().items()}
+
+    def put(self, key, value):
+        self.ask("kv/put", key=b64(key), value=b64(value if isinstance(value, str) else json.dumps(value)))
+
+    def remove(self, key):
+        self.ask("kv/deleterange", key=b64(key))
+
+    def secure(self, user, password):
+        """Nobody without a password from here on."""
+        self.ask("auth/user/add", name="root", password=password)
+        self.ask("auth/user/grant", user="root", role="root")
+        self.ask("auth/role/add", name="sidecars")
+        self.ask("auth/role/grant", name="sidecars",
+                 perm={"permType": "READWRITE", "key": b64("/outrigger/"), "range_end": b64("/outrigger0")})
+        self.ask("auth/user/add", name=user, password=password)
+        self.ask("auth/user/grant", user=user, role="sidecars")
+        self.ask("auth/enable")
+        self.token = self.ask("auth/authenticate", name="root", password=password)["token"]
