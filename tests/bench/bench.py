@@ -135,12 +135,14 @@ def h2load(port, path, message, calls=100000, connections=8, streams=4, app_id=N
     return float(re.search(r"([\d.]+) req/s", out)[1])
 
 
-def openload(port, path, rate=RATE, seconds=RATE_S):
-    out = subprocess.run([OPENLOAD, "127.0.0.1", str(port), path, str(rate), str(seconds), str(CONNECTIONS)],
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def openload(port, path, rate=RATE, seconds=RATE_S, connections=CONNECTIONS, deadline_ms=0, headers=(), may_fail=False):
+    out = subprocess.run([OPENLOAD, "127.0.0.1", str(port), path, str(rate), str(seconds), str(connections), str(deadline_ms),
+                          *("%s: %s" % pair for pair in headers)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if out.returncode != 0:
         raise RuntimeError("openload: " + out.stderr)
     result = json.loads(out.stdout)
+    if may_fail:
+        return result
     if result["errors"] or result["answered"] != result["sent"]:
         raise RuntimeError("openload: %s" % out.stdout)
     return result
@@ -163,11 +165,13 @@ http {
     return port
 
 
-def sidecar(bench, app_id, app_port=None, resources=None, env=None, flags=(), grpc_port=None, internal_port=None):
+def sidecar(bench, app_id, app_port=None, resources=None, env=None, flags=(), grpc_port=None, internal_port=None,
+            metrics_port=None):
     """(process, its HTTP port)"""
     ports = {flag: free_port() for flag in ("dapr-http-port", "dapr-grpc-port", "dapr-internal-grpc-port", "metrics-port")}
     ports["dapr-grpc-port"] = grpc_port or ports["dapr-grpc-port"]
     ports["dapr-internal-grpc-port"] = internal_port or ports["dapr-internal-grpc-port"]
+    ports["metrics-port"] = metrics_port or ports["metrics-port"]
     command = [os.path.join(BIN, "outriggerd"), "--app-id", app_id, "--dapr-listen-addresses", "127.0.0.1", *flags]
     for flag, port in ports.items():
         command += ["--" + flag, str(port)]

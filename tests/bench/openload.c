@@ -1,10 +1,12 @@
 /* openload - HTTP/1.1 load at a constant rate, whatever the server does.
  *
- *     openload HOST PORT PATH RATE SECONDS CONNECTIONS
+ *     openload HOST PORT PATH RATE SECONDS CONNECTIONS [DEADLINE_MS [HEADER]...]
  *
  * Request i is due at begin + i / RATE, and its latency counts from then: a server that stalls is
  * charged for what queued up meanwhile (no coordinated omission). A request that finds no free
- * connection waits for one. Prints one JSON object; latencies in microseconds. One thread, epoll. */
+ * connection waits for one. Prints one JSON object; latencies in microseconds. One thread, epoll.
+ * DEADLINE_MS (0: none) is what "in_time" counts good answers by; the request says it as
+ * x-deadline-ns, and when it left as x-sent-ns (fleet.c reads them). HEADER: "name: value". */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -36,9 +38,11 @@ struct load {
     int epoll, timer;
     struct connection *connections;
     size_t count;
-    char request[1024];
+    char request[2048];
     size_t request_n;
-    uint64_t begin_ns, step_ns, total, next, waiting, done, errors;
+    char *stamp; /* digits of x-sent-ns in request; NULL: no deadline */
+    uint64_t deadline_ns;
+    uint64_t begin_ns, step_ns, total, next, waiting, done, errors, in_time;
     uint32_t *latencies_us;
 };
 
@@ -78,6 +82,11 @@ static void send_next(struct load *l, struct connection *c)
     c->is_busy = true;
     c->due_ns = l->begin_ns + (l->next - l->waiting) * l->step_ns;
     l->waiting--;
+    if (l->stamp) {
+        char digits[21];
+        snprintf(digits, sizeof digits, "%020lu", (unsigned long)now_ns());
+        memcpy(l->stamp, digits, 20);
+    }
     if (send(c->fd, l->request, l->request_n, MSG_NOSIGNAL) != (ssize_t)l->request_n)
         die("send");
 }
@@ -96,9 +105,12 @@ static void on_answer(struct load *l, struct connection *c)
             die("answer too long");
         return;
     }
+    uint64_t took_ns = now_ns() - c->due_ns;
     if (strncmp(c->answer, "HTTP/1.1 2", 10) != 0)
         l->errors++;
-    l->latencies_us[l->done++] = (uint32_t)((now_ns() - c->due_ns) / 1000);
+    else if (l->deadline_ns == 0 || took_ns <= l->deadline_ns)
+        l->in_time++;
+    l->latencies_us[l->done++] = (uint32_t)(took_ns / 1000);
     c->have = 0;
     c->is_busy = false;
     if (l->waiting > 0)
@@ -161,10 +173,30 @@ static unsigned quantile(const struct load *l, double q)
     return l->latencies_us[at < l->done ? at : l->done - 1];
 }
 
+static void make_request(struct load *l, char **argv, int headers, int end)
+{
+    static const char stamped[] = "x-sent-ns: 00000000000000000000\r\n";
+    FILE *out = fmemopen(l->request, sizeof l->request, "w");
+    if (!out)
+        die("request");
+    fprintf(out, "GET %s HTTP/1.1\r\nHost: localhost\r\n", argv[3]);
+    if (l->deadline_ns)
+        fprintf(out, "x-deadline-ns: %lu\r\n%s", (unsigned long)l->deadline_ns, stamped);
+    for (int i = headers; i < end; i++)
+        fprintf(out, "%s\r\n", argv[i]);
+    fputs("\r\n", out);
+    fclose(out);
+    l->request_n = strnlen(l->request, sizeof l->request);
+    if (l->deadline_ns)
+        l->stamp = strstr(l->request, "x-sent-ns: ") + 11;
+}
+
 int main(int argc, char **argv)
 {
-    if (argc != 7) {
-        fprintf(stderr, "usage: openload HOST PORT PATH RATE SECONDS CONNECTIONS\n");
+    if (argc < 7) {
+        fprintf(
+            stderr,
+            "usage: openload HOST PORT PATH RATE SECONDS CONNECTIONS [DEADLINE_MS [HEADER]...]\n");
         return 2;
     }
     struct load l = {.epoll = epoll_create1(0),
@@ -177,8 +209,8 @@ int main(int argc, char **argv)
     l.step_ns = 1000000000u / rate;
     l.latencies_us = calloc(l.total, sizeof *l.latencies_us);
     l.connections = calloc(l.count, sizeof *l.connections);
-    l.request_n = (size_t)snprintf(l.request, sizeof l.request,
-                                   "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", argv[3]);
+    l.deadline_ns = argc > 7 ? strtoul(argv[7], NULL, 10) * 1000000u : 0;
+    make_request(&l, argv, 8, argc);
     connect_all(&l, argv[1], (int)strtol(argv[2], NULL, 10));
     struct epoll_event timer = {.events = EPOLLIN, .data.ptr = NULL}, events[64];
     epoll_ctl(l.epoll, EPOLL_CTL_ADD, l.timer, &timer);
@@ -197,9 +229,10 @@ int main(int argc, char **argv)
     if (l.done == 0)
         die("no answers");
     qsort(l.latencies_us, l.done, sizeof *l.latencies_us, by_value);
-    printf("{\"sent\": %lu, \"answered\": %lu, \"errors\": %lu, \"p50\": %u, \"p90\": %u, \"p99\": "
-           "%u, \"p999\": %u, \"max\": %u}\n",
-           (unsigned long)l.next, (unsigned long)l.done, (unsigned long)l.errors, quantile(&l, 0.5),
-           quantile(&l, 0.9), quantile(&l, 0.99), quantile(&l, 0.999), l.latencies_us[l.done - 1]);
+    printf("{\"sent\": %lu, \"answered\": %lu, \"errors\": %lu, \"in_time\": %lu, \"p50\": %u, "
+           "\"p90\": %u, \"p99\": %u, \"p999\": %u, \"max\": %u}\n",
+           (unsigned long)l.next, (unsigned long)l.done, (unsigned long)l.errors,
+           (unsigned long)l.in_time, quantile(&l, 0.5), quantile(&l, 0.9), quantile(&l, 0.99),
+           quantile(&l, 0.999), l.latencies_us[l.done - 1]);
     return 0;
 }

