@@ -42,7 +42,7 @@ def measure(_):
     for half in (False, True):
         with Scene(3) as (bench, fleet):
             fleet.set(delay_us=1000)
-            peers = [Ours(bench, fleet, loops=1)] + envoys(bench, fleet, ("envoy, outlier detection", {
+            peers = [Ours(bench, fleet)] + envoys(bench, fleet, ("envoy, outlier detection", {
                 "cluster": {"lb_policy": "LEAST_REQUEST", "outlier_detection": OUTLIER}}))
             for peer in peers:
                 fleet.set(status=0)
