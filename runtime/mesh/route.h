@@ -18,6 +18,9 @@
 
 typedef struct outr_routes outr_routes;
 
+outr_routes *outr_routes_new(const outr_traffic_spec *policies, size_t count); /* borrowed */
+void outr_routes_free(outr_routes *routes); /* NULL is fine */
+
 /* The snapshot's own, made when it is first asked for, by whichever loop. NULL: no policies. */
 const outr_routes *outr_routes_of(const outr_snapshot *snapshot);
 
@@ -44,7 +47,16 @@ typedef struct outr_route_request {
     const outr_claims *claims; /* of a verified token; NULL: none */
 } outr_route_request;
 
-bool outr_traffic_matches(const outr_traffic_match *match, const outr_route_request *request);
+/* What of a match does not hold: "path", "methods", "headers", ... and of which name (of path and
+ * the like: NONE). what NULL: all of it holds. */
+typedef struct outr_mismatch {
+    const char *what;
+    outr_str name;
+} outr_mismatch;
+outr_mismatch outr_traffic_mismatch(const outr_traffic_match *match,
+                                    const outr_route_request *request, outr_arena *scratch);
+bool outr_traffic_matches(const outr_traffic_match *match, const outr_route_request *request,
+                          outr_arena *scratch);
 
 typedef struct outr_route_choice {
     const outr_traffic_spec *policy; /* NULL: no route */
@@ -53,7 +65,23 @@ typedef struct outr_route_choice {
     outr_str environment;           /* of the call; empty: none */
     bool sets_environment;          /* baggage has to say so from here on */
 } outr_route_choice;
-/* own: the caller's labels. scratch: what the request's text is unfolded on. */
+/* Whether claims can make a difference: a token is worth looking at. */
+bool outr_routes_ask_claims(const outr_routes *routes, outr_str app_id, outr_str namespace_);
+
+/* Which instances will do, in the order in which they are tried: sets of labels, on arena. Empty:
+ * any. Later ones are for when nobody is of the one before: the fallbacks. */
+#define OUTR_ROUTE_WANTS_MAX 4
+typedef struct outr_route_wants {
+    outr_kvs labels[OUTR_ROUTE_WANTS_MAX];
+    unsigned count; /* one at least */
+} outr_route_wants;
+void outr_route_wants_of(outr_route_wants *out, const outr_route_choice *choice,
+                         const outr_environment_spec *environment, outr_arena *arena);
+
+/* own: the caller's labels. scratch: what the request's text is unfolded on, and the environment
+ * lies. Routes NULL: no route, no environment. Calls of a split are dealt out evenly rather than by
+ * lot: of any twenty thousand a weight of one in a hundred gets its two hundred, a few more or
+ * less. */
 outr_route_choice outr_routes_choose(const outr_routes *routes, const outr_route_request *request,
                                      const outr_kvs *own, outr_rand *rand, outr_arena *scratch);
 

@@ -1,11 +1,10 @@
 #include "observe/trace.h"
 
 #include "base/encode.h"
+#include "observe/baggage.h"
 
 #define TRACESTATE_MAX         512  /* longer is dropped (contract/headers.csv) */
 #define TRACESTATE_MEMBERS_MAX 32   /* W3C Trace Context section 3.3.1.1 */
-#define BAGGAGE_MAX            8192 /* W3C Baggage section 3.3.2 */
-#define BAGGAGE_MEMBERS_MAX    64
 
 static bool is_zero(const uint8_t *p, size_t n)
 {
@@ -225,7 +224,7 @@ static bool is_baggage_value(outr_str value)
 bool outr_baggage_is_valid(outr_str text)
 {
     size_t members = 0;
-    if (text.n > BAGGAGE_MAX)
+    if (text.n > OUTR_BAGGAGE_MAX)
         return false;
     while (text.p) {
         outr_str member, part, key;
@@ -243,7 +242,7 @@ bool outr_baggage_is_valid(outr_str text)
             }
             is_first = false;
         }
-        if (++members > BAGGAGE_MEMBERS_MAX)
+        if (++members > OUTR_BAGGAGE_MEMBERS_MAX)
             return false;
     }
     return true;

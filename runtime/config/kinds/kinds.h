@@ -30,7 +30,7 @@ void outr_kind_authn(const outr_kind_env *env, const outr_yaml *root, outr_authn
 /* now_unix_ns: faults that have ended by then are left out, with a warning. */
 void outr_kind_traffic(const outr_kind_env *env, const outr_yaml *root, int64_t now_unix_ns,
                        outr_traffic_spec *out);
-void outr_traffic_default(outr_traffic_spec *out);
+extern const outr_traffic_spec outr_traffic_defaults;
 /* Adds to what earlier files said: later wins. */
 void outr_kind_configuration(const outr_kind_env *env, const outr_yaml *root,
                              outr_configuration *out);

@@ -5,7 +5,7 @@
 #include "base/labels.h"
 #include "http/message.h"
 
-/* TrafficPolicy of outrigger.io/v1alpha1. Defaults stand in `defaults`; README lists them. */
+/* TrafficPolicy of outrigger.io/v1alpha1. README lists its members. */
 
 #define LIMIT_MAX    1000000
 #define BUCKETS_MAX  1000000
@@ -107,30 +107,31 @@ static const outr_yaml_row spec_rows[] = {
     {0},
 };
 
-void outr_traffic_default(outr_traffic_spec *out)
-{
-    *out = (outr_traffic_spec){
-        .environment = {.baggage = OUTR_STR("environment"), .label = OUTR_STR("environment")},
-        .locality = {.label = OUTR_STR("zone"), .min_percent = 50},
-        .slow_start_ns = 10 * OUTR_SEC,
-        .ejection = {.consecutive = 5,
-                     .failure_percent = 40,
-                     .window = 20,
-                     .max_percent = 50,
-                     .base_ns = 5 * OUTR_SEC,
-                     .max_ns = 300 * OUTR_SEC},
-        .health_check = {.interval_ns = 5 * OUTR_SEC, .timeout_ns = 1 * OUTR_SEC},
-        .retry_budget = {.percent = 20, .per_second = 1},
-        .hedge = {.percentile = 95, .max_percent = 10},
-        .limits = {.connections = 4096, .pending = 16384, .requests = 65536},
-        .concurrency = {.min = 3,
-                        .max = 1000,
-                        .initial = 20,
-                        .queue = 1000,
-                        .target_ns = 5 * OUTR_MS,
-                        .interval_ns = 100 * OUTR_MS},
-    };
-}
+#define TEXT(literal)                                                                              \
+    {                                                                                              \
+        literal, sizeof(literal) - 1                                                               \
+    }
+const outr_traffic_spec outr_traffic_defaults = {
+    .environment = {.baggage = TEXT("environment"), .label = TEXT("environment")},
+    .locality = {.label = TEXT("zone"), .min_percent = 50},
+    .slow_start_ns = 10 * OUTR_SEC,
+    .ejection = {.consecutive = 5,
+                 .failure_percent = 40,
+                 .window = 20,
+                 .max_percent = 50,
+                 .base_ns = 5 * OUTR_SEC,
+                 .max_ns = 300 * OUTR_SEC},
+    .health_check = {.interval_ns = 5 * OUTR_SEC, .timeout_ns = 1 * OUTR_SEC},
+    .retry_budget = {.percent = 20, .per_second = 1},
+    .hedge = {.percentile = 95, .max_percent = 10},
+    .limits = {.connections = 4096, .pending = 16384, .requests = 65536},
+    .concurrency = {.min = 3,
+                    .max = 1000,
+                    .initial = 20,
+                    .queue = 1000,
+                    .target_ns = 5 * OUTR_MS,
+                    .interval_ns = 100 * OUTR_MS},
+};
 
 /* ---- parts ----------------------------------------------------------------------------------- */
 
@@ -395,7 +396,7 @@ void outr_kind_traffic(const outr_kind_env *env, const outr_yaml *root, int64_t 
     outr_binder strict = *env->binder;
     bool has_inbound;
     strict.warnings = strict.errors;
-    outr_traffic_default(out);
+    *out = outr_traffic_defaults;
     out->base = base;
     outr_bind_yaml(env->binder, outr_rows_top, root, "", out);
     if (outr_yaml_is_null(node))

@@ -8,6 +8,7 @@
 
 #define ROUTES_MAX   100000
 #define CONDITIONS_MAX 64 /* of one kind in one match */
+#define SEGMENTS_MAX   64 /* the table goes as deep */
 #define WEIGHT_MAX   1000000
 #define ATTEMPTS_MAX 20
 #define DELAY_MAX    (3600 * OUTR_SEC)
@@ -208,6 +209,11 @@ static void finish_path(const outr__part *match, outr_traffic_match *m)
         outr__part_error(&p, "prefix", "must be a clean path without escapes and query, not \""
                                        OUTR_FMT "\"",
                          OUTR_ARG(outr_str_head(m->path.prefix, 80)));
+    size_t segments = 0;
+    for (size_t i = 0; i < m->path.prefix.n; i++)
+        segments += m->path.prefix.p[i] == '/';
+    if (segments > SEGMENTS_MAX)
+        outr__part_error(&p, "prefix", "must be of %d segments at most", SEGMENTS_MAX);
 }
 
 static void check_methods(const outr__part *p, const outr_traffic_match *m)

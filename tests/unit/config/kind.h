@@ -11,7 +11,7 @@ typedef struct bench {
     outr_kind_env env;
 } bench;
 
-static outr_yaml *open_bench(bench *b, const char *text)
+static OUTR_UNUSED outr_yaml *open_bench(bench *b, const char *text)
 {
     outr_yaml_doc *doc;
     outr_err err;
@@ -23,7 +23,7 @@ static outr_yaml *open_bench(bench *b, const char *text)
     return doc->root;
 }
 
-static void close_bench(bench *b)
+static OUTR_UNUSED void close_bench(bench *b)
 {
     outr_err_list_done(&b->errors);
     outr_err_list_done(&b->warnings);
@@ -39,7 +39,7 @@ static bool has(const outr_err_list *list, const char *text)
     return false;
 }
 
-static void assert_told(const outr_err_list *list, const char *text)
+static OUTR_UNUSED void assert_told(const outr_err_list *list, const char *text)
 {
     if (has(list, text))
         return;
