@@ -1,12 +1,16 @@
+#include <pthread.h>
+
 #include "base/buf.h"
 #include "base/encode.h"
 #include "base/json.h"
+#include "components/common/pem.h"
 #include "components/nameresolution.h"
 #include "http/remote.h"
 
 /* Consul's HTTP API, as daprd's component uses it: instances are the passing ones of the service
- * that has the app id for its name; their internal port stands in the service's metadata
- * (contract/components.csv). */
+ * that has the app id for its name; their internal port stands in the service's metadata, and so do
+ * their labels (contract/components.csv). Names that are in use are watched by blocking queries,
+ * one at a time for each. */
 
 #define CALL_NS       (5 * OUTR_SEC)
 #define ANSWER_MAX    (4 * OUTR_MIB)
@@ -14,22 +18,30 @@
 #define INSTANCES_MAX 256
 #define AGAIN_NS      (5 * OUTR_SEC)  /* registering, while nobody answers */
 #define RENEW_NS      (30 * OUTR_SEC) /* an agent that was started anew has forgotten us */
+#define WATCHES_MAX   64              /* an agent has 200 connections for one address */
+#define WATCH_S       60
+#define WATCH_NS      ((WATCH_S + WATCH_S / 16 + 10) * OUTR_SEC) /* it adds up to a sixteenth */
+#define WATCH_PAUSE   (50 * OUTR_MS)   /* between two: Consul asks for it */
+#define WATCH_LONGEST (30 * OUTR_SEC)  /* while it fails: doubles */
+#define USED_NS       (300 * OUTR_SEC) /* a name nobody asks for is not watched any more */
 
 typedef struct config {
-    outr_str client, checks, tags, meta, port_key, query_options;
+    outr_str client, checks, tags, meta, port_key, query_options, advanced;
     bool registers, deregisters, use_cache;
 } config;
 
 static const outr_bind_row rows[] = {
     {"client", NULL, OUTR_BIND_STR, 0, offsetof(config, client), 0, 0, "{}", NULL, 0,
-     "address (localhost:8500), scheme, datacenter, token"},
+     "address (localhost:8500), scheme, datacenter, namespace, partition, token, tokenFile, "
+     "httpAuth, tlsConfig"},
     {"queryOptions", NULL, OUTR_BIND_STR, 0, offsetof(config, query_options), 0, 0, "{}", NULL, 0,
-     "not acted on"},
+     "datacenter, namespace, partition, token, near, filter, nodeMeta, allowStale, "
+     "requireConsistent, useCache"},
     {"checks", NULL, OUTR_BIND_STR, 0, offsetof(config, checks), 0, 0, "", NULL, 0,
      "health checks registered, as Consul has them; default: a TCP check of the internal port"},
     {"tags", NULL, OUTR_BIND_STR, 0, offsetof(config, tags), 0, 0, "[]", NULL, 0, "service tags"},
     {"meta", NULL, OUTR_BIND_STR, 0, offsetof(config, meta), 0, 0, "{}", NULL, 0,
-     "service metadata"},
+     "service metadata; labels are told by it, too"},
     {"daprPortMetaKey", NULL, OUTR_BIND_STR, 0, offsetof(config, port_key), 0, 0, "DAPR_PORT", NULL,
      0, "metadata key that holds the internal port"},
     {"selfRegister", NULL, OUTR_BIND_BOOL, 0, offsetof(config, registers), 0, 0, "false", NULL, 0,
@@ -37,15 +49,19 @@ static const outr_bind_row rows[] = {
     {"selfDeregister", NULL, OUTR_BIND_BOOL, 0, offsetof(config, deregisters), 0, 0, "false", NULL,
      0, "deregister at stop"},
     {"useCache", NULL, OUTR_BIND_BOOL, 0, offsetof(config, use_cache), 0, 0, "false", NULL, 0,
-     "not acted on: answers are kept for a second"},
+     "not acted on: names in use are watched in any case"},
+    {"advancedRegistration", NULL, OUTR_BIND_STR, 0, offsetof(config, advanced), 0, 0, "", NULL, 0,
+     "what is registered, as Consul has it, instead of checks, tags and meta"},
 };
 
 typedef struct resolver {
     outr_resolver base;
     outr_arena *arena; /* of what is configured */
     config c;
-    outr_str url, token, datacenter; /* "http://localhost:8500" */
-    outr_json *checks, *tags, *meta;
+    outr_str url, token, authorization; /* "http://localhost:8500" */
+    outr_str query;                     /* of questions, "&dc=east" */
+    outr_json *checks, *tags, *meta, *advanced;
+    outr_tls *tls;
     outr_remote *remote;
     outr_loop *loop;
     outr_log log;
@@ -56,7 +72,28 @@ typedef struct resolver {
     outr_op *closing;
     outr_op inner;
     bool has_complained, is_registered, is_closing;
+    /* Any loop has a name watched, the main loop watches: held for looking it up. */
+    pthread_mutex_t lock;
+    outr_map *watches; /* "app namespace" -> watch */
+    bool is_over;      /* nobody is watched any more */
+    outr_message last;
+    size_t
+        querying; /* watches whose query is out: a look-up of the agent's name may outlast close */
+    bool is_last; /* there will be no more */
 } resolver;
+
+typedef struct watch { /* main loop, but for what says otherwise */
+    resolver *r;
+    outr_message message;             /* the asking loop's word */
+    outr_str key, app_id, namespace_; /* key is the heap's */
+    uint64_t used_ns;                 /* atomic */
+    uint64_t index;                   /* what is known */
+    outr_arena *arena;                /* NULL: no query is out */
+    outr_remote_call call;
+    outr_op op;
+    outr_timer timer;
+    uint64_t pause_ns;
+} watch;
 
 typedef struct request {
     resolver *r;
@@ -88,34 +125,173 @@ static void on_cancel(outr_op *op)
     outr_op_cancel(&q->inner, op->err.code);
 }
 
+static void fill(const resolver *r, outr_remote_call *call, outr_arena *arena, const char *method,
+                 outr_str path)
+{
+    *call = (outr_remote_call){.arena = arena,
+                               .method = outr_str_from(method),
+                               .url = outr_arena_join(arena, r->url, path, OUTR_STR_NONE),
+                               .max_answer = ANSWER_MAX,
+                               .secret_header = OUTR_STR("X-Consul-Token")};
+    outr_headers_init(&call->headers, arena);
+    if (r->token.n > 0)
+        outr_headers_add(&call->headers, OUTR_STR("X-Consul-Token"), r->token);
+    if (r->authorization.n > 0)
+        outr_headers_add(&call->headers, OUTR_STR("Authorization"), r->authorization);
+}
+
 static void send(request *q, const char *method, outr_str path, outr_loop *loop, outr_op_fn *done)
 {
-    resolver *r = q->r;
-    q->call = (outr_remote_call){.arena = q->arena,
-                                 .method = outr_str_from(method),
-                                 .url = outr_arena_join(q->arena, r->url, path, OUTR_STR_NONE),
-                                 .max_answer = ANSWER_MAX,
-                                 .secret_header = OUTR_STR("X-Consul-Token")};
-    outr_headers_init(&q->call.headers, q->arena);
-    if (r->token.n > 0)
-        outr_headers_add(&q->call.headers, OUTR_STR("X-Consul-Token"), r->token);
+    fill(q->r, &q->call, q->arena, method, path);
     outr_op_init(&q->inner, loop, q->op, outr_loop_now(loop) + CALL_NS, done);
 }
 
 /* Why it was no success, or OUTR_OK. */
-static outr_code outcome(const request *q, outr_err *err)
+static outr_code outcome_of(const outr_remote_call *call, const outr_op *op, outr_err *err)
 {
-    if (q->inner.err.code) {
-        *err = q->inner.err;
+    if (op->err.code) {
+        *err = op->err;
         return err->code;
     }
-    if (q->call.head.status == 200)
+    if (call->head.status == 200)
         return OUTR_OK;
-    return outr_fail(err, OUTR_UNAVAILABLE, "Consul answered %d: " OUTR_FMT, q->call.head.status,
-                     OUTR_ARG(outr_str_head(q->call.answer, 200)));
+    return outr_fail(err, OUTR_UNAVAILABLE, "Consul answered %d: " OUTR_FMT, call->head.status,
+                     OUTR_ARG(outr_str_head(call->answer, 200)));
+}
+
+static outr_code outcome(const request *q, outr_err *err)
+{
+    return outcome_of(&q->call, &q->inner, err);
+}
+
+/* ---- watching -------------------------------------------------------------------------------- */
+
+static outr_str question(const resolver *r, outr_arena *arena, outr_str app_id)
+{
+    outr_str path =
+        outr_arena_join(arena, OUTR_STR("/v1/health/service/"),
+                        outr_percent_encode(arena, app_id, ""), OUTR_STR("?passing=true"));
+    return outr_arena_join(arena, path, r->query, OUTR_STR_NONE);
+}
+
+/* 0: there is none. */
+static uint64_t index_of(const outr_remote_call *call)
+{
+    uint64_t index;
+    outr_str text = outr_headers_get(&call->head.headers, "X-Consul-Index");
+    return outr_str_to_u64(text, INT64_MAX, &index) ? index : 0;
+}
+
+static void free_watch(watch *w)
+{
+    outr_arena_free(w->arena);
+    free((void *)w->key.p);
+    free(w);
+}
+
+static void query_again(watch *w, uint64_t in_ns)
+{
+    outr_loop *loop = w->r->loop;
+    uint64_t now = outr_loop_now(loop);
+    if (now - __atomic_load_n(&w->used_ns, __ATOMIC_RELAXED) < USED_NS) {
+        outr_timer_start(loop, &w->timer, now + in_ns);
+        return;
+    }
+    pthread_mutex_lock(&w->r->lock);
+    outr_map_remove(w->r->watches, w->key);
+    pthread_mutex_unlock(&w->r->lock);
+    free_watch(w);
+}
+
+static void free_if_over(resolver *r);
+
+static void on_queried(outr_op *op)
+{
+    watch *w = OUTR_CONTAINER(op, watch, op);
+    outr_err err;
+    bool is_good = outcome_of(&w->call, op, &err) == OUTR_OK;
+    uint64_t index = is_good ? index_of(&w->call) : 0;
+    bool is_news = is_good && index != w->index;
+    outr_arena_free(w->arena);
+    w->arena = NULL;
+    w->r->querying--;
+    if (w->r->is_closing) {
+        free_if_over(w->r);
+        return;
+    }
+    w->pause_ns =
+        is_good && index ? 0 : OUTR_MIN(OUTR_MAX(2 * w->pause_ns, OUTR_SEC), WATCH_LONGEST);
+    if (is_good) /* it may go back: then all is asked for, at once */
+        w->index = index < w->index ? 0 : index;
+    if (is_news)
+        outr_watchers_tell(w->r->base.watchers, w->app_id, w->namespace_);
+    query_again(w, OUTR_MAX(w->pause_ns, WATCH_PAUSE));
+}
+
+static void on_query_time(outr_timer *timer)
+{
+    watch *w = OUTR_CONTAINER(timer, watch, timer);
+    resolver *r = w->r;
+    r->querying++;
+    w->arena = outr_arena_new(ARENA_MAX);
+    outr_str path = outr_arena_join(
+        w->arena, question(r, w->arena, w->app_id),
+        outr_arena_printf(w->arena, "&index=%llu&wait=%ds", (unsigned long long)w->index, WATCH_S),
+        OUTR_STR_NONE);
+    fill(r, &w->call, w->arena, "GET", path);
+    outr_op_init(&w->op, r->loop, NULL, outr_loop_now(r->loop) + WATCH_NS, on_queried);
+    outr_remote_call_start(r->remote, &w->call, &w->op);
+}
+
+static void on_watch_wanted(outr_message *message, outr_loop *loop)
+{
+    watch *w = OUTR_CONTAINER(message, watch, message);
+    if (!w->r->is_closing)
+        outr_timer_start(loop, &w->timer, outr_loop_now(loop));
+}
+
+/* Any loop. */
+static void want_watch(resolver *r, const outr_resolve *req, uint64_t index, uint64_t now)
+{
+    char scratch[512];
+    int n = snprintf(scratch, sizeof scratch, OUTR_FMT " " OUTR_FMT, OUTR_ARG(req->app_id),
+                     OUTR_ARG(req->namespace_));
+    if (index == 0 || n < 0 || (size_t)n >= sizeof scratch)
+        return;
+    pthread_mutex_lock(&r->lock);
+    outr_str key = outr_str_of(scratch, (size_t)n);
+    watch *w = outr_map_get(r->watches, key);
+    bool is_new = !w && !r->is_over && outr_map_count(r->watches) < WATCHES_MAX;
+    if (is_new) {
+        w = outr_alloc(sizeof *w);
+        w->r = r;
+        w->key = outr_str_of(outr_str_dup(key), key.n);
+        w->namespace_ = outr_str_cut(w->key, ' ', &w->app_id);
+        w->index = index;
+        w->timer.fire = on_query_time;
+        w->message.run = on_watch_wanted;
+        outr_map_put(r->watches, key, w);
+    }
+    if (w)
+        __atomic_store_n(&w->used_ns, now, __ATOMIC_RELAXED);
+    if (is_new)
+        outr_loop_post(r->loop, &w->message);
+    pthread_mutex_unlock(&r->lock);
 }
 
 /* ---- questions ------------------------------------------------------------------------------- */
+
+static outr_kvs read_labels(const resolver *r, outr_arena *arena, const outr_json *meta)
+{
+    outr_kv items[64]; /* Consul has no more */
+    size_t count = 0;
+    for (const outr_json *item = meta && meta->kind == OUTR_JSON_OBJECT ? meta->child : NULL;
+         item && count < OUTR_LEN(items); item = item->next) {
+        if (item->kind == OUTR_JSON_STRING && !outr_str_eq(item->key, r->c.port_key))
+            items[count++] = (outr_kv){item->key, item->text};
+    }
+    return outr_labels_of(arena, (outr_kvs){items, count});
+}
 
 /* False: it is no sidecar, or nonsense; the others count all the same. */
 static bool read_instance(const resolver *r, outr_arena *arena, const outr_json *entry,
@@ -132,6 +308,7 @@ static bool read_instance(const resolver *r, outr_arena *arena, const outr_json 
         outr_addr_from_ip(&out->addr, host, (uint16_t)port, NULL))
         return false;
     out->id = outr_arena_str(arena, outr_json_text(service, "ID"));
+    out->labels = read_labels(r, arena, meta);
     return true;
 }
 
@@ -151,6 +328,8 @@ static void on_answer(outr_op *inner)
     for (const outr_json *entry = rc ? NULL : list->child; entry && req->count < INSTANCES_MAX;
          entry = entry->next)
         req->count += read_instance(q->r, req->arena, entry, &req->instances[req->count]);
+    if (req->count > 0) /* what clients ask for in vain is not watched */
+        want_watch(q->r, req, index_of(&q->call), outr_loop_now(inner->loop));
     outr_arena_free(q->arena);
     if (rc && !outr_op_is_cancelled(op))
         err.code = OUTR_UNAVAILABLE; /* whatever it is, it is the registry's */
@@ -168,13 +347,7 @@ static void resolve(outr_resolver *base, outr_resolve *req, outr_op *op)
     req->count = 0;
     *q = (request){.r = r, .arena = arena, .resolve = req, .op = op};
     outr_op_begin(op, q, on_cancel);
-    outr_str path = outr_arena_join(arena, OUTR_STR("/v1/health/service/"),
-                                    outr_percent_encode(arena, req->app_id, ""),
-                                    OUTR_STR("?passing=true"));
-    if (r->datacenter.n > 0)
-        path = outr_arena_join(arena, path, OUTR_STR("&dc="),
-                               outr_percent_encode(arena, r->datacenter, ""));
-    send(q, "GET", path, op->loop, on_answer);
+    send(q, "GET", question(r, arena, req->app_id), op->loop, on_answer);
     outr_remote_call_start(r->remote, &q->call, &q->inner);
 }
 
@@ -236,27 +409,35 @@ static outr_json *default_checks(resolver *r, const outr_self *self)
                   outr_json_string(r->arena, outr_arena_join(r->arena, OUTR_STR("daprHealth:"),
                                                              r->id, OUTR_STR_NONE)));
     outr_json_put(check, OUTR_STR("Interval"), outr_json_string(r->arena, OUTR_STR("15s")));
-    outr_json_put(check, OUTR_STR("TCP"),
-                  outr_json_string(r->arena, outr_arena_printf(r->arena,
-                                                               is_v6 ? "[" OUTR_FMT "]:%u"
-                                                                     : OUTR_FMT ":%u",
-                                                               OUTR_ARG(self->host),
-                                                               self->internal_port)));
+    outr_json_put(
+        check, OUTR_STR("TCP"),
+        outr_json_string(r->arena,
+                         outr_arena_printf(r->arena, is_v6 ? "[" OUTR_FMT "]:%u" : OUTR_FMT ":%u",
+                                           OUTR_ARG(self->host), self->internal_port)));
+    outr_json_put(check, OUTR_STR("Status"), /* it serves when it registers: found at once */
+                  outr_json_string(r->arena, OUTR_STR("passing")));
     outr_json_push(list, check);
     return list;
 }
 
-static void write_body(resolver *r, const outr_self *self)
+/* Consul's own rule for names in metadata. */
+static outr_code add_labels(resolver *r, outr_kvs labels, outr_err *err)
 {
-    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(OUTR_MIB);
+    for (size_t i = 0; i < labels.count; i++) {
+        outr_str key = outr_arena_str(r->arena, labels.items[i].key);
+        if (outr_str_find(key, '.') >= 0 || outr_str_eq(key, r->c.port_key))
+            return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                             "Consul cannot carry a label with the name \"" OUTR_FMT "\"",
+                             OUTR_ARG(key));
+        outr_json_put(r->meta, key,
+                      outr_json_string(r->arena, outr_arena_str(r->arena, labels.items[i].value)));
+    }
+    return OUTR_OK;
+}
+
+static outr_json *simple_body(resolver *r, const outr_self *self, outr_str app_id, outr_str host)
+{
     outr_json *body = outr_json_new(r->arena, OUTR_JSON_OBJECT);
-    outr_str app_id = outr_arena_str(r->arena, self->app_id);
-    outr_str host = outr_arena_str(r->arena, self->host);
-    r->id = outr_arena_printf(r->arena, OUTR_FMT "-" OUTR_FMT "-%u", OUTR_ARG(app_id),
-                              OUTR_ARG(host), self->internal_port);
-    outr_json_put(r->meta, r->c.port_key,
-                  outr_json_string(r->arena,
-                                   outr_arena_printf(r->arena, "%u", self->internal_port)));
     outr_json_put(body, OUTR_STR("ID"), outr_json_string(r->arena, r->id));
     outr_json_put(body, OUTR_STR("Name"), outr_json_string(r->arena, app_id));
     outr_json_put(body, OUTR_STR("Address"), outr_json_string(r->arena, host));
@@ -264,18 +445,63 @@ static void write_body(resolver *r, const outr_self *self)
     outr_json_put(body, OUTR_STR("Tags"), r->tags);
     outr_json_put(body, OUTR_STR("Meta"), r->meta);
     outr_json_put(body, OUTR_STR("Checks"), r->checks ? r->checks : default_checks(r, self));
-    outr_json_write(&out, body, OUTR_JSON_PLAIN);
+    return body;
+}
+
+/* As it was given; what it does not say is ours to say. */
+static outr_json *advanced_body(resolver *r, const outr_self *self, outr_str app_id, outr_str host)
+{
+    outr_json *body = r->advanced;
+    outr_str id = outr_json_itext(body, "ID");
+    if (id.n > 0)
+        r->id = id;
+    else
+        outr_json_put(body, OUTR_STR("ID"), outr_json_string(r->arena, r->id));
+    if (outr_json_itext(body, "Name").n == 0)
+        outr_json_put(body, OUTR_STR("Name"), outr_json_string(r->arena, app_id));
+    if (outr_json_itext(body, "Address").n == 0)
+        outr_json_put(body, OUTR_STR("Address"), outr_json_string(r->arena, host));
+    if (!outr_json_ifind(body, "Port"))
+        outr_json_put(body, OUTR_STR("Port"), outr_json_number(r->arena, self->internal_port));
+    if (!outr_json_ifind(body, "Meta"))
+        outr_json_put(body, OUTR_STR("Meta"), r->meta);
+    return body;
+}
+
+static outr_code write_body(resolver *r, const outr_self *self, outr_err *err)
+{
+    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(OUTR_MIB);
+    outr_str app_id = outr_arena_str(r->arena, self->app_id);
+    outr_str host = outr_arena_str(r->arena, self->host);
+    r->id = outr_arena_printf(r->arena, OUTR_FMT "-" OUTR_FMT "-%u", OUTR_ARG(app_id),
+                              OUTR_ARG(host), self->internal_port);
+    outr_json_put(
+        r->meta, r->c.port_key,
+        outr_json_string(r->arena, outr_arena_printf(r->arena, "%u", self->internal_port)));
+    outr_code rc = add_labels(r, self->labels, err);
+    if (rc)
+        return rc;
+    outr_json_write(&out,
+                    r->advanced ? advanced_body(r, self, app_id, host)
+                                : simple_body(r, self, app_id, host),
+                    OUTR_JSON_PLAIN);
     r->body = outr_arena_str(r->arena, outr_buf_view(&out));
+    return OUTR_OK;
 }
 
 static void join(outr_resolver *base, const outr_self *self, outr_op *op)
 {
     resolver *r = of(base);
+    outr_err err;
     if (!r->c.registers) {
         finish(op);
         return;
     }
-    write_body(r, self);
+    if (write_body(r, self, &err)) {
+        outr_op_begin(op, NULL, NULL);
+        outr_op_fail_soon(op, &err);
+        return;
+    }
     put(r, op, REGISTER, r->body, on_registered);
 }
 
@@ -293,25 +519,181 @@ static outr_code parse(outr_json **out, resolver *r, const char *name, outr_str 
                                             kind == OUTR_JSON_ARRAY ? "a list" : "a mapping");
 }
 
-static outr_code configure(resolver *r, outr_err *err)
+/* Fields of Consul's own structures, as one names them in YAML: without case. */
+static outr_code check_names(const outr_json *object, const char *where, const char *const *names,
+                             outr_err *err)
 {
-    outr_json *client = NULL;
-    outr_code rc = parse(&client, r, "client", r->c.client, OUTR_JSON_OBJECT, err);
-    rc = rc ? rc : parse(&r->checks, r, "checks", r->c.checks, OUTR_JSON_ARRAY, err);
-    rc = rc ? rc : parse(&r->tags, r, "tags", r->c.tags, OUTR_JSON_ARRAY, err);
-    rc = rc ? rc : parse(&r->meta, r, "meta", r->c.meta, OUTR_JSON_OBJECT, err);
-    if (rc)
-        return rc;
-    outr_str address = outr_json_itext(client, "address");
-    outr_str scheme = outr_json_itext(client, "scheme");
-    r->token = outr_json_itext(client, "token");
-    r->datacenter = outr_json_itext(client, "datacenter");
-    r->c.port_key = outr_arena_str(r->arena, r->c.port_key);
+    for (const outr_json *item = object ? object->child : NULL; item; item = item->next) {
+        size_t i = 0;
+        while (names[i] && !outr_str_iis(item->key, names[i]))
+            i++;
+        if (!names[i])
+            return outr_fail(err, OUTR_INVALID_ARGUMENT, "%s: unknown field \"" OUTR_FMT "\"",
+                             where, OUTR_ARG(outr_str_head(item->key, 100)));
+    }
+    return OUTR_OK;
+}
+
+static outr_code read_file(resolver *r, outr_str *pem, const outr_json *tls, const char *text,
+                           const char *file, outr_err *err)
+{
+    *pem = outr_json_itext(tls, text);
+    if (pem->n == 0)
+        *pem = outr_json_itext(tls, file);
+    return outr_pem_read(r->arena, file, pem, err);
+}
+
+static outr_code configure_tls(resolver *r, const outr_json *tls, bool is_https, outr_err *err)
+{
+    static const char *const names[] = {"address", "caFile",  "caPEM",  "certFile",
+                                        "certPEM", "keyFile", "keyPEM", "insecureSkipVerify",
+                                        NULL};
+    static const char *const alpn[] = {"http/1.1", NULL};
+    outr_tls_options o = {.alpn = alpn,
+                          .verify_peer = !outr_json_ibool(tls, "insecureSkipVerify", false)};
+    if (!tls)
+        return OUTR_OK;
+    if (check_names(tls, "client.tlsConfig", names, err))
+        return err->code;
+    if (read_file(r, &o.ca_pem, tls, "caPEM", "caFile", err) ||
+        read_file(r, &o.certificate_pem, tls, "certPEM", "certFile", err) ||
+        read_file(r, &o.key_pem, tls, "keyPEM", "keyFile", err) ||
+        (is_https && outr_tls_new(&r->tls, &o, err)))
+        return outr_wrap(err, "client.tlsConfig");
+    return OUTR_OK;
+}
+
+static outr_code configure_client(resolver *r, const outr_json *client, outr_err *err)
+{
+    static const char *const names[] = {"address",   "scheme", "datacenter", "namespace",
+                                        "partition", "token",  "tokenFile",  "httpAuth",
+                                        "tlsConfig", NULL};
+    static const char *const auth_names[] = {"username", "password", NULL};
+    const outr_json *auth = outr_json_ifind(client, "httpAuth");
+    outr_str address = outr_json_itext(client, "address"),
+             scheme = outr_json_itext(client, "scheme"),
+             file = outr_json_itext(client, "tokenFile");
+    if (check_names(client, "client", names, err) ||
+        check_names(auth, "client.httpAuth", auth_names, err) ||
+        configure_tls(r, outr_json_ifind(client, "tlsConfig"), outr_str_iis(scheme, "https"), err))
+        return err->code;
     r->url = outr_arena_join(r->arena, scheme.n ? scheme : OUTR_STR("http"), OUTR_STR("://"),
                              address.n ? address : OUTR_STR("localhost:8500"));
     if (outr_remote_check(r->url, err))
         return outr_wrap(err, "client.address");
+    r->token = outr_json_itext(client, "token");
+    if (r->token.n == 0 && file.n > 0) {
+        if (outr_pem_read(r->arena, "tokenFile", &file, err))
+            return outr_wrap(err, "client");
+        r->token = outr_str_trim(file);
+    }
+    if (auth)
+        r->authorization = outr_arena_join(
+            r->arena, OUTR_STR("Basic "),
+            outr_base64_encode(r->arena,
+                               outr_arena_join(r->arena, outr_json_itext(auth, "username"),
+                                               OUTR_STR(":"), outr_json_itext(auth, "password"))),
+            OUTR_STR_NONE);
     return OUTR_OK;
+}
+
+static void add_query(resolver *r, const char *name, outr_str value)
+{
+    outr_str pair = outr_arena_join(r->arena, outr_str_from(name), OUTR_STR("="),
+                                    outr_percent_encode(r->arena, value, ""));
+    r->query =
+        outr_arena_join(r->arena, r->query, OUTR_STR("&"), value.n ? pair : outr_str_from(name));
+}
+
+/* What a question may say, in Consul's words; the client's own where the options are silent. */
+static outr_code configure_query(resolver *r, const outr_json *client, const outr_json *options,
+                                 outr_err *err)
+{
+    static const char *const names[] = {
+        "datacenter", "namespace",  "partition",         "near",     "filter", "token",
+        "nodeMeta",   "allowStale", "requireConsistent", "useCache", NULL};
+    static const char *const texts[][2] = {{"datacenter", "dc"},
+                                           {"namespace", "ns"},
+                                           {"partition", "partition"},
+                                           {"near", "near"},
+                                           {"filter", "filter"}};
+    static const char *const switches[][2] = {
+        {"allowStale", "stale"}, {"requireConsistent", "consistent"}, {"useCache", "cached"}};
+    if (check_names(options, "queryOptions", names, err))
+        return err->code;
+    for (size_t i = 0; i < OUTR_LEN(texts); i++) {
+        outr_str value = outr_json_itext(options, texts[i][0]);
+        value = value.n ? value : outr_json_itext(client, texts[i][0]);
+        if (value.n > 0)
+            add_query(r, texts[i][1], value);
+    }
+    for (size_t i = 0; i < OUTR_LEN(switches); i++) {
+        if (outr_json_ibool(options, switches[i][0], false))
+            add_query(r, switches[i][1], OUTR_STR_NONE);
+    }
+    const outr_json *meta = outr_json_ifind(options, "nodeMeta");
+    for (const outr_json *item = meta ? meta->child : NULL; item; item = item->next)
+        add_query(r, "node-meta", outr_arena_join(r->arena, item->key, OUTR_STR(":"), item->text));
+    outr_str token = outr_json_itext(options, "token");
+    r->token = token.n ? token : r->token;
+    if (outr_json_ibool(options, "allowStale", false) &&
+        outr_json_ibool(options, "requireConsistent", false))
+        return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                         "queryOptions: allowStale and requireConsistent exclude each other");
+    return OUTR_OK;
+}
+
+static outr_code configure(resolver *r, outr_err *err)
+{
+    outr_json *client = NULL, *options = NULL;
+    outr_code rc = parse(&client, r, "client", r->c.client, OUTR_JSON_OBJECT, err);
+    rc = rc ? rc : parse(&r->checks, r, "checks", r->c.checks, OUTR_JSON_ARRAY, err);
+    rc = rc ? rc : parse(&r->tags, r, "tags", r->c.tags, OUTR_JSON_ARRAY, err);
+    rc = rc ? rc : parse(&r->meta, r, "meta", r->c.meta, OUTR_JSON_OBJECT, err);
+    rc = rc ? rc : parse(&options, r, "queryOptions", r->c.query_options, OUTR_JSON_OBJECT, err);
+    rc = rc ? rc
+            : parse(&r->advanced, r, "advancedRegistration", r->c.advanced, OUTR_JSON_OBJECT, err);
+    if (rc)
+        return rc;
+    r->c.port_key = outr_arena_str(r->arena, r->c.port_key);
+    outr_json *meta = r->advanced ? outr_json_ifind(r->advanced, "Meta") : NULL;
+    if (meta && meta->kind != OUTR_JSON_OBJECT)
+        return outr_fail(err, OUTR_INVALID_ARGUMENT,
+                         "advancedRegistration.Meta: must be a mapping");
+    r->meta = meta ? meta : r->meta;
+    r->c.registers |= r->advanced != NULL; /* as daprd has it */
+    rc = configure_client(r, client, err);
+    return rc ? rc : configure_query(r, client, options, err);
+}
+
+static void free_resolver(resolver *r)
+{
+    void *item;
+    for (size_t at = 0; outr_map_next(r->watches, &at, NULL, &item);)
+        free_watch(item);
+    outr_map_free(r->watches);
+    pthread_mutex_destroy(&r->lock);
+    if (r->tls)
+        outr_tls_unref(r->tls);
+    outr_arena_free(r->arena);
+    free(r);
+}
+
+static void free_if_over(resolver *r)
+{
+    outr_op *op = r->closing;
+    if (!r->is_last || r->querying > 0)
+        return;
+    free_resolver(r);
+    outr_op_finish(op);
+}
+
+/* Behind all that other loops have posted, so no watch is under way to us any more. */
+static void on_last(outr_message *message, outr_loop *loop OUTR_UNUSED)
+{
+    resolver *r = OUTR_CONTAINER(message, resolver, last);
+    r->is_last = true;
+    free_if_over(r);
 }
 
 static outr_code create(outr_resolver **out, const outr_component_init *init, outr_err *err)
@@ -319,21 +701,24 @@ static outr_code create(outr_resolver **out, const outr_component_init *init, ou
     OUTR_AUTO(outr_err_list) errors = {0};
     resolver *r = outr_alloc(sizeof *r);
     r->arena = outr_arena_new(OUTR_MIB);
+    r->watches = outr_map_new();
+    pthread_mutex_init(&r->lock, NULL);
     outr_code rc = outr_bind_kvs(rows, OUTR_LEN(rows), &r->c, init->metadata, &errors);
     if (rc)
         *err = errors.items[0];
     else
         rc = configure(r, err);
     if (rc) {
-        outr_arena_free(r->arena);
-        free(r);
+        free_resolver(r);
         return rc;
     }
+    r->base.watchers = outr_watchers_new();
+    r->last.run = on_last;
     r->base.backend = &outr_nameresolution_consul;
     r->loop = init->loop;
     r->log = init->log ? *init->log : (outr_log){0};
     r->timer.fire = on_time;
-    r->remote = outr_remote_new(init->loop, NULL);
+    r->remote = outr_remote_new(init->loop, r->tls);
     *out = &r->base;
     return OUTR_OK;
 }
@@ -346,10 +731,7 @@ static void open_resolver(outr_resolver *base OUTR_UNUSED, outr_op *op)
 static void on_remote_closed(outr_op *inner)
 {
     resolver *r = OUTR_CONTAINER(inner, resolver, inner);
-    outr_op *op = r->closing;
-    outr_arena_free(r->arena);
-    free(r);
-    outr_op_finish(op);
+    outr_loop_post(r->loop, &r->last);
 }
 
 static void close_remote(resolver *r)
@@ -385,6 +767,19 @@ static void on_renewal_over(outr_op *inner)
     leave(r);
 }
 
+static void end_watches(resolver *r)
+{
+    void *item;
+    pthread_mutex_lock(&r->lock);
+    r->is_over = true;
+    pthread_mutex_unlock(&r->lock); /* the main loop alone takes some out */
+    for (size_t at = 0; outr_map_next(r->watches, &at, NULL, &item);) {
+        watch *w = item;
+        outr_timer_stop(r->loop, &w->timer);
+        outr_op_cancel(&w->op, OUTR_CANCELLED);
+    }
+}
+
 static void close_resolver(outr_resolver *base, outr_op *op)
 {
     resolver *r = of(base);
@@ -392,6 +787,8 @@ static void close_resolver(outr_resolver *base, outr_op *op)
     r->is_closing = true;
     outr_op_begin(op, r, NULL);
     outr_timer_stop(r->loop, &r->timer);
+    outr_watchers_close(r->base.watchers);
+    end_watches(r);
     if (r->registering && !r->registering->op) { /* a renewal under way: it ends first */
         r->registering->inner.done = on_renewal_over;
         outr_op_cancel(&r->registering->inner, OUTR_CANCELLED);

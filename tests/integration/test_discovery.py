@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from harness import Case, Reply, reply_json, tag, wait_for
 
@@ -217,29 +217,49 @@ class Interfaces(Case):
 
 
 class Consul(Case):
-    """A stand-in for the agent: registrations in memory, answers as Consul's API gives them."""
+    """A stand-in for the agent: registrations in memory, answers as Consul's API gives them, blocking queries too."""
 
     def agent(self, **more):
         self.services, self.seen, self.broken, self.more = {}, [], None, {}
+        self.index, self.change, self.is_over = 7, threading.Condition(), False
+        self.addCleanup(self.touch, True)
         return self.app(self.serve, **more)
+
+    def touch(self, is_over=False):
+        with self.change:
+            self.index += 1
+            self.is_over |= is_over
+            self.change.notify_all()
+
+    def wait_index(self, query):
+        known = int(query.get("index", ["0"])[0])
+        with self.change:
+            self.change.wait_for(lambda: self.index != known or self.is_over, 60)
+            return [("X-Consul-Index", str(self.index))]
 
     def serve(self, request):
         self.seen.append((request.method, request.target, request.header("x-consul-token")))
         if self.broken:
             return self.broken(request)
         if request.path == "/v1/agent/service/register":
+            is_new = self.services.get(request.json["ID"]) != request.json
             self.services[request.json["ID"]] = request.json
+            if is_new:
+                self.touch()
             return Reply(200)
         if request.path.startswith("/v1/agent/service/deregister/"):
             self.services.pop(unquote(request.path.rpartition("/")[2]), None)
+            self.touch()
             return Reply(200)
         name = unquote(request.path.rpartition("/")[2])
+        index = self.wait_index(parse_qs(request.target.partition("?")[2]))
         return reply_json([dict({"Node": {"Address": "127.0.0.1"}, "Service": dict(s, Service=s["Name"])}, **self.more)
-                           for s in self.services.values() if s["Name"] == name])
+                           for s in list(self.services.values()) if s["Name"] == name], headers=index)
 
-    def config(self, agent, registers=True):
+    def config(self, agent, registers=True, more="", client=""):
         return config("consul", selfRegister=str(registers).lower(), selfDeregister=str(registers).lower()) + (
-            "      client: {address: \"127.0.0.1:%d\", token: secret}\n      tags: [one]\n      meta: {zone: a}\n" % agent.port)
+            "      client: {address: \"127.0.0.1:%d\", token: secret%s}\n      tags: [one]\n      meta: {zone: a}\n%s" %
+            (agent.port, client, more))
 
     @tag("debug", "tsan")
     def test_a_sidecar_registers_is_found_and_leaves(self):
@@ -272,6 +292,63 @@ class Consul(Case):
         self.assertEqual(a.invoke("kitchen", "x").status, 200)  # from disk
         answer = a.invoke("nobody", "x")
         self.assertEqual(answer.status, 500)
+
+    @tag("debug", "tsan")
+    def test_names_in_use_are_watched(self):
+        agent = self.agent()
+        b = self.sidecar("kitchen", self.app(lambda r: Reply(200, b"b")), config=self.config(agent))
+        a = self.sidecar("waiter", config=self.config(agent, False))
+        self.assertEqual(a.invoke("kitchen", "x").body, b"b")
+
+        def watches():
+            return [target for _, target, _ in self.seen if "index=%d&wait=60s" % self.index in target]
+        wait_for("the query that waits", watches, 60)
+        self.sidecar("kitchen", self.app(lambda r: Reply(200, b"c")), config=self.config(agent))
+        wait_for("another one", watches, 60)  # without a call in between: it heard of the new one
+        wait_for("the new one", lambda: a.invoke("kitchen", "x").body == b"c", 60)
+        self.assertEqual(b.stop(), 0)
+        wait_for("another one", watches, 60)
+        self.broken = lambda r: Reply(500, b"no leader")
+        self.touch()
+        self.assertEqual(a.invoke("kitchen", "x").body, b"c")
+        self.broken, self.index = None, 3  # an agent that was set up anew counts from the start
+        wait_for("a query of the new index", watches, 60)
+        self.assertEqual(a.stop(), 0)
+
+    @tag("debug")
+    def test_what_is_configured_is_said(self):
+        agent, app = self.agent(), self.app()
+        with open(self.path("token"), "w") as file:
+            file.write("from-file\n")
+        options = ("      queryOptions: {datacenter: east, near: _agent, allowStale: true, nodeMeta: {a: b}, filter: \"x == y\"}\n"
+                   "      advancedRegistration: {ID: mine, Name: kitchen, Tags: [two], Check: {TTL: 1s}, Meta: {zone: b}}\n")
+        client = ", httpAuth: {username: me, password: \"it:self\"}, namespace: ns, datacenter: west"
+        b = self.sidecar("kitchen", app, config=self.config(agent, more=options, client=client))
+        service = dict(self.services["mine"])
+        self.assertTrue(service.pop("Address"))
+        self.assertEqual(service, {"ID": "mine", "Name": "kitchen", "Tags": ["two"], "Check": {"TTL": "1s"}, "Port": b.internal,
+                                   "Meta": {"zone": "b", "DAPR_PORT": str(b.internal)}})
+        a = self.sidecar("waiter", config=self.config(agent, False, options.split("      advanced")[0], client))
+        self.assertEqual(a.invoke("kitchen", "x").status, 200)
+        self.assertIn("/v1/health/service/kitchen?passing=true&dc=east&ns=ns&near=_agent&filter=x%20%3D%3D%20y&stale&node-meta=a%3Ab",
+                      [target for _, target, _ in self.seen])
+        self.assertEqual({r.header("authorization") for r in agent.seen()}, {"Basic bWU6aXQ6c2VsZg=="})
+        c = self.sidecar("third", config=self.config(agent, False).replace("token: secret", "tokenFile: " + self.path("token")))
+        c.invoke("kitchen", "x")
+        self.assertIn("from-file", [token for _, _, token in self.seen])
+
+    def test_mistakes_are_named(self):
+        for more, client, text in (("      queryOptions: {dc: east}\n", "", "queryOptions: unknown field \\\"dc\\\""),
+                                   ("", ", adress: x", "client: unknown field"),
+                                   ("", ", httpAuth: {user: x}", "client.httpAuth: unknown field"),
+                                   ("", ", tlsConfig: {caFile: /nowhere}", "client.tlsConfig: caFile"),
+                                   ("      queryOptions: [1]\n", "", "queryOptions: must be a mapping"),
+                                   ("      queryOptions: {allowStale: true, requireConsistent: true}\n", "", "exclude each other"),
+                                   ("      advancedRegistration: {Meta: 1}\n", "", "advancedRegistration.Meta")):
+            a = self.sidecar("waiter", config=self.config(self.agent(is_up=False), more=more, client=client))
+            a.wait_log("name resolution failed to start", timeout_s=60)
+            self.assertIn(text, a.log())
+            self.assertEqual(a.stop(), 0)
 
     def test_an_agent_that_comes_late_is_told(self):
         agent = self.agent(is_up=False)
