@@ -74,6 +74,7 @@ static void compare(outr_reload *r, outr_snapshot *after)
         .access_changed = !SAME(before, after, access_policies, access_policy_count) ||
                           digest_of_authn(before) != digest_of_authn(after),
         .policies_changed = !SAME(before, after, resiliencies, resiliency_count),
+        .traffic_changed = !SAME(before, after, traffic, traffic_count),
         .needs_restart = !SAME(before, after, endpoints, endpoint_count) ||
                          before->folder_configuration_digest != after->folder_configuration_digest,
     };
@@ -81,7 +82,8 @@ static void compare(outr_reload *r, outr_snapshot *after)
     diff.removed_count = differing(before, after, diff.removed);
     r->current = after;
     if (diff.added_count || diff.removed_count || diff.subscriptions_changed ||
-        diff.access_changed || diff.policies_changed || diff.needs_restart)
+        diff.access_changed || diff.policies_changed || diff.traffic_changed ||
+        diff.needs_restart)
         r->options.changed(r->options.ctx, &diff);
     free(diff.added);
     free(diff.removed);

@@ -18,7 +18,7 @@ typedef struct outr_reload_diff {
      * (Dapr: SIGHUP, also for Resiliency). */
     const outr_component_spec **added, **removed; /* changed = in both */
     size_t added_count, removed_count;
-    bool subscriptions_changed, policies_changed;
+    bool subscriptions_changed, policies_changed, traffic_changed;
     bool access_changed; /* AccessPolicy, Authentication */
     bool needs_restart;  /* Configuration or HTTPEndpoint in the folders changed */
 } outr_reload_diff;

@@ -515,5 +515,7 @@ void outr_snapshot_unref(outr_snapshot *s)
         s->free_policies(s->policies);
     if (s->routes)
         s->free_routes(s->routes);
+    if (s->inbound)
+        s->free_inbound(s->inbound);
     outr_arena_free(s->arena);
 }

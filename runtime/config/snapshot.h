@@ -41,6 +41,9 @@ typedef struct outr_snapshot {
     /* traffic as mesh/route.h has compiled it; atomic, NULL until then */
     void *routes;
     void (*free_routes)(void *routes);
+    /* inbound of traffic as mesh/inbound.h has compiled it; atomic, NULL until then */
+    void *inbound;
+    void (*free_inbound)(void *inbound);
 } outr_snapshot;
 
 /* Reads --config files and resource folders. errors: fatal mistakes (non-empty exactly when it

@@ -149,7 +149,7 @@ typedef struct outr_limits_spec { /* bulkheads of one callee, over all loops */
 
 typedef struct outr_concurrency_spec { /* adaptive, inbound */
     bool is_on;
-    int64_t min, max, initial; /* 3, 1000, 20 */
+    int64_t min, max, initial; /* 3, 1000, 5; it grows fast */
     int64_t queue;             /* calls that wait at most */
     uint64_t target_ns;        /* CoDel: sojourn that is fine; 5 ms */
     uint64_t interval_ns;      /* 100 ms */

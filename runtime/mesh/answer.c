@@ -105,6 +105,7 @@ static outr_why note_refusal(outr__call *c, const outr_http_response *head)
     outr_str word = outr_headers_get(&head->headers, OUTR_REASON_HEADER);
     outr_why why = outr_why_find(word);
     c->invoke->challenge = outr_headers_get(&head->headers, "www-authenticate");
+    c->invoke->after_ns = retry_after(head);
     if (outr_why_is_about_caller(why))
         c->is_refused = c->is_final = true;
     return why || word.n == 0 ? why : OUTR_WHY_PEER_ERROR;
@@ -120,6 +121,13 @@ static void note_proxied_refusal(outr__call *c, outr_http_response *head)
     outr_mesh_tell_local(c->mesh, why, c->target.app_id, "the other sidecar said so");
 }
 
+/* Another instance may have a place for it; this one is not broken. */
+static bool is_overload(const outr_http_response *head)
+{
+    return outr_why_find(outr_headers_get(&head->headers, OUTR_REASON_HEADER)) ==
+           OUTR_WHY_OVERLOADED;
+}
+
 /* The peer's sidecar, not its app, says why it failed. */
 static bool take_peer_error(outr__try *t, outr_http_call *http)
 {
@@ -128,12 +136,13 @@ static bool take_peer_error(outr__try *t, outr_http_call *http)
     if (c->target.kind != OUTR__APP ||
         !outr_str_to_u64(outr_headers_get(&http->head.headers, OUTR__ERROR_HEADER), 16, &code))
         return false;
-    outr_class how = outr_classify_grpc((int)code);
+    bool is_over = is_overload(&http->head);
+    outr_class how = is_over ? OUTR_CLASS_LOAD : outr_classify_grpc((int)code);
     if (t->pick.peer && !t->is_observed) {
         t->is_observed = true;
         outr__pick_observe(&t->pick, outr_loop_update(c->mesh->o.loop) - t->sent_ns, how, 0);
     }
-    if (how == OUTR_CLASS_FAILURE && outr__call_goes_elsewhere(c)) {
+    if ((how == OUTR_CLASS_FAILURE || is_over) && outr__call_goes_elsewhere(c)) {
         outr_source_cancel(http->response, NULL);
         return true;
     }
@@ -224,14 +233,15 @@ void outr__call_on_response(outr_http_call *http)
         count_answer(t, http->head.status);
         return;
     }
+    if (c->ticket)
+        outr_ticket_give_back(c->ticket, http->head.status < 500);
     observe(t, &http->head);
     count_answer(t, http->head.status);
     if (outr_classify_is_passing(http->head.status) && outr__call_goes_elsewhere(c)) {
         outr_source_cancel(http->response, NULL);
         return;
     }
-    if (http == &t->http && c->invoke->is_proxied &&
-        http->peer_setting == OUTR_MESH_SETTINGS_VALUE)
+    if (http == &t->http && c->invoke->is_proxied && http->peer_setting == OUTR_MESH_SETTINGS_VALUE)
         note_proxied_refusal(c, &http->head);
     if (outr_guard_is_on(&c->guard) && is_thrown_away(c, http))
         return;

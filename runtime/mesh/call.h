@@ -63,6 +63,7 @@ struct outr__call {
     outr_str target_text, verb;
     outr_http_request req;
     outr_app_call *app_call; /* LOCAL; else NULL */
+    outr_ticket *ticket;     /* of LOCAL, when the app needs one */
     outr_snapshot *snapshot; /* holds target.endpoint over a reload */
     outr__reach *reach;      /* REACH; else NULL */
     outr__relay relay;
@@ -74,6 +75,7 @@ struct outr__call {
     unsigned attempts; /* sent out in all */
     unsigned tries;    /* sent out in this round */
     bool is_local, is_limited, is_cancelled;
+    bool is_rated, is_waiting; /* LOCAL: has had its share; waits for its ticket */
     bool is_elsewhere; /* a try after an answer: best made elsewhere, but there is none left */
     bool was_stale; /* a kept connection was lost unused: that instance has had its second chance */
     /* tries.c */

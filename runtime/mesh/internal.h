@@ -7,6 +7,7 @@
 #include "mesh/daprd_peer.h"
 #include "mesh/hedge.h"
 #include "mesh/mesh.h"
+#include "mesh/throttle.h"
 #include "resiliency/policies.h"
 #include "security/policy.h"
 
@@ -196,10 +197,11 @@ void outr__reach_start(outr__outside *outside, outr__reach *reach, outr_arena *a
 /* ---- admit.c: may it be called? -------------------------------------------------------------- */
 
 typedef struct outr__refusal {
-    outr_code code;     /* UNAUTHENTICATED, PERMISSION_DENIED */
+    outr_code code;     /* UNAUTHENTICATED, PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNAVAILABLE */
     const char *text;   /* of spec.accessControl and AccessPolicy: in the reference's words */
     outr_why why;
     outr_str challenge; /* WWW-Authenticate; NONE: none */
+    uint64_t after_ns;  /* when to ask again, from now on; 0: it does not say */
 } outr__refusal;
 
 /* The one gate of calls from other sidecars, whichever way they come. req is what will be
@@ -207,6 +209,20 @@ typedef struct outr__refusal {
  * Authentication says), then all rules judge it. False: it is refused. */
 bool outr__admits(outr_mesh *mesh, outr_exchange *x, outr_http_request *req, bool is_proxied,
                   outr__refusal *refusal);
+
+/* ---- entry.c: has he had his share, is there a place? ---------------------------------------- */
+
+/* req is what will be dispatched. is_local: a call of the app to itself. False: refused. */
+bool outr__entry_rates(outr_mesh *mesh, outr_exchange *x, const outr_http_request *req,
+                       bool is_local, outr__refusal *refusal);
+/* Calls need a ticket for the app (throttle.h). */
+bool outr__entry_has_gate(const outr_mesh *mesh);
+/* *ticket: of the call, made on arena when there is none yet; op as in throttle.h. */
+outr_taken outr__entry_take(outr_mesh *mesh, outr_ticket **ticket, outr_arena *arena,
+                            outr_str target, outr_op *op);
+/* op is done: counted. */
+void outr__entry_waited(const outr_mesh *mesh, const outr_err *err);
+#define OUTR__OVERLOADED "the app has more calls than it can serve"
 
 /* ---- filter.c: calls behind spec.appHttpPipeline --------------------------------------------- */
 
@@ -239,6 +255,8 @@ struct outr_mesh {
     outr_str forwarded; /* RFC 7239: this hop's element; owned */
     outr_snapshot *snapshot;
     const outr_policies *policies;          /* of Resiliency, the snapshot's; NULL: none */
+    const struct outr_inbound *inbound;     /* what the app takes, the snapshot's; NULL: all */
+    outr_throttle_port *port;
     const outr_policy *access;              /* who may call what, the snapshot's; NULL: no rules */
     outr_authn *authn;                      /* borrowed; NULL: no tokens are looked at */
     uint64_t tell_token_ns, tell_denied_ns; /* refusals, not again before */

@@ -1,4 +1,5 @@
 #include "mesh/call.h"
+#include "mesh/reasons.h"
 #include "mesh/deadline.h"
 #include "observe/span.h"
 
@@ -125,9 +126,8 @@ static int step_target(outr_steps *steps)
     if (c->target.endpoint)
         c->snapshot = outr_snapshot_ref(c->mesh->snapshot);
     if (c->target.kind == OUTR__APP) {
-        const outr_str labels[] = {c->target.app_id, in->content_length < 0
-                                                         ? OUTR_STR("streaming")
-                                                         : OUTR_STR("unary")};
+        const outr_str labels[] = {c->target.app_id, in->content_length < 0 ? OUTR_STR("streaming")
+                                                                            : OUTR_STR("unary")};
         outr_metric_count(outr_loop_metrics(c->mesh->o.loop), &req_sent, labels, 1);
         c->is_local = outr_str_eq(c->target.app_id, c->mesh->o.settings->app_id) &&
                       outr_str_eq(c->target.namespace_, c->mesh->o.settings->namespace_);
@@ -170,10 +170,53 @@ static bool is_expired(const outr__call *c, outr_err *err)
     return true;
 }
 
+static int fail_overloaded(outr__call *c)
+{
+    outr_err err;
+    outr_fail(&err, OUTR_UNAVAILABLE, OUTR__OVERLOADED);
+    outr_mark(&err, OUTR_WHY_OVERLOADED);
+    return outr__call_fail(c, &err);
+}
+
+/* A call of the app to itself has its share and its turn like others. OUTR__CALL_SEND: it may go
+ * on. */
+static int enter_local(outr__call *c)
+{
+    outr__refusal why;
+    outr_err err;
+    if (!c->is_rated && !outr__entry_rates(c->mesh, c->x, &c->req, true, &why)) {
+        outr_fail(&err, why.code, "%s", why.text);
+        outr_mark(&err, OUTR_WHY_RATE_LIMITED);
+        c->invoke->after_ns = why.after_ns;
+        c->is_final = true;
+        return outr__call_fail(c, &err);
+    }
+    c->is_rated = true;
+    if (!outr__entry_has_gate(c->mesh) || (c->ticket && c->ticket->state == OUTR_TICKET_IN))
+        return OUTR__CALL_SEND;
+    switch (outr__entry_take(c->mesh, &c->ticket, c->x->arena, c->target_text, outr__call_op(c))) {
+    case OUTR_TAKEN:
+        c->lead->op.done = NULL;
+        return OUTR__CALL_SEND;
+    case OUTR_TAKEN_LATER:
+        c->is_waiting = true;
+        return OUTR_WAIT;
+    default:
+        return fail_overloaded(c);
+    }
+}
+
 static int step_local(outr_steps *steps)
 {
     outr__call *c = of(steps);
     outr_err err;
+    if (c->is_waiting) {
+        c->is_waiting = false;
+        err = c->lead->op.err;
+        outr__entry_waited(c->mesh, &err);
+        if (err.code)
+            return outr__call_fail(c, &err);
+    }
     if (is_expired(c, &err))
         return outr__call_fail(c, &err);
     if (!outr_app_is_configured(c->mesh->o.app)) {
@@ -208,6 +251,9 @@ static int step_local(outr_steps *steps)
                                              .trace = &c->invoke->trace,
                                              .is_traced = outr__call_is_traced(c),
                                              .is_grpc_app = outr_app_speaks_grpc(c->mesh->o.app)});
+    int next = enter_local(c);
+    if (next != OUTR__CALL_SEND)
+        return next;
     if (!c->app_call)
         c->app_call = outr_arena_alloc(c->x->arena, sizeof *c->app_call);
     fill_http(c->lead, &c->app_call->http);
@@ -436,8 +482,9 @@ static int step_send(outr_steps *steps)
     bool may_be_stale = http->was_reused && !c->was_stale;
     outr__race_end(c);
     record_attempt(t, http);
-    if (!c->is_again && t->is_at_daprd && !t->is_unsendable &&
-        outr__daprd_outcome(t->daprd, &err))
+    if (c->ticket)
+        outr_ticket_give_back(c->ticket, false);
+    if (!c->is_again && t->is_at_daprd && !t->is_unsendable && outr__daprd_outcome(t->daprd, &err))
         return outr__call_after_daprd(c);
     if (t->pick.peer && err.code && !c->is_again)
         observe_failure(t, &err, is_unreachable && may_be_stale);

@@ -1,4 +1,5 @@
 #include "components/registry.h"
+#include "mesh/inbound.h"
 #include "mesh/internal.h"
 #include "mesh/kept.h"
 
@@ -9,9 +10,9 @@ static void use_snapshot(outr_mesh *mesh, const outr_snapshot *snapshot)
     mesh->trace = (outr_trace_config){.is_on = snapshot->configuration.tracing_is_on,
                                       .sampling_rate = snapshot->configuration.sampling_rate,
                                       .tracer = mesh->o.tracer};
-    mesh->access =
-        outr_policy_of(mesh->snapshot, mesh->o.settings->app_protocol < OUTR_APP_GRPC);
+    mesh->access = outr_policy_of(mesh->snapshot, mesh->o.settings->app_protocol < OUTR_APP_GRPC);
     mesh->policies = outr_policies_of(mesh->snapshot, mesh->policies);
+    mesh->inbound = outr_inbound_of(mesh->snapshot, mesh->inbound, mesh->o.loop);
     outr_snapshot_unref(before);
 }
 
@@ -34,6 +35,7 @@ outr_mesh *outr_mesh_new(const outr_mesh_options *options)
         mesh->o.identify = outr__identify;
     mesh->forwarded = forwarded(options);
     outr_list_init(&mesh->calls);
+    mesh->port = outr_throttle_port_new(options->loop);
     use_snapshot(mesh, options->snapshot);
     mesh->peers = outr__peers_new(&mesh->o);
     mesh->outside = outr__outside_new(&mesh->o);
@@ -46,6 +48,7 @@ void outr_mesh_free(outr_mesh *mesh)
     outr__peers_free(mesh->peers);
     outr__outside_free(mesh->outside);
     outr_hedges_done(&mesh->hedges);
+    outr_throttle_port_free(mesh->port);
     outr_snapshot_unref(mesh->snapshot);
     free((void *)mesh->forwarded.p);
     free(mesh);

@@ -114,6 +114,7 @@ typedef struct outr_invoke {
      * waits any more. With on_failed what would have to be shown (WWW-Authenticate), too. */
     outr_why why;
     outr_str challenge;
+    uint64_t after_ns; /* out, on_failed: when it may be asked again, from now on; 0: not said */
     void *user;
     outr_code grpc_code; /* out: how a proxied call has ended */
     void *impl; /* machinery */

@@ -19,8 +19,9 @@ typedef struct served {
     uint64_t deadline_ns; /* 0: none */
     outr__relay relay;
     outr_str caller;
-    outr_trace trace; /* span of this hop */
+    outr_trace trace;          /* span of this hop */
     outr__daprd_served *daprd; /* of a daprd's CallLocal; NULL: the request as it is */
+    outr_ticket *ticket;       /* for the app; NULL: none is needed */
     unsigned tries;
     bool is_proxied;
 } served;
@@ -101,6 +102,15 @@ static void record_served(const served *s, const outr_err *err, outr_why why)
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
+/* RFC 9110 section 10.2.3, gRFC A6. */
+static void say_when(outr_headers *out, uint64_t after_ns, bool is_grpc)
+{
+    uint64_t unit = is_grpc ? OUTR_MS : OUTR_SEC;
+    outr_headers_add(
+        out, is_grpc ? OUTR_STR("grpc-retry-pushback-ms") : OUTR_STR("retry-after"),
+        outr_arena_printf(out->arena, "%llu", (unsigned long long)((after_ns + unit - 1) / unit)));
+}
+
 /* An error of this sidecar, in a form no app can be mistaken for: the caller strips the header from
  * what apps answer. */
 static void answer_error(outr_exchange *x, const outr__refusal *why)
@@ -126,6 +136,8 @@ static void answer_error(outr_exchange *x, const outr__refusal *why)
         outr_headers_add(&head.headers, OUTR_STR(OUTR_REASON_HEADER), word);
     if (why->challenge.p)
         outr_headers_add(&head.headers, OUTR_STR("www-authenticate"), why->challenge);
+    if (why->after_ns)
+        say_when(&head.headers, why->after_ns, is_grpc);
     head.content_length = (int64_t)body.n;
     outr_http_reply(x, &head, body);
     outr_http_done(x);
@@ -161,6 +173,8 @@ static void on_response(outr_http_call *http)
 {
     served *s = http->user;
     count_answer(s, http->head.status);
+    if (s->ticket)
+        outr_ticket_give_back(s->ticket, http->head.status < 500);
     if (s->daprd) {
         outr__daprd_answered(s->daprd, http);
         return;
@@ -211,6 +225,8 @@ static void on_done(outr_op *op)
         return;
     }
     outr_link_remove(&s->link);
+    if (s->ticket)
+        outr_ticket_give_back(s->ticket, false);
     outr_err err = op->err;
     bool is_answered = s->daprd ? s->daprd->has_answered : s->relay.has_head;
     bool is_waited_for = x->on_gone || err.code != OUTR_CANCELLED;
@@ -228,9 +244,8 @@ static void on_done(outr_op *op)
     }
     bool is_late = err.code == OUTR_DEADLINE_EXCEEDED;
     char text[OUTR_ERR_TEXT_MAX + 32];
-    outr__refusal refusal = {.code = is_late ? OUTR_DEADLINE_EXCEEDED : OUTR_INTERNAL,
-                             .why = why,
-                             .text = text};
+    outr__refusal refusal = {
+        .code = is_late ? OUTR_DEADLINE_EXCEEDED : OUTR_INTERNAL, .why = why, .text = text};
     snprintf(text, sizeof text, "error invoking app channel: %s", err.text);
     if (s->is_proxied) {
         refusal.code = outr__grpc_failure(http, &err);
@@ -269,6 +284,56 @@ static void on_gone(outr_exchange *x, const outr_err *err OUTR_UNUSED)
     served *s = x->user;
     x->on_gone = NULL;
     outr_op_cancel(&s->op, OUTR_CANCELLED);
+}
+
+/* ---- on its way to the app ------------------------------------------------------------------- */
+
+/* It has not come to the app. */
+static void turn_away(served *s, const outr_err *err)
+{
+    outr_exchange *x = s->x;
+    bool is_late = err->code == OUTR_DEADLINE_EXCEEDED;
+    outr_why how = x->on_gone || err->code != OUTR_CANCELLED ? outr_why_of(err) : OUTR_WHY_NONE;
+    const outr__refusal why = {
+        .code = err->code, .why = how, .text = is_late ? "context deadline exceeded" : err->text};
+    outr_link_remove(&s->link);
+    record_served(s, err, how);
+    if (s->daprd) {
+        outr__daprd_refuse(s->daprd, why.code, how, why.text);
+        return;
+    }
+    if (how)
+        tell(s->mesh, how, why.text);
+    answer_error(x, &why);
+}
+
+static void on_waited(outr_op *op)
+{
+    served *s = OUTR_CONTAINER(op, served, op);
+    outr_err err = op->err;
+    outr__entry_waited(s->mesh, &err);
+    if (err.code)
+        turn_away(s, &err);
+    else
+        start(s);
+}
+
+static void enter(served *s)
+{
+    outr_err err;
+    outr_op_init(&s->op, s->mesh->o.loop, NULL, s->deadline_ns, on_waited);
+    switch (outr__entry_take(s->mesh, &s->ticket, s->x->arena, s->req.target, &s->op)) {
+    case OUTR_TAKEN:
+        start(s);
+        break;
+    case OUTR_TAKEN_LATER:
+        break;
+    case OUTR_TAKEN_NOT:
+        outr_fail(&err, OUTR_UNAVAILABLE, OUTR__OVERLOADED);
+        outr_mark(&err, OUTR_WHY_OVERLOADED);
+        turn_away(s, &err);
+        break;
+    }
 }
 
 /* What was judged is what is dispatched: the target goes on byte for byte, so it must be clean. */
@@ -337,6 +402,10 @@ static bool admit(outr_mesh *mesh, outr_exchange *x)
         refuse(mesh, x, OUTR_INTERNAL, OUTR_WHY_APP_PROTOCOL, OUTR__NO_VERB);
         return false;
     }
+    if (!outr__entry_rates(mesh, x, &x->req, false, &why)) {
+        refuse_for(mesh, x, &why, false);
+        return false;
+    }
     return true;
 }
 
@@ -384,7 +453,10 @@ static void serve(outr_mesh *mesh, outr_exchange *x, const outr_http_request *re
             outr_deadline_write(&s->req.headers, outr_loop_now(mesh->o.loop), s->deadline_ns);
     }
     outr_list_push(&mesh->calls, &s->link);
-    start(s);
+    if (outr__entry_has_gate(mesh))
+        enter(s);
+    else
+        start(s);
 }
 
 static void on_daprd_ready(outr__daprd_served *d)
@@ -405,6 +477,9 @@ static void on_daprd_ready(outr__daprd_served *d)
         code = OUTR_INTERNAL;
         refusal.why = OUTR_WHY_APP_UNHEALTHY;
         text = "error invoking app channel: app is not in a healthy state";
+    } else if (!outr__entry_rates(mesh, d->x, &d->req, false, &refusal)) {
+        code = refusal.code;
+        text = refusal.text;
     }
     if (!code) {
         serve(mesh, d->x, &d->req, d);

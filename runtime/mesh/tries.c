@@ -30,6 +30,8 @@ void outr__call_finish(outr__call *c)
     if (err && (!c->relay.has_head || c->relay.is_proxied))
         tell_failure(c, err);
     outr_link_remove(&c->link);
+    if (c->ticket)
+        outr_ticket_return(c->ticket);
     if (c->replay)
         outr__replay_done(c->replay);
     invoke->grpc_code = c->relay.grpc_code;

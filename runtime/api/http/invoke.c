@@ -26,6 +26,11 @@ static void on_failed(outr_invoke *invoke, const outr_err *err)
     outr_api_tell_local(r, invoke->why, invoke->target, NULL);
     if (invoke->challenge.n > 0)
         outr_headers_add(&r->extra, OUTR_STR("WWW-Authenticate"), invoke->challenge);
+    if (invoke->after_ns)
+        outr_headers_add(
+            &r->extra, OUTR_STR("Retry-After"),
+            outr_arena_printf(r->x->arena, "%llu",
+                              (unsigned long long)((invoke->after_ns + OUTR_SEC - 1) / OUTR_SEC)));
     if (outr_why_status(invoke->why) > 0)
         outr_api_fail_status(r, outr_why_status(invoke->why), &shown, NULL);
     else if (err->code == OUTR_PERMISSION_DENIED)

@@ -127,7 +127,7 @@ const outr_traffic_spec outr_traffic_defaults = {
     .limits = {.connections = 4096, .pending = 16384, .requests = 65536},
     .concurrency = {.min = 3,
                     .max = 1000,
-                    .initial = 20,
+                    .initial = 5,
                     .queue = 1000,
                     .target_ns = 5 * OUTR_MS,
                     .interval_ns = 100 * OUTR_MS},

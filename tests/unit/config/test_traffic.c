@@ -125,7 +125,7 @@ static void what_nobody_says_is_the_default(void **state)
                                                "  inbound: {concurrency: {max: 10}}\n");
     assert_clean(&b);
     assert_true(t->ejection.is_on && t->ejection.consecutive == 7 && t->ejection.window == 20);
-    assert_true(t->concurrency.is_on && t->concurrency.initial == 10);
+    assert_true(t->concurrency.is_on && t->concurrency.initial == 5);
     assert_false(t->environment.is_on || t->locality.is_on || t->has_slow_start || t->hedge.is_on ||
                  t->limits.is_on || t->retry_budget.is_on || t->health_check.is_on);
     assert_text(t->environment.label, "environment");
