@@ -35,7 +35,7 @@ typedef struct outr_command {
 
 extern const outr_command outr_command_run, outr_command_list, outr_command_stop,
     outr_command_invoke, outr_command_publish, outr_command_mtls, outr_command_version,
-    outr_command_completion;
+    outr_command_completion, outr_command_endpoints;
 
 /* All commands, NULL at the end. */
 extern const outr_command *const outr_commands[];

@@ -14,7 +14,7 @@
 static const outr_api_route *const tables[] = {
     outr_routes_system,  outr_routes_state,    outr_routes_secrets, outr_routes_invoke,
     outr_routes_publish, outr_routes_bindings, outr_routes_lock,    outr_routes_configuration,
-    outr_routes_absent,
+    outr_routes_mesh,    outr_routes_absent,
 };
 
 static void build_routers(outr_api *api)

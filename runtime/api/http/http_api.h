@@ -43,7 +43,7 @@ typedef struct outr_api_route {
 /* Route tables, each in its own file, terminated by a row with pattern NULL. */
 extern const outr_api_route outr_routes_state[], outr_routes_secrets[], outr_routes_publish[],
     outr_routes_invoke[], outr_routes_system[], outr_routes_absent[],
-    outr_routes_bindings[], outr_routes_lock[], outr_routes_configuration[];
+    outr_routes_bindings[], outr_routes_lock[], outr_routes_configuration[], outr_routes_mesh[];
 
 struct outr_api_request {
     outr_exchange *x;
