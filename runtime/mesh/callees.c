@@ -73,6 +73,7 @@ static void free_callee(outr__callee *c)
     }
     outr_map_free(c->by_addr);
     free(c->slots);
+    free((void *)c->checks.path.p);
     pthread_mutex_destroy(&c->lock);
     free(c);
 }
@@ -89,10 +90,42 @@ void outr__callee_unref(outr__callee *c)
         free_callee(c);
 }
 
-void outr__callee_use(outr__callee *c, const outr_cluster_rules *rules, uint64_t now)
+static outr_cluster_rules cluster_rules(const outr_target_rules *rules, outr_kvs own)
 {
+    const outr_ejection_spec *e = rules->ejection;
+    const outr_locality_spec *l = rules->locality;
+    outr_cluster_rules out = {
+        .ejection = {.is_disabled = e->is_disabled,
+                     .in_a_row = (unsigned)e->consecutive,
+                     .failure_percent = (unsigned)e->failure_percent,
+                     .window = (unsigned)e->window,
+                     .base_ns = e->base_ns,
+                     .max_ns = e->max_ns},
+        .ejected_max_percent = (unsigned)e->max_percent,
+        .slow_start_ns = rules->slow_start_ns,
+        .budget = {.percent = rules->retry_budget->percent,
+                   .per_second = (unsigned)rules->retry_budget->per_second},
+    };
+    const outr_kv *zone = l->is_on ? outr_kvs_find_exact(own, l->label) : NULL;
+    if (zone) {
+        out.zone_label = zone->key;
+        out.zone = zone->value;
+        out.near_min_percent = l->min_percent;
+    }
+    return out;
+}
+
+void outr__callee_use(outr__callee *c, const outr_target_rules *rules, outr_kvs own, uint64_t now)
+{
+    const outr_cluster_rules fresh = cluster_rules(rules, own);
+    const outr_active_check_spec *check = rules->health_check;
     pthread_mutex_lock(&c->lock);
-    outr_cluster_use(&c->cluster, rules, now);
+    outr_cluster_use(&c->cluster, &fresh, now);
+    free((void *)c->checks.path.p);
+    c->checks = (outr__check_rules){.is_on = check->is_on,
+                                    .path = outr_str_of(outr_str_dup(check->path), check->path.n),
+                                    .interval_ns = check->interval_ns,
+                                    .timeout_ns = check->timeout_ns};
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -313,6 +346,63 @@ void outr__callee_spend_retry(outr__callee *c, uint64_t now)
 {
     pthread_mutex_lock(&c->lock);
     outr_budget_spend(&c->cluster.budget, now);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* ---- checks ---------------------------------------------------------------------------------- */
+
+bool outr__callee_claim_checks(outr__callee *c, uint64_t *interval_ns)
+{
+    pthread_mutex_lock(&c->lock);
+    bool is_mine = c->checks.is_on && c->cluster.ejected_count > 0 && !c->is_checked;
+    c->is_checked |= is_mine;
+    *interval_ns = c->checks.interval_ns;
+    pthread_mutex_unlock(&c->lock);
+    return is_mine;
+}
+
+void outr__callee_end_checks(outr__callee *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->is_checked = false;
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* That its sidecar answers says nothing of an app that fails. */
+static bool is_to_be_asked(const outr__callee *c, const outr_endpoint *e, uint64_t now)
+{
+    return !e->outlier.is_probing && e->outlier.until_ns > now &&
+           (c->checks.path.n > 0 || e->is_down);
+}
+
+size_t outr__callee_begin_checks(outr__callee *c, uint64_t now, outr__check_rules *rules,
+                                 size_t *from, outr__instance **due, size_t max)
+{
+    size_t n = 0, at = 0;
+    pthread_mutex_lock(&c->lock);
+    *rules = c->checks;
+    rules->is_on = c->is_checked = c->checks.is_on && c->cluster.ejected_count > 0;
+    rules->path =
+        rules->is_on ? outr_str_of(outr_str_dup(c->checks.path), c->checks.path.n) : OUTR_STR_NONE;
+    size_t first = rules->is_on ? *from % c->cluster.ejected_count : 0;
+    OUTR_LIST_EACH(link, &c->cluster.ejected) {
+        outr_endpoint *e = OUTR_LIST_ITEM(link, outr_endpoint, ejected);
+        if (!rules->is_on || n == max)
+            break;
+        if (at++ < first || !is_to_be_asked(c, e, now))
+            continue;
+        outr_endpoint_hold(e);
+        due[n++] = of_endpoint(e);
+    }
+    *from = at < c->cluster.ejected_count ? at : 0;
+    pthread_mutex_unlock(&c->lock);
+    return n;
+}
+
+void outr__callee_open_probe(outr__callee *c, outr__instance *i, uint64_t now)
+{
+    pthread_mutex_lock(&c->lock);
+    outr_endpoint_open_probe(&i->endpoint, now);
     pthread_mutex_unlock(&c->lock);
 }
 

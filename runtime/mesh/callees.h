@@ -13,6 +13,7 @@
 
 #include "mesh/cluster.h"
 #include "mesh/endpoints.h"
+#include "mesh/route.h"
 
 #define OUTR__INSTANCES_MAX 1024 /* of one callee: what a registry says beyond is passed over */
 
@@ -34,15 +35,24 @@ typedef struct outr__callee {
     outr__instance **slots;
     size_t slot_count;
     uint64_t fetched_ns;
+    struct outr__check_rules {
+        bool is_on;
+        outr_str path;
+        uint64_t interval_ns, timeout_ns;
+    } checks;
+    bool is_checked;    /* some loop looks after its ejected instances */
     bool is_refreshing; /* some loop asks */
     bool is_stale;      /* something has changed since */
     char name[];        /* "id.namespace"; does not change */
 } outr__callee;
+typedef struct outr__check_rules outr__check_rules;
 
 /* NULL: nobody knows it, and it was not to be made. is_new: this call has made it. */
 outr__callee *outr__callee_ref(outr_callees *callees, outr_str name, bool makes, bool *is_new);
 void outr__callee_unref(outr__callee *callee);
-void outr__callee_use(outr__callee *callee, const outr_cluster_rules *rules, uint64_t now);
+/* own: the caller's labels, for its zone. */
+void outr__callee_use(outr__callee *callee, const outr_target_rules *rules, outr_kvs own,
+                      uint64_t now);
 /* What the registry says; of an answer of none nothing is believed while instances are known: an
  * empty registry does not empty the mesh, what is gone shows when it is called. */
 void outr__callee_learn(outr__callee *callee, const outr_resolve *answer, uint64_t now);
@@ -80,6 +90,16 @@ bool outr__callee_has_other(outr__callee *callee, const outr_kvs *labels,
 /* outr_budget_take and outr_budget_spend. */
 bool outr__callee_take_retry(outr__callee *callee, uint64_t now);
 void outr__callee_spend_retry(outr__callee *callee, uint64_t now);
+
+/* checks.h. True: its ejected instances are the caller's to look after, the first time in
+ * *interval_ns, until begin_checks says that it is off, or end_checks. */
+bool outr__callee_claim_checks(outr__callee *callee, uint64_t *interval_ns);
+/* Those to be asked now, held, max at most, beginning behind *from ejected ones; rules->path is the
+ * caller's to free. */
+size_t outr__callee_begin_checks(outr__callee *callee, uint64_t now, outr__check_rules *rules,
+                                 size_t *from, outr__instance **due, size_t max);
+void outr__callee_end_checks(outr__callee *callee);
+void outr__callee_open_probe(outr__callee *callee, outr__instance *instance, uint64_t now);
 
 /* For people to look at, on the arena. */
 void outr__callee_view(outr__callee *callee, uint64_t now, outr_arena *arena,

@@ -143,7 +143,9 @@ typedef struct outr__pick {
     bool sleeps;
 } outr__pick;
 
-outr__peers *outr__peers_new(const outr_mesh_options *o);
+outr__peers *outr__peers_new(const outr_mesh_options *o, const outr_snapshot *snapshot);
+/* snapshot is borrowed until the next one. What is known of instances stays. */
+void outr__peers_update(outr__peers *peers, const outr_snapshot *snapshot);
 void outr__peers_free(outr__peers *peers);
 void outr__peers_dismiss(outr__peers *peers);
 /* NOT_FOUND: nobody has that id. pick->labels stays until then. */

@@ -37,7 +37,7 @@ outr_mesh *outr_mesh_new(const outr_mesh_options *options)
     outr_list_init(&mesh->calls);
     mesh->port = outr_throttle_port_new(options->loop);
     use_snapshot(mesh, options->snapshot);
-    mesh->peers = outr__peers_new(&mesh->o);
+    mesh->peers = outr__peers_new(&mesh->o, mesh->snapshot);
     mesh->outside = outr__outside_new(&mesh->o);
     return mesh;
 }
@@ -57,6 +57,7 @@ void outr_mesh_free(outr_mesh *mesh)
 void outr_mesh_update(outr_mesh *mesh, const outr_snapshot *snapshot)
 {
     use_snapshot(mesh, snapshot);
+    outr__peers_update(mesh->peers, mesh->snapshot);
     outr__outside_update(mesh->outside);
 }
 

@@ -1,5 +1,5 @@
-#include "mesh/callees.h"
-#include "mesh/internal.h"
+#include "mesh/checks.h"
+#include "mesh/route.h"
 
 /* an instance that could not be reached is the last choice for so long */
 #define DOWN_NS OUTR_SEC
@@ -15,52 +15,12 @@
  * up ever more of them. The least lately called one is forgotten, but for its calls in hand. */
 #define NAMES_MAX 4096
 
-struct outr__peer {
-    char text[OUTR_ADDR_TEXT_MAX];
-    outr_addr addr;
-    outr_http_pool *pool;
-    outr__peers *peers;
-    /* With mutual TLS a peer is an address and who is expected there: another app that comes by the
-     * same address is another one. */
-    char *path; /* of its SPIFFE id; NULL: nobody is asked */
-    char *key;  /* in by_addr */
-    uint64_t used_ns, tell_refused_ns;
-    size_t holds; /* calls that have it */
-    bool is_over; /* being forgotten */
-};
+/* An app as this loop knows it. */
+typedef outr__known known;
 
-/* This loop's connections to an instance: at its slot. */
-typedef struct seat {
-    uint64_t serial; /* of the instance they are to; 0: none */
-    outr__peer *peer;
-} seat;
-
-/* A name that was called by this loop. */
-typedef struct outr__known {
-    outr_link used; /* in peers', the least lately called in front */
-    outr__callee *callee;
-    size_t picks; /* that go by it */
-    seat *seats;
-    size_t seat_count;
-    outr_str app_id, namespace_; /* of name */
-    char name[];                 /* "id.namespace" */
-} known;
-
-struct outr__peers {
-    const outr_mesh_options *o;
-    outr_callees *callees;
-    outr_map *names; /* name -> known */
-    outr_list used;
-    outr_map *by_addr; /* key -> peer */
-    outr_timer sweeper;
-    outr_watch *watch; /* NULL: the resolver does not hear of changes */
-    bool is_freed;
-    unsigned refreshing;
-};
-
-static void free_if_over(outr__peers *p)
+void outr__peers_free_if_over(outr__peers *p)
 {
-    if (!p->is_freed || p->refreshing > 0)
+    if (!p->is_freed || p->asks > 0)
         return;
     outr_callees_unref(p->callees);
     free(p);
@@ -171,7 +131,7 @@ static void empty_seats(outr__peers *p)
         known *k = item;
         for (size_t i = 0; i < k->seat_count; i++) {
             if (k->seats[i].peer && k->seats[i].peer->is_over)
-                k->seats[i] = (seat){0};
+                k->seats[i] = (outr__seat){0};
         }
     }
 }
@@ -230,6 +190,18 @@ static void make_room(outr__peers *p)
     }
 }
 
+/* What TrafficPolicies say of a callee. Where none is loaded, and none was, it has its defaults. */
+static void use_rules(outr__peers *p, known *k)
+{
+    const outr_routes *routes = outr_routes_of(p->snapshot);
+    if (!routes && !k->has_rules)
+        return;
+    k->has_rules = routes != NULL;
+    outr__callee_use(k->callee, outr_routes_target(routes, k->app_id, k->namespace_),
+                     p->o->settings->labels, outr_loop_now(p->o->loop));
+    outr__check_begin(p, k);
+}
+
 static known *add_known(outr__peers *p, outr_str key, outr__callee *own_callee)
 {
     make_room(p);
@@ -239,6 +211,7 @@ static known *add_known(outr__peers *p, outr_str key, outr__callee *own_callee)
     k->namespace_ = outr_str_cut(outr_str_from(k->name), '.', &k->app_id);
     outr_map_put(p->names, key, k);
     outr_list_push(&p->used, &k->used);
+    use_rules(p, k);
     return k;
 }
 
@@ -263,7 +236,7 @@ static known *learn(outr__peers *p, outr_str key, const outr_resolve *answer)
     return k;
 }
 
-static outr__peer *peer_of(outr__peers *p, known *k, const outr__instance *i)
+outr__peer *outr__peer_of(outr__peers *p, outr__known *k, const outr__instance *i)
 {
     if (i->slot >= k->seat_count) {
         size_t count = i->slot * 2 + 4;
@@ -271,9 +244,9 @@ static outr__peer *peer_of(outr__peers *p, known *k, const outr__instance *i)
         memset(k->seats + k->seat_count, 0, (count - k->seat_count) * sizeof *k->seats);
         k->seat_count = count;
     }
-    seat *at = &k->seats[i->slot];
+    outr__seat *at = &k->seats[i->slot];
     if (at->serial != i->endpoint.serial)
-        *at = (seat){i->endpoint.serial, find_peer(p, &i->addr, k)};
+        *at = (outr__seat){i->endpoint.serial, find_peer(p, &i->addr, k)};
     return at->peer;
 }
 
@@ -291,6 +264,8 @@ static void tell_change(const outr__pick *pick, outr_outlier_change change)
     outr_str what = change == OUTR_OUTLIER_EJECTED ? OUTR_STR("ejected") : OUTR_STR("revived");
     if (change == OUTR_OUTLIER_SAME)
         return;
+    if (change == OUTR_OUTLIER_EJECTED)
+        outr__check_begin(pick->peers, pick->known);
     outr_metric_count(outr_loop_metrics(loop), &ejections,
                       (const outr_str[]){outr_str_from(name), what}, 1);
     OUTR_LOG(outr_loop_log(loop), INFO, "an instance has changed", OUTR_Z("target", name),
@@ -418,7 +393,7 @@ static bool choose(outr__pick *pick, known *k)
     pick->is_probe = how.pick.is_probe;
     pick->instance = found;
     pick->is_subset_empty = !found && !how.is_empty;
-    pick->peer = found ? peer_of(p, k, found) : NULL;
+    pick->peer = found ? outr__peer_of(p, k, found) : NULL;
     if (found)
         pick->peer->holds++;
     return !how.is_empty;
@@ -511,8 +486,8 @@ static void on_refreshed(outr_op *op)
         outr_watch_again(p->watch, r->resolve.app_id, r->resolve.namespace_);
     outr__callee_unref(r->callee);
     outr_arena_free(arena);
-    p->refreshing--;
-    free_if_over(p);
+    p->asks--;
+    outr__peers_free_if_over(p);
 }
 
 static void refresh_known(outr__peers *p, known *k)
@@ -520,7 +495,7 @@ static void refresh_known(outr__peers *p, known *k)
     const outr_mesh_options *o = p->o;
     outr_arena *arena = outr_arena_new(OUTR_MIB);
     refresh *r = outr_arena_alloc(arena, sizeof *r);
-    p->refreshing++;
+    p->asks++;
     r->peers = p;
     r->callee = outr__callee_ref(p->callees, outr_str_from(k->name), true, NULL);
     r->resolve = (outr_resolve){.arena = arena,
@@ -605,10 +580,19 @@ size_t outr_mesh_list_endpoints(outr_mesh *mesh, outr_str app_id, outr_str names
 
 /* ---- making and freeing ---------------------------------------------------------------------- */
 
-outr__peers *outr__peers_new(const outr_mesh_options *o)
+void outr__peers_update(outr__peers *p, const outr_snapshot *snapshot)
+{
+    void *item;
+    p->snapshot = snapshot;
+    for (size_t at = 0; outr_map_next(p->names, &at, NULL, &item);)
+        use_rules(p, item);
+}
+
+outr__peers *outr__peers_new(const outr_mesh_options *o, const outr_snapshot *snapshot)
 {
     outr__peers *p = outr_alloc(sizeof *p);
     p->o = o;
+    p->snapshot = snapshot;
     p->callees = o->callees ? outr_callees_ref(o->callees) : outr_callees_new();
     p->names = outr_map_new();
     outr_list_init(&p->used);
@@ -631,12 +615,16 @@ void outr__peers_free(outr__peers *p)
     void *item;
     outr_timer_stop(p->o->loop, &p->sweeper);
     outr_watch_end(p->watch);
-    for (size_t at = 0; outr_map_next(p->names, &at, NULL, &item);)
+    p->asks++; /* questions may end as they are cancelled */
+    for (size_t at = 0; outr_map_next(p->names, &at, NULL, &item);) {
+        outr__check_end(p, item);
         drop_known(p, item);
+    }
     for (size_t at = 0; outr_map_next(p->by_addr, &at, NULL, &item);)
         free_peer(item);
     outr_map_free(p->names);
     outr_map_free(p->by_addr);
     p->is_freed = true;
-    free_if_over(p);
+    p->asks--;
+    outr__peers_free_if_over(p);
 }

@@ -521,12 +521,23 @@ static bool is_workload(outr_mesh *mesh, outr_exchange *x)
     return false;
 }
 
+/* What a peer's checks.c asks: the sidecar is here, whatever its app does. */
+static void answer_ping(outr_exchange *x)
+{
+    outr_http_response head = {.status = 204};
+    outr_headers_init(&head.headers, x->arena);
+    outr_http_reply(x, &head, OUTR_STR_NONE);
+    outr_http_done(x);
+}
+
 static void on_request(void *ctx, outr_exchange *x)
 {
     outr_mesh *mesh = ctx;
     if (!is_workload(mesh, x))
         return;
-    if (is_proxied(&x->req) && outr_str_starts(x->req.target, OUTR_STR(OUTR__INTERNALS)))
+    if (outr_str_is(x->req.method, "OPTIONS") && outr_str_is(x->req.target, "*"))
+        answer_ping(x);
+    else if (is_proxied(&x->req) && outr_str_starts(x->req.target, OUTR_STR(OUTR__INTERNALS)))
         outr__daprd_serve(mesh, x, on_daprd_ready);
     else if (admit(mesh, x))
         serve(mesh, x, &x->req, NULL);

@@ -260,7 +260,7 @@ static void check_ejection(const outr__part *spec, outr_ejection_spec *e)
         return;
     outr__part_integer(&p, "consecutive", e->consecutive, 1, 1000);
     outr__part_integer(&p, "failurePercent", e->failure_percent, 1, 100);
-    outr__part_integer(&p, "window", e->window, 5, 1000);
+    outr__part_integer(&p, "window", e->window, 5, 64); /* OUTR_OUTLIER_WINDOW_MAX */
     outr__part_integer(&p, "maxPercent", e->max_percent, 0, 100);
     outr__part_duration(&p, "baseTime", e->base_ns, 10 * OUTR_MS);
     outr__part_duration(&p, "maxTime", e->max_ns, 10 * OUTR_MS);

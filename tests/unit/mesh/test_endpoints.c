@@ -5,6 +5,7 @@
 #include <cmocka.h>
 
 #include "mesh/endpoints.h"
+#include "unit/mesh/traffic.h"
 #include "unit/mesh/world.h"
 
 static void call(world *w, int status)
@@ -121,10 +122,56 @@ static void of_very_many_names_the_least_lately_called_is_forgotten(void **state
     assert_int_equal(world_close(w), 0);
 }
 
+static void use_policy(world *w, const char *spec)
+{
+    outr_snapshot *s = spec ? traffic_one(spec) : yaml_one("spec: {}");
+    outr_mesh_update(w->mesh, s);
+    outr_snapshot_unref(s);
+}
+
+static outr_endpoint_state state_of_bad(world *w, outr_arena *arena)
+{
+    outr_callee_view *views;
+    if (!outr_mesh_list_endpoints(w->mesh, OUTR_STR("callee"), OUTR_STR_NONE, arena, &views))
+        return OUTR_ENDPOINT_OK; /* not called yet */
+    return views->items[outr_str_is(views->items[1].address, "10.0.0.1:9000")].state;
+}
+
+static void what_a_policy_says_holds_from_then_on(void **state)
+{
+    world *w = world_open(4, 0);
+    outr_arena *arena = outr_arena_new(4 * OUTR_MIB);
+    unsigned failures = 0;
+    (void)state;
+    w->on_app = on_failing_app;
+    w->names[1] = 9001;
+    use_policy(w, "{targets: [callee], ejection: {consecutive: 2, baseTime: 100s}}");
+    for (int i = 0; i < 400 && state_of_bad(w, arena) != OUTR_ENDPOINT_EJECTED; i++) {
+        web_call c;
+        world_call(w, &c, "POST", "callee", "/work");
+        web_call_start(&c, w->client);
+        world_run_until_over(w, &c);
+        failures += c.call.head.status == 500;
+        web_call_done(&c);
+        wire_sleep(&w->w, 300 * OUTR_MS);
+    }
+    assert_int_equal(failures, 2);
+    use_policy(w, "{targets: [another], ejection: {disabled: true}}");
+    assert_int_equal(state_of_bad(w, arena), OUTR_ENDPOINT_EJECTED);
+    use_policy(w, "{ejection: {disabled: true}}");
+    assert_int_equal(state_of_bad(w, arena), OUTR_ENDPOINT_RAMPING);
+    use_policy(w, "{ejection: {disabled: true}, slowStart: 0s}");
+    use_policy(w, NULL);
+    call(w, 200);
+    outr_arena_free(arena);
+    assert_int_equal(world_close(w), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_are_known_when_they_have_been_called),
+        cmocka_unit_test(what_a_policy_says_holds_from_then_on),
         cmocka_unit_test(of_very_many_names_the_least_lately_called_is_forgotten),
         cmocka_unit_test(an_ejected_instance_says_why_and_until_when),
     };
