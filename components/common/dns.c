@@ -89,9 +89,14 @@ static bool read_data(outr_str m, size_t at, size_t n, outr_dns_record *out)
     case OUTR_DNS_SRV:
         if (n < 7)
             return false;
+        out->priority = u16(m.p + at);
+        out->weight = u16(m.p + at + 2);
         out->port = u16(m.p + at + 4);
         at += 6;
         return read_name(m, &at, &out->target);
+    case OUTR_DNS_TXT:
+        out->texts = outr_str_of(m.p + at, n);
+        return true;
     default:
         return true;
     }
@@ -120,6 +125,15 @@ bool outr_dns_next(outr_dns_reader *r, outr_dns_record *out)
         return false;
     r->at += n;
     r->records--;
+    return true;
+}
+
+bool outr_dns_text(outr_str *texts, outr_str *out)
+{
+    if (texts->n == 0 || (size_t)(unsigned char)texts->p[0] + 1 > texts->n)
+        return false;
+    *out = outr_str_of(texts->p + 1, (unsigned char)texts->p[0]);
+    *texts = outr_str_skip(*texts, out->n + 1);
     return true;
 }
 
@@ -230,15 +244,18 @@ void outr_dns_put_service(outr_dns_writer *w, outr_str name, uint32_t ttl_s, uin
     end_record(w, before, data);
 }
 
-void outr_dns_put_text(outr_dns_writer *w, outr_str name, uint32_t ttl_s, outr_str text)
+void outr_dns_put_texts(outr_dns_writer *w, outr_str name, uint32_t ttl_s, const outr_str *texts,
+                        size_t n_texts)
 {
     size_t before = w->n;
     put_record(w, name, OUTR_DNS_TXT, ttl_s, true);
     size_t data = w->n;
-    text = outr_str_head(text, 255);
-    char n = (char)text.n;
-    put(w, &n, 1);
-    put(w, text.p, text.n);
+    for (size_t i = 0; i < n_texts; i++) {
+        outr_str text = outr_str_head(texts[i], 255);
+        char n = (char)text.n;
+        put(w, &n, 1);
+        put(w, text.p, text.n);
+    }
     end_record(w, before, data);
 }
 

@@ -32,9 +32,11 @@ typedef struct outr_dns_record {
     outr_dns_name name;
     uint16_t type;
     uint32_t ttl_s;
-    outr_dns_name target; /* PTR, SRV */
-    uint16_t port;        /* SRV */
-    uint8_t ip[16];       /* A: 4 bytes; AAAA */
+    outr_dns_name target;      /* PTR, SRV */
+    uint16_t port;             /* SRV */
+    uint16_t priority, weight; /* SRV: RFC 2782 */
+    uint8_t ip[16];            /* A: 4 bytes; AAAA */
+    outr_str texts;            /* TXT: for outr_dns_text; the message's */
 } outr_dns_record;
 
 typedef struct outr_dns_reader {
@@ -48,6 +50,9 @@ bool outr_dns_read(outr_dns_reader *reader, outr_str message);
 /* The next question or record; false at the end, or where the rest is malformed. */
 bool outr_dns_next(outr_dns_reader *reader, outr_dns_record *out);
 
+/* The next of a TXT record's strings; false after the last, or where the rest is malformed. */
+bool outr_dns_text(outr_str *texts, outr_str *out);
+
 /* Writes into memory of its own; what does not fit is left out and is_full set. */
 typedef struct outr_dns_writer {
     char bytes[1400];
@@ -59,7 +64,9 @@ void outr_dns_ask(outr_dns_writer *w, outr_str name, uint16_t type);
 void outr_dns_put_pointer(outr_dns_writer *w, outr_str name, uint32_t ttl_s, outr_str to);
 void outr_dns_put_service(outr_dns_writer *w, outr_str name, uint32_t ttl_s, uint16_t port,
                           outr_str host);
-void outr_dns_put_text(outr_dns_writer *w, outr_str name, uint32_t ttl_s, outr_str text);
+/* Each of 255 bytes at most. */
+void outr_dns_put_texts(outr_dns_writer *w, outr_str name, uint32_t ttl_s, const outr_str *texts,
+                        size_t count);
 /* n: 4 or 16. */
 void outr_dns_put_address(outr_dns_writer *w, outr_str name, uint32_t ttl_s, const uint8_t *ip,
                           size_t n);

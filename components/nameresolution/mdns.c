@@ -16,27 +16,28 @@
 #include "components/nameresolution.h"
 
 /* Multicast DNS as daprd's component has it: the service type is the app id, the domain local, TXT
- * the app id again (contract/components.csv). One thread owns the sockets; it tells the network of
- * this sidecar and remembers what it is told of names that somebody here has asked for. A question
- * of the mesh is answered from memory at once: what is not there yet is asked for, and the mesh
- * asks again a tenth of a second later. */
+ * the app id again (contract/components.csv), and behind it, of ours, the labels. One thread owns
+ * the sockets; it tells the network of this sidecar and remembers what it is told of names that
+ * somebody here has asked for. A question of the mesh is answered from memory at once: what is not
+ * there yet is asked for, and the mesh asks again a tenth of a second later, or is told. */
 
-#define PORT          5353
-#define GROUP4        "224.0.0.251"
-#define GROUP6        "ff02::fb"
-#define TTL_S         120
-#define REFRESH_NS    (30 * OUTR_SEC) /* of a name that is used */
-#define KEEP_NS       (75 * OUTR_SEC) /* an instance that does not answer refreshes any more */
-#define USED_NS       (300 * OUTR_SEC)
-#define ASK_FIRST_NS  (90 * OUTR_MS) /* a name nobody has: doubles */
-#define ASK_LONGEST   (5 * OUTR_SEC)
-#define REOPEN_NS     (5 * OUTR_SEC)
-#define LOOK_NS       (30 * OUTR_SEC) /* for interfaces that have come */
-#define NAMES_MAX     1024
-#define INSTANCES_MAX 64
+#define PORT           5353
+#define GROUP4         "224.0.0.251"
+#define GROUP6         "ff02::fb"
+#define TTL_S          120
+#define REFRESH_NS     (30 * OUTR_SEC) /* of a name that is used */
+#define KEEP_NS        (75 * OUTR_SEC) /* an instance that does not answer refreshes any more */
+#define USED_NS        (300 * OUTR_SEC)
+#define ASK_FIRST_NS   (90 * OUTR_MS) /* a name nobody has: doubles */
+#define ASK_LONGEST    (5 * OUTR_SEC)
+#define REOPEN_NS      (5 * OUTR_SEC)
+#define LOOK_NS        (30 * OUTR_SEC) /* for interfaces that have come */
+#define NAMES_MAX      1024
+#define INSTANCES_MAX  64
 #define INTERFACES_MAX 16
-#define ANSWERS_MAX   20 /* a second */
-#define RECORDS_MAX   128
+#define ANSWERS_MAX    20 /* a second */
+#define RECORDS_MAX    128
+#define LABELS_MAX     800 /* bytes: all of an instance is one message */
 
 typedef struct config {
     outr_str interfaces;
@@ -50,6 +51,7 @@ static const outr_bind_row rows[] = {
 typedef struct instance {
     char name[OUTR_DNS_NAME_MAX + 1];
     outr_addr addr;
+    char *labels; /* base/labels.h; may be NULL */
     uint64_t until_ns;
 } instance;
 
@@ -71,7 +73,7 @@ typedef struct resolver {
     outr_map *names; /* "app.local" -> name */
     bool is_joined, is_closing;
     char service[OUTR_DNS_NAME_MAX + 1], own[2 * OUTR_DNS_NAME_MAX + 2],
-        host[OUTR_DNS_NAME_MAX + 1], app_id[64];
+        host[OUTR_DNS_NAME_MAX + 1], app_id[64], labels[LABELS_MAX + 1];
     uint8_t ip[16];
     size_t ip_n;
     uint16_t port;
@@ -244,10 +246,15 @@ static void send_all(resolver *r, const outr_dns_writer *w)
 static void write_own(const resolver *r, outr_dns_writer *w, uint32_t ttl_s)
 {
     outr_str own = outr_str_from(r->own), host = outr_str_from(r->host);
+    outr_str texts[1 + OUTR_LABELS_MAX] = {outr_str_from(r->app_id)},
+                       rest = outr_str_from(r->labels);
+    size_t count = 1;
+    while (rest.n > 0 && count < OUTR_LEN(texts))
+        rest = outr_str_cut(rest, ',', &texts[count++]);
     outr_dns_begin(w, true);
     outr_dns_put_pointer(w, outr_str_from(r->service), ttl_s, own);
     outr_dns_put_service(w, own, ttl_s, r->port, host);
-    outr_dns_put_text(w, own, ttl_s, outr_str_from(r->app_id));
+    outr_dns_put_texts(w, own, ttl_s, texts, count);
     outr_dns_put_address(w, host, ttl_s, r->ip, r->ip_n);
 }
 
@@ -288,8 +295,8 @@ static bool to_addr(const outr_dns_record *record, uint16_t port, unsigned scope
 }
 
 /* The address of a host that the same message tells: IPv4 first. */
-static bool find_host(const outr_dns_record *records, size_t count, const char *host,
-                      uint16_t port, unsigned scope, outr_addr *out)
+static bool find_host(const outr_dns_record *records, size_t count, const char *host, uint16_t port,
+                      unsigned scope, outr_addr *out)
 {
     static const uint16_t types[] = {OUTR_DNS_A, OUTR_DNS_AAAA};
     for (size_t t = 0; t < OUTR_LEN(types); t++) {
@@ -301,33 +308,73 @@ static bool find_host(const outr_dns_record *records, size_t count, const char *
     return false;
 }
 
+/* Of the same message, behind the app id. Heap; NULL: none. */
+static char *find_labels(const outr_dns_record *records, size_t count, const char *own)
+{
+    outr_kv items[OUTR_LABELS_MAX];
+    outr_str one;
+    size_t n = 0, i = 0;
+    while (i < count &&
+           (records[i].type != OUTR_DNS_TXT || strcasecmp(records[i].name.text, own) != 0))
+        i++;
+    if (i == count)
+        return NULL;
+    for (outr_str texts = records[i].texts; n < OUTR_LEN(items) && outr_dns_text(&texts, &one);) {
+        items[n].value = outr_str_cut(one, '=', &items[n].key);
+        n += items[n].value.p != NULL;
+    }
+    if (n == 0)
+        return NULL;
+    OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(OUTR_LABELS_TEXT_MAX);
+    outr_arena *arena = outr_arena_new(64 * OUTR_KIB);
+    outr_labels_write(&text, outr_labels_of(arena, (outr_kvs){items, n}));
+    outr_arena_free(arena);
+    return text.n > 0 ? outr_str_dup(outr_buf_view(&text)) : NULL;
+}
+
+static bool is_equal(const char *a, const char *b)
+{
+    return strcmp(a ? a : "", b ? b : "") == 0;
+}
+
 static void forget(name *n, size_t i)
 {
+    free(n->items[i].labels);
     n->items[i] = n->items[--n->count];
 }
 
-static void remember(name *n, const char *own, const outr_addr *addr, uint32_t ttl_s, uint64_t now)
+/* True: it was not known like that. */
+static bool remember(name *n, const char *own, const outr_addr *addr, char *own_labels,
+                     uint32_t ttl_s, uint64_t now)
 {
     instance *item = NULL;
     for (size_t i = 0; i < n->count && !item; i++) {
         if (strcasecmp(n->items[i].name, own) == 0)
             item = &n->items[i];
     }
-    if (ttl_s == 0) { /* it says goodbye */
+    if (ttl_s == 0 || (!item && n->count == INSTANCES_MAX)) { /* it says goodbye, or is too much */
+        free(own_labels);
         if (item)
             forget(n, (size_t)(item - n->items));
-        return;
+        return item != NULL;
     }
-    if (!item && n->count == INSTANCES_MAX)
-        return;
     if (!item && n->count == n->cap) {
         n->cap += 4;
         n->items = outr_realloc(n->items, n->cap * sizeof *n->items);
     }
-    item = item ? item : &n->items[n->count++];
+    bool is_new = !item || item->addr.port != addr->port ||
+                  memcmp(item->addr.ip, addr->ip, sizeof addr->ip) != 0 ||
+                  !is_equal(item->labels, own_labels);
+    if (!item) {
+        item = &n->items[n->count++];
+        item->labels = NULL;
+    }
     snprintf(item->name, sizeof item->name, "%s", own);
+    free(item->labels);
+    item->labels = own_labels;
     item->addr = *addr;
     item->until_ns = now + OUTR_MIN(ttl_s * OUTR_SEC, KEEP_NS);
+    return is_new;
 }
 
 /* The name that an instance is one of: what stands behind its first label. */
@@ -348,6 +395,7 @@ static void on_response(resolver *r, outr_dns_reader *reader, unsigned scope)
     outr_dns_record *records = outr_alloc(RECORDS_MAX * sizeof *records);
     uint64_t now = now_ns();
     size_t count = 0;
+    bool has_changed = false;
     while (count < RECORDS_MAX && outr_dns_next(reader, &records[count]))
         count += !records[count].is_question;
     pthread_mutex_lock(&r->lock);
@@ -356,11 +404,15 @@ static void on_response(resolver *r, outr_dns_reader *reader, unsigned scope)
         name *n = s->type == OUTR_DNS_SRV ? name_of(r, s->name.text) : NULL;
         outr_addr addr;
         if (n && (find_host(records, count, s->target.text, s->port, scope, &addr) || !s->ttl_s))
-            remember(n, s->name.text, &addr, s->ttl_s, now);
+            has_changed |= remember(n, s->name.text, &addr,
+                                    s->ttl_s ? find_labels(records, count, s->name.text) : NULL,
+                                    s->ttl_s, now);
         if (s->type == OUTR_DNS_PTR && s->ttl_s == 0 && (n = name_of(r, s->target.text)))
-            remember(n, s->target.text, NULL, 0, now);
+            has_changed |= remember(n, s->target.text, NULL, NULL, 0, now);
     }
     pthread_mutex_unlock(&r->lock);
+    if (has_changed) /* answers come from memory: no harm in asking for all names */
+        outr_watchers_tell(r->base.watchers, OUTR_STR_NONE, OUTR_STR_NONE);
     free(records);
 }
 
@@ -396,9 +448,8 @@ static void receive(resolver *r, int fd)
             return;
         if (!outr_dns_read(&reader, outr_str_of(bytes, (size_t)n)))
             continue;
-        unsigned scope = from.ss_family == AF_INET6
-                             ? ((const struct sockaddr_in6 *)&from)->sin6_scope_id
-                             : 0;
+        unsigned scope =
+            from.ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)&from)->sin6_scope_id : 0;
         if (reader.is_response)
             on_response(r, &reader, scope);
         else
@@ -408,6 +459,8 @@ static void receive(resolver *r, int fd)
 
 static void free_name(name *n)
 {
+    while (n->count > 0)
+        forget(n, n->count - 1);
     free(n->items);
     free(n);
 }
@@ -418,6 +471,7 @@ static void free_name(name *n)
 static uint64_t ask_due(resolver *r, uint64_t now)
 {
     uint64_t next = UINT64_MAX;
+    bool has_lost = false;
     outr_dns_writer w;
     outr_str key;
     void *item;
@@ -426,8 +480,10 @@ static uint64_t ask_due(resolver *r, uint64_t now)
     for (size_t at = 0; outr_map_next(r->names, &at, &key, &item);) {
         name *n = item;
         for (size_t i = n->count; i-- > 0;) {
-            if (n->items[i].until_ns <= now)
-                forget(n, i);
+            if (n->items[i].until_ns > now)
+                continue;
+            forget(n, i);
+            has_lost = true;
         }
         if (now - n->used_ns > USED_NS) {
             outr_map_remove(r->names, key);
@@ -443,6 +499,8 @@ static uint64_t ask_due(resolver *r, uint64_t now)
         next = OUTR_MIN(next, n->ask_at_ns);
     }
     pthread_mutex_unlock(&r->lock);
+    if (has_lost)
+        outr_watchers_tell(r->base.watchers, OUTR_STR_NONE, OUTR_STR_NONE);
     if (w.n > 12)
         send_all(r, &w);
     return w.is_full ? now : next;
@@ -545,6 +603,14 @@ static name *want(resolver *r, outr_str service, uint64_t now)
     return n;
 }
 
+static void add_instance(outr_resolve *req, const instance *item)
+{
+    outr_instance *out = &req->instances[req->count++];
+    *out = (outr_instance){.addr = item->addr,
+                           .id = outr_arena_str(req->arena, outr_str_from(item->name))};
+    outr_labels_parse(&out->labels, req->arena, outr_str_from(item->labels), NULL);
+}
+
 static void resolve(outr_resolver *base, outr_resolve *req, outr_op *op)
 {
     resolver *r = of(base);
@@ -561,9 +627,7 @@ static void resolve(outr_resolver *base, outr_resolve *req, outr_op *op)
     name *n = want(r, outr_str_from(service), now);
     for (size_t i = 0; n && i < n->count; i++) {
         if (n->items[i].until_ns > now)
-            req->instances[req->count++] =
-                (outr_instance){.addr = n->items[i].addr,
-                                .id = outr_arena_str(req->arena, outr_str_from(n->items[i].name))};
+            add_instance(req, &n->items[i]);
     }
     if (n) {
         n->used_ns = now;
@@ -584,6 +648,7 @@ static void resolve(outr_resolver *base, outr_resolve *req, outr_op *op)
 static void join(outr_resolver *base, const outr_self *self, outr_op *op)
 {
     resolver *r = of(base);
+    OUTR_AUTO(outr_buf) labels = OUTR_BUF_MAX(LABELS_MAX);
     char label[64], service[OUTR_DNS_NAME_MAX + 1];
     outr_addr addr;
     outr_err err;
@@ -592,6 +657,14 @@ static void join(outr_resolver *base, const outr_self *self, outr_op *op)
         outr_fail(&err, OUTR_INVALID_ARGUMENT,
                   "multicast DNS: \"" OUTR_FMT "\" at " OUTR_FMT " cannot be a service",
                   OUTR_ARG(outr_str_head(self->app_id, 100)), OUTR_ARG(self->host));
+        outr_op_begin(op, NULL, NULL);
+        outr_op_fail_soon(op, &err);
+        return;
+    }
+    outr_labels_write(&labels, self->labels);
+    if (labels.is_full) {
+        outr_fail(&err, OUTR_INVALID_ARGUMENT,
+                  "multicast DNS: all labels may have %d bytes together", LABELS_MAX);
         outr_op_begin(op, NULL, NULL);
         outr_op_fail_soon(op, &err);
         return;
@@ -606,6 +679,7 @@ static void join(outr_resolver *base, const outr_self *self, outr_op *op)
     snprintf(r->own, sizeof r->own, "%s.%s", label, service);
     snprintf(r->host, sizeof r->host, "%s.local", label);
     snprintf(r->app_id, sizeof r->app_id, OUTR_FMT, OUTR_ARG(self->app_id));
+    snprintf(r->labels, sizeof r->labels, OUTR_FMT, OUTR_ARG(outr_buf_view(&labels)));
     r->ip_n = addr.kind == OUTR_ADDR_IP4 ? 4 : 16;
     memcpy(r->ip, addr.ip, r->ip_n);
     r->port = self->internal_port;
@@ -655,6 +729,7 @@ static outr_code create(outr_resolver **out, const outr_component_init *init, ou
         free_resolver(r);
         return err->code;
     }
+    r->base.watchers = outr_watchers_new();
     *out = &r->base;
     return OUTR_OK;
 }
@@ -684,6 +759,7 @@ static void close_resolver(outr_resolver *base, outr_op *op)
     wake(r);
     if (r->has_thread)
         pthread_join(r->thread, NULL);
+    outr_watchers_close(r->base.watchers);
     free_resolver(r);
     finish(op);
 }

@@ -27,6 +27,15 @@ static void check_again(const outr_dns_record *service)
     PROPERTY(!outr_dns_next(&r, &again));
 }
 
+static void check_texts(const outr_dns_record *record)
+{
+    outr_str rest = record->texts, one;
+    size_t n = 0;
+    while (outr_dns_text(&rest, &one))
+        n += one.n + 1;
+    PROPERTY(n + rest.n == record->texts.n);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     outr_dns_reader r;
@@ -40,6 +49,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             check_name(&record.target);
         if (!record.is_question && record.type == OUTR_DNS_SRV)
             check_again(&record);
+        if (!record.is_question && record.type == OUTR_DNS_TXT)
+            check_texts(&record);
     }
     return 0;
 }

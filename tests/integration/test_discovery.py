@@ -139,14 +139,15 @@ class MulticastDns(Case):
     @tag("debug")
     def test_what_is_told_is_what_daprd_looks_for(self):
         peer = Mdns(self)
-        a = self.sidecar("mdns-told", self.app(), config=MDNS)
+        a = self.sidecar("mdns-told", self.app(), config=MDNS, flags=("--labels", "zone=a,version=2"))
         service = "mdns-told.local"
         peer.ask(service)
         own = wait_for("the answer", lambda: peer.found.get((service, 12)), 60)[0][1]
         port, host = wait_for("its place", lambda: peer.found.get((own, 33)), 60)[0][1]
         self.assertEqual(port, a.internal)
         self.assertTrue(own.endswith("." + service))
-        self.assertEqual(wait_for("its text", lambda: peer.found.get((own, 16)), 60)[0][1], b"\tmdns-told")
+        self.assertEqual(wait_for("its text", lambda: peer.found.get((own, 16)), 60)[0][1],
+                         b"\tmdns-told\tversion=2\x06zone=a")  # daprd looks at the first alone
         self.assertEqual(len(wait_for("its address", lambda: peer.found.get((host, 1)), 60)[0][1]), 4)
         self.assertEqual(a.stop(), 0)
         wait_for("goodbye", lambda: any(ttl == 0 for ttl, _ in peer.found[(own, 33)]), 60)
