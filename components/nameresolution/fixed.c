@@ -1,8 +1,14 @@
 #include "base/url.h"
+#include "components/common/dns.h"
 #include "components/nameresolution.h"
 
 /* Resolvers that need no registry: a pattern, or a list of addresses per app id. Hosts are literal
- * addresses or names the system can look up. */
+ * addresses or names the system can look up. A pattern that begins with '_' is a service (SRV, RFC
+ * 2782), whose hosts and ports DNS knows: those of the best priority, all alike, for the mesh finds
+ * the fastest by itself. */
+
+#define ADDRESS_MAX   1024 /* a pattern, filled in */
+#define INSTANCES_MAX 64
 
 typedef struct resolver {
     outr_resolver base;
@@ -27,6 +33,7 @@ typedef struct question {
     outr_op *op;
     outr_op inner;
     outr_lookup lookup;
+    outr_query query;
     outr_str rest;   /* addresses still to look up */
     outr_kvs labels; /* of the one that is looked up */
 } question;
@@ -68,10 +75,10 @@ static void on_looked_up(outr_op *inner)
         outr_op_finish(q->op);
         return;
     }
-    for (size_t i = 0; !inner->err.code && i < q->lookup.count && req->count < 64; i++)
+    for (size_t i = 0; !inner->err.code && i < q->lookup.count && req->count < INSTANCES_MAX; i++)
         req->instances[req->count++] =
             (outr_instance){.addr = q->lookup.addrs[i], .labels = q->labels};
-    if (q->rest.p)
+    if (q->rest.p && req->count < INSTANCES_MAX)
         look_up_next(q);
     else if (inner->err.code && req->count == 0)
         outr_op_fail(q->op, &inner->err);
@@ -101,6 +108,42 @@ static void on_cancel(outr_op *op)
     outr_op_cancel(&q->inner, op->err.code);
 }
 
+/* "host:port,host:port" of the records with the best priority. */
+static outr_str read_services(outr_arena *arena, outr_str answer)
+{
+    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(2 * OUTR_QUERY_MAX);
+    outr_dns_record *record = outr_arena_alloc(arena, sizeof *record);
+    outr_dns_reader reader;
+    unsigned best = UINT16_MAX + 1;
+    if (!outr_dns_read(&reader, answer))
+        return OUTR_STR_NONE;
+    while (outr_dns_next(&reader, record)) {
+        bool is_one = !record->is_question && record->type == OUTR_DNS_SRV &&
+                      record->target.n > 0 && record->port > 0; /* without: it is not served */
+        if (!is_one || record->priority > best)
+            continue;
+        if (record->priority < best)
+            out.n = 0;
+        best = record->priority;
+        outr_buf_printf(&out, "%s%s:%u", out.n ? "," : "", record->target.text, record->port);
+    }
+    return outr_arena_str(arena, outr_buf_view(&out));
+}
+
+static void on_queried(outr_op *inner)
+{
+    question *q = OUTR_CONTAINER(inner, question, inner);
+    outr_err err = inner->err;
+    if (!err.code && !outr_op_is_cancelled(q->op))
+        q->rest = read_services(q->req->arena, q->query.answer);
+    if (err.code && !outr_op_is_cancelled(q->op))
+        outr_op_fail(q->op, &err);
+    else if (q->rest.n > 0 && !outr_op_is_cancelled(q->op))
+        look_up_next(q);
+    else
+        outr_op_finish(q->op);
+}
+
 static void ask(resolver *r, outr_resolve *req, outr_str addresses, outr_op *op)
 {
     question *q = outr_arena_alloc(req->arena, sizeof *q);
@@ -109,10 +152,41 @@ static void ask(resolver *r, outr_resolve *req, outr_str addresses, outr_op *op)
         finish_now(op);
         return;
     }
-    req->instances = outr_arena_alloc(req->arena, 64 * sizeof *req->instances);
+    req->instances = outr_arena_alloc(req->arena, INSTANCES_MAX * sizeof *req->instances);
     *q = (question){.r = r, .req = req, .op = op, .rest = addresses};
     outr_op_begin(op, q, on_cancel);
     look_up_next(q);
+}
+
+/* What a pattern has become. */
+static void ask_filled(resolver *r, outr_resolve *req, const outr_buf *text, outr_op *op)
+{
+    outr_env *env = outr_loop_env(op->loop);
+    outr_err err;
+    outr_str address = outr_arena_str(req->arena, outr_buf_view(text)), name;
+    if (text->is_full) {
+        req->count = 0;
+        outr_fail(&err, OUTR_INVALID_ARGUMENT,
+                  "the address of \"" OUTR_FMT "\" would have more than %d bytes",
+                  OUTR_ARG(outr_str_head(req->app_id, 60)), ADDRESS_MAX);
+        outr_op_begin(op, NULL, NULL);
+        outr_op_fail_soon(op, &err);
+        return;
+    }
+    if (!env->query || !outr_str_starts(address, OUTR_STR("_"))) {
+        ask(r, req, address, op);
+        return;
+    }
+    question *q = outr_arena_alloc(req->arena, sizeof *q);
+    outr_str_cut(address, ':', &name); /* its port is DNS's to say */
+    req->count = 0;
+    req->instances = outr_arena_alloc(req->arena, INSTANCES_MAX * sizeof *req->instances);
+    *q = (question){.r = r, .req = req, .op = op};
+    q->query = (outr_query){
+        .name = outr_arena_strz(req->arena, name), .type = OUTR_DNS_SRV, .arena = req->arena};
+    outr_op_begin(op, q, on_cancel);
+    outr_op_init(&q->inner, op->loop, op, 0, on_queried);
+    env->query(env, op->loop, &q->query, &q->inner);
 }
 
 /* ---- static ---------------------------------------------------------------------------------- */
@@ -130,7 +204,7 @@ static void resolve_format(outr_resolver *base, outr_resolve *req, outr_op *op)
 {
     static const char mark[] = "{appid}";
     outr_str format = of(base)->format;
-    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(1024);
+    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(ADDRESS_MAX);
     ptrdiff_t at;
     while ((at = outr_str_search(format, OUTR_STR(mark))) >= 0) {
         outr_buf_str(&out, outr_str_head(format, (size_t)at));
@@ -138,7 +212,7 @@ static void resolve_format(outr_resolver *base, outr_resolve *req, outr_op *op)
         format = outr_str_skip(format, (size_t)at + sizeof mark - 1);
     }
     outr_buf_str(&out, format);
-    ask(of(base), req, outr_arena_str(req->arena, outr_buf_view(&out)), op);
+    ask_filled(of(base), req, &out, op);
 }
 
 /* ---- kubernetes ------------------------------------------------------------------------------ */
@@ -176,9 +250,9 @@ static const char kubernetes_form[] = "{{.ID}}-dapr.{{.Namespace}}.svc.";
 
 static void resolve_kubernetes(outr_resolver *base, outr_resolve *req, outr_op *op)
 {
-    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(1024);
+    OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(ADDRESS_MAX);
     fill_template(&out, of(base)->format, req); /* which create has tried */
-    ask(of(base), req, outr_arena_str(req->arena, outr_buf_view(&out)), op);
+    ask_filled(of(base), req, &out, op);
 }
 
 static outr_code create(outr_resolver **out, const outr_component_init *init,
@@ -240,10 +314,14 @@ static outr_code create_kubernetes(outr_resolver **out, const outr_component_ini
     const outr_kv *domain = outr_kvs_find(init->metadata, "clusterDomain"),
                   *template = outr_kvs_find(init->metadata, "template");
     const outr_resolve nobody = {.app_id = OUTR_STR("a"), .namespace_ = OUTR_STR("b"), .port = 1};
-    OUTR_AUTO(outr_buf) trial = OUTR_BUF_MAX(4096);
+    OUTR_AUTO(outr_buf) trial = OUTR_BUF_MAX(ADDRESS_MAX);
     if (template && !fill_template(&trial, template->value, &nobody))
         return outr_fail(err, OUTR_INVALID_ARGUMENT,
                          "template: only {{.ID}}, {{.Namespace}} and {{.Port}} are known");
+    if (trial.is_full || (domain && domain->value.n > 255))
+        return outr_fail(err, OUTR_INVALID_ARGUMENT, "%s: more than %d bytes",
+                         trial.is_full ? "template" : "clusterDomain",
+                         trial.is_full ? ADDRESS_MAX : 255);
     outr_code rc = create(out, init, &outr_nameresolution_kubernetes, false, err);
     if (rc)
         return rc;
@@ -263,7 +341,7 @@ static const outr_bind_row kubernetes_rows[] = {
 
 static const outr_bind_row format_rows[] = {
     {"format", NULL, OUTR_BIND_STR, OUTR_BIND_REQUIRED, 0, 0, 0, NULL, NULL, 0,
-     "address of an app id: host or host:port with {appid}"},
+     "address of an app id: host, host:port or _service._proto.name with {appid}"},
 };
 
 /* Static addresses are asked of the configuration; all others of DNS. */

@@ -43,6 +43,16 @@ typedef struct outr_lookup {
     size_t count;
 } outr_lookup;
 
+/* One question of DNS, its answer as it came. */
+typedef struct outr_query {
+    const char *name; /* borrowed until done */
+    uint16_t type;    /* SRV: 33 */
+    struct outr_arena *arena;
+    outr_str
+        answer; /* out, on arena: a message; empty: there is no such name, or none of the type */
+} outr_query;
+#define OUTR_QUERY_MAX 9000 /* bytes of an answer */
+
 typedef struct outr_listen_options {
     outr_addr addr; /* port 0: the kernel picks; read it back with outr_listener_addr */
     bool is_shared; /* SO_REUSEPORT: every loop listens on its own socket */
@@ -64,6 +74,8 @@ typedef struct outr_env {
                         outr_err *err);
     void (*lookup)(struct outr_env *env, struct outr_loop *loop, outr_lookup *req,
                    struct outr_op *op);
+    void (*query)(struct outr_env *env, struct outr_loop *loop, outr_query *req,
+                  struct outr_op *op); /* NULL: cannot be asked here */
 } outr_env;
 
 #endif

@@ -1,13 +1,17 @@
 #include "net/env_real.h"
 
 #include <arpa/inet.h>
+#include <arpa/nameser.h>
 #include <ifaddrs.h>
 #include <net/if.h>
+#include <netdb.h>
 #include <netinet/in.h>
+#include <resolv.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/arena.h"
 #include "loop/op.h"
 #include "net/env_uv.h"
 #include "net/tcp.h"
@@ -196,10 +200,86 @@ static void do_lookup(outr_env *env OUTR_UNUSED, outr_loop *loop, outr_lookup *r
     outr_op_fail_soon(op, &err);
 }
 
+/* ---- a question of DNS ----------------------------------------------------------------------- */
+
+/* By the system's resolver, so that resolv.conf holds as it does for addresses: servers, search
+ * list, time-outs, TCP for what is truncated. It blocks, hence the pool's thread. */
+typedef struct querying {
+    uv_work_t req;
+    outr_query *request;
+    outr_op *op; /* NULL: cancelled */
+    int type, n, why;
+    char name[256];
+    unsigned char answer[OUTR_QUERY_MAX];
+} querying;
+
+static void run_query(uv_work_t *req)
+{
+    querying *q = req->data;
+    struct __res_state state = {0};
+    q->n = -1;
+    q->why = TRY_AGAIN;
+    if (res_ninit(&state))
+        return;
+    q->n = res_nsearch(&state, q->name, ns_c_in, q->type, q->answer, (int)sizeof q->answer);
+    q->why = state.res_h_errno;
+    res_nclose(&state);
+}
+
+static void on_queried(uv_work_t *req, int status)
+{
+    querying *q = req->data;
+    outr_op *op = q->op;
+    outr_err err = {0};
+    bool is_none = q->n < 0 && (q->why == HOST_NOT_FOUND || q->why == NO_DATA);
+    if (op && status == 0 && q->n >= 0 && q->n <= (int)sizeof q->answer)
+        q->request->answer =
+            outr_arena_str(q->request->arena, outr_str_of(q->answer, (size_t)q->n));
+    else if (op && q->n > (int)sizeof q->answer)
+        outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "look up %s: more than %d bytes", q->name,
+                  OUTR_QUERY_MAX);
+    else if (op && (status || !is_none))
+        outr_fail(&err, OUTR_UNAVAILABLE, "look up %s: %s", q->name,
+                  status ? uv_strerror(status) : hstrerror(q->why));
+    err.retriable = err.code != OUTR_OK;
+    free(q);
+    if (op && err.code)
+        outr_op_fail(op, &err);
+    else if (op)
+        outr_op_finish(op);
+}
+
+static void on_query_cancel(outr_op *op)
+{
+    querying *q = op->impl;
+    q->op = NULL;
+    uv_cancel((uv_req_t *)&q->req); /* may be too late; then the answer is dropped */
+    outr_op_finish(op);
+}
+
+static void do_query(outr_env *env OUTR_UNUSED, outr_loop *loop, outr_query *request, outr_op *op)
+{
+    outr_err err;
+    querying *q = outr_alloc(sizeof *q);
+    request->answer = OUTR_STR_NONE;
+    *q = (querying){.request = request, .op = op, .type = request->type};
+    q->req.data = q;
+    outr_op_begin(op, q, on_query_cancel);
+    int n = snprintf(q->name, sizeof q->name, "%s", request->name);
+    int rc = n >= (int)sizeof q->name
+                 ? UV_ENAMETOOLONG
+                 : uv_queue_work(outr_loop_uv(loop), &q->req, run_query, on_queried);
+    if (rc == 0)
+        return;
+    outr_uv_fail(&err, rc, "look up");
+    free(q);
+    outr_op_fail_soon(op, &err);
+}
+
 outr_env *outr_env_real(void)
 {
-    static outr_env env = {now_ns,     unix_ns,   entropy,
-                           do_connect, do_listen, do_lookup}; /* never changed */
+    static outr_env env = {now_ns,    unix_ns,   entropy, do_connect,
+                           do_listen, do_lookup, do_query}; /* never changed */
     return &env;
 }
 

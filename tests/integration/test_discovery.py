@@ -1,6 +1,7 @@
 """Who serves an app id: multicast DNS among sidecars and with a stand-in for daprd's library, on loopback; Consul, of which no
 registry of packages has the server, so its API is played."""
 import contextlib
+import json
 import shutil
 import socket
 import struct
@@ -214,6 +215,93 @@ class Interfaces(Case):
         sidecar = self.sidecar("kitchen", config=config("mdns"), is_started=False)
         done = subprocess.run(["unshare", "-n", sys.executable, "-c", CHANGE, *sidecar.argv()], env=sidecar.environment(),
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout[-4000:])
+
+
+# In a network and with a resolv.conf of its own: a server of names for services, which answers one question by TCP alone.
+NAMES = """
+import http.server, json, signal, socket, struct, subprocess, sys, threading, urllib.request
+
+resolv, caller, callee, port, internal = sys.argv[1:6]
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+subprocess.run(["mount", "--bind", resolv, "/etc/resolv.conf"], check=True)
+signal.alarm(100)
+
+def name(text):
+    return b"".join(bytes([len(l)]) + l.encode() for l in text.split(".")) + b"\\0"
+
+def answer(query, is_tcp):
+    end = query.index(b"\\0", 12) + 1
+    labels, at = [], 12
+    while query[at]:
+        labels.append(query[at + 1:at + 1 + query[at]].decode())
+        at += 1 + query[at]
+    asked, (type_,) = ".".join(labels), struct.unpack_from(">H", query, end)
+    records = []
+    if asked == "_internal._tcp.kitchen.mesh.test" and type_ == 33:
+        for priority, port, host in ((5, 1, "nobody.mesh.test"), (1, int(internal), "kitchen.mesh.test")):
+            records.append((33, struct.pack(">HHH", priority, 0, port) + name(host)))
+    elif asked == "kitchen.mesh.test" and type_ == 1:
+        records.append((1, socket.inet_aton("127.0.0.1")))
+    cut = type_ == 33 and records and not is_tcp
+    flags = 0x8580 | (0x200 if cut else 0) | (0 if records or asked == "kitchen.mesh.test" else 3)
+    body = b"" if cut else b"".join(b"\\xc0\\x0c" + struct.pack(">HHIH", t, 1, 1, len(d)) + d for t, d in records)
+    return query[:2] + struct.pack(">HHHHH", flags, 1, 0 if cut else len(records), 0, 0) + query[12:end + 4] + body
+
+def udp(sock):
+    while True:
+        query, peer = sock.recvfrom(4096)
+        sock.sendto(answer(query, False), peer)
+
+def tcp(sock):
+    while True:
+        peer = sock.accept()[0]
+        n, = struct.unpack(">H", peer.recv(2))
+        out = answer(peer.recv(n), True)
+        peer.sendall(struct.pack(">H", len(out)) + out)
+        peer.close()
+
+for kind, run in ((socket.SOCK_DGRAM, udp), (socket.SOCK_STREAM, tcp)):
+    sock = socket.socket(socket.AF_INET, kind)
+    sock.bind(("127.0.0.1", 53))
+    if kind == socket.SOCK_STREAM:
+        sock.listen()
+    threading.Thread(target=run, args=(sock,), daemon=True).start()
+class App(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+threading.Thread(target=http.server.ThreadingHTTPServer(("127.0.0.1", 8000), App).serve_forever, daemon=True).start()
+sidecars = [subprocess.Popen(json.loads(argv)) for argv in (callee, caller)]
+status = None
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+while status != 200:
+    try:
+        status = opener.open("http://127.0.0.1:%s/v1.0/invoke/kitchen/method/x" % port).status
+    except OSError:
+        status = None
+for sidecar in sidecars:
+    sidecar.terminate()
+sys.exit(max(sidecar.wait() for sidecar in sidecars))
+"""
+
+
+class Services(Case):
+    def test_a_service_in_dns_says_host_and_port(self):
+        tries = ["unshare", "-mn", "sh", "-c", "ip link set lo up && mount --bind /dev/null /etc/resolv.conf"]
+        if not shutil.which("ip") or subprocess.run(tries, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("no right to make network namespaces and mounts here, or no ip")
+        resolv = self.path("resolv.conf")
+        with open(resolv, "w") as file:
+            file.write("nameserver 127.0.0.1\noptions timeout:2\n")
+        dns = config("dns", format="_internal._tcp.{appid}.mesh.test")
+        a = self.sidecar("waiter", config=dns, is_started=False)
+        b = self.sidecar("kitchen", 8000, config=config("static", x="127.0.0.1"), is_started=False)
+        done = subprocess.run(["unshare", "-mn", sys.executable, "-c", NAMES, resolv, json.dumps(a.argv()), json.dumps(b.argv()),
+                               str(a.http), str(b.internal)], env=a.environment(), stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True)
         self.assertEqual(done.returncode, 0, done.stdout[-4000:])
 
 

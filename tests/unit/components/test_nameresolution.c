@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "components/common/dns.h"
 #include "components/registry.h"
 #include "lib/folder.h"
 #include "lib/wire.h"
@@ -82,11 +83,45 @@ static void env_lookup(outr_env *env OUTR_UNUSED, outr_loop *loop OUTR_UNUSED, o
     outr_op_finish_soon(op);
 }
 
+/* Of "_svc.x": two of the best priority, a worse one, one that says it is not served. */
+static void put_service(outr_dns_writer *w, uint8_t priority, uint16_t port, const char *target)
+{
+    outr_dns_put_service(w, OUTR_STR("_svc.x"), 1, port, outr_str_from(target));
+    w->bytes[w->n - strlen(target) - 2 - 5] = (char)priority;
+}
+
+static void env_query(outr_env *env OUTR_UNUSED, outr_loop *loop OUTR_UNUSED, outr_query *req,
+                      outr_op *op)
+{
+    outr_dns_writer w;
+    outr_err err;
+    outr_op_begin(op, NULL, NULL);
+    if (the_world->lookups_fail) {
+        outr_fail(&err, OUTR_UNAVAILABLE, "no server");
+        outr_op_fail_soon(op, &err);
+        return;
+    }
+    assert_int_equal(req->type, OUTR_DNS_SRV);
+    outr_dns_begin(&w, true);
+    put_service(&w, 7, 1, "worse");
+    put_service(&w, 3, 5000, "one");
+    put_service(&w, 3, 5001, "gone");
+    put_service(&w, 3, 5002, "other.x");
+    put_service(&w, 3, 5003, "");
+    put_service(&w, 9, 2, "worst");
+    if (strcmp(req->name, "_svc.shop") == 0)
+        req->answer = outr_arena_str(req->arena, outr_str_of(w.bytes, w.n));
+    else if (strcmp(req->name, "_svc.broken") == 0)
+        req->answer = outr_arena_str(req->arena, outr_str_of(w.bytes, w.n / 2));
+    outr_op_finish_soon(op);
+}
+
 static world *open_world(void)
 {
     world *wd = outr_alloc(sizeof *wd);
     wire_init(&wd->w, 1);
     wd->w.env.lookup = env_lookup;
+    wd->w.env.query = env_query;
     folder_make(&wd->dir);
     wd->arena = outr_arena_new(16 * OUTR_MIB);
     the_world = wd;
@@ -569,6 +604,55 @@ static void a_pattern_becomes_an_address(void **state)
     }
 }
 
+static void a_pattern_of_a_service_asks_for_its_hosts_and_ports(void **state)
+{
+    static const char *const formats[] = {"_svc.{appid}", "_svc.{appid}:80"};
+    outr_resolve req;
+    (void)state;
+    for (size_t i = 0; i < OUTR_LEN(formats); i++) {
+        world *wd = open_world();
+        side s = open_with(wd, "nameresolution.dns", "format", formats[i]);
+        assert_string_equal(found(&s, "shop", "default"), "10.0.0.1:5000 10.0.0.1:5002 ");
+        assert_string_equal(wd->last_host, "other.x");
+        assert_string_equal(found(&s, "nobody", "default"), "");
+        assert_int_equal(resolve(&s, &req, "broken", "default"), OUTR_OK); /* what could be read */
+        wd->lookups_fail = true;
+        assert_int_equal(resolve(&s, &req, "shop", "default"), OUTR_UNAVAILABLE);
+        s.resolver->backend->resolve(s.resolver, &req, begin(&s));
+        outr_op_cancel(&s.op, OUTR_CANCELLED);
+        assert_int_equal(wait_for(&s), OUTR_CANCELLED);
+        close_side(&s);
+        close_world(wd);
+    }
+}
+
+static void what_would_be_too_long_is_an_error(void **state)
+{
+    char text[2000] = "", id[1500] = "";
+    const outr_kv template = {OUTR_STR("template"), outr_str_of(text, sizeof text - 1)};
+    const outr_kv domain = {OUTR_STR("clusterDomain"), outr_str_of(text, sizeof text - 1)};
+    const outr_kv ids = {OUTR_STR("template"), OUTR_STR("{{.ID}}.x")};
+    outr_resolve req;
+    world *wd = open_world();
+    side s;
+    (void)state;
+    memset(text, 'a', sizeof text);
+    memset(id, 'b', sizeof id);
+    text[sizeof text - 1] = id[sizeof id - 1] = 0;
+    assert_int_equal(create(wd, &s, "nameresolution.kubernetes", &template, 1),
+                     OUTR_INVALID_ARGUMENT);
+    assert_non_null(strstr(s.err.text, "template: more than 1024 bytes"));
+    assert_int_equal(create(wd, &s, "nameresolution.kubernetes", &domain, 1),
+                     OUTR_INVALID_ARGUMENT);
+    assert_int_equal(create(wd, &s, "nameresolution.kubernetes", &ids, 1), OUTR_OK);
+    assert_int_equal(resolve(&s, &req, id, "default"), OUTR_INVALID_ARGUMENT);
+    close_side(&s);
+    s = open_with(wd, "nameresolution.dns", "format", "{appid}{appid}");
+    assert_int_equal(resolve(&s, &req, id, "default"), OUTR_INVALID_ARGUMENT);
+    close_side(&s);
+    close_world(wd);
+}
+
 static void without_a_port_our_own_is_taken(void **state)
 {
     world *wd = open_world();
@@ -696,6 +780,8 @@ int main(void)
         cmocka_unit_test(settings_are_checked),
         cmocka_unit_test(processes_that_start_at_once_share_the_file),
         cmocka_unit_test(a_pattern_becomes_an_address),
+        cmocka_unit_test(a_pattern_of_a_service_asks_for_its_hosts_and_ports),
+        cmocka_unit_test(what_would_be_too_long_is_an_error),
         cmocka_unit_test(without_a_port_our_own_is_taken),
         cmocka_unit_test(a_pattern_needs_the_app_id),
         cmocka_unit_test(a_cluster_has_its_form_of_names),
