@@ -245,6 +245,8 @@ void outr__call_on_response(outr_http_call *http)
         note_proxied_refusal(c, &http->head);
     if (outr_guard_is_on(&c->guard) && is_thrown_away(c, http))
         return;
+    if (c->mirror)
+        outr__mirror_tap(c->mirror, http, c->x->arena);
     if (c->invoke->on_answer) {
         bool is_of_grpc_app = !c->is_local || outr_app_speaks_grpc(c->mesh->o.app);
         if (c->target.kind != OUTR__APP || !is_of_grpc_app)

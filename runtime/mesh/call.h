@@ -12,6 +12,7 @@
 
 #include "loop/step.h"
 #include "mesh/internal.h"
+#include "mesh/mirror.h"
 #include "mesh/replay.h"
 #include "resiliency/guard.h"
 
@@ -70,6 +71,7 @@ struct outr__call {
     outr__limiter limiter;
     outr_source *body;
     outr__replay *replay; /* of body; NULL: it can be sent once */
+    outr__mirror *mirror; /* NULL: it is not copied */
     outr_gather peer_error;
     outr_err err;      /* why the try failed, or the peer's sidecar said so; code 0: nothing yet */
     unsigned attempts; /* sent out in all */
@@ -114,6 +116,9 @@ bool outr__call_can_resend(const outr__call *call);
 
 /* ---- tries.c --------------------------------------------------------------------------------- */
 
+void outr__call_find_route(outr__call *call);
+/* Its mirror; it stays as long as call->snapshot. */
+void outr__call_use_route(outr__call *call, const outr_route_spec *route);
 void outr__call_find_policy(outr__call *call);
 int outr__call_step_try(outr_steps *steps);
 int outr__call_step_pause(outr_steps *steps);

@@ -1,7 +1,7 @@
 #include "app/invocation.h"
 #include "grpc/status.h"
 #include "mesh/daprd_wire.h"
-#include "mesh/internal.h"
+#include "mesh/mirror.h"
 
 /* What sidecars alone say: outrigger-error and those of app/invocation.h. */
 static bool is_ours(outr_str name)
@@ -200,9 +200,9 @@ void outr__headers_to_daprd(outr_headers *out, const outr_mesh *mesh, const outr
 void outr__headers_to_app(outr_headers *out, const outr__to_app *what)
 {
     static const char *const said[] = {"dapr-caller-app-id", "dapr-caller-namespace",
-                                       "dapr-callee-app-id", OUTR_INVOKE_ORIGIN_HEADER,
-                                       OUTR_INVOKE_TYPE_HEADER};
-    size_t count = what->is_grpc_app ? OUTR_LEN(said) : 3;
+                                       "dapr-callee-app-id", OUTR__MIRROR_HEADER,
+                                       OUTR_INVOKE_ORIGIN_HEADER, OUTR_INVOKE_TYPE_HEADER};
+    size_t count = what->is_grpc_app ? OUTR_LEN(said) : 4;
     copy_request(out, what->in, what->is_grpc_app);
     for (size_t i = 0; !what->invoke && i < count; i++) {
         outr_str value = outr_headers_get(what->in, said[i]);

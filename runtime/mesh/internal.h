@@ -266,6 +266,8 @@ struct outr_mesh {
     outr__peers *peers;
     outr__outside *outside;
     outr_hedges hedges;
+    outr_list mirrors; /* under way; mirror.h */
+    unsigned mirror_count;
     outr_list calls; /* in flight, both sides: none when the mesh ends */
     uint64_t tell_stranger_ns;
     uint64_t tell_local_ns[OUTR_WHY_COUNT];

@@ -132,6 +132,8 @@ static int step_target(outr_steps *steps)
         c->is_local = outr_str_eq(c->target.app_id, c->mesh->o.settings->app_id) &&
                       outr_str_eq(c->target.namespace_, c->mesh->o.settings->namespace_);
     }
+    if (c->target.kind == OUTR__APP && !c->is_local)
+        outr__call_find_route(c);
     outr__call_find_policy(c);
     return OUTR__CALL_TRY;
 }
@@ -297,6 +299,30 @@ static int fail_cancelled(outr__call *c)
     return outr__call_fail(c, &err);
 }
 
+static void on_body_complete(outr__replay *replay, void *user)
+{
+    outr__call *c = user;
+    outr_str bytes = outr__replay_bytes(replay, c->x->arena);
+    if (bytes.n <= OUTR__MIRROR_BODY_MAX)
+        outr__mirror_send(c->mirror, &c->req, &bytes, c->invoke->is_proxied);
+}
+
+/* Now, or as soon as its body is here; not when that is not kept. */
+static void send_mirror(outr__call *c)
+{
+    if (c->in->upgrade.n > 0)
+        return;
+    outr__call_keep_body(c, OUTR__MIRROR_BODY_MAX);
+    if (!c->body)
+        outr__mirror_send(c->mirror, &c->req, NULL, c->invoke->is_proxied);
+    else if (c->replay && outr__replay_is_complete(c->replay))
+        on_body_complete(c->replay, c);
+    else if (c->replay) {
+        c->replay->on_complete = on_body_complete;
+        c->replay->user = c;
+    }
+}
+
 static int step_pick(outr_steps *steps)
 {
     outr__call *c = of(steps);
@@ -326,6 +352,8 @@ static int step_pick(outr_steps *steps)
             outr__headers_to_peer(&c->req.headers, c->mesh, c->invoke, c->in, &c->target,
                                   outr__call_is_traced(c));
         c->steps.state = OUTR__CALL_SEND;
+        if (c->mirror && c->attempts == 0)
+            send_mirror(c);
         outr__race_prepare(c);
         outr__try_send(t);
         outr__race_begin(c);

@@ -2,6 +2,7 @@
 #include "mesh/inbound.h"
 #include "mesh/internal.h"
 #include "mesh/kept.h"
+#include "mesh/mirror.h"
 
 static void use_snapshot(outr_mesh *mesh, const outr_snapshot *snapshot)
 {
@@ -36,6 +37,7 @@ outr_mesh *outr_mesh_new(const outr_mesh_options *options)
     mesh->forwarded = forwarded(options);
     outr_list_init(&mesh->calls);
     mesh->port = outr_throttle_port_new(options->loop);
+    outr_list_init(&mesh->mirrors);
     use_snapshot(mesh, options->snapshot);
     mesh->peers = outr__peers_new(&mesh->o, mesh->snapshot);
     mesh->outside = outr__outside_new(&mesh->o);
@@ -45,6 +47,7 @@ outr_mesh *outr_mesh_new(const outr_mesh_options *options)
 void outr_mesh_free(outr_mesh *mesh)
 {
     assert(outr_list_is_empty(&mesh->calls));
+    outr__mirrors_abandon(mesh);
     outr__peers_free(mesh->peers);
     outr__outside_free(mesh->outside);
     outr_hedges_done(&mesh->hedges);

@@ -1,4 +1,5 @@
 #include "mesh/call.h"
+#include "mesh/route.h"
 
 /* Hedging. When the lead has had no answer in the time that is usual for its callee, a rival is
  * sent to another instance. The first good head wins and is the lead from there on; the other one
@@ -128,31 +129,14 @@ static void on_late(outr_timer *timer)
 
 /* ---- what the steps and the answers tell ----------------------------------------------------- */
 
-static bool names(const outr__call *c, const outr_traffic_spec *policy)
-{
-    for (size_t i = 0; i < policy->target_count; i++) {
-        outr_str id, namespace_ = outr_str_cut(policy->targets[i], '.', &id);
-        if (outr_str_eq(id, c->target.app_id) &&
-            outr_str_eq(namespace_.n ? namespace_ : c->mesh->o.settings->namespace_,
-                        c->target.namespace_))
-            return true;
-    }
-    return false;
-}
-
-/* Of the first policy that names the callee, else of the first one for all. */
 static const outr_hedge_spec *spec_of(const outr__call *c)
 {
-    const outr_snapshot *s = c->mesh->snapshot;
-    const outr_hedge_spec *of_all = NULL;
-    for (size_t i = 0; i < s->traffic_count; i++) {
-        const outr_traffic_spec *policy = &s->traffic[i];
-        if (policy->hedge.is_on && names(c, policy))
-            return &policy->hedge;
-        if (policy->hedge.is_on && policy->target_count == 0 && !of_all)
-            of_all = &policy->hedge;
-    }
-    return of_all;
+    const outr_routes *routes = outr_routes_of(c->mesh->snapshot);
+    if (!routes)
+        return NULL;
+    const outr_hedge_spec *spec =
+        outr_routes_target(routes, c->target.app_id, c->target.namespace_)->hedge;
+    return spec->is_on ? spec : NULL;
 }
 
 void outr__race_prepare(outr__call *c)

@@ -73,6 +73,8 @@ static void on_end(outr_sink *sink, const outr_headers *trailers)
         outr_headers_add(&r->trailers, outr_arena_str(r->arena, trailers->items[i].name),
                          outr_arena_str(r->arena, trailers->items[i].value));
     outr_loop_defer(r->loop, &r->pusher);
+    if (r->on_complete && outr__replay_is_complete(r))
+        r->on_complete(r, r->user);
 }
 
 static void on_abort(outr_sink *sink, const outr_err *err)
@@ -190,6 +192,20 @@ void outr__replay_init_bytes(outr__replay *r, outr_loop *loop, outr_arena *arena
         .pusher = {.run = on_push},
     };
     outr_headers_init(&r->trailers, arena);
+}
+
+outr_str outr__replay_bytes(const outr__replay *r, outr_arena *arena)
+{
+    const kept *first = r->first;
+    if (!first || !first->next)
+        return first ? outr_str_of(first->bytes, first->used) : OUTR_STR("");
+    char *all = outr_arena_alloc(arena, r->kept);
+    size_t n = 0;
+    for (const kept *k = first; k; k = k->next) {
+        memcpy(all + n, k->bytes, k->used);
+        n += k->used;
+    }
+    return outr_str_of(all, n);
 }
 
 void outr__replay_init_copy(outr__replay *r, const outr__replay *of)

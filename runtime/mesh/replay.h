@@ -25,6 +25,8 @@ typedef struct outr__replay {
     bool is_over;    /* longer than max */
     outr_err broken; /* from broke off */
     outr_deferred pusher;
+    void (*on_complete)(struct outr__replay *replay, void *user); /* once; NULL: nobody asks */
+    void *user;
 } outr__replay;
 
 void outr__replay_init(outr__replay *replay, outr_loop *loop, outr_arena *arena, outr_source *from,
@@ -43,6 +45,8 @@ static inline bool outr__replay_is_complete(const outr__replay *replay)
 {
     return replay->has_ended && !replay->is_over && !replay->broken.code;
 }
+/* Of a complete one: all of it in one, on the arena where it is not so already. */
+outr_str outr__replay_bytes(const outr__replay *replay, outr_arena *arena);
 /* Another reader of a complete one, which must outlive it; beside the first. */
 void outr__replay_init_copy(outr__replay *copy, const outr__replay *of);
 void outr__replay_done(outr__replay *replay); /* the rest is not wanted */

@@ -1,4 +1,5 @@
 #include "mesh/call.h"
+#include "mesh/route.h"
 
 /* What a policy's retries may keep of a request's body; a longer one is sent once. */
 #define REPLAY_MAX (4 * OUTR_MIB)
@@ -44,6 +45,11 @@ void outr__call_finish(outr__call *c)
 static void end_call(outr__call *c, const outr_err *err)
 {
     outr__race_end(c);
+    if (c->mirror)
+        outr__mirror_end(c->mirror, c->relay.has_head);
+    c->mirror = NULL;
+    if (c->replay)
+        c->replay->on_complete = NULL;
     outr_guard_done(&c->guard);
     outr__pick_end(&c->lead->pick);
     outr_snapshot_unref(c->snapshot);
@@ -84,6 +90,34 @@ static outr_str breaker_key(const outr__call *c)
     default:
         return outr_arena_join(arena, target, OUTR_STR(":"), c->invoke->method);
     }
+}
+
+void outr__call_use_route(outr__call *c, const outr_route_spec *route)
+{
+    c->mirror = outr__mirror_new(c->mesh, c->snapshot, &route->mirror, &c->target);
+}
+
+void outr__call_find_route(outr__call *c)
+{
+    const outr_mesh *mesh = c->mesh;
+    const outr_routes *routes = outr_routes_of(mesh->snapshot);
+    if (!routes)
+        return;
+    const outr_route_request request = {.app_id = c->target.app_id,
+                                        .namespace_ = c->target.namespace_,
+                                        .source = mesh->o.settings->app_id,
+                                        .method = c->verb,
+                                        .target = c->req.target,
+                                        .headers = &c->in->headers,
+                                        .claims = c->x->claims};
+    outr_route_choice choice =
+        outr_routes_choose(routes, &request, &mesh->o.settings->labels,
+                           outr_loop_rand(mesh->o.loop), c->x->arena);
+    if (!choice.route)
+        return;
+    if (!c->snapshot)
+        c->snapshot = outr_snapshot_ref(mesh->snapshot);
+    outr__call_use_route(c, choice.route);
 }
 
 void outr__call_find_policy(outr__call *c)

@@ -42,6 +42,7 @@ struct world {
     /* The resolver. */
     outr_resolver resolver;
     uint16_t names[8]; /* ports behind "callee"; 0: none */
+    uint16_t shadow;   /* the one behind "shadow" */
     unsigned asked;
     bool resolver_fails;
     uint64_t resolver_delay_ns;
@@ -126,6 +127,9 @@ static void world_fill(world *w, outr_resolve *req)
 {
     bool is_callee = outr_str_is(req->app_id, "callee");
     req->instances = outr_arena_alloc(req->arena, OUTR_LEN(w->names) * sizeof *req->instances);
+    if (outr_str_is(req->app_id, "shadow") && w->shadow)
+        outr_addr_from_ip(&req->instances[req->count++].addr, OUTR_STR("10.0.0.1"), w->shadow,
+                          NULL);
     for (size_t i = 0; is_callee && i < OUTR_LEN(w->names) && w->names[i]; i++)
         outr_addr_from_ip(&req->instances[req->count++].addr, OUTR_STR("10.0.0.1"), w->names[i],
                           NULL);
@@ -330,6 +334,9 @@ static outr_mesh *world_make_mesh(world *w, const outr_settings *settings, outr_
     return outr_mesh_new(&o);
 }
 
+/* Of all sidecars; NULL: nothing is counted. */
+static outr_metric_shard *world_shard;
+
 /* max_streams: of the internal ports; 0: the default. */
 static world *world_open(uint64_t seed, uint32_t max_streams)
 {
@@ -337,7 +344,7 @@ static world *world_open(uint64_t seed, uint32_t max_streams)
     OUTR_AUTO(outr_err_list) errors = {0};
     OUTR_AUTO(outr_err_list) warnings = {0};
     world *w = outr_alloc(sizeof *w);
-    wire_init(&w->w, seed);
+    wire_init_with(&w->w, seed, world_shard);
     w->connect = w->w.env.connect;
     w->w.env.connect = world_connect;
     w->w.env.lookup = world_lookup;
