@@ -203,7 +203,7 @@ static bool on_relay_end(outr__relay *relay, const outr_headers *trailers)
         t->is_observed = true;
         outr__pick_judge(&t->pick, outr_classify_grpc((int)code));
     }
-    return outr_guard_is_on(&c->guard) && !c->is_streaming && code != 0 &&
+    return outr__call_is_governed(c) && !c->is_streaming && code != 0 &&
            outr__call_answer_is_bad(c, (int)code, trailers ? pushback(trailers) : 0);
 }
 
@@ -213,7 +213,7 @@ static void watch_end(outr__call *c)
     if (c->is_streaming)
         outr_guard_end(&c->guard, outr_loop_now(c->mesh->o.loop), OUTR_OUTCOME_GOOD);
     c->relay.on_end = on_relay_end;
-    c->relay.holds_head = !c->is_streaming && outr_guard_repeats(&c->guard);
+    c->relay.holds_head = !c->is_streaming && outr__call_repeats(c);
 }
 
 void outr__answer_discard(outr__try *t, outr_http_call *http)
@@ -243,7 +243,7 @@ void outr__call_on_response(outr_http_call *http)
     }
     if (http == &t->http && c->invoke->is_proxied && http->peer_setting == OUTR_MESH_SETTINGS_VALUE)
         note_proxied_refusal(c, &http->head);
-    if (outr_guard_is_on(&c->guard) && is_thrown_away(c, http))
+    if (outr__call_is_governed(c) && is_thrown_away(c, http))
         return;
     if (c->mirror)
         outr__mirror_tap(c->mirror, http, c->x->arena);

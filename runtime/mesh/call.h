@@ -25,7 +25,7 @@ enum {
     OUTR__CALL_SEND,
     OUTR__CALL_PAUSE, /* nobody could be reached: the built-in retry */
     OUTR__CALL_FAILED,
-    OUTR__CALL_AGAIN, /* the policy's retry, after its pause */
+    OUTR__CALL_AGAIN, /* the policy's or route's retry, after its pause */
 };
 
 typedef struct outr__call outr__call;
@@ -81,6 +81,8 @@ struct outr__call {
     bool is_elsewhere; /* a try after an answer: best made elsewhere, but there is none left */
     bool was_stale; /* a kept connection was lost unused: that instance has had its second chance */
     /* tries.c */
+    const outr_route_retry_spec *retry; /* of its route: instead of a policy's; NULL: none */
+    int64_t retries;                    /* of them */
     outr_guard guard;
     outr_backoff rounds;      /* of the built-in retry */
     unsigned round;           /* retries of it so far */
@@ -117,7 +119,7 @@ bool outr__call_can_resend(const outr__call *call);
 /* ---- tries.c --------------------------------------------------------------------------------- */
 
 void outr__call_find_route(outr__call *call);
-/* Its mirror; it stays as long as call->snapshot. */
+/* Its retry and its mirror; it stays as long as call->snapshot. */
 void outr__call_use_route(outr__call *call, const outr_route_spec *route);
 void outr__call_find_policy(outr__call *call);
 int outr__call_step_try(outr_steps *steps);
@@ -126,6 +128,10 @@ int outr__call_step_failed(outr_steps *steps);
 int outr__call_step_again(outr_steps *steps);
 /* The try ended well. */
 void outr__call_succeeded(outr__call *call);
+/* A policy, or a route's retry, judges how its tries go. */
+bool outr__call_is_governed(const outr__call *call);
+/* It does, and may want one more. */
+bool outr__call_repeats(const outr__call *call);
 /* An answer came that the policy takes for a failure; after_ns: when its giver wants to be asked
  * again, 0: it does not say, OUTR__CALL_NEVER: not at all. True: it is not passed on, there will be
  * another. */

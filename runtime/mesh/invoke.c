@@ -368,7 +368,7 @@ static int step_pick(outr_steps *steps)
     t->pick.app_id = c->target.app_id;
     t->pick.namespace_ = c->target.namespace_;
     t->pick.is_repeatable =
-        outr_guard_repeats(&c->guard) || (outr__call_is_idempotent(c) && outr__call_can_resend(c));
+        outr__call_repeats(c) || (outr__call_is_idempotent(c) && outr__call_can_resend(c));
     outr__pick_start(c->mesh->peers, &t->pick, c->x->arena, outr__call_op(c));
     return OUTR_WAIT;
 }
@@ -516,11 +516,11 @@ static int step_send(outr_steps *steps)
         return outr__call_after_daprd(c);
     if (t->pick.peer && err.code && !c->is_again)
         observe_failure(t, &err, is_unreachable && may_be_stale);
-    bool goes_elsewhere = c->is_again && !outr_guard_is_on(&c->guard);
+    bool goes_elsewhere = c->is_again && !outr__call_is_governed(c);
     if (goes_elsewhere || (err.code == OUTR_UNAVAILABLE && http->progress == OUTR_CALL_SENT &&
                            !may_be_stale && outr__call_goes_elsewhere(c)))
         return c->is_cancelled ? fail_cancelled(c) : outr__call_move(c);
-    if (c->is_again)
+    if (c->is_again || (c->retry && !may_be_stale && (err.code || c->err.code)))
         outr__try_avoid_peer(t);
     outr__try_forget_peer(t, is_unreachable && !may_be_stale);
     if (c->is_again)

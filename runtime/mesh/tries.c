@@ -1,3 +1,4 @@
+#include "config/codes.h"
 #include "mesh/call.h"
 #include "mesh/route.h"
 
@@ -94,6 +95,7 @@ static outr_str breaker_key(const outr__call *c)
 
 void outr__call_use_route(outr__call *c, const outr_route_spec *route)
 {
+    c->retry = route->retry.is_on ? &route->retry : NULL;
     c->mirror = outr__mirror_new(c->mesh, c->snapshot, &route->mirror, &c->target);
 }
 
@@ -125,11 +127,13 @@ void outr__call_find_policy(outr__call *c)
     const outr_policies *policies = c->mesh->policies;
     outr_loop *loop = c->mesh->o.loop;
     bool is_remote = c->target.kind == OUTR__APP && !c->is_local;
-    c->has_rounds = is_remote && !c->invoke->is_proxied &&
+    c->has_rounds = is_remote && !c->invoke->is_proxied && !c->retry &&
                     !outr_policies_name_app(policies, c->target.app_id);
+    c->is_streaming = (policies || c->retry) && is_streaming(c);
+    if (c->retry && !c->is_streaming)
+        outr__call_keep_body(c, REPLAY_MAX);
     if (!policies || (c->invoke->is_proxied && c->is_local))
         return;
-    c->is_streaming = is_streaming(c);
     outr_guard_init(&c->guard, policies, OUTR_POLICY_APP, OUTR_OUTBOUND, c->invoke->target,
                     breaker_key(c), outr_loop_now(loop), outr_loop_metrics(loop));
     if (outr_guard_repeats(&c->guard) && !c->is_streaming)
@@ -173,41 +177,13 @@ static outr_outcome outcome_of_failure(const outr__call *c)
     return is_ours ? OUTR_OUTCOME_NONE : OUTR_OUTCOME_BAD;
 }
 
-bool outr__call_answer_is_bad(outr__call *c, int status, uint64_t after_ns)
-{
-    uint64_t now = outr_loop_now(c->mesh->o.loop);
-    outr_guard_end(&c->guard, now, outcome_of_failure(c));
-    c->is_again =
-        may_try_again(c) && after_ns != OUTR__CALL_NEVER &&
-        outr_guard_again(&c->guard, now, status, outr_loop_rand(c->mesh->o.loop), &c->again_ns);
-    if (c->is_again)
-        c->again_ns = OUTR_MAX(c->again_ns, now + OUTR_MIN(after_ns, AFTER_MAX_NS));
-    return c->is_again;
-}
-
-int outr__call_step_try(outr_steps *steps)
-{
-    outr__call *c = OUTR_CONTAINER(steps, outr__call, steps);
-    uint64_t now = outr_loop_now(c->mesh->o.loop);
-    outr_err err;
-    if (outr_guard_begin(&c->guard, now, &err)) {
-        outr_mark(&err, OUTR_WHY_BREAKER_OPEN);
-        c->is_final = c->invoke->is_of_policy = true;
-        return outr__call_fail(c, &err);
-    }
-    bool is_handshake_only = c->is_streaming && c->invoke->is_proxied;
-    c->try_deadline_ns = is_handshake_only ? 0 : outr_guard_deadline(&c->guard, now);
-    if (c->target.kind != OUTR__APP)
-        return OUTR__CALL_REACH;
-    return c->is_local ? OUTR__CALL_LOCAL : OUTR__CALL_PICK;
-}
-
-/* ---- without a policy ------------------------------------------------------------------------ */
+/* ---- the route's retries --------------------------------------------------------------------- */
 
 bool outr__call_is_idempotent(const outr__call *c)
 {
-    return !c->invoke->is_proxied && (outr__is_idempotent(c->verb) ||
-                                      outr_headers_has(&c->in->headers, "idempotency-key"));
+    if (c->invoke->is_proxied) /* of gRPC methods only the route says so */
+        return c->retry && !c->is_streaming;
+    return outr__is_idempotent(c->verb) || outr_headers_has(&c->in->headers, "idempotency-key");
 }
 
 static void count_retry(const outr__call *c, const char *outcome)
@@ -222,10 +198,106 @@ static void count_retry(const outr__call *c, const char *outcome)
                       (const outr_str[]){c->target.app_id, outr_str_from(outcome)}, 1);
 }
 
+bool outr__call_is_governed(const outr__call *c)
+{
+    return outr_guard_is_on(&c->guard) || c->retry;
+}
+
+bool outr__call_repeats(const outr__call *c)
+{
+    return c->retry || outr_guard_repeats(&c->guard);
+}
+
+/* status: an HTTP status, a gRPC code (below 100), or -1: there was no answer. */
+static bool is_retried_status(const outr__call *c, int status)
+{
+    bool is_grpc = status < 100;
+    outr_str codes = is_grpc ? c->retry->grpc_codes : c->retry->http_codes;
+    if (status < 0)
+        return outr_classify_error(c->err.code) != OUTR_CLASS_GOOD;
+    if (codes.n > 0)
+        return outr_codes_has(codes, status);
+    return (is_grpc ? outr_classify_grpc(status) : outr_classify_http(status)) ==
+           OUTR_CLASS_FAILURE;
+}
+
+/* Nothing of it can have happened anywhere. */
+static bool is_unsent(const outr__call *c, int status)
+{
+    return status < 0 && c->target.kind == OUTR__APP && !c->is_local &&
+           c->lead->http.progress == OUTR_CALL_NOT_SENT;
+}
+
+static bool route_wants_again(outr__call *c, uint64_t now, int status, uint64_t after_ns)
+{
+    const char *why_not = NULL;
+    uint64_t deadline = c->invoke->deadline_ns;
+    if (!is_retried_status(c, status))
+        return false;
+    double unit = outr_rand_unit(outr_loop_rand(c->mesh->o.loop));
+    uint64_t pause = outr_backoff_jitter((unsigned)c->retries, unit);
+    if (after_ns != OUTR__CALL_NEVER)
+        c->again_ns = now + OUTR_MAX(pause, OUTR_MIN(after_ns, AFTER_MAX_NS));
+    if (c->retries >= c->retry->attempts)
+        why_not = "attempts";
+    else if (after_ns == OUTR__CALL_NEVER)
+        why_not = "pushback";
+    else if (!outr__call_is_idempotent(c) && !is_unsent(c, status))
+        why_not = "not_idempotent";
+    else if (deadline && deadline <= c->again_ns)
+        why_not = "deadline";
+    else if (c->lead->pick.known && !outr__pick_take_retry(&c->lead->pick))
+        why_not = "budget";
+    c->retries += !why_not;
+    count_retry(c, why_not ? why_not : "made");
+    return !why_not;
+}
+
+static bool wants_again(outr__call *c, uint64_t now, int status, uint64_t after_ns)
+{
+    if (c->retry)
+        return route_wants_again(c, now, status, after_ns);
+    if (after_ns == OUTR__CALL_NEVER ||
+        !outr_guard_again(&c->guard, now, status, outr_loop_rand(c->mesh->o.loop), &c->again_ns))
+        return false;
+    c->again_ns = OUTR_MAX(c->again_ns, now + OUTR_MIN(after_ns, AFTER_MAX_NS));
+    return true;
+}
+
+bool outr__call_answer_is_bad(outr__call *c, int status, uint64_t after_ns)
+{
+    uint64_t now = outr_loop_now(c->mesh->o.loop);
+    outr_guard_end(&c->guard, now, outcome_of_failure(c));
+    return c->is_again = may_try_again(c) && wants_again(c, now, status, after_ns);
+}
+
+int outr__call_step_try(outr_steps *steps)
+{
+    outr__call *c = OUTR_CONTAINER(steps, outr__call, steps);
+    uint64_t now = outr_loop_now(c->mesh->o.loop);
+    outr_err err;
+    if (outr_guard_begin(&c->guard, now, &err)) {
+        outr_mark(&err, OUTR_WHY_BREAKER_OPEN);
+        c->is_final = c->invoke->is_of_policy = true;
+        return outr__call_fail(c, &err);
+    }
+    bool is_handshake_only = c->is_streaming && c->invoke->is_proxied;
+    c->try_deadline_ns = is_handshake_only ? 0 : outr_guard_deadline(&c->guard, now);
+    if (c->retry && c->retry->try_timeout_ns && !is_handshake_only) {
+        uint64_t at = now + c->retry->try_timeout_ns;
+        c->try_deadline_ns = c->try_deadline_ns ? OUTR_MIN(c->try_deadline_ns, at) : at;
+    }
+    if (c->target.kind != OUTR__APP)
+        return OUTR__CALL_REACH;
+    return c->is_local ? OUTR__CALL_LOCAL : OUTR__CALL_PICK;
+}
+
+/* ---- without a policy ------------------------------------------------------------------------ */
+
 bool outr__call_goes_elsewhere(outr__call *c)
 {
     const char *why_not = NULL;
-    if (!c->lead->pick.peer || outr_guard_is_on(&c->guard) || c->invoke->is_proxied ||
+    if (!c->lead->pick.peer || outr__call_is_governed(c) || c->invoke->is_proxied ||
         c->is_cancelled || c->relay.has_head || !outr__pick_has_other(&c->lead->pick))
         return false;
     if (c->is_elsewhere)
@@ -314,9 +386,9 @@ int outr__call_step_failed(outr_steps *steps)
 {
     outr__call *c = OUTR_CONTAINER(steps, outr__call, steps);
     uint64_t now = outr_loop_now(c->mesh->o.loop);
-    if (outr_guard_is_on(&c->guard) && c->is_again && !c->is_cancelled)
+    if (outr__call_is_governed(c) && c->is_again && !c->is_cancelled)
         return rest(c);
-    if (outr_guard_is_on(&c->guard)) {
+    if (outr__call_is_governed(c)) {
         outr_outcome outcome = outcome_of_failure(c);
         int status = c->invoke->is_proxied ? (int)c->err.code : -1;
         if (is_timeout(c)) {
@@ -327,8 +399,7 @@ int outr__call_step_failed(outr_steps *steps)
             status = -1;
         }
         outr_guard_end(&c->guard, now, outcome);
-        if (may_try_again(c) && outr_guard_again(&c->guard, now, status,
-                                                 outr_loop_rand(c->mesh->o.loop), &c->again_ns))
+        if (may_try_again(c) && wants_again(c, now, status, 0))
             return rest(c);
     }
     outr_err err = c->err;
@@ -354,6 +425,7 @@ int outr__call_step_again(outr_steps *steps)
         c->reach->op = NULL;
     c->round = 0;
     c->invoke->is_of_policy = false;
-    outr__pick_spend_retry(&c->lead->pick); /* others have less for it */
+    if (!c->retry) /* which has taken it */
+        outr__pick_spend_retry(&c->lead->pick); /* others have less for it */
     return OUTR__CALL_TRY;
 }

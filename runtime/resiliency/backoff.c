@@ -4,6 +4,9 @@
 #define MULTIPLIER 1.5
 #define JITTER     0.5
 #define ELAPSED_NS (15 * 60 * OUTR_SEC)
+/* of pauses between retries that nobody has given a time for, as Envoy has them */
+#define JITTER_STEP_NS (25 * OUTR_MS)
+#define JITTER_MAX_NS  (250 * OUTR_MS)
 
 void outr_backoff_init(outr_backoff *b, const outr_retry_policy *policy, uint64_t now)
 {
@@ -32,4 +35,10 @@ bool outr_backoff_next(outr_backoff *b, const outr_retry_policy *policy, uint64_
     b->retries++;
     *pause_ns = pause;
     return true;
+}
+
+uint64_t outr_backoff_jitter(unsigned retries, double unit)
+{
+    uint64_t steps = (UINT64_C(2) << OUTR_MIN(retries, 16u)) - 1;
+    return (uint64_t)((double)OUTR_MIN(steps * JITTER_STEP_NS, JITTER_MAX_NS) * unit);
 }

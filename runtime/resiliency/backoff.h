@@ -19,4 +19,8 @@ void outr_backoff_init(outr_backoff *backoff, const outr_retry_policy *policy, u
 bool outr_backoff_next(outr_backoff *backoff, const outr_retry_policy *policy, uint64_t now,
                        double unit, uint64_t *pause_ns);
 
+/* Of our own retries: full jitter, between nothing and 25 ms, 75 ms, 175 ms, then 250 ms. retries:
+ * made before; unit: random, [0, 1). */
+uint64_t outr_backoff_jitter(unsigned retries, double unit);
+
 #endif

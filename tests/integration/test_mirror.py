@@ -1,5 +1,5 @@
-"""A route's mirror, real processes. The many ways in which a copy may end are held on a virtual clock
-(tests/unit/mesh/test_mirror)."""
+"""A route's mirror and retries, real processes. The many ways in which a copy may end, and what is tried again, are held on a virtual clock
+(tests/unit/mesh/test_mirror, test_route_retry)."""
 import re
 
 from harness import Case, Reply, tag, wait_for
@@ -18,6 +18,10 @@ MIRROR = POLICY + """
     mirror: {appId: shadow, compare: true}
   - match: [{path: {exact: /next}}]
     mirror: {subset: next}
+"""
+RETRY = POLICY + """
+  routes:
+  - retry: {attempts: 2}
 """
 
 
@@ -67,3 +71,15 @@ class Mirror(Case):
         answer = caller.invoke("callee", "copied/x", "PUT", [], b"x")
         self.assertEqual((answer.status, answer.body), (200, b"well"))
         wait_for("failed", lambda: self.count(caller, "shadow", "failed") == 1)
+
+
+class Retry(Case):
+    @tag("debug")
+    def test_a_route_says_how_often_an_idempotent_call_is_tried(self):
+        app = self.app(lambda r: Reply(500, b"") if len(app.seen(r.path)) % 3 else Reply(200, b"well"))
+        self.sidecar("callee", app)
+        caller = self.sidecar("caller", resources={"traffic.yaml": RETRY})
+        answer = caller.invoke("callee", "get")
+        self.assertEqual((answer.status, answer.body, len(app.seen("/get"))), (200, b"well", 3))
+        self.assertEqual((caller.invoke("callee", "post", "POST", [], b"x").status, len(app.seen("/post"))), (500, 1))
+        self.assertRegex(caller.metrics(), r'outrigger_retries_total\{app_id="caller",outcome="not_idempotent",target="callee"\} 1')

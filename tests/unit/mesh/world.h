@@ -203,7 +203,8 @@ static void world_on_front(void *ctx, outr_exchange *x)
     invoke->query = outr_str_cut(x->req.target, '?', &path);
     invoke->x = x;
     invoke->target = outr_headers_get(&x->req.headers, "x-target");
-    invoke->method = outr_str_skip(path, 1);
+    invoke->is_proxied = outr_headers_has(&x->req.headers, "x-proxied");
+    invoke->method = outr_str_skip(path, invoke->is_proxied ? 0 : 1);
     invoke->trace = w->trace;
     outr_deadline_read(&invoke->deadline_ns, &x->req.headers, outr_loop_now(x->loop));
     invoke->on_failed = world_invoke_failed;
@@ -269,9 +270,13 @@ static outr_http_server *world_server(world *w, const outr_http_handler *handler
     return outr_http_server_new(&o);
 }
 
+/* What all apps speak. */
+static outr_app_protocol world_protocol;
+
 static outr_settings world_settings(const char *app_id, uint16_t app_port)
 {
     return (outr_settings){.app_id = outr_str_from(app_id),
+                           .app_protocol = world_protocol,
                            .namespace_ = OUTR_STR("default"),
                            .app_channel_address = OUTR_STR("127.0.0.1"),
                            .app_port = app_port,
