@@ -16,7 +16,7 @@ class Mesh(Case):
         wait_for("all instances", lambda: caller.invoke("callee", "hello").status and all(app.seen("/hello") for app in apps))
         return caller, sidecars, apps
 
-    @tag("debug")
+    @tag("debug", "tsan")
     def test_a_slow_instance_gets_next_to_nothing(self):
         def slow(request):
             if request.path == "/work":
@@ -79,7 +79,7 @@ spec: %s
         self.assertEqual([caller.invoke("callee", "work").status for _ in range(60)], [200] * 60)
         self.assertEqual(sum(len(app.seen("/work")) for app in apps[1:]), 60)
 
-    @tag("debug")
+    @tag("debug", "tsan")
     def test_an_ejected_instance_that_says_it_is_well_is_probed_at_once(self):
         is_well = threading.Event()
 
