@@ -235,12 +235,12 @@ void outr__callee_learn(outr__callee *c, const outr_resolve *answer, uint64_t no
     pthread_mutex_unlock(&c->lock);
 }
 
-bool outr__callee_begin_refresh(outr__callee *c)
+bool outr__callee_begin_refresh(outr__callee *c, bool has_changed)
 {
     pthread_mutex_lock(&c->lock);
     bool is_first = !c->is_refreshing;
     c->is_refreshing = true;
-    c->is_stale = !is_first;
+    c->is_stale = !is_first && (c->is_stale || has_changed);
     pthread_mutex_unlock(&c->lock);
     return is_first;
 }

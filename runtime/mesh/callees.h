@@ -56,9 +56,9 @@ void outr__callee_use(outr__callee *callee, const outr_target_rules *rules, outr
 /* What the registry says; of an answer of none nothing is believed while instances are known: an
  * empty registry does not empty the mesh, what is gone shows when it is called. */
 void outr__callee_learn(outr__callee *callee, const outr_resolve *answer, uint64_t now);
-/* Something has changed. True: the caller has to ask the registry, then end_refresh; else some loop
- * does, and has to once more if its question may be older. */
-bool outr__callee_begin_refresh(outr__callee *callee);
+/* True: the caller has to ask the registry, then end_refresh; else some loop does. has_changed: it
+ * has to ask once more, then, for its question is older. */
+bool outr__callee_begin_refresh(outr__callee *callee, bool has_changed);
 bool outr__callee_end_refresh(outr__callee *callee, uint64_t now); /* true: once more */
 
 typedef struct outr__choice {

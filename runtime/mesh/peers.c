@@ -514,10 +514,10 @@ static void on_changed(void *ctx, outr_str app_id, outr_str namespace_)
     outr_str key = write_name(app_id, namespace_, scratch, sizeof scratch);
     known *k = app_id.n > 0 ? outr_map_get(p->names, key) : NULL;
     void *item;
-    if (k && outr__callee_begin_refresh(k->callee))
+    if (k && outr__callee_begin_refresh(k->callee, true))
         refresh_known(p, k);
     for (size_t at = 0; app_id.n == 0 && outr_map_next(p->names, &at, NULL, &item);) {
-        if (outr__callee_begin_refresh(((known *)item)->callee))
+        if (outr__callee_begin_refresh(((known *)item)->callee, true))
             refresh_known(p, item);
     }
 }
@@ -551,10 +551,19 @@ void outr__pick_start(outr__peers *p, outr__pick *pick, outr_arena *arena, outr_
     }
     outr_str key = name_key(pick, scratch, sizeof scratch);
     known *k = pick->known ? pick->known : find_known(p, key);
-    if (pick->is_fresh || !k || !choose(pick, k))
+    bool is_known = k && choose(pick, k);
+    if (is_known && pick->is_fresh && pick->peer && pick->is_repeat) {
+        outr__pick_release(pick, false); /* all that are known were tried */
+        is_known = false;
+    }
+    if (!is_known) {
         ask(pick);
-    else
-        end_pick(pick, true);
+        return;
+    }
+    /* whoever is not to be trusted has others beside him: they do not wait for the registry */
+    if (pick->is_fresh && outr__callee_begin_refresh(k->callee, false))
+        refresh_known(p, k);
+    end_pick(pick, true);
 }
 
 /* ---- for people to look at ------------------------------------------------------------------- */

@@ -156,11 +156,12 @@ static void one_loop_asks_the_registry_for_all(void **state)
     outr__instance_release(choose(d, &how));
     assert_false(how.is_to_refresh);
     /* what changes while it is asked for is asked for again */
-    assert_false(outr__callee_begin_refresh(d->callee));
+    assert_false(outr__callee_begin_refresh(d->callee, true));
     outr__instance_release(choose(d, &how));
     assert_false(how.is_to_refresh);
     assert_true(outr__callee_end_refresh(d->callee, d->now));
-    assert_true(outr__callee_begin_refresh(d->callee));
+    assert_true(outr__callee_begin_refresh(d->callee, true));
+    assert_false(outr__callee_begin_refresh(d->callee, false)); /* nothing new */
     assert_false(outr__callee_end_refresh(d->callee, d->now));
     outr__instance_release(choose(d, &how));
     assert_false(how.is_to_refresh);

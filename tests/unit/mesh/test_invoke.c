@@ -242,6 +242,33 @@ static void what_was_known_still_holds_when_the_registry_is_away_or_empty(void *
     close_world(w);
 }
 
+/* Nor does a call that meets a dead instance wait for it, while others are known; and many such calls
+ * ask it once. */
+static void a_registry_that_hangs_holds_up_no_call(void **state)
+{
+    world *w = world_open(1, 0);
+    web_call calls[20];
+    (void)state;
+    w->names[1] = 9001;
+    call_once(w);
+    w->resolver_delay_ns = 600 * OUTR_SEC;
+    w->nodes[0].is_refusing = w->nodes[1].is_refusing = true; /* the one without a connection */
+    for (size_t i = 0; i < OUTR_LEN(calls); i++) {
+        world_call(w, &calls[i], "GET", "callee", "/");
+        web_call_start(&calls[i], w->client);
+    }
+    uint64_t began = w->w.now;
+    for (size_t i = 0; i < OUTR_LEN(calls); i++) {
+        world_run_until_over(w, &calls[i]);
+        world_assert_answer(&calls[i], 200, "hello");
+        web_call_done(&calls[i]);
+    }
+    assert_true(w->w.now - began < OUTR_SEC);
+    assert_int_equal(w->asked, 2);
+    wire_sleep(&w->w, 600 * OUTR_SEC); /* it is waited for */
+    close_world(w);
+}
+
 static void a_registry_that_never_answered_is_the_error(void **state)
 {
     world *w = world_open(1, 0);
@@ -854,6 +881,7 @@ int main(void)
         cmocka_unit_test(what_the_registry_tells_of_is_used_at_once),
         cmocka_unit_test(a_change_during_a_question_is_asked_for_again),
         cmocka_unit_test(what_was_known_still_holds_when_the_registry_is_away_or_empty),
+        cmocka_unit_test(a_registry_that_hangs_holds_up_no_call),
         cmocka_unit_test(a_registry_that_never_answered_is_the_error),
         cmocka_unit_test(bad_targets_methods_and_verbs_send_nothing),
         cmocka_unit_test(a_name_longer_than_bearable_is_refused),
