@@ -85,7 +85,16 @@ static bool take_flag(const outr_command *self, int argc, char **argv, int *at, 
                          value);
         return false;
     }
-    *(const char **)field = value;
+    if (!outr_str_ends(outr_str_from(flag->value), OUTR_STR("..."))) {
+        *(const char **)field = value;
+        return true;
+    }
+    outr_cli_list *list = field;
+    if (list->count == OUTR_CLI_LIST_MAX) {
+        outr_cli_mistake(self, "--%s: more than %d", flag->name, OUTR_CLI_LIST_MAX);
+        return false;
+    }
+    list->items[list->count++] = value;
     return true;
 }
 

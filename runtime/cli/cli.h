@@ -15,10 +15,18 @@ typedef struct outr_cli_flag {
     const char *name; /* without dashes */
     char letter;      /* short form, 0: none */
     const char
-        *value;    /* what the help calls the value, "ID"; "a|b" lists choices; NULL: a switch */
-    size_t offset; /* of a const char * (value) or a bool (switch) in the command's options */
+        *value;    /* what the help calls the value, "ID"; "a|b" lists choices; "N..." may be given
+                      several times; NULL: a switch */
+    size_t offset; /* of a const char * (value), an outr_cli_list ("..."), or a bool (switch) in the
+                      command's options */
     const char *text;
 } outr_cli_flag;
+
+#define OUTR_CLI_LIST_MAX 64
+typedef struct outr_cli_list {
+    const char *items[OUTR_CLI_LIST_MAX];
+    size_t count;
+} outr_cli_list;
 
 typedef struct outr_command {
     const char *name;
@@ -35,7 +43,7 @@ typedef struct outr_command {
 
 extern const outr_command outr_command_run, outr_command_list, outr_command_stop,
     outr_command_invoke, outr_command_publish, outr_command_mtls, outr_command_version,
-    outr_command_completion, outr_command_endpoints;
+    outr_command_completion, outr_command_endpoints, outr_command_route;
 
 /* All commands, NULL at the end. */
 extern const outr_command *const outr_commands[];

@@ -7,7 +7,7 @@
 const outr_command *const outr_commands[] = {
     &outr_command_run,     &outr_command_list, &outr_command_stop,
     &outr_command_invoke,  &outr_command_publish, &outr_command_endpoints,
-    &outr_command_mtls,
+    &outr_command_route,   &outr_command_mtls,
     &outr_command_version, &outr_command_completion, NULL,
 };
 

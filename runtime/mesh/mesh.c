@@ -126,6 +126,11 @@ void outr_mesh_dismiss_peers(outr_mesh *mesh)
     outr__peers_dismiss(mesh->peers);
 }
 
+const outr_policies *outr_mesh_policies(const outr_mesh *mesh)
+{
+    return mesh->policies;
+}
+
 /* ---- the resolver ---------------------------------------------------------------------------- */
 
 static void on_joined(outr_op *inner)

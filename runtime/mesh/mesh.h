@@ -123,6 +123,9 @@ typedef struct outr_invoke {
 void outr_mesh_invoke(outr_mesh *mesh, outr_invoke *invoke);
 void outr_mesh_invoke_cancel(outr_invoke *invoke, outr_code why);
 
+/* What Resiliency says now; the snapshot's. NULL: nothing. */
+const struct outr_policies *outr_mesh_policies(const outr_mesh *mesh);
+
 /* An answer to an invocation that is a sidecar's own: counted and, at most once a second for each
  * reason, logged. text: NULL: not logged. */
 void outr_mesh_tell_local(outr_mesh *mesh, outr_why why, outr_str target, const char *text);

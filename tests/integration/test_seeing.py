@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import threading
+import time
 
 from harness import BIN, WAIT_S, Case, Reply, tag, wait_for
 
@@ -103,3 +104,124 @@ class Endpoints(Seeing):
     def test_completion_knows_the_command(self):
         for shell in ("bash", "zsh", "fish"):
             self.assertIn("endpoints", self.outrigger("completion", shell).stdout)
+
+
+TRAFFIC = """apiVersion: outrigger.io/v1alpha1
+kind: TrafficPolicy
+metadata: {name: shop}
+spec:
+  targets: [callee]
+  subsets:
+  - {name: one, labels: {version: "1"}}
+  - {name: two, labels: {version: "2"}}
+  routes:
+  - name: canary
+    match: [{path: {prefix: /orders}, methods: [GET], headers: [{name: X-Canary, exact: "yes"}]}]
+    to: [{subset: two}]
+    timeout: 2s
+    fallback: one
+  - name: split
+    match: [{path: {prefix: /orders}}]
+    to: [{subset: one, weight: 99}, {subset: two, weight: 1}]
+    retry: {attempts: 2, tryTimeout: 300ms, httpCodes: "502-504"}
+    mirror: {subset: two, percent: 10, compare: true}
+    fault: {expires: "%s", delay: {duration: 50ms, percent: 5}}
+  - name: insiders
+    match: [{claims: [{name: role, exact: admin}]}, {query: [{name: as, exact: admin}]}]
+    to: [{subset: two}]
+  environment: {baggage: environment, label: environment, fallback: prod}
+---
+apiVersion: outrigger.io/v1alpha1
+kind: TrafficPolicy
+metadata: {name: elsewhere}
+spec:
+  targets: [other]
+  routes: [{name: slow, timeout: 9s}]
+"""
+RESILIENCY = """apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: net}
+spec:
+  policies: {timeouts: {quick: 3s}, retries: {thrice: {policy: constant, duration: 10ms, maxRetries: 3}}}
+  targets: {apps: {callee: {timeout: quick, retry: thrice}}}
+"""
+
+
+class Routes(Seeing):
+    def explain(self, sidecar, *words):
+        done = self.outrigger("route", "explain", *words, *self.at(sidecar), "-o", "json")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return json.loads(done.stdout)
+
+    def caller(self):
+        expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+        return self.sidecar("caller", resources={"t.yaml": TRAFFIC % expires, "r.yaml": RESILIENCY})
+
+    @tag("debug")
+    def test_a_call_is_told_its_route_and_why_not_the_others(self):
+        caller = self.caller()
+        for labels in ("version=1,environment=prod", "version=2,environment=prod", "version=2,environment=test"):
+            self.sidecar("callee", self.app(), flags=["--labels", labels])
+        wait_for("all instances", lambda: caller.invoke("callee", "other").status == 200 and
+                 len(self.endpoints(caller, "callee")[0]["instances"]) == 3)
+        told = self.explain(caller, "callee", "/orders/1?x=1", "-H", "x-canary: yes", "-b", "environment=test")
+        self.assertEqual((told["app"], told["method"], told["path"]), ("callee.default", "GET", "/orders/1?x=1"))
+        self.assertEqual((told["policy"], told["route"], told["subset"], told["timeoutMs"]), ("shop", "canary", "two", 2000))
+        self.assertEqual(told["environment"]["name"], "test")
+        self.assertEqual([(i["labels"], i["known"]) for i in told["instances"]], [
+            ({"environment": "test", "version": "2"}, 1), ({"environment": "test", "version": "1"}, 0),
+            ({"environment": "prod", "version": "2"}, 1), ({"environment": "prod", "version": "1"}, 1)])
+        self.assertEqual(told["resiliency"]["timeoutMs"], 3000)
+        self.assertEqual((told["resiliency"]["retries"], told["resiliency"]["builtInRetries"]), (3, False))
+        self.assertEqual([(o["policy"], o["route"], o["why"]) for o in told["others"]], [
+            ("shop", "split", "less specific, or read later"), ("shop", "insiders", "claims role"), ("elsewhere", "slow", "targets")])
+
+        told = self.explain(caller, "callee", "orders", "-m", "POST")
+        self.assertEqual((told["route"], told["path"]), ("split", "/orders"))
+        self.assertEqual([(s["subset"], s["weight"], s["percent"]) for s in told["splits"]], [("one", 99, 99), ("two", 1, 1)])
+        self.assertEqual(told["retry"], {"attempts": 2, "tryTimeoutMs": 300, "httpCodes": "502-504"})
+        self.assertEqual(told["mirror"], {"app": "callee", "subset": "two", "percent": 10, "compare": True})
+        self.assertEqual((told["fault"]["active"], told["fault"]["delayMs"], told["fault"]["delayPercent"]), (True, 50, 5))
+        self.assertEqual({o["route"]: o["why"] for o in told["others"]}["canary"], "methods POST")
+        self.assertEqual(told["environment"]["name"], "prod")
+
+        self.assertEqual(self.explain(caller, "callee", "/x", "--claim", "role=admin")["route"], "insiders")
+        self.assertEqual(self.explain(caller, "callee", "/x?as=admin")["route"], "insiders")
+        told = self.explain(caller, "callee", "/x")
+        self.assertNotIn("route", told)
+        self.assertEqual({o["route"]: o["why"] for o in told["others"]}["canary"], "path")
+        self.assertEqual(self.explain(caller, "other", "/x")["timeoutMs"], 9000)
+
+        text = self.outrigger("route", "explain", "callee", "/orders/1", "-H", "X-Canary: yes", *self.at(caller)).stdout
+        self.assertRegex(text, r"(?m)^GET /orders/1 of callee\.default$")
+        self.assertRegex(text, r"(?m)^route +canary of TrafficPolicy shop$")
+        self.assertRegex(text, r"(?m)^not taken +split of shop: less specific, or read later$")
+
+    def test_without_policies_it_is_any_instance(self):
+        caller = self.sidecar("caller")
+        told = self.explain(caller, "callee", "/x")
+        self.assertEqual((told["instances"], told["others"]), ([{"labels": {}}], []))
+        self.assertNotIn("policy", told)
+        self.assertTrue(told["resiliency"]["builtInRetries"])
+        self.assertEqual(told["rules"]["ejection"]["maxPercent"], 50)
+        self.assertIn("none: any instance", self.outrigger("route", "explain", "callee", "/x", *self.at(caller)).stdout)
+
+    @tag("debug")
+    def test_questions_that_make_no_sense_are_refused(self):
+        caller = self.caller()
+        for body, text in ((b"{", "byte"), (b"[]", "not an object"), (b"{}", "app and path are required"),
+                           (b'{"app":"a","path":"/","more":1}', 'unknown field "more"'), (b'{"app":1,"path":"/"}', "app: not a text"),
+                           (b'{"app":"a","path":"/","headers":{"a":1}}', "headers: values are texts"),
+                           (b'{"app":"a","path":"/","headers":[]}', "headers: not an object"),
+                           (b'{"app":"a","path":"/","claims":"x"}', "claims: not an object")):
+            answer = caller.call("POST", "/v1.0/outrigger/route", [], body)
+            self.assertEqual(answer.status, 400, body)
+            self.assertIn(text, answer.json["message"])
+        for words, text in ((["explain", "callee"], "required"), (["list", "callee", "/x"], "explain"),
+                            (["explain", "callee", "/x", "-H", "nonsense"], "NAME:VALUE"),
+                            (["explain", "callee", "/x", "-b", "nonsense"], "NAME=VALUE"),
+                            (["explain", "callee", "/x", "--claim", "=x"], "NAME=VALUE"),
+                            (["explain", "callee", "/x"] + ["-H", "a:b"] * 65, "more than 64")):
+            done = self.outrigger("route", *words, *self.at(caller))
+            self.assertEqual(done.returncode, 2, words)
+            self.assertIn(text, done.stderr)
