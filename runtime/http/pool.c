@@ -48,6 +48,7 @@ static void free_if_over(outr_http_pool *pool)
     outr_timer_stop(pool->options.loop, &pool->sweeper);
     outr_loop_undefer(&pool->filler);
     outr_tls_unref(pool->options.tls);
+    outr_http_quota_unref(pool->options.quota);
     outr_tls_sessions_unref(pool->sessions);
     free((void *)pool->options.server_name.p);
     free(pool);
@@ -205,6 +206,8 @@ static void on_opened(outr_op *op)
     outr_link_remove(&o->link);
     free(o);
     pool->opening_count--;
+    if (err.code || pool->is_freed)
+        outr_http_quota_give_back(pool->options.quota);
     if (pool->is_freed) {
         if (!err.code) {
             static const outr_stream_events no_events = {0};
@@ -274,8 +277,15 @@ static void fill(outr_http_pool *pool)
             give(client, OUTR_LIST_ITEM(pool->waiting.next, outr__call, link));
     }
     while (!pool->is_freed && pool->waiting_count > covered(pool) &&
-           pool->client_count + pool->opening_count < pool->options.max_connections)
+           pool->client_count + pool->opening_count < pool->options.max_connections &&
+           outr_http_quota_take(pool->options.quota))
         open_one(pool);
+    if (!pool->is_freed && pool->options.quota && pool->waiting_count > 0 &&
+        pool->client_count + pool->opening_count == 0) {
+        outr_err err;
+        outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "there are as many connections as may be");
+        fail_waiting(pool, pool->waiting_count, &err);
+    }
     while (pool->waiting_count > pool->options.max_pending + covered(pool)) {
         outr_err err;
         outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "more than %zu calls wait for a connection",
@@ -370,6 +380,7 @@ void outr__pool_gone(outr__client *client)
     tell_leaving(client);
     outr_link_remove(&client->link);
     pool->client_count--;
+    outr_http_quota_give_back(pool->options.quota);
     pool->unmet_count -= client->is_unmet;
     if (pool->waiting_count > 0 && !pool->is_freed)
         outr_loop_defer(pool->options.loop, &pool->filler);
@@ -392,6 +403,7 @@ outr_http_pool *outr_http_pool_new(const outr_http_pool_options *options)
     o->max_pending = o->max_pending ? o->max_pending : MAX_PENDING;
     o->connect_timeout_ns = o->connect_timeout_ns ? o->connect_timeout_ns : CONNECT_TIMEOUT;
     o->tls = o->tls ? outr_tls_ref(o->tls) : NULL;
+    o->quota = o->quota ? outr_http_quota_ref(o->quota) : NULL;
     pool->sessions = o->tls ? outr_tls_sessions_new() : NULL;
     o->server_name = outr_str_of(outr_str_dup(options->server_name), options->server_name.n);
     outr_list_init(&pool->ready);

@@ -678,6 +678,69 @@ static void the_pool_grows_to_its_limit_and_queues_the_rest(void **state)
     close_bench(b);
 }
 
+static void pools_may_have_a_number_of_connections_together(void **state)
+{
+    outr_http_quota *quota = outr_http_quota_new(2);
+    const outr_http_pool_options o = {.quota = quota};
+    bench *b = open_bench(&o);
+    outr_http_pool_options beside = {
+        .loop = b->w.loop, .version = OUTR_HTTP_1, .quota = quota, .addr.kind = OUTR_ADDR_IP4};
+    outr_http_pool *other = outr_http_pool_new(&beside);
+    web_call calls[4];
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        web_call_init(&calls[i], b->w.loop, "GET", "/");
+        web_call_start(&calls[i], b->pool);
+    }
+    wire_run(&b->w);
+    assert_int_equal(outr_http_pool_connections(b->pool), 2);
+    assert_int_equal(calls[2].done_count, 0); /* it makes do with the two */
+    web_call_init(&calls[3], b->w.loop, "GET", "/");
+    web_call_start(&calls[3], other);
+    wire_run(&b->w);
+    assert_int_equal(calls[3].err.code, OUTR_RESOURCE_EXHAUSTED);
+    assert_int_equal(calls[3].call.progress, OUTR_CALL_NOT_SENT);
+    web_call_done(&calls[3]);
+    outr_http_pool_free(b->pool); /* what has none any more leaves room */
+    wire_run(&b->w);
+    assert_int_equal(outr_http_quota_used(quota), 0);
+    b->pool = outr_http_pool_new(&beside);
+    web_call_init(&calls[3], b->w.loop, "GET", "/");
+    web_call_start(&calls[3], other);
+    wire_run(&b->w);
+    assert_int_equal(outr_http_quota_used(quota), 1);
+    outr_http_quota_set(quota, 0); /* it stays */
+    wire_run(&b->w);
+    assert_int_equal(calls[3].done_count, 0);
+    outr_http_pool_free(other);
+    wire_run(&b->w);
+    assert_int_equal(outr_http_quota_used(quota), 0);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(calls[i].done_count, 1);
+        web_call_done(&calls[i]);
+    }
+    close_bench(b);
+    outr_http_quota_unref(quota);
+}
+
+static void refused_connects_that_had_a_quota_give_it_back(void **state)
+{
+    outr_http_quota *quota = outr_http_quota_new(1);
+    const outr_http_pool_options o = {.quota = quota};
+    bench *b = open_bench(&o);
+    web_call call;
+    (void)state;
+    b->w.refuse_percent = 100;
+    web_call_init(&call, b->w.loop, "GET", "/");
+    web_call_start(&call, b->pool);
+    wire_run(&b->w);
+    assert_int_equal(call.err.code, OUTR_UNAVAILABLE);
+    assert_int_equal(outr_http_quota_used(quota), 0);
+    web_call_done(&call);
+    close_bench(b);
+    outr_http_quota_unref(quota);
+}
+
 static void refused_connects_do_not_spin(void **state)
 {
     bench *b = open_bench(NULL);
@@ -800,6 +863,8 @@ int main(void)
         cmocka_unit_test(a_declined_upgrade_is_an_answer_like_any),
         cmocka_unit_test(heads_that_cannot_be_sent_are_refused),
         cmocka_unit_test(the_pool_grows_to_its_limit_and_queues_the_rest),
+        cmocka_unit_test(pools_may_have_a_number_of_connections_together),
+        cmocka_unit_test(refused_connects_that_had_a_quota_give_it_back),
         cmocka_unit_test(refused_connects_do_not_spin),
         cmocka_unit_test(idle_connections_are_closed_after_a_while),
         cmocka_unit_test(connections_that_a_burst_left_are_closed_soon),
