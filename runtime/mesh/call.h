@@ -93,7 +93,7 @@ struct outr__call {
     bool is_taken;            /* reading of the body has begun */
     bool is_again;            /* the answer was thrown away: there is another try */
     bool is_final;            /* no policy tries again */
-    bool is_refused;          /* by the peer's sidecar, for who asks */
+    bool is_refused;          /* by the peer's sidecar, for who asks; or by a limit of ours */
 };
 
 static inline bool outr__call_is_traced(const outr__call *c)

@@ -45,6 +45,7 @@ static outr__callee *new_callee(outr_callees *all, outr_str name)
     c->by_addr = outr_map_new();
     pthread_mutex_init(&c->lock, NULL);
     outr_cluster_init(&c->cluster);
+    outr_limits_init(&c->limits);
     outr_map_put(all->by_name, name, c);
     return c;
 }
@@ -67,6 +68,7 @@ outr__callee *outr__callee_ref(outr_callees *all, outr_str name, bool makes, boo
 static void free_callee(outr__callee *c)
 {
     outr_cluster_done(&c->cluster);
+    outr_limits_done(&c->limits);
     for (size_t i = 0; i < c->slot_count; i++) {
         if (c->slots[i])
             outr__instance_release(c->slots[i]);
@@ -119,6 +121,7 @@ void outr__callee_use(outr__callee *c, const outr_target_rules *rules, outr_kvs 
 {
     const outr_cluster_rules fresh = cluster_rules(rules, own);
     const outr_active_check_spec *check = rules->health_check;
+    outr_limits_use(&c->limits, rules->limits);
     pthread_mutex_lock(&c->lock);
     outr_cluster_use(&c->cluster, &fresh, now);
     free((void *)c->checks.path.p);

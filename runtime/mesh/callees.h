@@ -13,6 +13,7 @@
 
 #include "mesh/cluster.h"
 #include "mesh/endpoints.h"
+#include "mesh/limits.h"
 #include "mesh/route.h"
 
 #define OUTR__INSTANCES_MAX 1024 /* of one callee: what a registry says beyond is passed over */
@@ -29,6 +30,7 @@ typedef struct outr__instance {
 typedef struct outr__callee {
     outr_callees *home;
     uint32_t refs;        /* home's lock */
+    outr_limits limits;   /* without a lock */
     pthread_mutex_t lock; /* of all that follows */
     outr_cluster cluster;
     outr_map *by_addr; /* text -> instance */

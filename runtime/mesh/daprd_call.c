@@ -71,6 +71,7 @@ outr_code outr__call_on_place(outr_http_call *http, outr_err *err)
 {
     outr__try *t = http->user;
     outr__call *c = t->call;
+    outr__pick_placed(&t->pick);
     if (http->peer_setting == OUTR_MESH_SETTINGS_VALUE)
         return OUTR_OK;
     if (c->invoke->is_proxied) {

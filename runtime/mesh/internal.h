@@ -6,6 +6,7 @@
 #include "mesh/classify.h"
 #include "mesh/daprd_peer.h"
 #include "mesh/hedge.h"
+#include "mesh/limits.h"
 #include "mesh/mesh.h"
 #include "mesh/throttle.h"
 #include "resiliency/policies.h"
@@ -126,6 +127,7 @@ typedef struct outr__pick {
     bool is_repeat;         /* out: it is one of those avoided: there is no other */
     bool is_probe;          /* out: see cluster.h */
     bool is_subset_empty;   /* out, with UNAVAILABLE: there are instances, but none has labels */
+    outr_limit full;        /* out, with UNAVAILABLE: the callee's bulkhead that is */
     /* Avoided while there are others: of many the last ones, since a try goes to one of two drawn
      * at random, which hardly ever are those tried longer ago. */
     uint64_t tried[8];
@@ -141,6 +143,7 @@ typedef struct outr__pick {
     outr_op inner;
     unsigned attempts;
     bool sleeps;
+    bool is_pending; /* has no connection yet */
 } outr__pick;
 
 outr__peers *outr__peers_new(const outr_mesh_options *o, const outr_snapshot *snapshot);
@@ -152,6 +155,10 @@ void outr__peers_dismiss(outr__peers *peers);
 void outr__pick_start(outr__peers *peers, outr__pick *pick, outr_arena *arena, outr_op *op);
 outr_http_pool *outr__peer_pool(outr__peer *peer);
 outr_str outr__peer_address(const outr__peer *peer);
+/* While pick->peer is held: the call has a connection. */
+void outr__pick_placed(outr__pick *pick);
+/* UNAVAILABLE, bulkhead_full: which of the limits, counted. */
+outr_code outr__pick_fail_full(outr__pick *pick, const char *what, outr_err *err);
 /* Not this one (pick->peer) again while there are others. */
 void outr__pick_avoid(outr__pick *pick);
 /* For a second try while first->peer is held: the same, but not there. */

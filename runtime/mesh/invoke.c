@@ -323,6 +323,21 @@ static void send_mirror(outr__call *c)
     }
 }
 
+/* There was no connection for it, and there could be none. */
+static bool is_crowded_out(const outr__try *t)
+{
+    return t->pick.peer && t->op.err.code == OUTR_RESOURCE_EXHAUSTED && !t->is_unsendable &&
+           t->http.progress == OUTR_CALL_NOT_SENT;
+}
+
+/* A limit of ours: it says nothing of the callee, and trying again is what it is to prevent. */
+static int fail_full(outr__call *c, const outr_err *err)
+{
+    c->is_final = c->is_refused = true;
+    outr__try_forget_peer(c->lead, false);
+    return outr__call_fail(c, err);
+}
+
 static int step_pick(outr_steps *steps)
 {
     outr__call *c = of(steps);
@@ -363,7 +378,7 @@ static int step_pick(outr_steps *steps)
         err = t->op.err;
         if (err.code == OUTR_UNAVAILABLE && !err.why)
             outr_mark(&err, OUTR_WHY_NO_RESOLVER);
-        return outr__call_fail(c, &err);
+        return t->pick.full ? fail_full(c, &err) : outr__call_fail(c, &err);
     }
     t->pick.app_id = c->target.app_id;
     t->pick.namespace_ = c->target.namespace_;
@@ -492,7 +507,7 @@ void outr__try_failed(outr__try *t)
     record_attempt(t, &t->http);
     if (t->is_at_daprd && !t->is_unsendable)
         outr__daprd_outcome(t->daprd, &err);
-    if (err.code && !t->is_observed)
+    if (err.code && !t->is_observed && !is_crowded_out(t))
         observe_failure(t, &err, t->http.was_reused);
     outr__try_forget_peer(t, is_unreachable && !t->http.was_reused);
 }
@@ -503,6 +518,9 @@ static int step_send(outr_steps *steps)
     outr__call *c = of(steps);
     outr__try *t = c->lead;
     const outr_http_call *http = c->is_local ? &c->app_call->http : &t->http;
+    bool is_full = is_crowded_out(t);
+    if (is_full)
+        outr__pick_fail_full(&t->pick, "connections", &t->op.err);
     if (t->op.err.code)
         (c->is_local ? outr__why_of_app : outr__why_of_peer)(http, &t->op.err);
     outr_err err = t->op.err;
@@ -512,6 +530,8 @@ static int step_send(outr_steps *steps)
     record_attempt(t, http);
     if (c->ticket)
         outr_ticket_give_back(c->ticket, false);
+    if (is_full)
+        return fail_full(c, &err);
     if (!c->is_again && t->is_at_daprd && !t->is_unsendable && outr__daprd_outcome(t->daprd, &err))
         return outr__call_after_daprd(c);
     if (t->pick.peer && err.code && !c->is_again)

@@ -223,7 +223,8 @@ static void on_response(outr_http_call *http)
 /* A daprd would have to be asked in other words; only gRPC passes as it is. */
 static outr_code on_place(outr_http_call *http, outr_err *err)
 {
-    const outr__mirror *m = http->user;
+    outr__mirror *m = http->user;
+    outr__pick_placed(&m->pick);
     if (m->is_proxied || http->peer_setting == OUTR_MESH_SETTINGS_VALUE)
         return OUTR_OK;
     return outr_fail(err, OUTR_UNIMPLEMENTED, "calls are not mirrored to a daprd");

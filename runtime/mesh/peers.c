@@ -89,7 +89,8 @@ static outr__peer *find_peer(outr__peers *p, const outr_addr *addr, const known 
         .settings_id = OUTR_MESH_SETTINGS_ID,
         .settings_value = OUTR_MESH_SETTINGS_VALUE,
         .waits_for_settings = true,
-        .max_pending = 65536,
+        .max_pending = UINT32_MAX, /* limits.h counts those of all instances */
+        .quota = who->callee->limits.connections,
     };
     peer->addr = *addr;
     peer->peers = p;
@@ -335,6 +336,8 @@ void outr__pick_release(outr__pick *pick, bool is_down)
     if (pick->is_probe)
         outr__callee_forget_probe(callee, pick->instance);
     pick->is_probe = false;
+    outr_limits_leave(&callee->limits, pick->is_pending);
+    pick->is_pending = false;
     outr__instance_release(pick->instance);
     pick->peer->holds--;
     pick->peer->used_ns = now;
@@ -373,6 +376,9 @@ static bool choose(outr__pick *pick, known *k)
 {
     outr__peers *p = pick->peers;
     outr_loop *loop = p->o->loop;
+    pick->full = outr_limits_enter(&k->callee->limits);
+    if (pick->full)
+        return true;
     outr__choice how = {.pick = {.labels = pick->labels,
                                  .tried = pick->tried,
                                  .tried_count = pick->tried_count,
@@ -394,9 +400,32 @@ static bool choose(outr__pick *pick, known *k)
     pick->instance = found;
     pick->is_subset_empty = !found && !how.is_empty;
     pick->peer = found ? outr__peer_of(p, k, found) : NULL;
+    pick->is_pending = found;
     if (found)
         pick->peer->holds++;
+    else
+        outr_limits_leave(&k->callee->limits, true);
     return !how.is_empty;
+}
+
+void outr__pick_placed(outr__pick *pick)
+{
+    if (pick->is_pending)
+        outr_limits_placed(&pick->known->callee->limits);
+    pick->is_pending = false;
+}
+
+outr_code outr__pick_fail_full(outr__pick *pick, const char *what, outr_err *err)
+{
+    static const outr_metric_desc full = {"outrigger_bulkhead_full_total",
+                                          "calls refused because there are too many, by the limit",
+                                          OUTR_COUNTER,
+                                          0,
+                                          {"target", "limit"}};
+    outr_metric_count(outr_loop_metrics(pick->peers->o->loop), &full,
+                      (const outr_str[]){pick->app_id, outr_str_from(what)}, 1);
+    outr_fail(err, OUTR_UNAVAILABLE, "as many %s of calls to it are under way as may be", what);
+    return outr_mark(err, OUTR_WHY_BULKHEAD_FULL);
 }
 
 static void end_pick(outr__pick *pick, bool is_soon)
@@ -406,7 +435,10 @@ static void end_pick(outr__pick *pick, bool is_soon)
         (is_soon ? outr_op_finish_soon : outr_op_finish)(pick->op);
         return;
     }
-    if (pick->is_subset_empty)
+    if (pick->full)
+        outr__pick_fail_full(pick, pick->full == OUTR_LIMIT_OF_REQUESTS ? "requests" : "pending",
+                             &err);
+    else if (pick->is_subset_empty)
         outr_fail(&err, OUTR_UNAVAILABLE, "no instance of it has the labels that are asked for");
     else
         outr_fail(&err, OUTR_NOT_FOUND, "no host found with the given ID");
@@ -540,7 +572,8 @@ void outr__pick_start(outr__peers *p, outr__pick *pick, outr_arena *arena, outr_
     pick->arena = arena;
     pick->op = op;
     pick->peer = NULL;
-    pick->is_subset_empty = false;
+    pick->is_subset_empty = pick->is_pending = false;
+    pick->full = OUTR_LIMIT_NONE;
     pick->attempts = 0;
     pick->sleeps = false;
     outr_op_begin(op, pick, on_cancel);

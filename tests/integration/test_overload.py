@@ -1,5 +1,6 @@
 """What a sidecar does when there is too much: rate limits and adaptive concurrency of the called side, over HTTP and gRPC.
 How limits are found and how queues are served is in tests/unit and tests/sim; here is that real calls meet them."""
+import socket
 import threading
 
 import h2raw
@@ -11,6 +12,11 @@ kind: TrafficPolicy
 metadata: {name: %s}
 spec:
   inbound: %s
+"""
+STATIC = """apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: places}
+spec: {nameResolution: {component: static, configuration: {callee: "127.0.0.1:%d"}}}
 """
 GET = 1  # dapr.proto.common.v1.HTTPExtension.Verb
 
@@ -91,10 +97,10 @@ class RateLimits(Case):
         wait_for("none", lambda: all(a.invoke("callee", "x").status == 200 for _ in range(4)))
 
 
-class Concurrency(Case):
-    """Limits that cannot move, and an app that answers when it is told to."""
+class Blocking(Case):
+    """An app that answers when it is told to."""
 
-    def blocking(self, spec, **more):
+    def blocking_app(self):
         self.gates = {}
 
         def answer(r):
@@ -102,7 +108,7 @@ class Concurrency(Case):
             return Reply(200, r.path.encode())
         app = self.app(answer)
         self.addCleanup(lambda: [g.set() for g in list(self.gates.values())])
-        return self.sidecar("callee", app, resources={"t.yaml": POLICY % ("gate", "{concurrency: {%s}}" % spec)}, **more)
+        return app
 
     def start(self, sidecar, path):
         """An invocation of its own thread; its answer is in the list."""
@@ -115,6 +121,14 @@ class Concurrency(Case):
     def open(self, path):
         wait_for("the app to have " + path, lambda: self.gates.get(path))
         self.gates[path].set()
+
+
+class Concurrency(Blocking):
+    """Limits that cannot move."""
+
+    def blocking(self, spec, **more):
+        return self.sidecar("callee", self.blocking_app(),
+                            resources={"t.yaml": POLICY % ("gate", "{concurrency: {%s}}" % spec)}, **more)
 
     @tag("debug", "tsan")
     def test_calls_wait_for_a_place_and_what_is_too_much_is_refused_at_once(self):
@@ -194,3 +208,73 @@ class Concurrency(Case):
         self.open("/3")
         wait_for("both answers", lambda: first and last)
         self.assertEqual((first[0].status, last[0].status), (200, 200))
+
+
+class Bulkheads(Blocking):
+    LIMITS = POLICY.replace("inbound", "limits")
+
+    def assertFull(self, answer):
+        self.assertEqual((answer.status, answer.header("outrigger-reason")), (503, "bulkhead_full"), answer)
+
+    @tag("debug", "tsan")
+    def test_a_callee_that_hangs_takes_no_more_calls_than_its_limit(self):
+        """Over all loops; another callee has limits of its own."""
+        b = self.sidecar("callee", self.blocking_app())
+        self.sidecar("other", self.app())
+        a = self.sidecar("caller", resources={"t.yaml": self.LIMITS % ("l", "{requests: 2}")}, env={"OUTRIGGER_LOOPS": "3"})
+        held = [self.start(a, "1"), self.start(a, "2")]
+        wait_for("both in the app", lambda: len(b.app.seen()) == 2)
+        for _ in range(6):
+            self.assertFull(a.invoke("callee", "3"))
+        self.assertEqual(a.invoke("other", "x").status, 200)
+        peer = h2raw.Peer(port=a.ports["grpc"].number)
+        self.addCleanup(peer.close)
+        self.assertEqual(peer.call(SERVICE, request("callee", "m", b"", GET)).status, 14)
+        stream = peer.call("/some.Service/Method", b"", [("dapr-app-id", "callee")])
+        self.assertEqual((stream.status, stream.header("outrigger-reason")), (14, "bulkhead_full"))
+        self.assertEqual(len(b.app.seen()), 2)
+        self.assertRegex(a.metrics(), r'outrigger_bulkhead_full_total\{app_id="caller",limit="requests",target="callee"\} 8\n')
+        self.assertNotIn("outrigger_ejections_total", a.metrics())
+        a.write("t.yaml", self.LIMITS % ("l", "{requests: 3}"))
+        a.wait_log("resources reloaded")
+        held.append(self.start(a, "3"))
+        wait_for("the third one", lambda: len(b.app.seen()) == 3)
+        for path in ("/1", "/2", "/3"):
+            self.open(path)
+        wait_for("all answers", lambda: all(held))
+        self.gates["/4"] = threading.Event()
+        self.gates["/4"].set()
+        self.assertEqual([a.invoke("callee", "4").status for _ in range(4)], [200] * 4)
+
+    @tag("debug")
+    def test_calls_without_a_connection_have_a_limit(self):
+        """Somebody listens at the callee's place, and says nothing."""
+        silent = socket.socket()
+        self.addCleanup(silent.close)
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        config = STATIC % silent.getsockname()[1]
+        a = self.sidecar("caller", resources={"t.yaml": self.LIMITS % ("l", "{pending: 1}")}, config=config)
+        waits = self.start(a, "1")
+        peer, _ = silent.accept()
+        self.addCleanup(peer.close)
+        self.assertFull(a.invoke("callee", "2"))
+        self.assertRegex(a.metrics(), r'outrigger_bulkhead_full_total\{app_id="caller",limit="pending",target="callee"\} 1\n')
+        peer.close()
+        silent.close()
+        wait_for("its failure", lambda: waits)
+        self.assertEqual(waits[0].status, 500, waits[0])
+
+    @tag("debug")
+    def test_connections_have_a_limit(self):
+        """Two instances and one connection: who is drawn second has none."""
+        for _ in range(2):
+            self.sidecar("callee", self.app())
+        a = self.sidecar("caller", resources={"t.yaml": self.LIMITS % ("l", "{connections: 1}")})
+        answers = [a.invoke("callee", "x") for _ in range(40)]
+        full = [x for x in answers if x.status != 200]
+        for answer in full:
+            self.assertFull(answer)
+        self.assertTrue(0 < len(full) < 40, len(full))
+        self.assertRegex(a.metrics(), r'outrigger_bulkhead_full_total\{app_id="caller",limit="connections",target="callee"\} %d\n' % len(full))
+        self.assertNotIn("outrigger_ejections_total", a.metrics())

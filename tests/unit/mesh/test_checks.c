@@ -55,7 +55,7 @@ static void set_rules(world *w, const char *path)
     static const outr_locality_spec locality;
     static const outr_budget_spec budget = {.percent = 20, .per_second = 1};
     static const outr_hedge_spec hedge;
-    static const outr_limits_spec limits;
+    static const outr_limits_spec limits = {.connections = 9, .pending = 9, .requests = 9};
     /* but for a check it would be away for an hour */
     static const outr_ejection_spec ejection = {.consecutive = 5,
                                                 .failure_percent = 40,
