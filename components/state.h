@@ -85,6 +85,35 @@ typedef struct outr_state_drop {
     uint64_t deleted; /* out */
 } outr_state_drop;
 
+/* What several members that use one thing together ask of it, for a short time: who asks again in
+ * time is counted, who does not is forgotten. */
+typedef struct outr_state_share {
+    outr_str key;
+    double asked;     /* in: what the member would use, in any unit */
+    double others;    /* out: what the others ask for together */
+    uint64_t sharers; /* out: how many they are */
+    outr_err err;     /* of this one alone */
+} outr_state_share;
+
+typedef struct outr_state_shares {
+    outr_arena *arena;
+    outr_str member;   /* whoever asks, the same each time */
+    uint64_t lasts_ns; /* how long it is counted */
+    outr_state_share *items;
+    size_t count;
+} outr_state_shares;
+
+/* The same for who does not know the stores. */
+typedef struct outr_state_share_call {
+    outr_str store; /* a component's name */
+    outr_state_shares shares;
+    /* machinery */
+    void *pin;
+    outr_op inner;
+    outr_op *op;
+} outr_state_share_call;
+typedef void outr_state_share_fn(void *ctx, outr_state_share_call *call, outr_op *op);
+
 /* contract/state.md, Query. */
 typedef struct outr_state_query {
     outr_arena *arena;
@@ -110,6 +139,8 @@ typedef struct outr_state_backend {
     void (*keys)(outr_state_store *store, outr_state_keys *req, outr_op *op);
     /* All keys that begin with it; not one step in every store. */
     void (*drop)(outr_state_store *store, outr_state_drop *req, outr_op *op);
+    /* In one step for each key, so that members see each other. */
+    void (*share)(outr_state_store *store, outr_state_shares *req, outr_op *op);
     /* Called when features() has OUTR_STATE_QUERY only. INVALID_ARGUMENT: no such query. */
     void (*query)(outr_state_store *store, outr_state_query *req, outr_op *op);
 } outr_state_backend;

@@ -59,6 +59,7 @@ typedef struct outr_lane_parts {
     const outr_log *log;
     outr_exporter *exporter; /* NULL: nowhere to */
     outr_str host_address, host_name;
+    outr_str member; /* this process among the sidecars of its app */
     uint16_t internal_port;
     outr_tls *peer_tls, *internal_tls; /* calling and being called; NULL: clear text */
     outr_token *api_token, *app_token;

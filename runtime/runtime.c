@@ -69,6 +69,7 @@ typedef struct runtime {
     unsigned lane_count;
     unsigned running; /* lanes whose loop runs; lane 0 counts */
     char run_dir[256], host_name[256], host_address[OUTR_ADDR_TEXT_MAX];
+    char member[OUTR_UUID_LEN + 1];
     uint64_t begun_ns;
 
     outr_steps starting, stopping;
@@ -218,6 +219,7 @@ static int step_resolver(outr_steps *steps)
 
 static outr_code build_lanes(runtime *rt, outr_err *err)
 {
+    outr_rand_uuid(outr_loop_rand(rt->lanes[0].loop), rt->member);
     outr_lane_parts parts = {
         .settings = rt->settings,
         .snapshot = rt->snapshot,
@@ -232,6 +234,7 @@ static outr_code build_lanes(runtime *rt, outr_err *err)
         .exporter = rt->exporter,
         .host_address = outr_str_from(rt->host_address),
         .host_name = outr_str_from(rt->host_name),
+        .member = outr_str_from(rt->member),
         .internal_port = rt->resolver_open.self.internal_port,
         .peer_tls = rt->workload ? outr_workload_client(rt->workload) : NULL,
         .internal_tls = rt->workload ? outr_workload_server(rt->workload) : NULL,

@@ -65,6 +65,8 @@ outr_view *outr_host_pin(outr_host *host, const outr_loop *loop);
 void outr_view_unpin(outr_view *view);
 /* Reads one value of a secret; ctx: the host. Any loop, op's. */
 outr_secret_read_fn outr_host_read_secret;
+/* Asks a state store for shares; ctx: the host. Any loop, op's. */
+outr_state_share_fn outr_host_share;
 /* The pipelines of the Configuration as far as their middlewares are open, as long as the view. */
 const outr_chain *outr_view_http_chain(const outr_view *view);
 /* Of the view of loop, which is pinned for it; NULL when it is empty. ctx: the host. */

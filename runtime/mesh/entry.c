@@ -45,7 +45,8 @@ bool outr__entry_rates(outr_mesh *mesh, outr_exchange *x, const outr_http_reques
                     .headers = &req->headers,
                     .claims = x->claims},
         .caller = is_local || !mesh->o.identify ? NULL : mesh->o.identify(x)};
-    if (outr_inbound_rates(mesh->inbound, &call, outr_loop_now(mesh->o.loop), x->arena, &rated))
+    if (outr_inbound_rates(mesh->inbound, &call, &mesh->leases, outr_loop_now(mesh->o.loop),
+                           x->arena, &rated))
         return true;
     refuse(mesh, x->arena, &rated, refusal);
     return false;

@@ -2,8 +2,9 @@
 
 /* One of inbound.rateLimits with what has been counted. Refcounted: snapshots share it. */
 typedef struct limit {
-    uint32_t refs; /* atomic */
-    outr_rate *rate;
+    uint32_t refs;       /* atomic */
+    outr_rate *rate;     /* of this sidecar alone */
+    outr_leases *leases; /* with others; one of the two */
     size_t key_n;
     char key[]; /* all that it is made of */
 } limit;
@@ -27,6 +28,7 @@ static void unref_limit(limit *l)
     if (__atomic_sub_fetch(&l->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     outr_rate_free(l->rate);
+    outr_leases_unref(l->leases);
     free(l);
 }
 
@@ -51,17 +53,8 @@ static limit *find_limit(const outr_inbound *before, outr_str key)
     return NULL;
 }
 
-static limit *limit_of(const outr_traffic_spec *policy, const outr_rate_spec *r,
-                       const outr_inbound *before, outr_loop *loop)
+static outr_rate *rate_of(const outr_rate_spec *r, outr_loop *loop)
 {
-    OUTR_AUTO(outr_buf) key = OUTR_BUF_MAX(16 * OUTR_KIB);
-    outr_buf_printf(&key, OUTR_FMT "/" OUTR_FMT "/%d/" OUTR_FMT "/%lld/%llu/%lld/%lld",
-                    OUTR_ARG(policy->base.name), OUTR_ARG(r->name), (int)r->per,
-                    OUTR_ARG(r->per_name), (long long)r->requests,
-                    (unsigned long long)r->interval_ns, (long long)r->burst, (long long)r->buckets);
-    limit *l = find_limit(before, outr_buf_view(&key));
-    if (l)
-        return l;
     const outr_rate_options options = {
         .requests = (uint64_t)r->requests,
         .interval_ns = r->interval_ns,
@@ -69,10 +62,49 @@ static limit *limit_of(const outr_traffic_spec *policy, const outr_rate_spec *r,
         .keys = r->per == OUTR_RATE_ROUTE ? 1 : (size_t)r->buckets,
         .seed = outr_rand_next(outr_loop_rand(loop)),
     };
+    return outr_rate_new(&options);
+}
+
+/* Instances of an app have the same policies, so they come by the same names. */
+static outr_leases *leases_of(const outr_traffic_spec *policy, const outr_rate_spec *r,
+                              const outr_inbound_owner *owner)
+{
+    OUTR_AUTO(outr_buf) name = OUTR_BUF_MAX(16 * OUTR_KIB);
+    outr_buf_printf(&name,
+                    "outrigger||rate||" OUTR_FMT "||" OUTR_FMT "||" OUTR_FMT "/" OUTR_FMT "||",
+                    OUTR_ARG(owner->namespace_), OUTR_ARG(owner->app_id),
+                    OUTR_ARG(policy->base.name), OUTR_ARG(r->name));
+    const outr_leases_options options = {
+        .requests = (uint64_t)r->requests,
+        .interval_ns = r->interval_ns,
+        .burst = (uint64_t)r->burst,
+        .keys = r->per == OUTR_RATE_ROUTE ? 1 : (size_t)r->buckets,
+        .name = outr_buf_view(&name),
+        .store = r->store,
+        .member = owner->member,
+    };
+    return outr_leases_new(&options);
+}
+
+static limit *limit_of(const outr_traffic_spec *policy, const outr_rate_spec *r,
+                       const outr_inbound *before, const outr_inbound_owner *owner)
+{
+    OUTR_AUTO(outr_buf) key = OUTR_BUF_MAX(16 * OUTR_KIB);
+    outr_buf_printf(&key, OUTR_FMT "/" OUTR_FMT "/%d/" OUTR_FMT "/%lld/%llu/%lld/%lld/" OUTR_FMT,
+                    OUTR_ARG(policy->base.name), OUTR_ARG(r->name), (int)r->per,
+                    OUTR_ARG(r->per_name), (long long)r->requests,
+                    (unsigned long long)r->interval_ns, (long long)r->burst, (long long)r->buckets,
+                    OUTR_ARG(r->store));
     outr_str text = outr_buf_view(&key);
+    limit *l = find_limit(before, text);
+    if (l)
+        return l;
     l = outr_alloc(sizeof *l + text.n);
     l->refs = 1;
-    l->rate = outr_rate_new(&options);
+    if (r->store.n > 0)
+        l->leases = leases_of(policy, r, owner);
+    else
+        l->rate = rate_of(r, owner->loop);
     l->key_n = text.n;
     memcpy(l->key, text.p, text.n);
     return l;
@@ -95,7 +127,8 @@ static outr_throttle *throttle_of(const outr_concurrency_spec *c, const outr_inb
     return outr_throttle_ref(before->throttle);
 }
 
-static outr_inbound *compile(const outr_snapshot *s, const outr_inbound *before, outr_loop *loop)
+static outr_inbound *compile(const outr_snapshot *s, const outr_inbound *before,
+                             const outr_inbound_owner *owner)
 {
     const outr_concurrency_spec *concurrency = NULL;
     size_t rates = 0;
@@ -107,12 +140,12 @@ static outr_inbound *compile(const outr_snapshot *s, const outr_inbound *before,
     outr_inbound *in = outr_alloc(sizeof *in + rates * sizeof in->rules[0]);
     in->concurrency = concurrency;
     if (concurrency)
-        in->throttle = throttle_of(concurrency, before, loop);
+        in->throttle = throttle_of(concurrency, before, owner->loop);
     for (size_t i = 0; i < s->traffic_count; i++) {
         const outr_traffic_spec *policy = &s->traffic[i];
         for (size_t k = 0; k < policy->rate_count; k++)
             in->rules[in->rule_count++] =
-                (rule){&policy->rates[k], limit_of(policy, &policy->rates[k], before, loop)};
+                (rule){&policy->rates[k], limit_of(policy, &policy->rates[k], before, owner)};
     }
     return in;
 }
@@ -127,13 +160,13 @@ static bool says_something(const outr_snapshot *s)
 }
 
 const outr_inbound *outr_inbound_of(const outr_snapshot *snapshot, const outr_inbound *before,
-                                    outr_loop *loop)
+                                    const outr_inbound_owner *owner)
 {
     outr_snapshot *s = (outr_snapshot *)(uintptr_t)snapshot;
     void *made = __atomic_load_n(&s->inbound, __ATOMIC_ACQUIRE), *none = NULL;
     if (made || !says_something(s))
         return made;
-    outr_inbound *fresh = compile(s, before, loop);
+    outr_inbound *fresh = compile(s, before, owner);
     __atomic_store_n(&s->free_inbound, free_inbound, __ATOMIC_RELAXED);
     if (__atomic_compare_exchange_n(&s->inbound, &none, fresh, false, __ATOMIC_ACQ_REL,
                                     __ATOMIC_ACQUIRE))
@@ -179,15 +212,20 @@ static outr_str key_of(const outr_rate_spec *r, const outr_inbound_call *call, o
     }
 }
 
-bool outr_inbound_rates(const outr_inbound *in, const outr_inbound_call *call, uint64_t now,
-                        outr_arena *scratch, outr_rated *out)
+static outr_rate_verdict take(const limit *l, outr_lease_site *site, outr_str key, uint64_t now)
+{
+    return l->leases ? outr_leases_take(l->leases, site, key, now)
+                     : outr_rate_take(l->rate, key, now);
+}
+
+bool outr_inbound_rates(const outr_inbound *in, const outr_inbound_call *call,
+                        outr_lease_site *site, uint64_t now, outr_arena *scratch, outr_rated *out)
 {
     for (size_t i = 0; i < in->rule_count; i++) {
         const outr_rate_spec *r = in->rules[i].spec;
         if (!is_for(r, &call->request, scratch))
             continue;
-        *out = (outr_rated){
-            r, outr_rate_take(in->rules[i].limit->rate, key_of(r, call, scratch), now)};
+        *out = (outr_rated){r, take(in->rules[i].limit, site, key_of(r, call, scratch), now)};
         if (!out->verdict.is_allowed)
             return false;
     }

@@ -6,6 +6,7 @@
 #include "mesh/classify.h"
 #include "mesh/daprd_peer.h"
 #include "mesh/hedge.h"
+#include "mesh/lease.h"
 #include "mesh/limits.h"
 #include "mesh/mesh.h"
 #include "mesh/throttle.h"
@@ -266,6 +267,7 @@ struct outr_mesh {
     const outr_policies *policies;          /* of Resiliency, the snapshot's; NULL: none */
     const struct outr_inbound *inbound;     /* what the app takes, the snapshot's; NULL: all */
     outr_throttle_port *port;
+    outr_lease_site leases;
     const outr_policy *access;              /* who may call what, the snapshot's; NULL: no rules */
     outr_authn *authn;                      /* borrowed; NULL: no tokens are looked at */
     uint64_t tell_token_ns, tell_denied_ns; /* refusals, not again before */

@@ -13,7 +13,11 @@ static void use_snapshot(outr_mesh *mesh, const outr_snapshot *snapshot)
                                       .tracer = mesh->o.tracer};
     mesh->access = outr_policy_of(mesh->snapshot, mesh->o.settings->app_protocol < OUTR_APP_GRPC);
     mesh->policies = outr_policies_of(mesh->snapshot, mesh->policies);
-    mesh->inbound = outr_inbound_of(mesh->snapshot, mesh->inbound, mesh->o.loop);
+    const outr_inbound_owner owner = {.loop = mesh->o.loop,
+                                      .app_id = mesh->o.settings->app_id,
+                                      .namespace_ = mesh->o.settings->namespace_,
+                                      .member = mesh->o.member};
+    mesh->inbound = outr_inbound_of(mesh->snapshot, mesh->inbound, &owner);
     outr_snapshot_unref(before);
 }
 
@@ -38,6 +42,7 @@ outr_mesh *outr_mesh_new(const outr_mesh_options *options)
     outr_list_init(&mesh->calls);
     mesh->port = outr_throttle_port_new(options->loop);
     outr_list_init(&mesh->mirrors);
+    outr_lease_site_init(&mesh->leases, options->loop, options->share, options->shares);
     use_snapshot(mesh, options->snapshot);
     mesh->peers = outr__peers_new(&mesh->o, mesh->snapshot);
     mesh->outside = outr__outside_new(&mesh->o);
@@ -52,6 +57,7 @@ void outr_mesh_free(outr_mesh *mesh)
     outr__outside_free(mesh->outside);
     outr_hedges_done(&mesh->hedges);
     outr_throttle_port_free(mesh->port);
+    outr_lease_site_done(&mesh->leases);
     outr_snapshot_unref(mesh->snapshot);
     free((void *)mesh->forwarded.p);
     free(mesh);

@@ -10,6 +10,7 @@
 #include "components/middleware.h"
 #include "components/nameresolution.h"
 #include "components/secretstores.h"
+#include "components/state.h"
 #include "config/snapshot.h"
 #include "http/server.h"
 #include "mesh/reasons.h"
@@ -41,6 +42,9 @@ typedef struct outr_mesh_options {
     struct outr_tracer *tracer;       /* observe/span.h; NULL: no span is exported */
     outr_secret_read_fn *read_secret; /* of HTTPEndpoints */
     void *secrets;                    /* its ctx */
+    outr_state_share_fn *share; /* of rate limits that a store keeps; NULL: there are no stores */
+    void *shares;               /* its ctx */
+    outr_str member;            /* this process among the sidecars of its app; stays */
     /* Who is at the other end of a peer's connection; the identity stays as long as x. NULL, or
      * giving NULL: nobody has shown a certificate, access control knows its default alone. */
     const outr_identity *(*identify)(const outr_exchange *x);

@@ -218,5 +218,6 @@ const outr_state_backend outr_state_redis = {
     .write = outr__rstore_write,
     .keys = outr__rstore_keys,
     .drop = outr__rstore_drop,
+    .share = outr__rstore_share,
     .query = outr__rstore_query,
 };

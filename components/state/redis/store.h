@@ -36,5 +36,6 @@ void outr__rstore_get(outr_state_store *store, outr_state_get *req, outr_op *op)
 void outr__rstore_write(outr_state_store *store, outr_state_writes *req, outr_op *op);
 void outr__rstore_keys(outr_state_store *store, outr_state_keys *req, outr_op *op);
 void outr__rstore_drop(outr_state_store *store, outr_state_drop *req, outr_op *op);
+void outr__rstore_share(outr_state_store *store, outr_state_shares *req, outr_op *op);
 
 #endif

@@ -11,6 +11,8 @@ typedef struct site {
     wire w;
     outr_arena *arena;
     outr_headers headers;
+    outr_lease_site leases;
+    outr_inbound_owner owner;
 } site;
 
 static void open_site(site *s)
@@ -19,6 +21,8 @@ static void open_site(site *s)
     wire_init(&s->w, 1);
     s->arena = outr_arena_new(OUTR_MIB);
     outr_headers_init(&s->headers, s->arena);
+    outr_lease_site_init(&s->leases, s->w.loop, NULL, NULL);
+    s->owner = (outr_inbound_owner){.loop = s->w.loop, .app_id = OUTR_STR("app")};
 }
 
 static void close_site(site *s)
@@ -59,7 +63,7 @@ static bool is_let_in(site *s, const outr_inbound *in, const outr_identity *call
                                                 .headers = &s->headers,
                                                 .claims = claims},
                                     .caller = caller};
-    return outr_inbound_rates(in, &call, outr_loop_now(s->w.loop), s->arena, &rated);
+    return outr_inbound_rates(in, &call, &s->leases, outr_loop_now(s->w.loop), s->arena, &rated);
 }
 
 static void without_a_word_of_it_there_is_nothing_to_ask(void **state)
@@ -69,7 +73,7 @@ static void without_a_word_of_it_there_is_nothing_to_ask(void **state)
     open_site(&s);
     outr_traffic_spec none = {0};
     outr_snapshot *snapshot = snapshot_of(&none, 1);
-    assert_null(outr_inbound_of(snapshot, NULL, s.w.loop));
+    assert_null(outr_inbound_of(snapshot, NULL, &s.owner));
     outr_snapshot_unref(snapshot);
     close_site(&s);
 }
@@ -83,7 +87,7 @@ static void who_calls_is_what_the_certificate_says_if_there_is_one(void **state)
     rate.per = OUTR_RATE_IDENTITY;
     outr_traffic_spec policy = {.rates = &rate, .rate_count = 1};
     outr_snapshot *snapshot = snapshot_of(&policy, 1);
-    const outr_inbound *in = outr_inbound_of(snapshot, NULL, s.w.loop);
+    const outr_inbound *in = outr_inbound_of(snapshot, NULL, &s.owner);
     const outr_identity a = {.id = OUTR_STR("spiffe://public/ns/default/a"),
                              .is_authenticated = true};
     const outr_identity nobody = {0};
@@ -116,7 +120,7 @@ static void claims_have_shares_and_those_without_have_one_together(void **state)
     rate.per_name = OUTR_STR("sub");
     outr_traffic_spec policy = {.rates = &rate, .rate_count = 1};
     outr_snapshot *snapshot = snapshot_of(&policy, 1);
-    const outr_inbound *in = outr_inbound_of(snapshot, NULL, s.w.loop);
+    const outr_inbound *in = outr_inbound_of(snapshot, NULL, &s.owner);
     outr_claims *anna = claims_of(&s, "{\"sub\":\"anna\"}"),
                 *ben = claims_of(&s, "{\"sub\":\"ben\"}");
     outr_claims *none = claims_of(&s, "{\"iss\":\"x\"}");
@@ -142,7 +146,7 @@ static void every_limit_that_is_for_a_call_has_to_let_it_in(void **state)
     wide[1].burst = 2;
     outr_traffic_spec policy = {.rates = wide, .rate_count = 2};
     outr_snapshot *snapshot = snapshot_of(&policy, 1);
-    const outr_inbound *in = outr_inbound_of(snapshot, NULL, s.w.loop);
+    const outr_inbound *in = outr_inbound_of(snapshot, NULL, &s.owner);
     assert_true(is_let_in(&s, in, NULL, "", NULL));
     assert_true(is_let_in(&s, in, NULL, "", NULL));
     assert_false(is_let_in(&s, in, NULL, "", NULL));
@@ -166,10 +170,10 @@ static void what_stays_the_same_goes_on_in_the_next_snapshot(void **state)
     outr_traffic_spec after = {.rates = second + 1, .rate_count = 1, .concurrency = c};
     after.concurrency.max = 3;
     outr_snapshot *a = snapshot_of(&before, 1), *b = snapshot_of(&after, 1);
-    const outr_inbound *in = outr_inbound_of(a, NULL, s.w.loop);
+    const outr_inbound *in = outr_inbound_of(a, NULL, &s.owner);
     assert_true(is_let_in(&s, in, NULL, "", NULL));
-    const outr_inbound *next = outr_inbound_of(b, in, s.w.loop);
-    assert_ptr_equal(outr_inbound_of(b, in, s.w.loop), next);
+    const outr_inbound *next = outr_inbound_of(b, in, &s.owner);
+    assert_ptr_equal(outr_inbound_of(b, in, &s.owner), next);
     assert_false(is_let_in(&s, next, NULL, "", NULL));
     assert_ptr_equal(outr_inbound_throttle(next), outr_inbound_throttle(in));
     assert_true(outr_throttle_look(outr_inbound_throttle(next)).limit <= 3);
@@ -177,7 +181,7 @@ static void what_stays_the_same_goes_on_in_the_next_snapshot(void **state)
     assert_false(is_let_in(&s, next, NULL, "", NULL));
     second[1].requests = 2; /* another limit */
     outr_snapshot *d = snapshot_of(&after, 1);
-    assert_true(is_let_in(&s, outr_inbound_of(d, next, s.w.loop), NULL, "", NULL));
+    assert_true(is_let_in(&s, outr_inbound_of(d, next, &s.owner), NULL, "", NULL));
     outr_snapshot_unref(b);
     outr_snapshot_unref(d);
     close_site(&s);
@@ -196,7 +200,7 @@ static void paths_that_go_first_are_known_by_their_beginning(void **state)
                                                 .priority_paths = paths,
                                                 .priority_path_count = 2}};
     outr_snapshot *snapshot = snapshot_of(&policy, 1);
-    const outr_inbound *in = outr_inbound_of(snapshot, NULL, s.w.loop);
+    const outr_inbound *in = outr_inbound_of(snapshot, NULL, &s.owner);
     assert_false(outr_inbound_has_rates(in));
     assert_true(outr_inbound_is_urgent(in, OUTR_STR("/healthz?x")));
     assert_true(outr_inbound_is_urgent(in, OUTR_STR("/admin/a")));
