@@ -23,9 +23,9 @@ typedef struct outr_http_pool_options {
     outr_loop *loop;
     outr_addr addr;
     outr_http_version
-        version;          /* with TLS and OUTR_HTTP_1 as given; ALPN h2 upgrades when offered */
-    outr_tls *tls;        /* NULL: clear text; referenced */
-    outr_str server_name; /* SNI and check; copied */
+        version;              /* with TLS and OUTR_HTTP_1 as given; ALPN h2 upgrades when offered */
+    outr_tls *tls;            /* NULL: clear text; referenced */
+    outr_str server_name;     /* SNI and check; copied */
     outr_tls_check tls_check; /* of a tls that verifies URIs; its ctx outlives the pool's use */
     outr_http_limits
         limits; /* response heads, windows, idle time (0: 90 s); body_idle_ns 0: none, for
@@ -37,7 +37,9 @@ typedef struct outr_http_pool_options {
     outr_http_quota *quota;
     uint64_t connect_timeout_ns; /* 0: 5 s */
     uint64_t
-        /* HTTP/2 keepalive also when idle; 0: none. Ack within half of it or closed */
+        /* HTTP/2 keepalive also when idle; 0: none. Ack within half of it or closed. A peer whose
+         * SETTINGS say settings_value, too, is left alone while there are no calls, and asked with
+         * the first one after that. */
         ping_interval_ns;
     uint16_t settings_id; /* as in server.h */
     uint32_t settings_value;

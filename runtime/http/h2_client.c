@@ -15,6 +15,7 @@ typedef struct h2_client {
     outr_timer pinger;   /* keepalive: asks, then waits half an interval for the answer */
     uint32_t pull_count; /* times frames were taken from the session */
     bool is_broken, is_leaving, is_waiting_for_pong, saw_bytes;
+    bool has_lapsed;   /* nobody was asked for a while, as there were no calls */
     char farewell[64]; /* text of the peer's GOAWAY, "" before */
 } h2_client;
 
@@ -305,6 +306,24 @@ static void on_flush(outr_deferred *deferred)
         outr_stream_close(c->stream);
 }
 
+static void ask_for_pong(h2_client *c)
+{
+    uint64_t interval = outr__pool_options(c->base.pool)->ping_interval_ns;
+    c->is_waiting_for_pong = true;
+    c->saw_bytes = false;
+    nghttp2_submit_ping(c->h2.session, NGHTTP2_FLAG_NONE, NULL);
+    outr_loop_flush(c->loop, &c->flusher);
+    outr_timer_start(c->loop, &c->pinger, outr_loop_now(c->loop) + interval / 2);
+}
+
+/* Among our own kind connections are asked while calls are on them: a thousand idle ones cost
+ * nothing. Who may have gone meanwhile is asked together with the first call. */
+static bool spares_idle(const h2_client *c)
+{
+    const outr_http_pool_options *po = outr__pool_options(c->base.pool);
+    return po->settings_id && c->h2.peer_setting == po->settings_value;
+}
+
 static void do_start(outr__client *client, outr_http_call *call)
 {
     h2_client *c = of(client);
@@ -324,6 +343,9 @@ static void do_start(outr__client *client, outr_http_call *call)
         end_call(k, &err);
         return;
     }
+    if (c->has_lapsed)
+        ask_for_pong(c);
+    c->has_lapsed = false;
     call->progress = OUTR_CALL_SENT;
     call->body_taken = has_body;
     if (has_body)
@@ -514,13 +536,15 @@ static void on_ping_time(outr_timer *timer)
         lose(c, &err);
         return;
     }
-    c->is_waiting_for_pong = !c->is_waiting_for_pong;
-    c->saw_bytes = false;
-    if (c->is_waiting_for_pong) {
-        nghttp2_submit_ping(c->h2.session, NGHTTP2_FLAG_NONE, NULL);
-        outr_loop_flush(c->loop, &c->flusher);
+    if (outr_list_is_empty(&c->calls) && spares_idle(c)) {
+        c->is_waiting_for_pong = false;
+        c->has_lapsed = true;
+    } else if (c->is_waiting_for_pong) {
+        c->is_waiting_for_pong = false;
+        outr_timer_start(c->loop, timer, outr_loop_now(c->loop) + interval / 2);
+    } else {
+        ask_for_pong(c);
     }
-    outr_timer_start(c->loop, timer, outr_loop_now(c->loop) + interval / 2);
 }
 
 outr__client *outr__h2_connect(outr_http_pool *pool, outr_stream *own_stream)

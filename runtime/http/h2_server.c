@@ -58,7 +58,8 @@ static const outr_http_limits *limits(const h2_conn *c)
 static uint64_t ping_time(const h2_conn *c)
 {
     const outr_http_server_options *o = outr__server_options(c->base.server);
-    if (!o->ping_interval_ns)
+    bool is_ours = o->settings_id && c->h2.peer_setting == o->settings_value;
+    if (!o->ping_interval_ns || (is_ours && c->exchange_count == 0)) /* idle_ns ends it */
         return UINT64_MAX;
     return c->pinged_ns ? c->pinged_ns + o->ping_timeout_ns : c->read_ns + o->ping_interval_ns;
 }

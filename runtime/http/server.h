@@ -62,7 +62,8 @@ typedef struct outr_http_server_options {
     uint64_t max_age_ns;         /* GOAWAY / Connection: close after; 0: never */
     /* HTTP/2 keepalive. A peer that is silent for ping_interval_ns (0: never mind) is pinged, and
      * dropped when nothing came ping_timeout_ns later. Pings of its own closer than min_ping_ns (0:
-     * any) end the connection as in Go's gRPC: GOAWAY ENHANCE_YOUR_CALM, too_many_pings. */
+     * any) end the connection as in Go's gRPC: GOAWAY ENHANCE_YOUR_CALM, too_many_pings. A peer
+     * whose SETTINGS say settings_value, too, is left alone while there are no calls. */
     uint64_t ping_interval_ns, ping_timeout_ns, min_ping_ns;
     /* HTTP/2: the server makes up an answer itself (431); the head may be changed. May be NULL. */
     void (*on_refuse)(outr_exchange *x, outr_http_response *head);

@@ -108,7 +108,7 @@ typedef struct site {
     wire_stream *s;
     outr_exchange *held;
     bool is_caller_gone;
-    char cut[64]; /* "expired 1;" */
+    char cut[64];   /* "expired 1;" */
     char log[4096]; /* what came: "GOAWAY(11,too_many_pings) PING+ACK " */
 } site;
 
@@ -145,6 +145,8 @@ static site *open_site_with(uint64_t expires_ns,
                                         .ping_interval_ns = 10 * OUTR_SEC,
                                         .ping_timeout_ns = 5 * OUTR_SEC,
                                         .min_ping_ns = 8 * OUTR_SEC,
+                                        .settings_id = 0xf0d1,
+                                        .settings_value = 1,
                                         .limits.idle_ns = 180 * OUTR_SEC,
                                         .on_cut = on_cut};
     st->server = outr_http_server_new(&o);
@@ -179,8 +181,14 @@ static void close_site(site *st)
 
 static void send_frame(site *st, int type, int flags, int stream, const void *payload, size_t n)
 {
-    const unsigned char head[9] = {0, (unsigned char)(n >> 8), (unsigned char)n,
-                                   (unsigned char)type, (unsigned char)flags, 0, 0, 0,
+    const unsigned char head[9] = {0,
+                                   (unsigned char)(n >> 8),
+                                   (unsigned char)n,
+                                   (unsigned char)type,
+                                   (unsigned char)flags,
+                                   0,
+                                   0,
+                                   0,
                                    (unsigned char)stream};
     wire_feed(st->s, head, 9);
     if (n)
@@ -219,6 +227,20 @@ static void a_silent_peer_is_pinged_every_interval(void **state)
         assert_string_equal(seen(st), "PING00 ");
         send_frame(st, 6, 1, 0, "\0\0\0\0\0\0\0\0", 8);
     }
+    close_site(st);
+}
+
+static void one_of_our_kind_is_left_alone_without_calls(void **state)
+{
+    site *st = open_site();
+    (void)state;
+    send_frame(st, 4, 0, 0, "\xf0\xd1\0\0\0\1", 6);
+    seen(st);
+    wire_sleep(&st->w, 170 * OUTR_SEC);
+    assert_string_equal(seen(st), "");
+    assert_int_equal(outr_http_server_connections(st->server), 1);
+    wire_sleep(&st->w, 20 * OUTR_SEC);
+    assert_int_equal(outr_http_server_connections(st->server), 0);
     close_site(st);
 }
 
@@ -465,6 +487,7 @@ int main(void)
         cmocka_unit_test(ids_passed_over_may_not_come),
         cmocka_unit_test(streams_that_are_over_are_remembered_for_a_while),
         cmocka_unit_test(a_silent_peer_is_pinged_every_interval),
+        cmocka_unit_test(one_of_our_kind_is_left_alone_without_calls),
         cmocka_unit_test(a_peer_that_does_not_answer_is_dropped),
         cmocka_unit_test(too_many_pings_are_said_and_close),
         cmocka_unit_test(a_connection_is_given_up_before_a_certificate_ends),

@@ -317,10 +317,8 @@ static void note_cut(void *ctx, const char *reason, size_t calls)
 static site *open_until(uint64_t expires_ns, char *cut)
 {
     site *st = open_site(NULL);
-    const outr_http_pool_options po = {.loop = st->w.loop,
-                                       .version = OUTR_HTTP_2,
-                                       .on_cut = cut ? note_cut : NULL,
-                                       .ctx = cut};
+    const outr_http_pool_options po = {
+        .loop = st->w.loop, .version = OUTR_HTTP_2, .on_cut = cut ? note_cut : NULL, .ctx = cut};
     outr_http_pool_free(st->pool);
     st->pool = outr_http_pool_new(&po);
     st->w.on_accept = NULL;
@@ -452,6 +450,54 @@ static void silence_is_found_out_by_pings(void **state)
     close_site(st);
 }
 
+static bool has_ping(site *st)
+{
+    size_t n;
+    const char *sent = wire_take(st->w.last, &n);
+    for (size_t at = 0; at + 9 <= n;) {
+        size_t length = (size_t)(unsigned char)sent[at + 1] << 8 | (unsigned char)sent[at + 2];
+        if (sent[at + 3] == 6)
+            return true;
+        at += 9 + length;
+    }
+    return false;
+}
+
+static void one_of_our_kind_that_was_idle_is_asked_with_the_next_call(void **state)
+{
+    site *st = open_site(NULL);
+    outr_http_pool_options po = {.loop = st->w.loop,
+                                 .version = OUTR_HTTP_2,
+                                 .settings_id = 0xf0d1,
+                                 .settings_value = 1,
+                                 .limits.idle_ns = 180 * OUTR_SEC,
+                                 .ping_interval_ns = 10 * OUTR_SEC};
+    (void)state;
+    outr_http_pool_free(st->pool);
+    st->pool = outr_http_pool_new(&po);
+    st->w.on_accept = NULL;
+    CALL(c, st);
+    web_call_start(&c, st->pool);
+    run(st);
+    frame(st->w.last, 4, 0, 0, "\xf0\xd1\0\0\0\1", 6);
+    frame(st->w.last, 1, 5, 1, "\x88", 1); /* 200, and that is all */
+    run(st);
+    assert_int_equal(c.done_count, 1);
+    web_call_done(&c);
+    wire_take(st->w.last, NULL);
+    wire_sleep(&st->w, 60 * OUTR_SEC);
+    assert_false(has_ping(st));
+    CALL(second, st);
+    web_call_start(&second, st->pool);
+    run(st);
+    assert_int_equal(st->w.connect_count, 1);
+    assert_true(has_ping(st));
+    wire_sleep(&st->w, 6 * OUTR_SEC); /* nobody is there any more */
+    assert_int_equal(second.err.code, OUTR_UNAVAILABLE);
+    web_call_done(&second);
+    close_site(st);
+}
+
 static void garbage_from_a_server_fails_its_calls(void **state)
 {
     site *st = open_site(NULL);
@@ -489,6 +535,7 @@ int main(void)
         cmocka_unit_test(who_is_told_to_leave_tells_why),
         cmocka_unit_test(a_stopped_pool_opens_no_connection),
         cmocka_unit_test(silence_is_found_out_by_pings),
+        cmocka_unit_test(one_of_our_kind_that_was_idle_is_asked_with_the_next_call),
         cmocka_unit_test(garbage_from_a_server_fails_its_calls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
