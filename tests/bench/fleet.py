@@ -89,9 +89,10 @@ class Envoy:
     path = "/x"
     binary = None
 
-    def __init__(self, bench, fleet, name, cluster=None, route=None, filters=(), routes=None):
-        def address(number):
-            return {"socket_address": {"address": "127.0.0.1", "port_value": number}}
+    def __init__(self, bench, fleet, name, cluster=None, route=None, filters=(), routes=None, workers=2):
+        def address(place):
+            host, number = place if isinstance(place, tuple) else ("127.0.0.1", place)
+            return {"socket_address": {"address": host, "port_value": number}}
         self.name, self.port, self.admin = name, free_port(), free_port()
         manager = {"@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
                    "stat_prefix": "x", "codec_type": "AUTO", "use_remote_address": False,
@@ -106,7 +107,7 @@ class Envoy:
                 "listeners": [{"address": address(self.port), "filter_chains": [
                     {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}]}],
                 "clusters": [next_]}}))
-        self.process = bench.start(self.binary, "-c", config, "--concurrency", "2", "--use-dynamic-base-id", "--log-level", "error",
+        self.process = bench.start(self.binary, "-c", config, "--concurrency", str(workers), "--use-dynamic-base-id", "--log-level", "error",
                                    "--disable-hot-restart", log="envoy-%d.log" % self.port)
         wait_for(name, answers(self.admin, "/ready"), 30)
         self.pids = [self.process.pid]
