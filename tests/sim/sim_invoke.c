@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include "mesh/mirror.h"
 #include "unit/mesh/world.h"
 #include "unit/mesh/traffic.h"
 
@@ -22,6 +23,7 @@ typedef struct played {
     size_t length;
     char id[8];
     unsigned hits; /* apps that got its head */
+    unsigned copies;
     bool is_local_target;
 } played;
 
@@ -30,7 +32,7 @@ typedef struct play {
     played calls[CALLS];
     outr_http_server *old[RESTARTS];
     unsigned old_count, restarts;
-    bool has_faults, has_policy, has_hedges;
+    bool has_faults, has_policy, has_hedges, has_route;
     uint64_t seed;
 } play;
 
@@ -63,7 +65,10 @@ static void on_app(world *w, world_node *node, outr_exchange *x)
     (void)node;
     if (!outr_str_to_u64(outr_headers_get(&x->req.headers, "x-id"), CALLS - 1, &id))
         abort();
-    now_playing->calls[id].hits++;
+    if (outr_headers_has(&x->req.headers, OUTR__MIRROR_HEADER))
+        now_playing->calls[id].copies++;
+    else
+        now_playing->calls[id].hits++;
     unsigned manner = now_playing->has_faults ? dice(40) : 2;
     if (manner == 0)
         outr_http_done(x); /* closes without an answer */
@@ -169,6 +174,12 @@ static void check_call(const play *p, int i, unsigned *succeeded, unsigned *fail
     unsigned max = p->has_policy ? 4 * 4 : 1; /* tries of the policy, instances of each */
     /* beside them the rival, and one more elsewhere when both say that they are busy */
     unsigned max_idempotent = p->has_hedges ? max + 2 : max;
+    if (p->has_route) /* three tries, and the rival of the first */
+        max_idempotent = 4;
+    /* a called sidecar gives an app whose kept connection broke a second chance */
+    unsigned max_copies = !p->has_route ? 0 : may_repeat && !q->length ? 2 : 1;
+    if (q->copies > max_copies)
+        fail_msg("seed %llu call %d: %u copies of a %s", seed, i, q->copies, q->verb);
     if (c->done_count != 1)
         fail_msg("seed %llu call %d ended %u times", seed, i, c->done_count);
     if (!may_repeat && q->hits > max)
@@ -209,7 +220,9 @@ static void check_rest(play *p)
     world *w = p->w;
     unsigned long long seed = p->seed;
     w->w.break_per_mille = w->w.refuse_percent = w->w.late_percent = 0;
-    wire_sleep(&w->w, 30 * OUTR_SEC); /* what was cancelled ends on every hop */
+    wire_sleep(&w->w, 31 * OUTR_SEC); /* what was cancelled ends on every hop, and copies do */
+    if (w->mesh->mirror_count != 0)
+        fail_msg("seed %llu: %u copies under way", seed, w->mesh->mirror_count);
     if (outr_http_pool_in_flight(w->client) != 0)
         fail_msg("seed %llu: %zu calls of the client in flight", seed,
                  outr_http_pool_in_flight(w->client));
@@ -239,14 +252,18 @@ static void use_policy(const play *p)
               "    retries: {some: {policy: exponential, maxInterval: 1s, maxRetries: 3}}\n"
               "    circuitBreakers: {trip: {timeout: 1s, trip: consecutiveFailures >= 4}}\n"
               "  targets: {apps: {callee: {timeout: quick, retry: some, circuitBreaker: trip}}}\n");
-    if (p->has_hedges)
+    if (p->has_route)
+        traffic_use(s, "{hedge: {after: 5ms, maxPercent: 100},"
+                       " routes: [{retry: {attempts: 2, tryTimeout: 2s},"
+                       " mirror: {appId: callee, percent: 60, compare: true}}]}");
+    else if (p->has_hedges)
         traffic_use(s, p->seed % 2 ? "{hedge: {after: 2ms, maxPercent: 100}}"
                                    : "{hedge: {after: 7ms, maxPercent: 100}}");
     outr_mesh_update(p->w->mesh, s);
     outr_snapshot_unref(s);
 }
 
-typedef enum manner { PLAIN, UNDER_POLICY, HEDGED, HEDGED_UNDER_POLICY } manner;
+typedef enum manner { PLAIN, UNDER_POLICY, HEDGED, HEDGED_UNDER_POLICY, ROUTED } manner;
 
 static void run_world(uint64_t seed, bool has_faults, manner how, unsigned *succeeded,
                       unsigned *failed)
@@ -259,6 +276,7 @@ static void run_world(uint64_t seed, bool has_faults, manner how, unsigned *succ
     p->seed = seed;
     p->has_faults = has_faults;
     p->has_policy = has_policy;
+    p->has_route = how == ROUTED;
     p->has_hedges = how == HEDGED || how == HEDGED_UNDER_POLICY;
     if (how != PLAIN)
         use_policy(p);
@@ -344,6 +362,17 @@ static void hedged_calls_under_a_policy_end_once_with_a_whole_answer(void **stat
     assert_true(succeeded > failed);
 }
 
+static void routed_calls_are_tried_copied_and_hedged_and_end_once(void **state)
+{
+    unsigned succeeded = 0, failed = 0;
+    (void)state;
+    run_all(false, ROUTED, &succeeded, &failed);
+    assert_int_equal(failed, 0);
+    run_all(true, ROUTED, &succeeded, &failed);
+    print_message("%u calls succeeded, %u failed\n", succeeded, failed);
+    assert_true(succeeded > failed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +381,7 @@ int main(void)
         cmocka_unit_test(under_a_policy_calls_end_once_with_a_whole_answer),
         cmocka_unit_test(hedged_calls_end_once_with_a_whole_answer),
         cmocka_unit_test(hedged_calls_under_a_policy_end_once_with_a_whole_answer),
+        cmocka_unit_test(routed_calls_are_tried_copied_and_hedged_and_end_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

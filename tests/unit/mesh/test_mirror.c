@@ -293,6 +293,67 @@ static void answers_are_compared(void **state)
     outr_metrics_free(metrics);
 }
 
+/* Ends with that status in its trailers, whatever it is asked. */
+static void on_grpc_app(world *w, world_node *node, outr_exchange *x)
+{
+    int at = node == &w->nodes[1];
+    outr_http_response head = {.status = 200, .content_length = -1};
+    outr_headers trailers;
+    apps.heads[at]++;
+    note(apps.said[at], sizeof apps.said[at], x, OUTR__MIRROR_HEADER);
+    outr_headers_init(&head.headers, x->arena);
+    outr_headers_init(&trailers, x->arena);
+    outr_headers_add(&head.headers, OUTR_STR("content-type"), OUTR_STR("application/grpc"));
+    outr_headers_add(&trailers, OUTR_STR("grpc-status"),
+                     outr_arena_printf(x->arena, "%d", apps.status[at]));
+    outr_sink *to = outr_http_respond(x, &head);
+    to->ops->data(to, outr_slice_static(OUTR_STR("\0\0\0\0\2hi")));
+    to->ops->end(to, &trailers);
+    outr_http_done(x);
+}
+
+static void grpc_calls_are_copied_and_compared_by_their_status(void **state)
+{
+    outr_metrics *metrics =
+        outr_metrics_new(&(outr_metrics_options){.app_id = OUTR_STR("caller"), .shard_count = 1});
+    (void)state;
+    world_shard = outr_metrics_shard(metrics, 0);
+    world_protocol = OUTR_APP_GRPC;
+    world *w = open_world(COMPARED);
+    outr_http_pool_options o = {.loop = w->w.loop, .version = OUTR_HTTP_2};
+    o.addr.kind = OUTR_ADDR_IP4;
+    o.addr.port = 1;
+    outr_http_pool_free(w->client);
+    w->client = outr_http_pool_new(&o);
+    w->on_app = on_grpc_app;
+    for (int i = 0; i < 2; i++) {
+        OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(OUTR_MIB);
+        web_call c;
+        apps.status[0] = 0;
+        apps.status[1] = i == 0 ? 0 : OUTR_NOT_FOUND;
+        world_call(w, &c, "POST", "callee", "/pkg.Service/Work");
+        outr_headers_add(&c.req.headers, OUTR_STR("x-proxied"), OUTR_STR("1"));
+        outr_headers_add(&c.req.headers, OUTR_STR("content-type"), OUTR_STR("application/grpc"));
+        web_call_bytes(&c, "\0\0\0\0\2yo", 7);
+        c.req.content_length = -1;
+        web_call_start(&c, w->client);
+        world_run_until_over(w, &c);
+        assert_string_equal(c.taker.trailers, "grpc-status=0;");
+        web_call_done(&c);
+        wire_sleep(&w->w, OUTR_SEC);
+        assert_int_equal(apps.heads[1], i + 1);
+        assert_string_equal(apps.said[1], "1");
+        outr_metrics_write(metrics, &text);
+        outr_str want = i == 0 ? OUTR_STR("result=\"same\",target=\"shadow\"} 1\n")
+                               : OUTR_STR("result=\"status\",target=\"shadow\"} 1\n");
+        assert_true(outr_str_search(outr_buf_view(&text), want) >= 0);
+    }
+    close_world(w);
+    world_shard = NULL;
+    world_protocol = OUTR_APP_HTTP;
+    outr_metrics_free(metrics);
+}
+
 static void what_is_not_compared_is_counted_as_sent_and_too_long_bodies_as_skipped(void **state)
 {
     outr_metrics *metrics =
@@ -327,6 +388,7 @@ int main(void)
         cmocka_unit_test(a_mesh_ends_with_copies_under_way),
         cmocka_unit_test(a_share_is_copied),
         cmocka_unit_test(answers_are_compared),
+        cmocka_unit_test(grpc_calls_are_copied_and_compared_by_their_status),
         cmocka_unit_test(what_is_not_compared_is_counted_as_sent_and_too_long_bodies_as_skipped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -95,6 +95,17 @@ static void an_exponential_one_ends_after_a_quarter_of_an_hour(void **state)
     assert_true(tries > 15);
 }
 
+static void pauses_of_our_own_are_drawn_between_nothing_and_a_growing_cap(void **state)
+{
+    static const uint64_t caps_ms[] = {25, 75, 175, 250, 250};
+    (void)state;
+    for (unsigned i = 0; i < OUTR_LEN(caps_ms); i++) {
+        assert_int_equal(outr_backoff_jitter(i, 0), 0);
+        assert_int_equal(outr_backoff_jitter(i, 0.5), caps_ms[i] * OUTR_MS / 2);
+    }
+    assert_int_equal(outr_backoff_jitter(UINT32_MAX, 0.5), 125 * OUTR_MS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -103,6 +114,7 @@ int main(void)
         cmocka_unit_test(an_exponential_pause_grows_by_half_to_its_cap),
         cmocka_unit_test(jitter_takes_half_to_either_side),
         cmocka_unit_test(a_cap_below_the_first_pause_holds_from_the_second),
+        cmocka_unit_test(pauses_of_our_own_are_drawn_between_nothing_and_a_growing_cap),
         cmocka_unit_test(an_exponential_one_ends_after_a_quarter_of_an_hour),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
