@@ -17,7 +17,11 @@ static void use_snapshot(outr_mesh *mesh, const outr_snapshot *snapshot)
                                       .app_id = mesh->o.settings->app_id,
                                       .namespace_ = mesh->o.settings->namespace_,
                                       .member = mesh->o.member};
-    mesh->inbound = outr_inbound_of(mesh->snapshot, mesh->inbound, &owner);
+    const outr_inbound *former = mesh->inbound;
+    mesh->inbound = outr_inbound_of(mesh->snapshot, former, &owner);
+    if (former && outr_inbound_throttle(former) &&
+        !(mesh->inbound && outr_inbound_throttle(mesh->inbound)))
+        outr_throttle_retire(outr_inbound_throttle(former), mesh->o.loop);
     outr_snapshot_unref(before);
 }
 

@@ -1,5 +1,6 @@
 #include "mesh/throttle.h"
 
+#include <math.h>
 #include <pthread.h>
 
 #include "mesh/reasons.h"
@@ -10,6 +11,8 @@ struct outr_throttle {
      * another. Held for a few comparisons, some 50 ns. Before a port's. */
     pthread_mutex_t lock;
     outr_gradient gradient;
+    double told; /* what the loops' gauges add up to */
+    bool is_retired;
 };
 
 /* What was decided of its tickets, by whichever loop. */
@@ -60,6 +63,35 @@ outr_throttle_state outr_throttle_look(outr_throttle *t)
     return state;
 }
 
+/* Each loop adds to its own what has changed since any of them did. */
+static void tell_limit(outr_loop *loop, double change)
+{
+    static const outr_metric_desc limit = {"outrigger_inbound_concurrency_limit",
+                                           "calls that the app gets at once, as found",
+                                           OUTR_GAUGE,
+                                           0,
+                                           {NULL}};
+    if (change < 0 || change > 0)
+        outr_metric_add(outr_metric_series_get(outr_loop_metrics(loop), &limit, NULL), change);
+}
+
+/* Under the lock. */
+static double change_of(outr_throttle *t)
+{
+    double now = t->is_retired ? 0 : floor(t->gradient.limit), change = now - t->told;
+    t->told = now;
+    return change;
+}
+
+void outr_throttle_retire(outr_throttle *t, outr_loop *loop)
+{
+    pthread_mutex_lock(&t->lock);
+    t->is_retired = true;
+    double change = change_of(t);
+    pthread_mutex_unlock(&t->lock);
+    tell_limit(loop, change);
+}
+
 /* ---- ports ----------------------------------------------------------------------------------- */
 
 static void unref_port(outr_throttle_port *port)
@@ -70,6 +102,20 @@ static void unref_port(outr_throttle_port *port)
     free(port);
 }
 
+static void on_held(outr_timer *timer)
+{
+    outr_ticket_return(OUTR_CONTAINER(timer, outr_ticket, timer));
+}
+
+static void begin(outr_ticket *ticket)
+{
+    outr_loop *loop = ticket->port->loop;
+    ticket->state = OUTR_TICKET_IN;
+    ticket->began_ns = outr_loop_now(loop);
+    ticket->timer.fire = on_held;
+    outr_timer_start(loop, &ticket->timer, ticket->began_ns + OUTR_THROTTLE_HOLD_NS);
+}
+
 static void end_wait(outr_ticket *ticket)
 {
     outr_op *op = ticket->op;
@@ -78,8 +124,7 @@ static void end_wait(outr_ticket *ticket)
     outr_err err;
     outr_timer_stop(loop, &ticket->timer);
     if (is_in) {
-        ticket->state = OUTR_TICKET_IN;
-        ticket->began_ns = outr_loop_now(loop);
+        begin(ticket);
         outr_op_finish(op);
         return;
     }
@@ -180,6 +225,7 @@ static void end_decisions(outr_throttle *t, decisions *d, outr_throttle_port *he
 void outr_throttle_set(outr_throttle *t, const outr_gradient_options *options)
 {
     pthread_mutex_lock(&t->lock);
+    t->is_retired = false;
     outr_gradient_set(&t->gradient, options);
     pthread_mutex_unlock(&t->lock);
 }
@@ -253,34 +299,37 @@ outr_taken outr_ticket_take(outr_ticket *ticket, outr_throttle *t, outr_throttle
         outr_timer_start(port->loop, &ticket->timer, until);
         return OUTR_TAKEN_LATER;
     }
-    ticket->state = OUTR_TICKET_IN;
-    ticket->began_ns = now;
+    begin(ticket);
     return OUTR_TAKEN;
+}
+
+static void end(outr_ticket *ticket, bool is_measured, bool is_good)
+{
+    outr_throttle *t = ticket->throttle;
+    decisions d;
+    if (ticket->state != OUTR_TICKET_IN)
+        return;
+    outr_loop *loop = ticket->port->loop;
+    ticket->state = OUTR_TICKET_NONE;
+    outr_timer_stop(loop, &ticket->timer);
+    uint64_t now = is_measured ? outr_loop_update(loop) : outr_loop_now(loop);
+    begin_decisions(t, &d);
+    if (is_measured)
+        outr_gradient_leave(&t->gradient, ticket->began_ns, is_good, now, &d.let_in, &d.refused);
+    else
+        outr_gradient_return(&t->gradient, now, &d.let_in, &d.refused);
+    double change = change_of(t);
+    end_decisions(t, &d, ticket->port);
+    tell_limit(loop, change);
+    outr_throttle_unref(t);
 }
 
 void outr_ticket_give_back(outr_ticket *ticket, bool is_good)
 {
-    outr_throttle *t = ticket->throttle;
-    decisions d;
-    if (ticket->state != OUTR_TICKET_IN)
-        return;
-    ticket->state = OUTR_TICKET_NONE;
-    uint64_t now = outr_loop_update(ticket->port->loop);
-    begin_decisions(t, &d);
-    outr_gradient_leave(&t->gradient, ticket->began_ns, is_good, now, &d.let_in, &d.refused);
-    end_decisions(t, &d, ticket->port);
-    outr_throttle_unref(t);
+    end(ticket, true, is_good);
 }
 
 void outr_ticket_return(outr_ticket *ticket)
 {
-    outr_throttle *t = ticket->throttle;
-    decisions d;
-    if (ticket->state != OUTR_TICKET_IN)
-        return;
-    ticket->state = OUTR_TICKET_NONE;
-    begin_decisions(t, &d);
-    outr_gradient_return(&t->gradient, outr_loop_now(ticket->port->loop), &d.let_in, &d.refused);
-    end_decisions(t, &d, ticket->port);
-    outr_throttle_unref(t);
+    end(ticket, false, false);
 }

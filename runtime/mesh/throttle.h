@@ -2,13 +2,17 @@
  * waits on which loop.
  *
  * A call takes a ticket before it goes to the app and gives it back when the app's answer begins;
- * what it does after that - a long body, a stream, a tunnel - is not the app's latency. Nobody
- * waits longer than interval_ns. Without a policy there is no throttle and no ticket. */
+ * what it does after that - a long body, a stream, a tunnel - is not the app's latency. One that
+ * has no answer for OUTR_THROTTLE_HOLD_NS - a poll, a stream with nothing to say yet - leaves its
+ * place to others, and says nothing of latency. Nobody waits longer than interval_ns. Without a
+ * policy there is no throttle and no ticket. */
 #ifndef OUTR_MESH_THROTTLE_H
 #define OUTR_MESH_THROTTLE_H
 
 #include "loop/op.h"
 #include "mesh/gradient.h"
+
+#define OUTR_THROTTLE_HOLD_NS (10 * OUTR_SEC)
 
 typedef struct outr_throttle outr_throttle;           /* refcounted, atomically */
 typedef struct outr_throttle_port outr_throttle_port; /* a loop's place in all throttles */
@@ -22,6 +26,8 @@ typedef struct outr_throttle_state {
     uint32_t in_flight, waiting;
 } outr_throttle_state;
 outr_throttle_state outr_throttle_look(outr_throttle *throttle);
+/* It is in use no more: its gauge is gone. By whichever loop, again is nothing. */
+void outr_throttle_retire(outr_throttle *throttle, outr_loop *loop);
 
 outr_throttle_port *outr_throttle_port_new(outr_loop *loop);
 void outr_throttle_port_free(outr_throttle_port *port); /* on its loop, when no ticket waits */

@@ -4,7 +4,7 @@ import socket
 import threading
 
 import h2raw
-from harness import Case, Reply, tag, wait_for
+from harness import Case, Client, Reply, tag, wait_for
 from test_invoke_grpc import SERVICE, request
 
 POLICY = """apiVersion: outrigger.io/v1alpha1
@@ -208,6 +208,48 @@ class Concurrency(Blocking):
         self.open("/3")
         wait_for("both answers", lambda: first and last)
         self.assertEqual((first[0].status, last[0].status), (200, 200))
+
+    @tag("debug")
+    def test_what_the_app_does_it_does_for_callers_who_still_wait(self):
+        """Five times what four workers can do, from callers who wait for 250 ms. Without a limit most of what the
+        app does comes too late (a fifth is in time); how much it does is the machine's affair and not looked at."""
+        workers, takes_s, times = 4, 0.04, 5
+        free, lock, done, in_time, over = threading.Semaphore(workers), threading.Lock(), [0], [0], threading.Event()
+
+        def answer(_):
+            with free:
+                over.wait(takes_s)
+                with lock:
+                    done[0] += 1
+                return Reply(200, b"done")
+        b = self.sidecar("callee", self.app(answer), resources={"t.yaml": POLICY % ("gate", "{concurrency: {}}")},
+                         env={"OUTRIGGER_LOOPS": "2"})
+        a = self.sidecar("caller")
+
+        def call_on():
+            with Client(a.http) as client:
+                while not over.is_set():
+                    status = client.call("GET", "/v1.0/invoke/callee/method/x", [("outrigger-timeout", "250m")]).status
+                    with lock:
+                        in_time[0] += status == 200
+                    if status != 200:
+                        over.wait(0.1)
+        threads = [threading.Thread(target=call_on, daemon=True) for _ in range(workers * times * 2)]
+        for thread in threads:
+            thread.start()
+        wait_for("the limit to be found", lambda: done[0] > 150)
+        with lock:
+            before = done[0], in_time[0]
+        wait_for("much work", lambda: done[0] > before[0] + 250)
+        with lock:
+            share = (in_time[0] - before[1]) / (done[0] - before[0])
+        metrics = b.metrics()
+        over.set()
+        for thread in threads:
+            thread.join(60)
+        self.assertGreater(share, 0.9)
+        self.assertRegex(metrics, r'outrigger_inbound_waits_total\{app_id="callee",outcome="refused"\} [1-9]')
+        self.assertRegex(metrics, r'outrigger_inbound_concurrency_limit\{app_id="callee"\} [1-9]')
 
 
 class Bulkheads(Blocking):

@@ -191,6 +191,23 @@ static void a_throttle_lasts_as_long_as_its_tickets(void **state)
     close_site(&s);
 }
 
+static void who_has_no_answer_for_long_leaves_its_place_to_others(void **state)
+{
+    (void)state;
+    site s;
+    open_site(&s, 1, 8);
+    take(&s, 0, 0);
+    wire_sleep(&s.w, OUTR_THROTTLE_HOLD_NS - 50 * OUTR_MS);
+    assert_int_equal(take(&s, 1, 0), OUTR_TAKEN_LATER);
+    wire_sleep(&s.w, 60 * OUTR_MS);
+    assert_true(s.callers[1].is_over);
+    assert_int_equal(s.callers[1].op.err.code, OUTR_OK);
+    outr_ticket_give_back(&s.callers[0].ticket, true); /* it has had its turn */
+    assert_int_equal(outr_throttle_look(s.throttle).in_flight, 1);
+    outr_ticket_give_back(&s.callers[1].ticket, true);
+    close_site(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -201,6 +218,7 @@ int main(void)
         cmocka_unit_test(who_is_refused_for_a_newer_one_is_told_on_its_loop),
         cmocka_unit_test(without_a_queue_who_comes_too_much_is_refused_at_once),
         cmocka_unit_test(a_throttle_lasts_as_long_as_its_tickets),
+        cmocka_unit_test(who_has_no_answer_for_long_leaves_its_place_to_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
