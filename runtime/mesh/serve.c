@@ -298,8 +298,9 @@ static void turn_away(served *s, const outr_err *err)
         .code = err->code, .why = how, .text = is_late ? "context deadline exceeded" : err->text};
     outr_link_remove(&s->link);
     record_served(s, err, how);
-    if (s->daprd) {
-        outr__daprd_refuse(s->daprd, why.code, how, why.text);
+    if (s->daprd) { /* UNAVAILABLE it would ask again */
+        bool is_over = how == OUTR_WHY_OVERLOADED;
+        outr__daprd_refuse(s->daprd, is_over ? OUTR_RESOURCE_EXHAUSTED : why.code, how, why.text);
         return;
     }
     if (how)
