@@ -72,7 +72,7 @@ typedef struct resolver {
 typedef enum what { OPEN, PUT, FIND, CLOSE } what;
 
 typedef struct row {
-    char *address, *labels;
+    char *address, *labels, *id;
 } row;
 
 typedef struct job {
@@ -138,7 +138,7 @@ static outr_code open_database(resolver *r, outr_err *err)
     rc = rc ? rc : add_labels(r, err);
     snprintf(
         sql, sizeof sql,
-        "SELECT address, labels FROM " OUTR_FMT
+        "SELECT address, labels, registration_id FROM " OUTR_FMT
         " WHERE app_id = ? AND namespace = ? AND last_update >= unixepoch(CURRENT_TIMESTAMP) - ?",
         OUTR_ARG(r->c.table));
     if (!rc)
@@ -255,7 +255,8 @@ static outr_code do_find(resolver *r, job *j, outr_err *err)
     while ((rc = sqlite3_step(r->find)) == SQLITE_ROW && j->count < INSTANCES_MAX) {
         j->found = outr_realloc(j->found, (j->count + 1) * sizeof *j->found);
         j->found[j->count++] = (row){outr_str_dup(outr_sqlite_text(r->find, 0)),
-                                     outr_str_dup(outr_sqlite_text(r->find, 1))};
+                                     outr_str_dup(outr_sqlite_text(r->find, 1)),
+                                     outr_str_dup(outr_sqlite_text(r->find, 2))};
     }
     outr_code code =
         rc == SQLITE_ROW || rc == SQLITE_DONE ? OUTR_OK : outr_sqlite_fail(r->db, err, "SQLite");
@@ -510,7 +511,7 @@ static void on_found(outr_op *inner)
             outr_str text = outr_arena_str(req->arena, outr_str_from(found->address));
             if (outr_addr_parse(&out->addr, text, NULL))
                 continue;
-            out->id = text;
+            out->id = outr_arena_str(req->arena, outr_str_from(found->id));
             outr_labels_parse(&out->labels, req->arena, outr_str_from(found->labels), NULL);
             req->count++;
         }
@@ -518,6 +519,7 @@ static void on_found(outr_op *inner)
     for (size_t i = 0; i < f->job.count; i++) {
         free(f->job.found[i].address);
         free(f->job.found[i].labels);
+        free(f->job.found[i].id);
     }
     free(f->job.found);
     free(f);

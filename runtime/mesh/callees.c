@@ -174,9 +174,32 @@ static outr__instance *new_instance(outr__callee *c, const outr_addr *addr, outr
 
 static void drop_instance(outr__callee *c, outr__instance *i)
 {
-    outr_map_remove(c->by_addr, outr_str_from(i->text));
+    if (outr_map_get(c->by_addr, outr_str_from(i->text)) == i)
+        outr_map_remove(c->by_addr, outr_str_from(i->text));
     c->slots[i->slot] = NULL;
     outr__instance_release(i);
+}
+
+static void tell_id(outr__instance *i, uint64_t id)
+{
+    i->told_as[i->told_count++ % OUTR_LEN(i->told_as)] = id;
+}
+
+/* At the same address there is another process now, of which nothing is known: its registration is
+ * one that was not heard of before. Registries that tell none have the address for it; those of
+ * processes that ended badly are told for a while, beside the present one. */
+static bool is_another(outr__instance *i, outr_str id)
+{
+    uint64_t hash = outr_str_hash(id, 0);
+    if (id.n == 0 || outr_str_is(id, i->text))
+        return false;
+    for (size_t k = 0; k < OUTR_MIN(i->told_count, OUTR_LEN(i->told_as)); k++) {
+        if (i->told_as[k] == hash)
+            return false;
+    }
+    bool has_been_told = i->told_count > 0;
+    tell_id(i, hash);
+    return has_been_told;
 }
 
 static bool kvs_eq(outr_kvs a, outr_kvs b)
@@ -188,8 +211,25 @@ static bool kvs_eq(outr_kvs a, outr_kvs b)
     return is_same;
 }
 
-/* True: it is another one than before, or another of its labels. */
-static bool take(outr__callee *c, const outr_instance *said, outr_endpoint **out)
+/* fresh: what was taken of the same answer before. */
+static outr__instance *replace(outr__callee *c, outr__instance *before, outr_endpoint **fresh,
+                               size_t count)
+{
+    outr__instance *i = new_instance(c, &before->addr, outr_str_from(before->text));
+    memcpy(i->told_as, before->told_as, sizeof i->told_as);
+    i->told_count = before->told_count;
+    before->is_said = false;
+    for (size_t k = 0; k < count; k++) {
+        if (fresh[k] == &before->endpoint)
+            fresh[k] = &i->endpoint;
+    }
+    if (!before->endpoint.home)
+        drop_instance(c, before);
+    return i;
+}
+
+/* True: it is another one than before, or another of its labels. It is put at fresh[at]. */
+static bool take(outr__callee *c, const outr_instance *said, outr_endpoint **fresh, size_t at)
 {
     char scratch[OUTR_ADDR_TEXT_MAX];
     outr_str text = outr_str_of(scratch, outr_addr_text(&said->addr, scratch));
@@ -197,13 +237,17 @@ static bool take(outr__callee *c, const outr_instance *said, outr_endpoint **out
     bool is_new = !i;
     if (is_new)
         i = new_instance(c, &said->addr, text);
+    if (is_another(i, said->id)) {
+        i = replace(c, i, fresh, at);
+        is_new = true;
+    }
     bool is_changed = !kvs_eq(i->endpoint.labels, said->labels);
     if (is_changed) {
         free((void *)i->endpoint.labels.items);
         i->endpoint.labels = outr_kvs_dup(said->labels);
     }
     i->is_said = true;
-    *out = &i->endpoint;
+    fresh[at] = &i->endpoint;
     return is_new || is_changed;
 }
 
@@ -219,7 +263,7 @@ static void learn(outr__callee *c, const outr_resolve *answer, uint64_t now)
     for (size_t i = 0; i < before; i++)
         of_endpoint(c->cluster.items[i])->is_said = false;
     for (size_t i = 0; i < count; i++)
-        is_changed |= take(c, &answer->instances[i], &fresh[i]);
+        is_changed |= take(c, &answer->instances[i], fresh, i);
     for (size_t i = 0; i < before; i++) {
         if (!of_endpoint(c->cluster.items[i])->is_said)
             gone[gone_count++] = c->cluster.items[i];
@@ -456,12 +500,11 @@ void outr__callee_view(outr__callee *c, uint64_t now, outr_arena *arena, outr_ca
     *out = (outr_callee_view){
         .name = outr_arena_str(arena, outr_str_from(c->name)),
         .items = outr_arena_alloc(arena, (cluster->count + 1) * sizeof *out->items),
-        .count = cluster->count,
         .ejected = cluster->ejected_count,
         .age_ms = now > c->fetched_ns ? (now - c->fetched_ns) / OUTR_MS : 0};
     outr_budget_count(&cluster->budget, now, &out->calls, &out->retries);
-    for (size_t i = 0; i < cluster->count; i++)
-        view(&out->items[i], of_endpoint(cluster->items[i]), now, arena);
+    for (size_t i = 0; i < cluster->count && !outr_arena_is_over(arena); i++)
+        view(&out->items[out->count++], of_endpoint(cluster->items[i]), now, arena);
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -472,7 +515,8 @@ size_t outr__callees_view(outr_callees *all, uint64_t now, outr_arena *arena,
     void *item;
     pthread_mutex_lock(&all->lock); /* so that none of them ends */
     *out = outr_arena_alloc(arena, (outr_map_count(all->by_name) + 1) * sizeof **out);
-    for (size_t at = 0; outr_map_next(all->by_name, &at, NULL, &item);)
+    for (size_t at = 0;
+         outr_map_next(all->by_name, &at, NULL, &item) && !outr_arena_is_over(arena);)
         outr__callee_view(item, now, arena, &(*out)[n++]);
     pthread_mutex_unlock(&all->lock);
     return n;

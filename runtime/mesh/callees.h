@@ -22,9 +22,11 @@
 typedef struct outr__instance {
     outr_endpoint endpoint; /* lock; but for its refs and serial */
     outr_addr addr;
-    size_t slot;  /* small, its own while it is of its callee: for arrays of the loops */
-    bool is_said; /* while an answer of the registry is looked at */
-    char text[];  /* addr's */
+    size_t slot;         /* small, its own while it is of its callee: for arrays of the loops */
+    bool is_said;        /* while an answer of the registry is looked at */
+    uint64_t told_as[8]; /* hashes of its registrations, and of those before at its address */
+    size_t told_count;
+    char text[]; /* addr's */
 } outr__instance;
 
 typedef struct outr__callee {

@@ -37,7 +37,7 @@ typedef struct outr_callee_view {
 } outr_callee_view;
 
 /* Of one callee (namespace_ empty: our own) or, when app_id is empty, of all that are known. All of
- * it is on the arena. The number of *out. */
+ * it is on the arena; as many as it may hold. The number of *out. */
 size_t outr_mesh_list_endpoints(outr_mesh *mesh, outr_str app_id, outr_str namespace_,
                                 outr_arena *arena, outr_callee_view **out);
 

@@ -79,6 +79,24 @@ spec: %s
         self.assertEqual([caller.invoke("callee", "work").status for _ in range(60)], [200] * 60)
         self.assertEqual(sum(len(app.seen("/work")) for app in apps[1:]), 60)
 
+    @tag("debug")
+    def test_one_that_is_started_anew_at_its_address_is_called_though_it_was_ejected(self):
+        apps = [self.app(lambda r: Reply(200, b"")) for _ in range(2)]
+        callees = [self.sidecar("callee", app) for app in apps]
+        spec = "{ejection: {consecutive: 1, baseTime: 1h, maxTime: 1h}}"
+        caller = self.sidecar("caller", env={"OUTRIGGER_LOOPS": "4"}, resources={"near.yaml": self.POLICY % spec})
+        wait_for("both", lambda: caller.invoke("callee", "hello").status and all(app.seen("/hello") for app in apps))
+        callees[0].may_end = True
+        callees[0].kill()
+
+        def is_ejected():
+            self.assertEqual(caller.invoke("callee", "work").status, 200)
+            return 'change="ejected"' in caller.metrics()
+        wait_for("its ejection", is_ejected)
+        before = len(apps[0].seen("/work"))
+        callees[0].start()
+        wait_for("a call", lambda: caller.invoke("callee", "work").status == 200 and len(apps[0].seen("/work")) > before)
+
     @tag("debug", "tsan")
     def test_an_ejected_instance_that_says_it_is_well_is_probed_at_once(self):
         is_well = threading.Event()

@@ -143,6 +143,64 @@ static void who_has_left_stays_for_the_calls_it_has_in_hand(void **state)
     close_desk(d);
 }
 
+static outr_instance *say(outr_instance *out, const char *id)
+{
+    *out = (outr_instance){.id = outr_str_from(id)};
+    outr_addr_from_ip(&out->addr, OUTR_STR("10.0.0.1"), 1000, NULL);
+    return out;
+}
+
+static void who_is_started_anew_at_its_address_is_another_one(void **state)
+{
+    desk *d = open_desk(2);
+    outr_instance said[4];
+    (void)state;
+    outr__instance *i = outr_map_get(d->callee->by_addr, OUTR_STR("10.0.0.1:1000"));
+    say(&said[0], "uuid-1");
+    learn(d, said, 1);
+    assert_ptr_equal(outr_map_get(d->callee->by_addr, OUTR_STR("10.0.0.1:1000")), i);
+    for (int n = 0; n < 5; n++)
+        outr__callee_observe(d->callee, i, d->now, OUTR_MS, OUTR_CLASS_FAILURE, 0, false, &d->rand);
+    outr__callee_set_down(d->callee, i, d->now + OUTR_SEC);
+    outr_endpoint_hold(&i->endpoint); /* a call of before */
+    say(&said[0], "uuid-1");          /* of who was killed, and is not forgotten yet */
+    say(&said[1], "uuid-2");
+    say(&said[2], "uuid-1");
+    say(&said[3], "10.0.0.1:1000"); /* a kept answer knows no more */
+    for (int n = 0; n < 3; n++) {
+        learn(d, said + n, 4 - (size_t)n);
+        assert_int_equal(d->callee->cluster.count, 1);
+        outr__instance *now = outr_map_get(d->callee->by_addr, OUTR_STR("10.0.0.1:1000"));
+        assert_true(now != i);
+        assert_ptr_equal(d->callee->cluster.items[0], &now->endpoint);
+        assert_int_equal(now->endpoint.serial, 3);
+        assert_false(now->endpoint.is_down);
+    }
+    assert_int_equal(
+        outr__callee_observe(d->callee, i, d->now, OUTR_MS, OUTR_CLASS_FAILURE, 0, false, &d->rand),
+        OUTR_OUTLIER_SAME);
+    outr__instance_release(i);
+    close_desk(d);
+}
+
+static void of_a_name_that_is_new_registrations_of_one_address_are_one(void **state)
+{
+    desk *d = open_desk(0);
+    outr_instance said[12];
+    char ids[12][8];
+    (void)state;
+    for (size_t i = 0; i < OUTR_LEN(said); i++) {
+        snprintf(ids[i], sizeof ids[i], "id-%zu", i % 8);
+        say(&said[i], ids[i]);
+    }
+    learn(d, said, 12);
+    assert_int_equal(d->callee->cluster.count, 1);
+    uint64_t serial = d->callee->cluster.items[0]->serial;
+    learn(d, said + 3, 9);
+    assert_int_equal(d->callee->cluster.items[0]->serial, serial);
+    close_desk(d);
+}
+
 static void one_loop_asks_the_registry_for_all(void **state)
 {
     desk *d = open_desk(1);
@@ -265,6 +323,8 @@ int main(void)
         cmocka_unit_test(the_same_answer_changes_nothing),
         cmocka_unit_test(labels_come_with_the_answer_and_change_with_it),
         cmocka_unit_test(who_has_left_stays_for_the_calls_it_has_in_hand),
+        cmocka_unit_test(who_is_started_anew_at_its_address_is_another_one),
+        cmocka_unit_test(of_a_name_that_is_new_registrations_of_one_address_are_one),
         cmocka_unit_test(one_loop_asks_the_registry_for_all),
         cmocka_unit_test(a_call_counts_once_for_the_budget),
         cmocka_unit_test(of_very_many_instances_the_first_thousand_count),
