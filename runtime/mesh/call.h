@@ -1,6 +1,7 @@
 /* call - one invocation on the calling side: what the files of its machine share.
  *
  *   invoke.c   the table of steps: target -> try -> (local app | pick a peer | reach a URL) -> send
+ *   routed.c   where TrafficPolicies send it, and the fault they ask for
  *   tries.c    what happens around a try: policy, built-in retries, pauses
  *   answer.c   the answer: judged, relayed, counted
  *   race.c     hedging: a second try beside the first, when that is late
@@ -11,9 +12,12 @@
 #define OUTR_MESH_CALL_H
 
 #include "loop/step.h"
+#include "mesh/fault.h"
 #include "mesh/internal.h"
 #include "mesh/mirror.h"
 #include "mesh/replay.h"
+#include "mesh/route.h"
+#include "observe/baggage.h"
 #include "resiliency/guard.h"
 
 enum {
@@ -26,6 +30,7 @@ enum {
     OUTR__CALL_PAUSE, /* nobody could be reached: the built-in retry */
     OUTR__CALL_FAILED,
     OUTR__CALL_AGAIN, /* the policy's or route's retry, after its pause */
+    OUTR__CALL_FAULT, /* before the first try */
 };
 
 typedef struct outr__call outr__call;
@@ -43,6 +48,16 @@ typedef struct outr__try {
     bool is_observed; /* its instance has heard how the try went */
     bool is_lost;     /* another one has won, or takes its place: only its end is waited for */
 } outr__try;
+
+/* What TrafficPolicies say of a call. All of it is the snapshot's or the arena's. */
+typedef struct outr__routed {
+    const outr_target_rules *rules;
+    outr_route_choice choice;
+    outr_route_wants wants;
+    unsigned at; /* of wants: the first that is not empty, as far as is known */
+    outr_fault fault;
+    uint64_t deadline_ns; /* the route's, of the whole call; 0: none */
+} outr__routed;
 
 struct outr__call {
     outr_invoke *invoke;
@@ -65,7 +80,8 @@ struct outr__call {
     outr_http_request req;
     outr_app_call *app_call; /* LOCAL; else NULL */
     outr_ticket *ticket;     /* of LOCAL, when the app needs one */
-    outr_snapshot *snapshot; /* holds target.endpoint over a reload */
+    outr_snapshot *snapshot; /* holds target.endpoint and routed over a reload */
+    outr__routed *routed;    /* NULL: no policies, or no other app's */
     outr__reach *reach;      /* REACH; else NULL */
     outr__relay relay;
     outr__limiter limiter;
@@ -116,9 +132,24 @@ void outr__call_keep_body(outr__call *call, size_t max);
 /* The body is all there for another request. */
 bool outr__call_can_resend(const outr__call *call);
 
+/* ---- routed.c -------------------------------------------------------------------------------- */
+
+/* Once, when the request is ready. */
+void outr__call_route(outr__call *call);
+bool outr__call_has_fault(const outr__call *call);
+int outr__call_step_fault(outr_steps *steps);
+/* What the instance has to carry; NULL: any instance. */
+const outr_kvs *outr__call_labels(const outr__call *call);
+/* Nobody carries them. True: ask again, for others. */
+bool outr__call_falls_back(outr__call *call);
+/* Baggage that names the environment, when what the caller sent does not: under name. */
+void outr__call_say_environment(const outr__call *call, outr_headers *out, outr_str name);
+uint64_t outr__call_route_deadline(const outr__call *call); /* 0: none */
+/* call->err is the end of the route's time: it says so from here on, and there is no other try. */
+bool outr__call_is_overdue(outr__call *call);
+
 /* ---- tries.c --------------------------------------------------------------------------------- */
 
-void outr__call_find_route(outr__call *call);
 /* Its retry and its mirror; it stays as long as call->snapshot. */
 void outr__call_use_route(outr__call *call, const outr_route_spec *route);
 void outr__call_find_policy(outr__call *call);

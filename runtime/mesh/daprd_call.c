@@ -37,6 +37,8 @@ static outr_code send_to_daprd(outr__try *t, outr_err *err)
         return rc;
     outr_headers_init(&metadata, c->x->arena);
     outr__headers_to_daprd(&metadata, c->mesh, invoke, c->in, &c->target);
+    outr__call_say_environment(c, &metadata,
+                               outr_str_from(invoke->is_grpc ? "baggage" : "Baggage"));
     const outr__daprd_request request = {
         .metadata = &metadata,
         .verb = outr_str_is(c->verb, "NONE") ? OUTR_STR_NONE : c->verb,

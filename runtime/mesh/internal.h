@@ -9,6 +9,7 @@
 #include "mesh/lease.h"
 #include "mesh/limits.h"
 #include "mesh/mesh.h"
+#include "mesh/route.h"
 #include "mesh/throttle.h"
 #include "resiliency/policies.h"
 #include "security/policy.h"
@@ -268,6 +269,7 @@ struct outr_mesh {
     const struct outr_inbound *inbound;     /* what the app takes, the snapshot's; NULL: all */
     outr_throttle_port *port;
     outr_lease_site leases;
+    const outr_routes *routes;              /* of TrafficPolicies, the snapshot's; NULL: none */
     const outr_policy *access;              /* who may call what, the snapshot's; NULL: no rules */
     outr_authn *authn;                      /* borrowed; NULL: no tokens are looked at */
     uint64_t tell_token_ns, tell_denied_ns; /* refusals, not again before */

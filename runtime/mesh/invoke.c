@@ -39,11 +39,16 @@ static void on_step_done(outr_op *op)
         outr_steps_run(&c->steps);
 }
 
-/* The caller's deadline, or this try's when that is sooner; 0: none. */
+static uint64_t sooner(uint64_t a, uint64_t b)
+{
+    return !a ? b : !b ? a : OUTR_MIN(a, b);
+}
+
+/* The caller's deadline, or the route's, or this try's when that is sooner; 0: none. */
 static uint64_t deadline_of(const outr__call *c)
 {
-    uint64_t callers = c->invoke->deadline_ns, tries = c->try_deadline_ns;
-    return !tries ? callers : !callers ? tries : OUTR_MIN(callers, tries);
+    return sooner(sooner(c->invoke->deadline_ns, c->try_deadline_ns),
+                  outr__call_route_deadline(c));
 }
 
 outr_op *outr__try_op(outr__try *t)
@@ -132,8 +137,9 @@ static int step_target(outr_steps *steps)
         c->is_local = outr_str_eq(c->target.app_id, c->mesh->o.settings->app_id) &&
                       outr_str_eq(c->target.namespace_, c->mesh->o.settings->namespace_);
     }
-    if (c->target.kind == OUTR__APP && !c->is_local)
-        outr__call_find_route(c);
+    outr__call_route(c);
+    if (outr__call_has_fault(c))
+        return OUTR__CALL_FAULT;
     outr__call_find_policy(c);
     return OUTR__CALL_TRY;
 }
@@ -366,6 +372,7 @@ static int step_pick(outr_steps *steps)
         else if (c->req.headers.count == 0)
             outr__headers_to_peer(&c->req.headers, c->mesh, c->invoke, c->in, &c->target,
                                   outr__call_is_traced(c));
+        outr__call_say_environment(c, &c->req.headers, OUTR_STR("baggage"));
         c->steps.state = OUTR__CALL_SEND;
         if (c->mirror && c->attempts == 0)
             send_mirror(c);
@@ -374,14 +381,18 @@ static int step_pick(outr_steps *steps)
         outr__race_begin(c);
         return OUTR_WAIT;
     }
-    if (t->op.err.code && t->op.done) {
+    if (t->op.err.code && t->op.done && !(t->pick.is_subset_empty && outr__call_falls_back(c))) {
         err = t->op.err;
+        if (t->pick.is_subset_empty)
+            outr_mark(&err, OUTR_WHY_NO_SUBSET_INSTANCE);
         if (err.code == OUTR_UNAVAILABLE && !err.why)
             outr_mark(&err, OUTR_WHY_NO_RESOLVER);
         return t->pick.full ? fail_full(c, &err) : outr__call_fail(c, &err);
     }
     t->pick.app_id = c->target.app_id;
     t->pick.namespace_ = c->target.namespace_;
+    t->pick.labels = outr__call_labels(c);
+    t->pick.is_subset_empty = false;
     t->pick.is_repeatable =
         outr__call_repeats(c) || (outr__call_is_idempotent(c) && outr__call_can_resend(c));
     outr__pick_start(c->mesh->peers, &t->pick, c->x->arena, outr__call_op(c));
@@ -484,8 +495,10 @@ static void observe_failure(outr__try *t, const outr_err *err, bool is_stale)
     const outr__call *c = t->call;
     outr_class how = outr_classify_error(err->code);
     uint64_t took = outr_loop_now(c->mesh->o.loop) - t->sent_ns;
-    bool is_callers = err->code == OUTR_DEADLINE_EXCEEDED && c->invoke->deadline_ns &&
-                      c->invoke->deadline_ns == t->op.deadline_ns;
+    /* the caller's, or the route's, of which others have had their part */
+    bool is_callers = err->code == OUTR_DEADLINE_EXCEEDED && t->op.deadline_ns &&
+                      (c->invoke->deadline_ns == t->op.deadline_ns ||
+                       (c->attempts > 1 && outr__call_route_deadline(c) == t->op.deadline_ns));
     if (c->is_cancelled || is_stale || how == OUTR_CLASS_GOOD)
         return;
     if (is_callers) { /* so long it took at least; whether that is too long the caller said */
@@ -574,7 +587,9 @@ static int step_send(outr_steps *steps)
 #define FAILED TO(OUTR__CALL_FAILED)
 
 static const outr_step call_steps[] = {
-    [OUTR__CALL_TARGET] = {"target", step_target, TO(OUTR__CALL_TRY) | FAILED},
+    [OUTR__CALL_TARGET] = {"target", step_target,
+                           TO(OUTR__CALL_TRY) | TO(OUTR__CALL_FAULT) | FAILED},
+    [OUTR__CALL_FAULT] = {"fault", outr__call_step_fault, TO(OUTR__CALL_TRY) | FAILED},
     [OUTR__CALL_TRY] = {"try", outr__call_step_try, STARTS | FAILED},
     [OUTR__CALL_PICK] = {"pick", step_pick, TO(OUTR__CALL_SEND) | TO(OUTR__CALL_PAUSE) | FAILED},
     [OUTR__CALL_REACH] = {"reach", step_reach, TO(OUTR__CALL_SEND) | FAILED},

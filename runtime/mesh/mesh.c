@@ -8,6 +8,7 @@ static void use_snapshot(outr_mesh *mesh, const outr_snapshot *snapshot)
 {
     outr_snapshot *before = mesh->snapshot;
     mesh->snapshot = outr_snapshot_ref(snapshot);
+    mesh->routes = outr_routes_of(snapshot);
     mesh->trace = (outr_trace_config){.is_on = snapshot->configuration.tracing_is_on,
                                       .sampling_rate = snapshot->configuration.sampling_rate,
                                       .tracer = mesh->o.tracer};

@@ -111,6 +111,9 @@ typedef struct outr_invoke {
     void (*on_done)(struct outr_invoke *invoke, const outr_err *err);
     /* Before the head is sent: headers may be added or removed. May be NULL. */
     void (*on_head)(struct outr_invoke *invoke, outr_http_response *head);
+    /* out, with on_failed: the status of HTTP that a TrafficPolicy wants to be answered, and err's
+     * code over gRPC; 0: none */
+    int status;
     /* out, with on_failed: a Resiliency policy ended it: DEADLINE_EXCEEDED its timeout, UNAVAILABLE
      * its breaker */
     bool is_of_policy;

@@ -131,12 +131,7 @@ static void on_late(outr_timer *timer)
 
 static const outr_hedge_spec *spec_of(const outr__call *c)
 {
-    const outr_routes *routes = outr_routes_of(c->mesh->snapshot);
-    if (!routes)
-        return NULL;
-    const outr_hedge_spec *spec =
-        outr_routes_target(routes, c->target.app_id, c->target.namespace_)->hedge;
-    return spec->is_on ? spec : NULL;
+    return c->routed && c->routed->rules->hedge->is_on ? c->routed->rules->hedge : NULL;
 }
 
 void outr__race_prepare(outr__call *c)

@@ -1,6 +1,5 @@
 #include "config/codes.h"
 #include "mesh/call.h"
-#include "mesh/route.h"
 
 /* What a policy's retries may keep of a request's body; a longer one is sent once. */
 #define REPLAY_MAX (4 * OUTR_MIB)
@@ -36,6 +35,7 @@ void outr__call_finish(outr__call *c)
         outr_ticket_return(c->ticket);
     if (c->replay)
         outr__replay_done(c->replay);
+    outr_snapshot_unref(c->snapshot);
     invoke->grpc_code = c->relay.grpc_code;
     if (err && !c->relay.has_head)
         invoke->on_failed(invoke, err);
@@ -53,7 +53,6 @@ static void end_call(outr__call *c, const outr_err *err)
         c->replay->on_complete = NULL;
     outr_guard_done(&c->guard);
     outr__pick_end(&c->lead->pick);
-    outr_snapshot_unref(c->snapshot);
     if (err)
         c->over = *err;
     c->is_over = true;
@@ -97,29 +96,6 @@ void outr__call_use_route(outr__call *c, const outr_route_spec *route)
 {
     c->retry = route->retry.is_on ? &route->retry : NULL;
     c->mirror = outr__mirror_new(c->mesh, c->snapshot, &route->mirror, &c->target);
-}
-
-void outr__call_find_route(outr__call *c)
-{
-    const outr_mesh *mesh = c->mesh;
-    const outr_routes *routes = outr_routes_of(mesh->snapshot);
-    if (!routes)
-        return;
-    const outr_route_request request = {.app_id = c->target.app_id,
-                                        .namespace_ = c->target.namespace_,
-                                        .source = mesh->o.settings->app_id,
-                                        .method = c->verb,
-                                        .target = c->req.target,
-                                        .headers = &c->in->headers,
-                                        .claims = c->x->claims};
-    outr_route_choice choice =
-        outr_routes_choose(routes, &request, &mesh->o.settings->labels,
-                           outr_loop_rand(mesh->o.loop), c->x->arena);
-    if (!choice.route)
-        return;
-    if (!c->snapshot)
-        c->snapshot = outr_snapshot_ref(mesh->snapshot);
-    outr__call_use_route(c, choice.route);
 }
 
 void outr__call_find_policy(outr__call *c)
@@ -386,12 +362,13 @@ int outr__call_step_failed(outr_steps *steps)
 {
     outr__call *c = OUTR_CONTAINER(steps, outr__call, steps);
     uint64_t now = outr_loop_now(c->mesh->o.loop);
+    bool is_overdue = outr__call_is_overdue(c);
     if (outr__call_is_governed(c) && c->is_again && !c->is_cancelled)
         return rest(c);
     if (outr__call_is_governed(c)) {
         outr_outcome outcome = outcome_of_failure(c);
         int status = c->invoke->is_proxied ? (int)c->err.code : -1;
-        if (is_timeout(c)) {
+        if (!is_overdue && is_timeout(c)) {
             outr_fail(&c->err, OUTR_DEADLINE_EXCEEDED, OUTR_GUARD_TIMEOUT);
             outr_mark(&c->err, OUTR_WHY_TIMEOUT);
             c->invoke->is_of_policy = true;

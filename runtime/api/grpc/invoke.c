@@ -167,7 +167,7 @@ static void fail(invocation *v, outr_code code, const char *text)
 static void on_failed(outr_invoke *invoke, const outr_err *err)
 {
     invocation *v = invoke->user;
-    if (outr_why_status(invoke->why) > 0) {
+    if (invoke->status > 0 || outr_why_status(invoke->why) > 0) {
         fail(v, err->code, err->text);
         return;
     }

@@ -6,8 +6,9 @@
 static void on_failed(outr_invoke *invoke, const outr_err *err)
 {
     /* Dapr says UNKNOWN of a name it cannot make sense of, and of an open breaker. */
-    bool is_unknown = err->code == OUTR_NOT_FOUND || err->code == OUTR_INVALID_ARGUMENT ||
-                   (err->code == OUTR_UNAVAILABLE && invoke->is_of_policy);
+    bool is_unknown = (err->code == OUTR_NOT_FOUND || err->code == OUTR_INVALID_ARGUMENT ||
+                       (err->code == OUTR_UNAVAILABLE && invoke->is_of_policy)) &&
+                      invoke->status == 0;
     const char *text =
         err->code == OUTR_DEADLINE_EXCEEDED ? "context deadline exceeded" : err->text;
     invoke->x->on_gone = NULL;

@@ -31,7 +31,9 @@ static void on_failed(outr_invoke *invoke, const outr_err *err)
             &r->extra, OUTR_STR("Retry-After"),
             outr_arena_printf(r->x->arena, "%llu",
                               (unsigned long long)((invoke->after_ns + OUTR_SEC - 1) / OUTR_SEC)));
-    if (outr_why_status(invoke->why) > 0)
+    if (invoke->status > 0)
+        outr_api_fail_status(r, invoke->status, &shown, NULL);
+    else if (outr_why_status(invoke->why) > 0)
         outr_api_fail_status(r, outr_why_status(invoke->why), &shown, NULL);
     else if (err->code == OUTR_PERMISSION_DENIED)
         outr_api_fail_status(r, 403, &shown, NULL);

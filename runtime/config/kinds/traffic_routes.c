@@ -433,7 +433,7 @@ static void finish_abort(const outr__part *fault, outr_fault_spec *f)
     f->abort_percent = outr__part_has(&p, "percent") ? f->abort_percent : 100;
     outr__part_number(&p, "percent", f->abort_percent, 0, 100);
     outr__part_integer(&p, "status", f->abort_status, 200, 599);
-    outr__part_integer(&p, "grpcStatus", f->abort_grpc, 0, 16);
+    outr__part_integer(&p, "grpcStatus", f->abort_grpc, 1, 16);
     if (!has_http && !has_grpc)
         outr__part_error(&p, NULL, "needs status, grpcStatus or both");
     if (!has_grpc)

@@ -202,7 +202,7 @@ static void all_mistakes_are_told_with_their_place(void **state)
         {FAULT("delay: {duration: 1s, percent: -1}"), "delay.percent: must be 0 to 100"},
         {FAULT("abort: {}"), "abort: needs status, grpcStatus or both"},
         {FAULT("abort: {status: 99}"), "abort.status: must be 200 to 599"},
-        {FAULT("abort: {grpcStatus: 17}"), "abort.grpcStatus: must be 0 to 16"},
+        {FAULT("abort: {grpcStatus: 17}"), "abort.grpcStatus: must be 1 to 16"},
         {MATCH(""), "match[0]: is empty; leave match out"},
         {ROUTE("match: []"), "routes[0].match: is empty"},
         {MATCH("path: {}"), "path: needs one of exact, prefix and regex"},

@@ -4,7 +4,8 @@
 
 #include "unit/resiliency/yaml.h"
 
-/* spec: what stands under spec. */
+/* spec: what stands under spec. Its clock is that of lib/wire.h at the beginning,
+ * 2023-11-14T22:13:20Z. */
 static inline void traffic_use(outr_snapshot *s, const char *spec)
 {
     outr_err_list errors = {0}, warnings = {0};
@@ -19,7 +20,7 @@ static inline void traffic_use(outr_snapshot *s, const char *spec)
     outr_err err;
     if (outr_yaml_parse(&doc, s->arena, "traffic.yaml", text, 10000, &err))
         fail_msg("%s", err.text);
-    outr_kind_traffic(&env, doc->root, 0, policy);
+    outr_kind_traffic(&env, doc->root, INT64_C(1700000000) * (int64_t)OUTR_SEC, policy);
     if (errors.count)
         fail_msg("%s", errors.items[0].text);
     outr_err_list_done(&errors);

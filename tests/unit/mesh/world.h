@@ -42,7 +42,8 @@ struct world {
     /* The resolver. */
     outr_resolver resolver;
     uint16_t names[8]; /* ports behind "callee"; 0: none */
-    uint16_t shadow;   /* the one behind "shadow" */
+    const char *labels[8]; /* "version=1"; NULL: none */
+    uint16_t shadow;       /* the one behind "shadow" */
     unsigned asked;
     bool resolver_fails;
     uint64_t resolver_delay_ns;
@@ -130,9 +131,11 @@ static void world_fill(world *w, outr_resolve *req)
     if (outr_str_is(req->app_id, "shadow") && w->shadow)
         outr_addr_from_ip(&req->instances[req->count++].addr, OUTR_STR("10.0.0.1"), w->shadow,
                           NULL);
-    for (size_t i = 0; is_callee && i < OUTR_LEN(w->names) && w->names[i]; i++)
-        outr_addr_from_ip(&req->instances[req->count++].addr, OUTR_STR("10.0.0.1"), w->names[i],
-                          NULL);
+    for (size_t i = 0; is_callee && i < OUTR_LEN(w->names) && w->names[i]; i++) {
+        outr_instance *in = &req->instances[req->count++];
+        outr_addr_from_ip(&in->addr, OUTR_STR("10.0.0.1"), w->names[i], NULL);
+        outr_labels_parse(&in->labels, req->arena, outr_str_from(w->labels[i]), NULL);
+    }
 }
 
 static void world_answered(outr_timer *timer)
@@ -185,7 +188,7 @@ static void world_invoke_failed(outr_invoke *invoke, const outr_err *err)
     char text[OUTR_ERR_TEXT_MAX + 32];
     invoke->x->on_gone = NULL;
     snprintf(text, sizeof text, "%d %s", (int)err->code, err->text);
-    web_answer(invoke->x, 500, text);
+    web_answer(invoke->x, invoke->status ? invoke->status : 500, text);
 }
 
 static void world_invoke_done(outr_invoke *invoke, const outr_err *err)
