@@ -6,6 +6,8 @@
 #include "components/component.h"
 #include "components/watchers.h"
 
+#define OUTR_RESOLVE_MAX 1024 /* instances of one answer: callers take no more */
+
 typedef struct outr_resolver outr_resolver;
 
 typedef struct outr_instance { /* one sidecar */

@@ -15,7 +15,6 @@
 #define CALL_NS       (5 * OUTR_SEC)
 #define ANSWER_MAX    (4 * OUTR_MIB)
 #define ARENA_MAX     (64 * OUTR_MIB)
-#define INSTANCES_MAX 256
 #define AGAIN_NS      (5 * OUTR_SEC)  /* registering, while nobody answers */
 #define RENEW_NS      (30 * OUTR_SEC) /* an agent that was started anew has forgotten us */
 #define WATCHES_MAX   64              /* an agent has 200 connections for one address */
@@ -324,8 +323,9 @@ static void on_answer(outr_op *inner)
     if (!rc && list->kind != OUTR_JSON_ARRAY)
         rc = outr_fail(&err, OUTR_UNAVAILABLE, "Consul's answer is no list");
     if (!rc)
-        req->instances = outr_arena_alloc(req->arena, INSTANCES_MAX * sizeof *req->instances);
-    for (const outr_json *entry = rc ? NULL : list->child; entry && req->count < INSTANCES_MAX;
+        req->instances = outr_arena_alloc(
+            req->arena, (OUTR_MIN(list->count, OUTR_RESOLVE_MAX) + 1) * sizeof *req->instances);
+    for (const outr_json *entry = rc ? NULL : list->child; entry && req->count < OUTR_RESOLVE_MAX;
          entry = entry->next)
         req->count += read_instance(q->r, req->arena, entry, &req->instances[req->count]);
     if (req->count > 0) /* what clients ask for in vain is not watched */

@@ -18,7 +18,6 @@
 
 #define PAGE          500
 #define ENTRIES_MAX   65536
-#define INSTANCES_MAX 1024 /* of one name: the mesh takes no more */
 #define ID_MAX        64
 #define AGAIN_NS      (500 * OUTR_MS) /* doubles */
 #define AGAIN_LONGEST (10 * OUTR_SEC)
@@ -682,7 +681,7 @@ static void resolve(outr_resolver *base, outr_resolve *req, outr_op *op)
     bool is_name = req->app_id.n <= 200 && req->namespace_.n <= 200;
     pthread_mutex_lock(&r->lock);
     const name *n = is_name ? outr_map_get(r->names, name_key(scratch, &who)) : NULL;
-    size_t count = n ? OUTR_MIN(outr_map_count(n->entries), (size_t)INSTANCES_MAX) : 0;
+    size_t count = n ? OUTR_MIN(outr_map_count(n->entries), (size_t)OUTR_RESOLVE_MAX) : 0;
     req->instances = outr_arena_alloc(req->arena, (count + 1) * sizeof *req->instances);
     for (size_t at = 0; req->count < count && outr_map_next(n->entries, &at, &id, &item);) {
         const entry *e = item;

@@ -7,8 +7,7 @@
  * 2782), whose hosts and ports DNS knows: those of the best priority, all alike, for the mesh finds
  * the fastest by itself. */
 
-#define ADDRESS_MAX   1024 /* a pattern, filled in */
-#define INSTANCES_MAX 64
+#define ADDRESS_MAX 1024 /* a pattern, filled in */
 
 typedef struct resolver {
     outr_resolver base;
@@ -34,6 +33,7 @@ typedef struct question {
     outr_op inner;
     outr_lookup lookup;
     outr_query query;
+    size_t max;      /* instances */
     outr_str rest;   /* addresses still to look up */
     outr_kvs labels; /* of the one that is looked up */
 } question;
@@ -75,10 +75,10 @@ static void on_looked_up(outr_op *inner)
         outr_op_finish(q->op);
         return;
     }
-    for (size_t i = 0; !inner->err.code && i < q->lookup.count && req->count < INSTANCES_MAX; i++)
+    for (size_t i = 0; !inner->err.code && i < q->lookup.count && req->count < q->max; i++)
         req->instances[req->count++] =
             (outr_instance){.addr = q->lookup.addrs[i], .labels = q->labels};
-    if (q->rest.p && req->count < INSTANCES_MAX)
+    if (q->rest.p && req->count < q->max)
         look_up_next(q);
     else if (inner->err.code && req->count == 0)
         outr_op_fail(q->op, &inner->err);
@@ -106,6 +106,18 @@ static void on_cancel(outr_op *op)
 {
     question *q = op->impl;
     outr_op_cancel(&q->inner, op->err.code);
+}
+
+static void look_up_all(question *q, outr_str addresses)
+{
+    outr_resolve *req = q->req;
+    size_t names = 1;
+    for (size_t i = 0; i < addresses.n; i++)
+        names += addresses.p[i] == ',';
+    q->rest = addresses;
+    q->max = OUTR_MIN(names * OUTR_LEN(q->lookup.addrs), OUTR_RESOLVE_MAX);
+    req->instances = outr_arena_alloc(req->arena, q->max * sizeof *req->instances);
+    look_up_next(q);
 }
 
 /* "host:port,host:port" of the records with the best priority. */
@@ -139,7 +151,7 @@ static void on_queried(outr_op *inner)
     if (err.code && !outr_op_is_cancelled(q->op))
         outr_op_fail(q->op, &err);
     else if (q->rest.n > 0 && !outr_op_is_cancelled(q->op))
-        look_up_next(q);
+        look_up_all(q, q->rest);
     else
         outr_op_finish(q->op);
 }
@@ -152,10 +164,9 @@ static void ask(resolver *r, outr_resolve *req, outr_str addresses, outr_op *op)
         finish_now(op);
         return;
     }
-    req->instances = outr_arena_alloc(req->arena, INSTANCES_MAX * sizeof *req->instances);
-    *q = (question){.r = r, .req = req, .op = op, .rest = addresses};
+    *q = (question){.r = r, .req = req, .op = op};
     outr_op_begin(op, q, on_cancel);
-    look_up_next(q);
+    look_up_all(q, addresses);
 }
 
 /* What a pattern has become. */
@@ -180,7 +191,6 @@ static void ask_filled(resolver *r, outr_resolve *req, const outr_buf *text, out
     question *q = outr_arena_alloc(req->arena, sizeof *q);
     outr_str_cut(address, ':', &name); /* its port is DNS's to say */
     req->count = 0;
-    req->instances = outr_arena_alloc(req->arena, INSTANCES_MAX * sizeof *req->instances);
     *q = (question){.r = r, .req = req, .op = op};
     q->query = (outr_query){
         .name = outr_arena_strz(req->arena, name), .type = OUTR_DNS_SRV, .arena = req->arena};

@@ -43,9 +43,8 @@ static const outr_bind_row rows[] = {
      "no write-ahead log"},
 };
 
-#define DEFAULT_FILE  "nameresolution.db"
-#define CACHE_NS      OUTR_SEC
-#define INSTANCES_MAX 1024 /* of one name: the mesh takes no more */
+#define DEFAULT_FILE "nameresolution.db"
+#define CACHE_NS     OUTR_SEC
 
 typedef struct resolver {
     outr_resolver base;
@@ -252,7 +251,7 @@ static outr_code do_find(resolver *r, job *j, outr_err *err)
     outr_sqlite_bind(r->find, 1, j->resolve->app_id);
     outr_sqlite_bind(r->find, 2, j->resolve->namespace_);
     sqlite3_bind_int64(r->find, 3, update_seconds(r) + 1); /* a heartbeat may be under way */
-    while ((rc = sqlite3_step(r->find)) == SQLITE_ROW && j->count < INSTANCES_MAX) {
+    while ((rc = sqlite3_step(r->find)) == SQLITE_ROW && j->count < OUTR_RESOLVE_MAX) {
         j->found = outr_realloc(j->found, (j->count + 1) * sizeof *j->found);
         j->found[j->count++] = (row){outr_str_dup(outr_sqlite_text(r->find, 0)),
                                      outr_str_dup(outr_sqlite_text(r->find, 1)),

@@ -9,7 +9,6 @@
 #include "loop/worker.h"
 
 #define NAMES_MAX     4096
-#define INSTANCES_MAX 64
 #define FILE_MAX      (4 * OUTR_MIB)
 #define SAVE_AFTER_NS OUTR_SEC
 #define FIRST_LINE    "outrigger-known 2"
@@ -174,11 +173,11 @@ static bool key_of(char out[512], const outr_resolve *req)
 static void remember(kept *k, const outr_resolve *req)
 {
     OUTR_AUTO(outr_buf)
-    text = OUTR_BUF_MAX(INSTANCES_MAX * (OUTR_ADDR_TEXT_MAX + OUTR_LABELS_TEXT_MAX));
+    text = OUTR_BUF_MAX(OUTR_RESOLVE_MAX * (OUTR_ADDR_TEXT_MAX + OUTR_LABELS_TEXT_MAX));
     char key[512], one[OUTR_ADDR_TEXT_MAX];
     if (!key_of(key, req))
         return;
-    for (size_t i = 0; i < req->count && i < INSTANCES_MAX; i++) {
+    for (size_t i = 0; i < req->count && i < OUTR_RESOLVE_MAX; i++) {
         outr_addr_text(&req->instances[i].addr, one);
         outr_buf_printf(&text, i ? " %s" : "%s", one);
         if (req->instances[i].labels.count > 0)
@@ -210,8 +209,11 @@ static void recall(kept *k, outr_resolve *req)
     if (e)
         rest = outr_arena_str(req->arena, outr_str_from(e->addresses));
     pthread_mutex_unlock(&k->lock);
-    req->instances = outr_arena_alloc(req->arena, INSTANCES_MAX * sizeof *req->instances);
-    while (rest.p && req->count < INSTANCES_MAX) {
+    size_t count = 1;
+    for (size_t i = 0; i < rest.n; i++)
+        count += rest.p[i] == ' ';
+    req->instances = outr_arena_alloc(req->arena, count * sizeof *req->instances);
+    while (rest.p && req->count < count) {
         rest = outr_str_cut(rest, ' ', &one);
         labels = outr_str_cut(one, ';', &one);
         outr_instance *i = &req->instances[req->count];

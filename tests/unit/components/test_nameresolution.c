@@ -747,6 +747,35 @@ static void labels_stand_behind_an_address(void **state)
     close_world(wd);
 }
 
+static void a_thousand_instances_are_found(void **state)
+{
+    OUTR_AUTO(outr_buf) list = OUTR_BUF_MAX(OUTR_MIB);
+    OUTR_AUTO(outr_buf) sql = OUTR_BUF_MAX(OUTR_MIB);
+    world *wd = open_world();
+    side a = open_registry(wd);
+    outr_resolve req;
+    (void)state;
+    outr_buf_z(&sql, INSERT);
+    for (unsigned i = 1; i <= 1100; i++) {
+        outr_buf_printf(&list, "%s127.0.0.1:%u", i > 1 ? "," : "", i);
+        outr_buf_printf(&sql,
+                        "%s('%u', '127.0.0.1:%u', 'app', 'default', "
+                        "unixepoch(CURRENT_TIMESTAMP))",
+                        i > 1 ? "," : " ", i, i);
+    }
+    outr_buf_char(&list, 0);
+    outr_buf_char(&sql, 0);
+    execute(wd, sql.p);
+    assert_int_equal(resolve(&a, &req, "app", "default"), OUTR_OK);
+    assert_int_equal(req.count, OUTR_RESOLVE_MAX);
+    close_side(&a);
+    side b = open_with(wd, "nameresolution.static", "shop", list.p);
+    assert_int_equal(resolve(&b, &req, "shop", "default"), OUTR_OK);
+    assert_int_equal(req.count, OUTR_RESOLVE_MAX);
+    close_side(&b);
+    close_world(wd);
+}
+
 static void a_question_can_be_given_up(void **state)
 {
     world *wd = open_world();
@@ -787,6 +816,7 @@ int main(void)
         cmocka_unit_test(a_cluster_has_its_form_of_names),
         cmocka_unit_test(a_list_names_each_app),
         cmocka_unit_test(labels_stand_behind_an_address),
+        cmocka_unit_test(a_thousand_instances_are_found),
         cmocka_unit_test(a_question_can_be_given_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
