@@ -24,6 +24,12 @@ def config(component, **settings):
 MDNS = config("mdns", interfaces="lo")
 
 
+def labels_at(sidecar, app_id):
+    """What a sidecar knows of an app's instances: internal port -> labels."""
+    found = sidecar.call("GET", "/v1.0/outrigger/endpoints/" + app_id).json
+    return {int(i["address"].rpartition(":")[2]): i["labels"] for c in found["callees"] for i in c["instances"]}
+
+
 # ---------------------------------------------------------------- messages of DNS
 def pack_name(name):
     return b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
@@ -130,8 +136,9 @@ class MulticastDns(Case):
         app = self.app()
         a = self.sidecar("mdns-caller", config=MDNS)
         self.assertEqual(a.invoke("mdns-callee", "x").status, 500)
-        b = self.sidecar("mdns-callee", app, config=MDNS)
+        b = self.sidecar("mdns-callee", app, config=MDNS, flags=("--labels", "zone=a,version=2"))
         wait_for("the call", lambda: a.invoke("mdns-callee", "x").status == 200, 60)
+        self.assertEqual(labels_at(a, "mdns-callee"), {b.internal: {"version": "2", "zone": "a"}})
         self.assertEqual(b.stop(), 0)  # it says goodbye
         wait_for("the end of it", lambda: a.invoke("mdns-callee", "x").status != 200, 60)
         self.sidecar("mdns-callee", app, config=MDNS)  # on another port
@@ -385,9 +392,10 @@ class Consul(Case):
     @tag("debug", "tsan")
     def test_names_in_use_are_watched(self):
         agent = self.agent()
-        b = self.sidecar("kitchen", self.app(lambda r: Reply(200, b"b")), config=self.config(agent))
+        b = self.sidecar("kitchen", self.app(lambda r: Reply(200, b"b")), config=self.config(agent), flags=("--labels", "version=2"))
         a = self.sidecar("waiter", config=self.config(agent, False))
         self.assertEqual(a.invoke("kitchen", "x").body, b"b")
+        self.assertEqual(labels_at(a, "kitchen"), {b.internal: {"version": "2", "zone": "a"}})
 
         def watches():
             return [target for _, target, _ in self.seen if "index=%d&wait=60s" % self.index in target]
@@ -438,6 +446,19 @@ class Consul(Case):
             a.wait_log("name resolution failed to start", timeout_s=60)
             self.assertIn(text, a.log())
             self.assertEqual(a.stop(), 0)
+
+    @tag("debug")
+    def test_an_agent_that_hangs_costs_no_call_of_a_known_name(self):
+        agent, leave = self.agent(), threading.Event()
+        self.addCleanup(leave.set)
+        self.sidecar("kitchen", self.app(), config=self.config(agent))
+        a = self.sidecar("waiter", config=self.config(agent, False))
+        self.assertEqual(a.invoke("kitchen", "x").status, 200)
+        self.broken = lambda r: leave.wait(120) and Reply(500)
+        wait_for("a question that hangs", lambda: a.invoke("kitchen", "x").status == 200 and len(agent.seen()) > 4, 60)
+        for _ in range(50):
+            self.assertEqual(a.invoke("kitchen", "x", timeout_s=4).status, 200)  # less than a question may take
+        self.assertEqual(a.stop(), 0)
 
     def test_an_agent_that_comes_late_is_told(self):
         agent = self.agent(is_up=False)

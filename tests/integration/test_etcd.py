@@ -1,8 +1,10 @@
 """Who serves an app id: a real etcd as registry."""
+import signal
+
 from etcd_server import EtcdServer, needs_etcd
 from harness import Case, Port, Reply, tag, wait_for
 from pki import Pki, client_context
-from test_discovery import config
+from test_discovery import config, labels_at
 
 
 @needs_etcd
@@ -18,11 +20,13 @@ class Etcd(Case):
         server, app = self.server(), self.app()
         a = self.sidecar("waiter", config=self.config(server))
         self.assertEqual(a.invoke("kitchen", "x").status, 500)
-        b = self.sidecar("kitchen", app, config=self.config(server))
+        b = self.sidecar("kitchen", app, config=self.config(server), flags=("--labels", "zone=a,version=2"))
         key, = [k for k in server.keys() if "/kitchen/" in k]
         self.assertTrue(key.startswith("/outrigger/instances/default/kitchen/"), key)
         self.assertTrue(server.keys()[key]["address"].endswith(":%d" % b.internal))
+        self.assertEqual(server.keys()[key]["labels"], {"version": "2", "zone": "a"})
         self.assertEqual(a.invoke("kitchen", "x").status, 200)
+        self.assertEqual(labels_at(a, "kitchen"), {b.internal: {"version": "2", "zone": "a"}})
         self.assertEqual(b.stop(), 0)
         self.assertNotIn(key, server.keys())
         self.assertEqual(a.stop(), 0)
@@ -69,6 +73,19 @@ class Etcd(Case):
         self.assertIn(a.invoke("kitchen", "x").body, (b"b", b"c"))
         wait_for("all registrations", lambda: len(server.keys()) == 3, 60)
         self.assertEqual(b.stop(), 0)
+
+    @tag("debug")
+    def test_etcd_that_hangs_costs_no_call(self):
+        server = self.server()
+        a = self.sidecar("waiter", config=self.config(server))
+        self.sidecar("kitchen", self.app(), config=self.config(server, leaseTTL="60s"))
+        self.sidecar("cellar", self.app(), config=self.config(server, leaseTTL="60s"))
+        self.assertEqual(a.invoke("kitchen", "x").status, 200)
+        server.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(server.process.send_signal, signal.SIGCONT)
+        for name in ("kitchen", "cellar") * 20:  # one that was never asked for, too
+            self.assertEqual(a.invoke(name, "x", timeout_s=4).status, 200)
+        self.assertEqual(a.stop(), 0)
 
     def test_what_is_known_outlives_etcd_and_a_restart(self):
         server = self.server()
