@@ -8,6 +8,7 @@
  * the fastest by itself. */
 
 #define ADDRESS_MAX 1024 /* a pattern, filled in */
+#define HOST_MAX    128  /* addresses of the one host that is asked for; of several 8 each */
 
 typedef struct resolver {
     outr_resolver base;
@@ -34,6 +35,7 @@ typedef struct question {
     outr_lookup lookup;
     outr_query query;
     size_t max;      /* instances */
+    outr_addr *more; /* NULL: not of several hosts */
     outr_str rest;   /* addresses still to look up */
     outr_kvs labels; /* of the one that is looked up */
 } question;
@@ -75,9 +77,12 @@ static void on_looked_up(outr_op *inner)
         outr_op_finish(q->op);
         return;
     }
-    for (size_t i = 0; !inner->err.code && i < q->lookup.count && req->count < q->max; i++)
-        req->instances[req->count++] =
-            (outr_instance){.addr = q->lookup.addrs[i], .labels = q->labels};
+    size_t found = inner->err.code ? 0 : q->lookup.count + q->lookup.more_count;
+    for (size_t i = 0; i < found && req->count < q->max; i++) {
+        const outr_addr *addr =
+            i < q->lookup.count ? &q->lookup.addrs[i] : &q->lookup.more[i - q->lookup.count];
+        req->instances[req->count++] = (outr_instance){.addr = *addr, .labels = q->labels};
+    }
     if (q->rest.p && req->count < q->max)
         look_up_next(q);
     else if (inner->err.code && req->count == 0)
@@ -97,7 +102,10 @@ static void look_up_next(question *q)
     q->labels = (outr_kvs){0};
     read_labels(&q->labels, q->req->arena, labels, NULL); /* which create has tried */
     outr_hostport_parse(outr_str_trim(one), &host, &port, NULL);
-    q->lookup = (outr_lookup){.host = host, .port = port ? port : q->req->port};
+    q->lookup = (outr_lookup){.host = host,
+                              .port = port ? port : q->req->port,
+                              .more = q->more,
+                              .more_max = q->more ? HOST_MAX - OUTR_LEN(q->lookup.addrs) : 0};
     outr_op_init(&q->inner, loop, q->op, 0, on_looked_up);
     env->lookup(env, loop, &q->lookup, &q->inner);
 }
@@ -115,7 +123,9 @@ static void look_up_all(question *q, outr_str addresses)
     for (size_t i = 0; i < addresses.n; i++)
         names += addresses.p[i] == ',';
     q->rest = addresses;
-    q->max = OUTR_MIN(names * OUTR_LEN(q->lookup.addrs), OUTR_RESOLVE_MAX);
+    q->max = names == 1 ? HOST_MAX : OUTR_MIN(names * OUTR_LEN(q->lookup.addrs), OUTR_RESOLVE_MAX);
+    if (names == 1)
+        q->more = outr_arena_alloc(req->arena, HOST_MAX * sizeof *q->more);
     req->instances = outr_arena_alloc(req->arena, q->max * sizeof *req->instances);
     look_up_next(q);
 }

@@ -41,6 +41,8 @@ typedef struct outr_lookup {
     uint16_t port;
     outr_addr addrs[8];
     size_t count;
+    outr_addr *more; /* in, the caller's: those that have no room there; NULL: nobody wants them */
+    size_t more_max, more_count;
 } outr_lookup;
 
 /* One question of DNS, its answer as it came. */

@@ -133,10 +133,12 @@ typedef struct looking {
 static void add_result(outr_lookup *request, const struct addrinfo *info)
 {
     struct sockaddr_storage sys = {0};
-    if (request->count == OUTR_LEN(request->addrs) || info->ai_addrlen > sizeof sys)
+    bool is_full = request->count == OUTR_LEN(request->addrs);
+    if ((is_full && request->more_count == request->more_max) || info->ai_addrlen > sizeof sys)
         return;
     memcpy(&sys, info->ai_addr, info->ai_addrlen);
-    outr_addr *addr = &request->addrs[request->count++];
+    outr_addr *addr =
+        is_full ? &request->more[request->more_count++] : &request->addrs[request->count++];
     outr_addr_from_sys(addr, &sys);
     addr->port = request->port;
 }
@@ -175,7 +177,7 @@ static void on_lookup_cancel(outr_op *op)
 static void do_lookup(outr_env *env OUTR_UNUSED, outr_loop *loop, outr_lookup *request, outr_op *op)
 {
     outr_err err;
-    request->count = 0;
+    request->count = request->more_count = 0;
     if (outr_addr_from_ip(&request->addrs[0], request->host, request->port, NULL) == OUTR_OK) {
         request->count = 1;
         outr_op_begin(op, NULL, NULL);

@@ -79,6 +79,9 @@ static void env_lookup(outr_env *env OUTR_UNUSED, outr_loop *loop OUTR_UNUSED, o
         for (size_t i = 0; i < req->count; i++)
             outr_addr_from_ip(&req->addrs[i], OUTR_STR("10.0.0.1"), (uint16_t)(req->port + i),
                               NULL);
+        if (req->count == 8 && req->more_max > 0)
+            outr_addr_from_ip(&req->more[req->more_count++], OUTR_STR("10.0.0.1"),
+                              (uint16_t)(req->port + 8), NULL);
     }
     outr_op_finish_soon(op);
 }
@@ -661,7 +664,8 @@ static void without_a_port_our_own_is_taken(void **state)
     assert_string_equal(found(&s, "shop", "default"), "10.0.0.1:3000 ");
     assert_string_equal(found(&s, "many", "default"),
                         "10.0.0.1:3000 10.0.0.1:3001 10.0.0.1:3002 10.0.0.1:3003 10.0.0.1:3004 "
-                        "10.0.0.1:3005 10.0.0.1:3006 10.0.0.1:3007 ");
+                        "10.0.0.1:3005 10.0.0.1:3006 10.0.0.1:3007 "
+                        "10.0.0.1:3008 ");
     close_side(&s);
     close_world(wd);
 }
