@@ -13,6 +13,7 @@
 #include "load.h"
 #include "loop/signal.h"
 #include "loop/step.h"
+#include "mesh/endpoints.h"
 #include "net/env_real.h"
 #include "resiliency/guard.h"
 #include "ports.h"
@@ -276,6 +277,7 @@ static int step_lanes(outr_steps *steps)
     outr_err err;
     rt->resolver = rt->resolver_open.resolver;
     rt->callees = outr_callees_new();
+    outr_metrics_look_up(rt->metrics, outr_mesh_write_endpoints, rt->callees);
     if (rt->op.err
             .code) /* invocation answers errors that say so; the rest works (daprd does the same) */
         OUTR_LOG(&rt->log, ERROR, "name resolution failed to start", OUTR_ERR(&rt->op.err));

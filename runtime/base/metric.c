@@ -50,6 +50,8 @@ struct outr_metrics {
     double *latency;
     size_t latency_count;
     outr_metric_shard *shards;
+    outr_metric_write_fn *look_up; /* NULL: nothing is */
+    void *look_up_ctx;
 };
 
 /* Where counting goes when metrics are off. */
@@ -318,7 +320,7 @@ static void add_series(outr_map *sums, outr_str key, const outr_metric_series *s
         total->buckets[i] += __atomic_load_n(&s->buckets[i], __ATOMIC_RELAXED);
 }
 
-static void write_value(outr_buf *out, outr_str value)
+void outr_metric_write_value(outr_buf *out, outr_str value)
 {
     outr_buf_char(out, '"');
     for (size_t i = 0; i < value.n; i++) {
@@ -355,7 +357,7 @@ static void write_labels(outr_buf *out, const outr_metrics *m, const outr_metric
         labels[n++] = (label){"le", outr_str_from(le)};
     for (size_t i = 0; i < n; i++) {
         outr_buf_printf(out, "%c%s=", i ? ',' : '{', labels[i].name);
-        write_value(out, labels[i].value);
+        outr_metric_write_value(out, labels[i].value);
     }
     outr_buf_char(out, '}');
 }
@@ -437,4 +439,18 @@ void outr_metrics_write(outr_metrics *m, outr_buf *out)
         outr_map_free(sums);
     }
     outr_map_free(all);
+}
+
+void outr_metrics_look_up(outr_metrics *m, outr_metric_write_fn *write, void *ctx)
+{
+    if (!m)
+        return;
+    m->look_up = write;
+    m->look_up_ctx = ctx;
+}
+
+void outr_metrics_write_looked_up(outr_metrics *m, uint64_t now_ns, outr_buf *out)
+{
+    if (m->look_up)
+        m->look_up(m->look_up_ctx, outr_str_from(m->app_id), now_ns, out);
 }

@@ -57,6 +57,13 @@ void outr_metric_observe(outr_metric_series *series, double value);
 /* One-off: look up and add/observe. */
 void outr_metric_count(outr_metric_shard *shard, const outr_metric_desc *desc,
                        const outr_str *values, double n);
+/* Figures that are looked up at each scrape instead of being counted: what comes and goes, of which
+ * series would stay. Set before the first scrape; write is called on the scraping thread. */
+typedef void outr_metric_write_fn(void *ctx, outr_str app_id, uint64_t now_ns, outr_buf *out);
+void outr_metrics_look_up(outr_metrics *metrics, outr_metric_write_fn *write, void *ctx);
+void outr_metrics_write_looked_up(outr_metrics *metrics, uint64_t now_ns, outr_buf *out);
+/* A label's value in quotes, as the format escapes it. */
+void outr_metric_write_value(outr_buf *out, outr_str value);
 /* Prometheus text format 0.0.4 of all shards; labels sorted by name. Callable from any thread. */
 void outr_metrics_write(outr_metrics *metrics, outr_buf *out);
 

@@ -478,6 +478,7 @@ static void view(outr_endpoint_view *out, const outr__instance *i, uint64_t now,
         .share = outr_balance_ramp(&e->balance, now),
         .pending = outr_endpoint_pending(e),
         .ejections = o->ejections,
+        .outcomes = {e->outcomes[0], e->outcomes[1], e->outcomes[2]},
     };
     if (o->is_ejected) {
         out->state = o->is_probing ? OUTR_ENDPOINT_PROBING : OUTR_ENDPOINT_EJECTED;

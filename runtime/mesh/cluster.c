@@ -468,6 +468,7 @@ outr_outlier_change outr_endpoint_judge(outr_endpoint *e, uint64_t now, outr_cla
     outr_cluster *c = e->home;
     if (!c)
         return OUTR_OUTLIER_SAME;
+    e->outcomes[how]++;
     was_probe = was_probe && e->outlier.is_ejected;
     bool may_eject = (c->ejected_count + 1) * 100 <= c->count * c->rules.ejected_max_percent;
     outr_outlier_change change =

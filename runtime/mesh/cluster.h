@@ -30,6 +30,7 @@ typedef struct outr_endpoint {
     uint64_t serial; /* in its cluster; never again another's */
     uint32_t refs;   /* atomic: one of its cluster, one of each call in hand */
     uint64_t down_until_ns; /* is_down: not before, when there are others */
+    uint64_t outcomes[3];   /* how its calls went, by outr_class */
     bool is_down;           /* could not be connected to lately, and has not answered since */
     /* machinery */
     outr_cluster *home; /* NULL: of none (any more) */

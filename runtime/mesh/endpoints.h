@@ -25,6 +25,7 @@ typedef struct outr_endpoint_view {
     double share;       /* 0..1 */
     uint64_t pending;   /* calls of this sidecar that it has in hand */
     uint64_t ejections; /* in a row, without a revival that lasted */
+    uint64_t outcomes[3];   /* calls that ended well, for load, badly: outr_class */
     uint64_t next_probe_ms; /* EJECTED: until a call may probe it; DOWN: until it is tried again */
 } outr_endpoint_view;
 
@@ -40,5 +41,10 @@ typedef struct outr_callee_view {
  * it is on the arena; as many as it may hold. The number of *out. */
 size_t outr_mesh_list_endpoints(outr_mesh *mesh, outr_str app_id, outr_str namespace_,
                                 outr_arena *arena, outr_callee_view **out);
+
+/* outr_metric_write_fn, ctx: outr_callees. Instances come and go, so that each scrape tells of
+ * those that there are; beyond OUTR_ENDPOINTS_TOLD of them only the sums of their callee. */
+#define OUTR_ENDPOINTS_TOLD 1000
+void outr_mesh_write_endpoints(void *callees, outr_str app_id, uint64_t now_ns, outr_buf *out);
 
 #endif

@@ -9,6 +9,7 @@ static void on_request(void *ctx, outr_exchange *x)
 {
     OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(EXPOSITION_MAX);
     outr_metrics_write(ctx, &text);
+    outr_metrics_write_looked_up(ctx, outr_loop_now(x->loop), &text);
     outr_metrics_write_process(&text);
     outr_http_response head = {.status = 200, .content_length = (int64_t)text.n};
     outr_headers_init(&head.headers, x->arena);

@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 
-from harness import BIN, WAIT_S, Case, Reply, tag, wait_for
+from harness import BIN, SLOW, WAIT_S, Case, Client, Reply, tag, wait_for
 
 
 class Seeing(Case):
@@ -225,3 +225,79 @@ class Routes(Seeing):
             done = self.outrigger("route", *words, *self.at(caller))
             self.assertEqual(done.returncode, 2, words)
             self.assertIn(text, done.stderr)
+
+
+class Metrics(Seeing):
+    def of_instances(self, sidecar, name):
+        """{(instance's port, outcome): value}"""
+        lines = re.findall(r'^%s\{app_id="caller",instance="[^"]*:(\d+)"(?:,outcome="(\w+)")?,target="callee.default"\} (\S+)$' % name,
+                           sidecar.metrics(), re.M)
+        return {(int(port), outcome): float(value) for port, outcome, value in lines}
+
+    @tag("debug", "tsan")
+    def test_each_instance_that_is_called_has_its_figures(self):
+        caller, app = self.sidecar("caller"), self.app(lambda r: Reply({"/ok": 200, "/busy": 429, "/bad": 500}[r.path]))
+        self.assertNotIn("outrigger_endpoint", caller.metrics())
+        callee = self.sidecar("callee", app)
+        for path, count in (("ok", 5), ("busy", 2), ("bad", 3)):
+            for _ in range(count):
+                caller.invoke("callee", path, "POST")
+        port = callee.internal
+        self.assertEqual(self.of_instances(caller, "outrigger_endpoint_outcomes_total"),
+                         {(port, "good"): 5, (port, "load"): 2, (port, "failure"): 3})
+        self.assertEqual(self.of_instances(caller, "outrigger_endpoint_pending"), {(port, ""): 0})
+        self.assertGreater(self.of_instances(caller, "outrigger_endpoint_score_ms")[port, ""], 0)
+        self.assertEqual(self.of_instances(caller, "outrigger_endpoint_is_used"), {(port, ""): 1})
+
+
+RULES = """apiVersion: outrigger.io/v1alpha1
+kind: TrafficPolicy
+metadata: {name: t}
+spec:
+  subsets: [{name: one, labels: {v: "1"}}, {name: two, labels: {v: "2"}}]
+  routes: [{name: r, match: [{path: {prefix: /a}}], to: [{subset: one, weight: 1}, {subset: two, weight: 1}],
+            sticky: {header: x-user}, fallback: any}]
+  hedge: {percentile: 95}
+  inbound:
+    concurrency: {}
+    rateLimits: [{name: l, per: "header:x-user", requests: 1000000, buckets: 64}]
+---
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: net}
+spec:
+  policies:
+    timeouts: {quick: 10s}
+    circuitBreakers: {trip: {maxRequests: 1, timeout: 60s, trip: consecutiveFailures >= 3}}
+  targets: {apps: {callee: {timeout: quick, circuitBreaker: trip}}}
+"""
+
+
+class Bounded(Seeing):
+    BATCH, PAUSE = 6000 if SLOW == 1 else 600, 60
+
+    def ask_many(self, port, first, count):
+        """Requests that have nothing in common: paths, headers, queries, callees that nobody has."""
+        with Client(port) as client:
+            for at in range(first, first + count, self.PAUSE):
+                for n in range(at, at + self.PAUSE):
+                    client.send("GET /v1.0/invoke/callee/method/a/%d/b?q=%d HTTP/1.1\r\nHost: h%d\r\nx-user: u%d\r\n"
+                                "traceparent: 00-%032x-%016x-01\r\nbaggage: k%d=v\r\n\r\n" % ((n,) * 4 + (n + 1, n + 1, n)))
+                for _ in range(self.PAUSE):
+                    assert client.read_answer().status == 200
+
+    def test_distinct_urls_take_no_memory(self):
+        """After a first batch another one, whose every path, header and query is new, adds no series and no memory."""
+        app = self.app(lambda r: app.requests.clear() or Reply(200))
+        rules = {"t.yaml": RULES}
+        caller, callee = self.sidecar("caller", resources=rules), self.sidecar("callee", app, resources=rules)
+
+        def measure():
+            return [len(s.metrics().splitlines()) for s in (caller, callee)], [s.pss_kib() for s in (caller, callee)]
+        self.ask_many(caller.http, 0, self.BATCH)
+        lines, before = measure()
+        self.ask_many(caller.http, self.BATCH, self.BATCH)
+        more_lines, after = measure()
+        self.assertEqual(more_lines, lines)
+        for name, a, b in zip(("caller", "callee"), before, after):
+            self.assertLessEqual(b - a, 400, "%s grew by %d KiB with %d URLs" % (name, b - a, self.BATCH))
