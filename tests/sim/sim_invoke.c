@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include "mesh/endpoints.h"
 #include "mesh/mirror.h"
 #include "unit/mesh/world.h"
 #include "unit/mesh/traffic.h"
@@ -221,12 +222,13 @@ static void check_rest(play *p)
     unsigned long long seed = p->seed;
     w->w.break_per_mille = w->w.refuse_percent = w->w.late_percent = 0;
     wire_sleep(&w->w, 31 * OUTR_SEC); /* what was cancelled ends on every hop, and copies do */
-    if (w->mesh->mirror_count != 0)
-        fail_msg("seed %llu: %u copies under way", seed, w->mesh->mirror_count);
+    if (w->mesh->mirror_count != 0 || (w->second && w->second->mirror_count != 0))
+        fail_msg("seed %llu: copies under way", seed);
     if (outr_http_pool_in_flight(w->client) != 0)
         fail_msg("seed %llu: %zu calls of the client in flight", seed,
                  outr_http_pool_in_flight(w->client));
-    if (!outr_list_is_empty(&w->mesh->calls))
+    if (!outr_list_is_empty(&w->mesh->calls) ||
+        (w->second && !outr_list_is_empty(&w->second->calls)))
         fail_msg("seed %llu: calls of the caller's sidecar in flight", seed);
     for (int i = 0; i < WORLD_NODES; i++) {
         world_node *n = &w->nodes[i];
@@ -239,6 +241,17 @@ static void check_rest(play *p)
     }
     if (w->open)
         fail_msg("seed %llu: %u exchanges left open", seed, w->open);
+    outr_arena *arena = outr_arena_new(OUTR_MIB);
+    outr_callee_view *views;
+    size_t n = outr_mesh_list_endpoints(w->mesh, OUTR_STR_NONE, OUTR_STR_NONE, arena, &views);
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < views[i].count; k++) {
+            const outr_endpoint_view *e = &views[i].items[k];
+            if (e->pending || e->state == OUTR_ENDPOINT_PROBING)
+                fail_msg("seed %llu: an instance has calls in hand, or a probe", seed);
+        }
+    }
+    outr_arena_free(arena);
 }
 
 static void use_policy(const play *p)
@@ -260,6 +273,8 @@ static void use_policy(const play *p)
         traffic_use(s, p->seed % 2 ? "{hedge: {after: 2ms, maxPercent: 100}}"
                                    : "{hedge: {after: 7ms, maxPercent: 100}}");
     outr_mesh_update(p->w->mesh, s);
+    if (p->w->second)
+        outr_mesh_update(p->w->second, s);
     outr_snapshot_unref(s);
 }
 
@@ -271,6 +286,8 @@ static void run_world(uint64_t seed, bool has_faults, manner how, unsigned *succ
     bool has_policy = how == UNDER_POLICY || how == HEDGED_UNDER_POLICY;
     play *p = outr_alloc(sizeof *p);
     world *w = world_open(seed, has_faults && seed % 3 == 0 ? 5 : 0);
+    if (seed % 4 < 2) /* two loops that share what they know */
+        world_add_second(w);
     now_playing = p;
     p->w = w;
     p->seed = seed;

@@ -36,6 +36,9 @@ struct world {
     outr_app_state *app_state;
     outr_app *app;
     outr_mesh *mesh;
+    outr_callees *callees; /* of mesh and second */
+    outr_mesh *second;     /* as of another loop: takes every other call; NULL: there is none */
+    unsigned turns;
     outr_http_server *front, *outside;
     outr_http_pool *client;
     world_node nodes[WORLD_NODES];
@@ -212,7 +215,7 @@ static void world_on_front(void *ctx, outr_exchange *x)
     outr_deadline_read(&invoke->deadline_ns, &x->req.headers, outr_loop_now(x->loop));
     invoke->on_failed = world_invoke_failed;
     invoke->on_done = world_invoke_done;
-    outr_mesh_invoke(w->mesh, invoke);
+    outr_mesh_invoke(w->second && w->turns++ % 2 ? w->second : w->mesh, invoke);
 }
 
 static void world_on_app(void *ctx, outr_exchange *x)
@@ -332,6 +335,7 @@ static outr_mesh *world_make_mesh(world *w, const outr_settings *settings, outr_
                                  .settings = settings,
                                  .snapshot = w->snapshot,
                                  .resolver = &w->resolver,
+                                 .callees = settings == &w->settings ? w->callees : NULL,
                                  .app = app,
                                  .host = OUTR_STR("192.0.2.1"),
                                  .host_name = OUTR_STR("box"),
@@ -364,6 +368,7 @@ static world *world_open(uint64_t seed, uint32_t max_streams)
     w->settings = world_settings("caller", 0);
     w->app_state = outr_app_state_new(&w->settings, 1);
     w->app = world_make_app(w, &w->settings, w->app_state);
+    w->callees = outr_callees_new();
     w->mesh = world_make_mesh(w, &w->settings, w->app, 999);
     w->front = world_server(w, &world_front, w, false, 0);
     w->outside = world_server(w, &world_outside, w, false, 0);
@@ -386,6 +391,11 @@ static world *world_open(uint64_t seed, uint32_t max_streams)
     return w;
 }
 
+static inline void world_add_second(world *w)
+{
+    w->second = world_make_mesh(w, &w->settings, w->app, 999);
+}
+
 /* The number of exchanges that were left open. */
 static unsigned world_close(world *w)
 {
@@ -396,6 +406,9 @@ static unsigned world_close(world *w)
     outr_http_server_free(w->front);
     wire_sleep(&w->w, OUTR_SEC);
     outr_mesh_free(w->mesh);
+    if (w->second)
+        outr_mesh_free(w->second);
+    outr_callees_unref(w->callees);
     outr_app_free(w->app);
     wire_run(&w->w);
     for (int i = 0; i < WORLD_NODES; i++)
