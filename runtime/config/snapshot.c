@@ -441,6 +441,56 @@ static void check_traffic(loader *l)
     }
 }
 
+static const outr_component_spec *find_component(const loader *l, outr_str name)
+{
+    const outr_component_spec *all = (void *)l->components.items;
+    for (size_t i = 0; i < l->components.count; i++) {
+        if (outr_str_eq(all[i].base.name, name))
+            return &all[i];
+    }
+    return NULL;
+}
+
+static void check_rate(loader *l, const outr_traffic_spec *policy, const outr_rate_spec *rate)
+{
+    outr_str file = policy->base.file;
+    const outr_component_spec *store = find_component(l, rate->store);
+    if (rate->per == OUTR_RATE_CLAIM && l->authns.count == 0)
+        outr_err_list_add(l->warnings, OUTR_FAILED_PRECONDITION,
+                          OUTR_FMT ":%d: a rate limit per claim is one for all without an "
+                                   "Authentication",
+                          OUTR_ARG(file), rate->line);
+    if (rate->store.n > 0 && !store)
+        outr_err_list_add(l->warnings, OUTR_NOT_FOUND,
+                          OUTR_FMT ":%d: there is no component \"" OUTR_FMT
+                                   "\": the rate limit is this sidecar's own",
+                          OUTR_ARG(file), rate->line, OUTR_ARG(outr_str_head(rate->store, 80)));
+    else if (rate->store.n > 0 && !outr_str_is(store->type, "state.redis"))
+        outr_err_list_add(l->warnings, OUTR_INVALID_ARGUMENT,
+                          OUTR_FMT ":%d: component \"" OUTR_FMT "\" is of type " OUTR_FMT
+                                   ", not state.redis: the rate limit is this sidecar's own",
+                          OUTR_ARG(file), rate->line, OUTR_ARG(outr_str_head(rate->store, 80)),
+                          OUTR_ARG(outr_str_head(store->type, 80)));
+}
+
+static void check_inbound(loader *l)
+{
+    const outr_traffic_spec *policies = (void *)l->traffic.items, *first = NULL;
+    for (size_t i = 0; i < l->traffic.count; i++) {
+        const outr_traffic_spec *policy = &policies[i];
+        for (size_t r = 0; r < policy->rate_count; r++)
+            check_rate(l, policy, &policy->rates[r]);
+        if (policy->concurrency.is_on && first)
+            outr_err_list_add(l->warnings, OUTR_ALREADY_EXISTS,
+                              OUTR_FMT ":%d: inbound.concurrency has no effect beside that of "
+                                       "\"" OUTR_FMT "\"",
+                              OUTR_ARG(policy->base.file), policy->base.line,
+                              OUTR_ARG(outr_str_head(first->base.name, 80)));
+        else if (policy->concurrency.is_on)
+            first = policy;
+    }
+}
+
 /* ---- the whole ------------------------------------------------------------------------------- */
 
 outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings, char *const *envp,
@@ -477,6 +527,7 @@ outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings,
     check_rules(&l);
     check_authns(&l);
     check_traffic(&l);
+    check_inbound(&l);
     if (errors->count > 0) {
         outr_arena_free(arena);
         return errors->items[0].code;

@@ -134,6 +134,39 @@ static void an_app_has_one_authentication(void **state)
     unload(&b);
 }
 
+static void limits_that_are_not_what_they_look_like_are_warned_of(void **state)
+{
+    static const char first[] = "apiVersion: outrigger.io/v1alpha1\n"
+                                "kind: TrafficPolicy\n"
+                                "metadata: {name: first}\n"
+                                "spec:\n"
+                                "  inbound:\n"
+                                "    concurrency: {}\n"
+                                "    rateLimits:\n"
+                                "    - {requests: 1, per: 'claim:sub'}\n"
+                                "    - {requests: 1, store: nobody}\n";
+    static const char second[] =
+        "apiVersion: outrigger.io/v1alpha1\n"
+        "kind: TrafficPolicy\n"
+        "metadata: {name: second}\n"
+        "spec: {inbound: {concurrency: {}, rateLimits: [{requests: 1, store: "
+        "mem}]}}\n"
+        "---\n"
+        "apiVersion: dapr.io/v1alpha1\n"
+        "kind: Component\n"
+        "metadata: {name: mem}\n"
+        "spec: {type: state.in-memory, version: v1}\n";
+    bench b;
+    (void)state;
+    assert_int_equal(load(&b, first, second), OUTR_OK);
+    must_tell(&b.warnings, "a.yaml:8: a rate limit per claim is one for all without an");
+    must_tell(&b.warnings, "a.yaml:9: there is no component \"nobody\"");
+    must_tell(&b.warnings,
+              "b.yaml:4: component \"mem\" is of type state.in-memory, not state.redis");
+    must_tell(&b.warnings, "b.yaml:1: inbound.concurrency has no effect beside that of \"first\"");
+    unload(&b);
+}
+
 static void rules_about_claims_without_authentication_are_warned_of(void **state)
 {
     bench b;
@@ -266,6 +299,7 @@ int main(void)
         cmocka_unit_test(both_kinds_are_read),
         cmocka_unit_test(they_are_for_the_apps_in_their_scopes),
         cmocka_unit_test(an_app_has_one_authentication),
+        cmocka_unit_test(limits_that_are_not_what_they_look_like_are_warned_of),
         cmocka_unit_test(rules_about_claims_without_authentication_are_warned_of),
         cmocka_unit_test(all_mistakes_are_told_with_their_place),
         cmocka_unit_test(one_that_cannot_be_read_or_is_misplaced_is_no_warning),
