@@ -35,9 +35,6 @@ outr_rate_verdict outr_rate_judge(uint64_t *full_at, uint64_t gap, uint64_t burs
         *full_at = then;
     else
         v.after_ns = (then - at - depth + OUTR_RATE_PARTS - 1) / OUTR_RATE_PARTS;
-    uint64_t owed = OUTR_MAX(*full_at, at) - at;
-    v.left = owed < depth ? (depth - owed) / gap : 0;
-    v.full_ns = (owed + OUTR_RATE_PARTS - 1) / OUTR_RATE_PARTS;
     return v;
 }
 

@@ -29,8 +29,6 @@ void outr_rate_free(outr_rate *rate); /* NULL is fine */
 typedef struct outr_rate_verdict {
     bool is_allowed;
     uint64_t after_ns; /* refused: when it would be let in, from now on */
-    uint64_t left;     /* how many more now */
-    uint64_t full_ns;  /* when the bucket is full, from now on */
 } outr_rate_verdict;
 /* Any thread. now may be a little behind another thread's. What is refused takes nothing. */
 outr_rate_verdict outr_rate_take(outr_rate *rate, outr_str key, uint64_t now);

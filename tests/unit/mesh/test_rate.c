@@ -26,16 +26,11 @@ static void a_burst_is_let_in_at_once_and_then_one_in_each_gap(void **state)
 {
     (void)state;
     outr_rate *rate = rate_of(10, OUTR_SEC, 3, 16);
-    for (unsigned i = 0; i < 3; i++) {
-        const outr_rate_verdict v = outr_rate_take(rate, KEY, OUTR_SEC);
-        assert_true(v.is_allowed);
-        assert_int_equal(v.left, 2 - i);
-        assert_int_equal(v.full_ns, (i + 1) * 100 * OUTR_MS);
-    }
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(outr_rate_take(rate, KEY, OUTR_SEC).is_allowed);
     const outr_rate_verdict no = outr_rate_take(rate, KEY, OUTR_SEC + 40 * OUTR_MS);
     assert_false(no.is_allowed);
     assert_int_equal(no.after_ns, 60 * OUTR_MS);
-    assert_int_equal(no.left, 0);
     assert_true(outr_rate_take(rate, KEY, OUTR_SEC + 100 * OUTR_MS).is_allowed);
     assert_false(outr_rate_take(rate, KEY, OUTR_SEC + 100 * OUTR_MS).is_allowed);
     outr_rate_free(rate);
