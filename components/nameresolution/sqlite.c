@@ -60,6 +60,7 @@ typedef struct resolver {
     const outr_log *log;
     /* registration */
     char *address, *app_id, *namespace_, *id, *labels;
+    char *own_namespace; /* also of one that does not register */
     outr_timer beat;
     struct job *beating;
     uint64_t swept_ns;
@@ -138,7 +139,8 @@ static outr_code open_database(resolver *r, outr_err *err)
     snprintf(
         sql, sizeof sql,
         "SELECT address, labels, registration_id FROM " OUTR_FMT
-        " WHERE app_id = ? AND namespace = ? AND last_update >= unixepoch(CURRENT_TIMESTAMP) - ?",
+        " WHERE app_id = ? AND namespace IN (?, ?) AND last_update >= unixepoch(CURRENT_TIMESTAMP)"
+        " - ?",
         OUTR_ARG(r->c.table));
     if (!rc)
         rc = outr_sqlite_prepare(r->db, &r->find, sql, err);
@@ -248,9 +250,12 @@ static outr_code do_put(resolver *r, outr_err *err)
 static outr_code do_find(resolver *r, job *j, outr_err *err)
 {
     int rc;
+    /* daprd says no namespace: it is one of ours. */
+    bool is_own = outr_str_is(j->resolve->namespace_, r->own_namespace);
     outr_sqlite_bind(r->find, 1, j->resolve->app_id);
     outr_sqlite_bind(r->find, 2, j->resolve->namespace_);
-    sqlite3_bind_int64(r->find, 3, update_seconds(r) + 1); /* a heartbeat may be under way */
+    outr_sqlite_bind(r->find, 3, is_own ? OUTR_STR("") : j->resolve->namespace_);
+    sqlite3_bind_int64(r->find, 4, update_seconds(r) + 1); /* a heartbeat may be under way */
     while ((rc = sqlite3_step(r->find)) == SQLITE_ROW && j->count < OUTR_RESOLVE_MAX) {
         j->found = outr_realloc(j->found, (j->count + 1) * sizeof *j->found);
         j->found[j->count++] = (row){outr_str_dup(outr_sqlite_text(r->find, 0)),
@@ -380,6 +385,7 @@ static void on_simple_done(outr_op *inner)
         free(r->namespace_);
         free(r->id);
         free(r->labels);
+        free(r->own_namespace);
         free(r);
     }
     if (err.code)
@@ -446,6 +452,7 @@ static outr_code create(outr_resolver **out, const outr_component_init *init, ou
         r->connection = outr_strdup(path);
     }
     r->c.connection = outr_str_from(r->connection);
+    r->own_namespace = outr_str_dup(init->namespace_);
     r->loop = init->loop;
     r->log = init->log;
     r->beat.fire = on_beat;

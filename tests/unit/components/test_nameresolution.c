@@ -147,6 +147,7 @@ static outr_code create(world *wd, side *s, const char *type, const outr_kv *met
                                       .type = outr_str_from(type),
                                       .version = OUTR_STR("v1"),
                                       .app_id = OUTR_STR("app"),
+                                      .namespace_ = OUTR_STR("default"),
                                       .run_dir = outr_str_from(wd->dir.path),
                                       .metadata = {metadata, count},
                                       .loop = wd->w.loop};
@@ -312,6 +313,21 @@ static void labels_are_found_with_their_instance(void **state)
                         "127.0.0.1:1;version=2;zone=a 127.0.0.1:2 127.0.0.1:3 ");
     close_side(&a);
     close_side(&b);
+    close_world(wd);
+}
+
+/* daprd's component registers with no namespace at all, and finds by app id alone. */
+static void what_has_no_namespace_is_taken_for_one_of_our_own(void **state)
+{
+    world *wd = open_world();
+    side a = open_registry(wd);
+    (void)state;
+    execute(wd, INSERT " ('daprd', '127.0.0.1:3', 'app', '', unixepoch(CURRENT_TIMESTAMP)), ('x', "
+                       "'127.0.0.1:4', 'app', 'other', unixepoch(CURRENT_TIMESTAMP))");
+    assert_string_equal(found(&a, "app", "default"), "127.0.0.1:3 ");
+    assert_string_equal(found(&a, "app", "other"), "127.0.0.1:4 ");
+    assert_string_equal(found(&a, "app", "third"), "");
+    close_side(&a);
     close_world(wd);
 }
 
@@ -799,6 +815,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_joins_is_found_by_id_and_namespace_until_it_leaves),
         cmocka_unit_test(labels_are_found_with_their_instance),
+        cmocka_unit_test(what_has_no_namespace_is_taken_for_one_of_our_own),
         cmocka_unit_test(a_file_without_labels_gets_them),
         cmocka_unit_test(the_file_is_for_its_owner_only),
         cmocka_unit_test(a_dead_instance_drops_out),
