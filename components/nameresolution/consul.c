@@ -519,19 +519,19 @@ static outr_code parse(outr_json **out, resolver *r, const char *name, outr_str 
                                             kind == OUTR_JSON_ARRAY ? "a list" : "a mapping");
 }
 
-/* Fields of Consul's own structures, as one names them in YAML: without case. */
-static outr_code check_names(const outr_json *object, const char *where, const char *const *names,
-                             outr_err *err)
+/* Fields of Consul's own structures, as one names them in YAML: without case. What is not acted on
+ * is told of; daprd leaves out what it does not know. */
+static void check_names(const resolver *r, const outr_json *object, const char *where,
+                        const char *const *names)
 {
     for (const outr_json *item = object ? object->child : NULL; item; item = item->next) {
         size_t i = 0;
         while (names[i] && !outr_str_iis(item->key, names[i]))
             i++;
         if (!names[i])
-            return outr_fail(err, OUTR_INVALID_ARGUMENT, "%s: unknown field \"" OUTR_FMT "\"",
-                             where, OUTR_ARG(outr_str_head(item->key, 100)));
+            OUTR_LOG(&r->log, WARN, "a field of nameresolution.consul is not acted on",
+                     OUTR_Z("in", where), OUTR_S("field", outr_str_head(item->key, 100)));
     }
-    return OUTR_OK;
 }
 
 static outr_code read_file(resolver *r, outr_str *pem, const outr_json *tls, const char *text,
@@ -545,16 +545,16 @@ static outr_code read_file(resolver *r, outr_str *pem, const outr_json *tls, con
 
 static outr_code configure_tls(resolver *r, const outr_json *tls, bool is_https, outr_err *err)
 {
-    static const char *const names[] = {"address", "caFile",  "caPEM",  "certFile",
-                                        "certPEM", "keyFile", "keyPEM", "insecureSkipVerify",
-                                        NULL};
+    static const char *const names[] = {"caFile",  "caPEM",  "certFile",           "certPEM",
+                                        "keyFile", "keyPEM", "insecureSkipVerify", NULL};
     static const char *const alpn[] = {"http/1.1", NULL};
     outr_tls_options o = {.alpn = alpn,
                           .verify_peer = !outr_json_ibool(tls, "insecureSkipVerify", false)};
     if (!tls)
         return OUTR_OK;
-    if (check_names(tls, "client.tlsConfig", names, err))
-        return err->code;
+    check_names(r, tls, "client.tlsConfig", names);
+    if (outr_json_itext(tls, "caPath").n > 0)
+        return outr_fail(err, OUTR_UNIMPLEMENTED, "client.tlsConfig: caFile instead of caPath");
     if (read_file(r, &o.ca_pem, tls, "caPEM", "caFile", err) ||
         read_file(r, &o.certificate_pem, tls, "certPEM", "certFile", err) ||
         read_file(r, &o.key_pem, tls, "keyPEM", "keyFile", err) ||
@@ -573,9 +573,9 @@ static outr_code configure_client(resolver *r, const outr_json *client, outr_err
     outr_str address = outr_json_itext(client, "address"),
              scheme = outr_json_itext(client, "scheme"),
              file = outr_json_itext(client, "tokenFile");
-    if (check_names(client, "client", names, err) ||
-        check_names(auth, "client.httpAuth", auth_names, err) ||
-        configure_tls(r, outr_json_ifind(client, "tlsConfig"), outr_str_iis(scheme, "https"), err))
+    check_names(r, client, "client", names);
+    check_names(r, auth, "client.httpAuth", auth_names);
+    if (configure_tls(r, outr_json_ifind(client, "tlsConfig"), outr_str_iis(scheme, "https"), err))
         return err->code;
     r->url = outr_arena_join(r->arena, scheme.n ? scheme : OUTR_STR("http"), OUTR_STR("://"),
                              address.n ? address : OUTR_STR("localhost:8500"));
@@ -619,8 +619,7 @@ static outr_code configure_query(resolver *r, const outr_json *client, const out
                                            {"filter", "filter"}};
     static const char *const switches[][2] = {
         {"allowStale", "stale"}, {"requireConsistent", "consistent"}, {"useCache", "cached"}};
-    if (check_names(options, "queryOptions", names, err))
-        return err->code;
+    check_names(r, options, "queryOptions", names);
     for (size_t i = 0; i < OUTR_LEN(texts); i++) {
         outr_str value = outr_json_itext(options, texts[i][0]);
         value = value.n ? value : outr_json_itext(client, texts[i][0]);
@@ -701,6 +700,7 @@ static outr_code create(outr_resolver **out, const outr_component_init *init, ou
     OUTR_AUTO(outr_err_list) errors = {0};
     resolver *r = outr_alloc(sizeof *r);
     r->arena = outr_arena_new(OUTR_MIB);
+    r->log = init->log ? *init->log : (outr_log){0};
     r->watches = outr_map_new();
     pthread_mutex_init(&r->lock, NULL);
     outr_code rc = outr_bind_kvs(rows, OUTR_LEN(rows), &r->c, init->metadata, &errors);
@@ -716,7 +716,6 @@ static outr_code create(outr_resolver **out, const outr_component_init *init, ou
     r->last.run = on_last;
     r->base.backend = &outr_nameresolution_consul;
     r->loop = init->loop;
-    r->log = init->log ? *init->log : (outr_log){0};
     r->timer.fire = on_time;
     r->remote = outr_remote_new(init->loop, r->tls);
     *out = &r->base;

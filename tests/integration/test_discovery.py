@@ -435,10 +435,15 @@ class Consul(Case):
         self.assertIn("from-file", [token for _, _, token in self.seen])
 
     def test_mistakes_are_named(self):
-        for more, client, text in (("      queryOptions: {dc: east}\n", "", "queryOptions: unknown field \\\"dc\\\""),
-                                   ("", ", adress: x", "client: unknown field"),
-                                   ("", ", httpAuth: {user: x}", "client.httpAuth: unknown field"),
-                                   ("", ", tlsConfig: {caFile: /nowhere}", "client.tlsConfig: caFile"),
+        a = self.sidecar("waiter", self.app(), config=self.config(
+            self.agent(), False, "      queryOptions: {dc: east, waitTime: 1}\n", ", adress: x, httpAuth: {user: x}"))
+        a.wait_log("is not acted on", 4)
+        told = " ".join(line for line in a.log().splitlines() if "is not acted on" in line)
+        for field in ("dc", "waitTime", "adress", "user"):
+            self.assertIn(field, told)
+        self.assertEqual(a.invoke("kitchen", "x").status, 500)
+        for more, client, text in (("", ", tlsConfig: {caFile: /nowhere}", "client.tlsConfig: caFile"),
+                                   ("", ", tlsConfig: {caPath: /tmp}", "caFile instead of caPath"),
                                    ("      queryOptions: [1]\n", "", "queryOptions: must be a mapping"),
                                    ("      queryOptions: {allowStale: true, requireConsistent: true}\n", "", "exclude each other"),
                                    ("      advancedRegistration: {Meta: 1}\n", "", "advancedRegistration.Meta")):
