@@ -306,6 +306,13 @@ static void on_flush(outr_deferred *deferred)
         outr_stream_close(c->stream);
 }
 
+/* By whole seconds: connections by the hundred wake the loop once. */
+static void ask_later(h2_client *c, uint64_t in_ns)
+{
+    uint64_t at = outr_loop_now(c->loop) + in_ns, whole = in_ns >= 5 * OUTR_SEC ? OUTR_SEC : 1;
+    outr_timer_start(c->loop, &c->pinger, (at + whole - 1) / whole * whole);
+}
+
 static void ask_for_pong(h2_client *c)
 {
     uint64_t interval = outr__pool_options(c->base.pool)->ping_interval_ns;
@@ -313,7 +320,7 @@ static void ask_for_pong(h2_client *c)
     c->saw_bytes = false;
     nghttp2_submit_ping(c->h2.session, NGHTTP2_FLAG_NONE, NULL);
     outr_loop_flush(c->loop, &c->flusher);
-    outr_timer_start(c->loop, &c->pinger, outr_loop_now(c->loop) + interval / 2);
+    ask_later(c, interval / 2);
 }
 
 /* Among our own kind connections are asked while calls are on them: a thousand idle ones cost
@@ -536,12 +543,11 @@ static void on_ping_time(outr_timer *timer)
         lose(c, &err);
         return;
     }
-    if (outr_list_is_empty(&c->calls) && spares_idle(c)) {
+    if (c->is_waiting_for_pong) {
         c->is_waiting_for_pong = false;
-        c->has_lapsed = true;
-    } else if (c->is_waiting_for_pong) {
-        c->is_waiting_for_pong = false;
-        outr_timer_start(c->loop, timer, outr_loop_now(c->loop) + interval / 2);
+        ask_later(c, interval / 2);
+    } else if (outr_list_is_empty(&c->calls) && spares_idle(c)) {
+        c->has_lapsed = true; /* an interval after the last ping at least: peers count them */
     } else {
         ask_for_pong(c);
     }
@@ -582,6 +588,6 @@ outr__client *outr__h2_connect(outr_http_pool *pool, outr_stream *own_stream)
     outr_loop_flush(c->loop, &c->flusher);
     outr_timer_start(c->loop, &c->greeting, outr_loop_now(c->loop) + po->connect_timeout_ns);
     if (po->ping_interval_ns)
-        outr_timer_start(c->loop, &c->pinger, outr_loop_now(c->loop) + po->ping_interval_ns);
+        ask_later(c, po->ping_interval_ns);
     return &c->base;
 }

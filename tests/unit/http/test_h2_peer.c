@@ -498,6 +498,40 @@ static void one_of_our_kind_that_was_idle_is_asked_with_the_next_call(void **sta
     close_site(st);
 }
 
+static void calls_that_come_and_go_do_not_make_pings_come_faster(void **state)
+{
+    site *st = open_site(NULL);
+    outr_http_pool_options po = {.loop = st->w.loop,
+                                 .version = OUTR_HTTP_2,
+                                 .settings_id = 0xf0d1,
+                                 .settings_value = 1,
+                                 .limits.idle_ns = 180 * OUTR_SEC,
+                                 .ping_interval_ns = 10 * OUTR_SEC};
+    unsigned pings = 0;
+    (void)state;
+    outr_http_pool_free(st->pool);
+    st->pool = outr_http_pool_new(&po);
+    st->w.on_accept = NULL;
+    for (unsigned i = 0; i < 120; i++) { /* one a second, each over at once */
+        CALL(c, st);
+        web_call_start(&c, st->pool);
+        run(st);
+        if (i == 0)
+            frame(st->w.last, 4, 0, 0, "\xf0\xd1\0\0\0\1", 6);
+        frame(st->w.last, 1, 5, 2 * i + 1, "\x88", 1);
+        run(st);
+        assert_int_equal(c.err.code, OUTR_OK);
+        web_call_done(&c);
+        pings += has_ping(st);
+        wire_sleep(&st->w, OUTR_SEC);
+        pings += has_ping(st);
+    }
+    assert_int_equal(st->w.connect_count, 1);
+    if (pings < 8 || pings > 12)
+        fail_msg("%u pings in 120 s", pings);
+    close_site(st);
+}
+
 static void garbage_from_a_server_fails_its_calls(void **state)
 {
     site *st = open_site(NULL);
@@ -536,6 +570,7 @@ int main(void)
         cmocka_unit_test(a_stopped_pool_opens_no_connection),
         cmocka_unit_test(silence_is_found_out_by_pings),
         cmocka_unit_test(one_of_our_kind_that_was_idle_is_asked_with_the_next_call),
+        cmocka_unit_test(calls_that_come_and_go_do_not_make_pings_come_faster),
         cmocka_unit_test(garbage_from_a_server_fails_its_calls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
