@@ -207,7 +207,7 @@ static bool is_unsent(const outr__call *c, int status)
 static bool route_wants_again(outr__call *c, uint64_t now, int status, uint64_t after_ns)
 {
     const char *why_not = NULL;
-    uint64_t deadline = c->invoke->deadline_ns;
+    uint64_t deadline = c->invoke->deadline_ns, routes = outr__call_route_deadline(c);
     if (!is_retried_status(c, status))
         return false;
     double unit = outr_rand_unit(outr_loop_rand(c->mesh->o.loop));
@@ -220,11 +220,13 @@ static bool route_wants_again(outr__call *c, uint64_t now, int status, uint64_t 
         why_not = "pushback";
     else if (!outr__call_is_idempotent(c) && !is_unsent(c, status))
         why_not = "not_idempotent";
-    else if (deadline && deadline <= c->again_ns)
+    else if ((deadline && deadline <= c->again_ns) || (routes && routes <= c->again_ns))
         why_not = "deadline";
     else if (c->lead->pick.known && !outr__pick_take_retry(&c->lead->pick))
         why_not = "budget";
     c->retries += !why_not;
+    if (status < 0 && why_not && strcmp(why_not, "budget") == 0)
+        outr_mark(&c->err, OUTR_WHY_RETRY_BUDGET);
     count_retry(c, why_not ? why_not : "made");
     return !why_not;
 }

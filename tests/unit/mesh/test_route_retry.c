@@ -211,6 +211,18 @@ static void what_was_not_sent_is_tried_again_whatever_it_is(void **state)
     close_world(w);
 }
 
+static void a_failure_says_so_when_the_budget_is_spent(void **state)
+{
+    world *w =
+        open_world("{retryBudget: {percent: 0, perSecond: 0}, routes: [{retry: {attempts: 2}}]}",
+                   NULL, 1, false);
+    (void)state;
+    w->nodes[0].is_refusing = true;
+    call(w, "GET", NULL, 500, "(retry_budget)");
+    assert_int_equal(w->nodes[0].connects, 1);
+    close_world(w);
+}
+
 static void codes_say_what_is_tried_again(void **state)
 {
     world *w =
@@ -254,6 +266,18 @@ static void no_try_is_put_off_beyond_the_deadline(void **state)
     script.value = "2";
     script.statuses[0] = 503;
     assert_true(call(w, "GET", "outrigger-timeout", 503, "bad") < 10 * OUTR_MS);
+    assert_int_equal(script.heads, 1);
+    close_world(w);
+}
+
+static void nor_beyond_the_time_that_the_route_gives(void **state)
+{
+    world *w = open_world("{routes: [{timeout: 1s, retry: {attempts: 2}}]}", NULL, 1, false);
+    (void)state;
+    script.header = "Retry-After";
+    script.value = "2";
+    script.statuses[0] = 503;
+    assert_true(call(w, "GET", NULL, 503, "bad") < 10 * OUTR_MS);
     assert_int_equal(script.heads, 1);
     close_world(w);
 }
@@ -361,10 +385,12 @@ int main(void)
         cmocka_unit_test(another_instance_is_tried_before_the_same),
         cmocka_unit_test(what_may_be_made_once_only_is_not_tried_again),
         cmocka_unit_test(what_was_not_sent_is_tried_again_whatever_it_is),
+        cmocka_unit_test(a_failure_says_so_when_the_budget_is_spent),
         cmocka_unit_test(codes_say_what_is_tried_again),
         cmocka_unit_test(other_failures_of_the_caller_are_not),
         cmocka_unit_test(retry_after_puts_off_the_next_try),
         cmocka_unit_test(no_try_is_put_off_beyond_the_deadline),
+        cmocka_unit_test(nor_beyond_the_time_that_the_route_gives),
         cmocka_unit_test(each_try_has_its_time),
         cmocka_unit_test(the_budget_bounds_them),
         cmocka_unit_test(a_policys_breaker_and_timeout_stay_and_its_retries_do_not),

@@ -188,9 +188,10 @@ static const outr_resolver_backend world_resolver = {.resolve = world_resolve,
 
 static void world_invoke_failed(outr_invoke *invoke, const outr_err *err)
 {
-    char text[OUTR_ERR_TEXT_MAX + 32];
+    char text[OUTR_ERR_TEXT_MAX + 64];
     invoke->x->on_gone = NULL;
-    snprintf(text, sizeof text, "%d %s", (int)err->code, err->text);
+    snprintf(text, sizeof text, "%d %s (%s)", (int)err->code, err->text,
+             outr_why_word(outr_why_of(err)));
     web_answer(invoke->x, invoke->status ? invoke->status : 500, text);
 }
 
