@@ -23,6 +23,11 @@ outr_code outr_load_snapshot(outr_snapshot **out, const outr_settings *settings,
     return rc;
 }
 
+void outr_load_tell_warnings(const outr_err_list *warnings, const outr_log *log)
+{
+    tell(log, false, warnings);
+}
+
 void outr_load_tell_unused(const outr_settings *settings, const outr_log *log)
 {
     for (size_t i = 0; i < settings->unused_count; i++) {

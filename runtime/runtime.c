@@ -457,8 +457,10 @@ static void on_reload(void *ctx, const outr_reload_diff *diff)
         begin_stop(rt, OUTR_RESTART);
         return;
     }
+    outr_load_tell_warnings(diff->warnings, &rt->log);
     change *c = outr_alloc(sizeof *c);
     c->diff = *diff;
+    c->diff.warnings = NULL;
     c->diff.before = outr_snapshot_ref(diff->before);
     c->diff.after = outr_snapshot_ref(diff->after);
     c->diff.added = copy_specs(diff->added, diff->added_count);

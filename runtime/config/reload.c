@@ -62,12 +62,13 @@ static uint64_t digest_of_authn(const outr_snapshot *s)
     return s->authn ? s->authn->base.digest : 0;
 }
 
-static void compare(outr_reload *r, outr_snapshot *after)
+static void compare(outr_reload *r, outr_snapshot *after, const outr_err_list *warnings)
 {
     outr_snapshot *before = r->current;
     outr_reload_diff diff = {
         .before = before,
         .after = after,
+        .warnings = warnings,
         .added = outr_alloc((after->component_count + 1) * sizeof *diff.added),
         .removed = outr_alloc((before->component_count + 1) * sizeof *diff.removed),
         .subscriptions_changed = !SAME(before, after, subscriptions, subscription_count),
@@ -127,7 +128,7 @@ void outr_reload_check(outr_reload *r)
         return;
     }
     r->failed_digest = 0;
-    compare(r, after);
+    compare(r, after, &warnings);
 }
 
 /* ---- when to look ---------------------------------------------------------------------------- */

@@ -21,6 +21,7 @@ typedef struct outr_reload_diff {
     bool subscriptions_changed, policies_changed, traffic_changed;
     bool access_changed; /* AccessPolicy, Authentication */
     bool needs_restart;  /* Configuration or HTTPEndpoint in the folders changed */
+    const outr_err_list *warnings; /* of after; for the call only */
 } outr_reload_diff;
 
 typedef struct outr_reload_options {

@@ -26,6 +26,7 @@ typedef struct bench {
     size_t added, removed, after;
     char first_added[32], failure[OUTR_ERR_TEXT_MAX];
     bool subscriptions_changed, policies_changed, needs_restart;
+    size_t warning_count;
 } bench;
 
 static void on_changed(void *ctx, const outr_reload_diff *diff)
@@ -38,6 +39,7 @@ static void on_changed(void *ctx, const outr_reload_diff *diff)
     b->subscriptions_changed = diff->subscriptions_changed;
     b->policies_changed = diff->policies_changed;
     b->needs_restart = diff->needs_restart;
+    b->warning_count = diff->warnings->count;
     b->first_added[0] = 0;
     if (diff->added_count)
         snprintf(b->first_added, sizeof b->first_added, OUTR_FMT,
@@ -161,6 +163,21 @@ static void rules_change_in_place(void **state)
     }
     outr_reload_check(b.reload); /* and nothing more */
     assert_int_equal(b.changes, 2);
+    close_bench(&b);
+}
+
+static void traffic_changes_in_place_and_what_is_odd_is_told(void **state)
+{
+    bench b;
+    (void)state;
+    open_bench(&b, COMPONENT("one", "v1"));
+    folder_write(&b.f, "t.yaml",
+                 "apiVersion: outrigger.io/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: t}\n"
+                 "spec: {routes: [{fault: {expires: 2020-01-01T00:00:00Z, abort: {status: 500}}}]}\n");
+    outr_reload_check(b.reload);
+    assert_int_equal(b.changes, 1);
+    assert_int_equal(b.warning_count, 1);
+    assert_false(b.needs_restart || b.policies_changed);
     close_bench(&b);
 }
 
@@ -355,6 +372,7 @@ int main(void)
         cmocka_unit_test(added_removed_and_changed_components_are_told_apart),
         cmocka_unit_test(subscriptions_change_in_place),
         cmocka_unit_test(rules_change_in_place),
+        cmocka_unit_test(traffic_changes_in_place_and_what_is_odd_is_told),
         cmocka_unit_test(policies_change_in_place),
         cmocka_unit_test(kinds_that_cannot_change_in_place_ask_for_a_restart),
         cmocka_unit_test(a_broken_file_keeps_the_old_configuration_and_is_told_once),
