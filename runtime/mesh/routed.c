@@ -21,6 +21,27 @@ static outr_arena *arena_of(const outr__call *c)
     return c->x->arena;
 }
 
+/* What the caller's token says, when routes ask and this sidecar knows the issuer; nothing of one
+ * that is not good. It passes on as it is. */
+static const outr_claims *claims_of(const outr__call *c)
+{
+    const outr_mesh *mesh = c->mesh;
+    const outr_claims *claims = NULL;
+    outr_headers shown;
+    if (!mesh->authn ||
+        !outr_routes_ask_claims(mesh->routes, c->target.app_id, c->target.namespace_))
+        return c->x->claims;
+    outr_headers_init(&shown, arena_of(c));
+    for (size_t i = 0; i < c->in->headers.count; i++) {
+        if (outr_str_iis(c->in->headers.items[i].name, "authorization"))
+            outr_headers_add(&shown, c->in->headers.items[i].name, c->in->headers.items[i].value);
+    }
+    if (shown.count == 0 ||
+        outr_authn_admit(mesh->authn, mesh->o.loop, &shown, arena_of(c), &claims))
+        return NULL;
+    return claims;
+}
+
 void outr__call_route(outr__call *c)
 {
     const outr_mesh *mesh = c->mesh;
@@ -35,7 +56,7 @@ void outr__call_route(outr__call *c)
                                         .method = c->verb,
                                         .target = c->req.target,
                                         .headers = &c->in->headers,
-                                        .claims = c->x->claims};
+                                        .claims = claims_of(c)};
     outr__routed *r = outr_arena_alloc(arena_of(c), sizeof *r);
     r->rules = outr_routes_target(mesh->routes, c->target.app_id, c->target.namespace_);
     r->choice = outr_routes_choose(mesh->routes, &request, &mesh->o.settings->labels,

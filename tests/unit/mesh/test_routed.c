@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include "lib/tokens.h"
 #include "unit/mesh/traffic.h"
 #include "unit/mesh/world.h"
 
@@ -148,6 +149,44 @@ static void changed_routes_are_for_the_next_call(void **state)
     close_world(w);
 }
 
+static void on_closed(outr_op *op)
+{
+    (void)op;
+}
+
+static void claims_of_a_good_token_decide_where_it_goes(void **state)
+{
+    tokens t;
+    outr_op op;
+    (void)state;
+    tokens_open(&t);
+    const outr_str audience = OUTR_STR("me");
+    const outr_token_issuer issuer = {.name = OUTR_STR("https://issuer"),
+                                      .audiences = &audience,
+                                      .audience_count = 1,
+                                      .keys = t.jwks};
+    const outr_authn_spec spec = {.issuers = &issuer, .issuer_count = 1};
+    world *w = open_world("{" SUBSETS ", routes: [{match: [{claims: [{name: roles, exact: beta}]}], "
+                          "to: [{subset: v2}]}, {to: [{subset: v1}]}]}");
+    outr_authn *authn = outr_authn_new(&spec, w->w.loop, NULL);
+    outr_mesh_use_authn(w->mesh, authn);
+    outr_str good = tokens_good(&t, 99999999999, ",\"roles\":[\"x\",\"beta\"]");
+    outr_str other = tokens_good(&t, 99999999999, ",\"roles\":[\"x\"]");
+    outr_str late = tokens_good(&t, 1, ",\"roles\":[\"beta\"]");
+    const outr_str bearer = OUTR_STR("Bearer ");
+    ask(w, "authorization", outr_arena_join(t.arena, bearer, good, OUTR_STR("")).p, 200, "two");
+    ask(w, "authorization", outr_arena_join(t.arena, bearer, other, OUTR_STR("")).p, 200, "one");
+    ask(w, "authorization", outr_arena_join(t.arena, bearer, late, OUTR_STR("")).p, 200, "one");
+    ask(w, NULL, NULL, 200, "one");
+    outr_mesh_use_authn(w->mesh, NULL);
+    ask(w, "authorization", outr_arena_join(t.arena, bearer, good, OUTR_STR("")).p, 200, "one");
+    outr_op_init(&op, w->w.loop, NULL, 0, on_closed);
+    outr_authn_close(authn, &op);
+    wire_run(&w->w);
+    close_world(w);
+    tokens_close(&t);
+}
+
 /* ---- environments ---------------------------------------------------------------------------- */
 
 static void the_environment_follows_in_the_baggage(void **state)
@@ -273,6 +312,7 @@ int main(void)
         cmocka_unit_test(an_empty_subset_is_an_error_or_falls_back),
         cmocka_unit_test(a_subset_whose_instances_are_down_is_not_left),
         cmocka_unit_test(changed_routes_are_for_the_next_call),
+        cmocka_unit_test(claims_of_a_good_token_decide_where_it_goes),
         cmocka_unit_test(the_environment_follows_in_the_baggage),
         cmocka_unit_test(the_caller_s_own_environment_is_its_calls),
         cmocka_unit_test(a_route_has_its_time),
