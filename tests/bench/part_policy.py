@@ -1,4 +1,4 @@
-"""What access policies and tokens cost a call: by a program of its own, the difference is below the noise of a proxy's run."""
+"""What access policies, tokens and routes cost a call: by programs of their own, the difference is below the noise of a proxy's run."""
 import json
 import os
 import subprocess
@@ -6,11 +6,15 @@ import subprocess
 from bench import TOP, table
 
 
-def measure(options):
+def rows(program):
     build = os.path.join(TOP, "build")
-    done = subprocess.run(["cmake", "--build", build, "--target", "bench_judge"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True)
+    done = subprocess.run(["cmake", "--build", build, "--target", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise RuntimeError(done.stdout)
-    out = subprocess.check_output([os.path.join(build, "bench", "bench_judge")], text=True)
-    table(["A judged call", "CPU, µs"], [[row["name"], "%.2f" % row["us"]] for row in map(json.loads, out.splitlines())])
+    return [json.loads(line) for line in subprocess.check_output([os.path.join(build, "bench", program)], text=True).splitlines()]
+
+
+def measure(options):
+    table(["A judged call", "CPU, µs"], [[row["name"], "%.2f" % row["us"]] for row in rows("bench_judge")])
+    table(["Where a call goes", "CPU, µs", "table made in, ms"],
+          [[row["name"], "%.2f" % row["us"], "%.1f" % row["made_ms"]] for row in rows("bench_routes")])

@@ -1,5 +1,6 @@
 /* Lines: traceparent, tracestate, baggage, as a peer may send them. A trace that was read is written
  * as it was; its children keep its id; nothing over the limits of W3C gets through. */
+#include "observe/baggage.h"
 #include "observe/trace.h"
 #include "tests/fuzz/property.h"
 
@@ -63,8 +64,28 @@ static void check_headers(outr_str parent, outr_str state)
     outr_arena_free(arena);
 }
 
+/* Of whatever a peer sent, one member is set: it is found, and what was well-formed stays so. */
+static void check_member(outr_str text)
+{
+    const outr_str name = OUTR_STR("environment"), value = OUTR_STR("te st");
+    outr_arena *arena = outr_arena_new(OUTR_MIB);
+    outr_headers headers;
+    unsigned lines;
+    outr_headers_init(&headers, arena);
+    outr_headers_add(&headers, OUTR_STR("baggage"), text);
+    outr_str before = outr_baggage_get(&headers, name, arena, &lines);
+    PROPERTY(lines == 1 && before.n <= text.n);
+    outr_str line = outr_baggage_with(&headers, name, value, arena);
+    PROPERTY(line.n <= OUTR_BAGGAGE_MAX);
+    PROPERTY(outr_str_eq(outr_baggage_find(line, name, arena), value));
+    PROPERTY(!outr_baggage_is_valid(text) || outr_baggage_is_valid(line));
+    outr_arena_free(arena);
+}
+
 static void check_baggage(outr_str text)
 {
+    if (outr_header_value_is_valid(text))
+        check_member(text);
     if (!outr_header_value_is_valid(text) || !outr_baggage_is_valid(text))
         return;
     size_t members = 0;
