@@ -4,7 +4,8 @@
  *
  * POST /_set?delay_us=N&status=N&percent=N&servers=N    how this server answers from here on: after
  *     so long, with that status in so many of 100 calls (else 200), so many calls at a time (0:
- *     all; the others wait in order), so that its capacity is servers / delay
+ *     all; the others wait in order), so that its capacity is servers / delay; tail_us=N and
+ *     tail_percent=N: so much longer in so many of 100 calls
  * GET /_stats    a JSON object of counts; /_reset the same, and they are 0 again
  * Everything else is work. x-sent-ns (CLOCK_MONOTONIC) and x-deadline-ns say when its caller began
  * and how long he waits: what comes more than 5 ms later (it was on its way) is counted as expired,
@@ -33,7 +34,7 @@ struct connection;
 
 struct server {
     int fd;
-    unsigned delay_us, status, percent, servers;
+    unsigned delay_us, status, percent, servers, tail_us, tail_percent;
     unsigned busy;
     struct connection *first, *last; /* that wait for a free one */
     uint64_t requests, failed, good, cancelled, expired;
@@ -48,7 +49,7 @@ struct connection {
     size_t have;
     size_t skip; /* of a body */
     bool is_waiting, is_working;
-    unsigned status;
+    unsigned status, tail_us;
     uint64_t due_ns, sent_ns, deadline_ns;
     struct connection *next;
     size_t at; /* in the heap */
@@ -123,7 +124,7 @@ static void begin(struct connection *c)
 {
     c->is_working = true;
     c->server->busy++;
-    c->due_ns = now_ns() + c->server->delay_us * UINT64_C(1000);
+    c->due_ns = now_ns() + (c->server->delay_us + c->tail_us) * UINT64_C(1000);
     heap_add(c);
 }
 
@@ -173,6 +174,7 @@ static void work(struct connection *c)
     if (c->deadline_ns && now_ns() > c->sent_ns + c->deadline_ns + ON_ITS_WAY_NS)
         s->expired++;
     dice ^= dice << 13, dice ^= dice >> 7, dice ^= dice << 17;
+    c->tail_us = dice / 100 % 100 < s->tail_percent ? s->tail_us : 0;
     c->status = s->status && dice % 100 < s->percent ? s->status : 200;
     if (s->servers == 0 || s->busy < s->servers) {
         begin(c);
@@ -189,6 +191,8 @@ static void work(struct connection *c)
 static void set(const char *query, const char *name, unsigned *value)
 {
     const char *at = strstr(query, name);
+    while (at && at[-1] != '?' && at[-1] != '&')
+        at = strstr(at + 1, name);
     if (at)
         *value = (unsigned)strtoul(at + strlen(name), NULL, 10);
 }
@@ -208,16 +212,18 @@ static void control(struct connection *c, const char *target)
         set(target, "status=", &s->status);
         set(target, "percent=", &s->percent);
         set(target, "servers=", &s->servers);
+        set(target, "tail_us=", &s->tail_us);
+        set(target, "tail_percent=", &s->tail_percent);
     }
     qsort(s->left_us, s->left_count, sizeof *s->left_us, by_value);
-    int n = snprintf(
-        body, sizeof body,
-        "{\"requests\": %lu, \"good\": %lu, \"failed\": %lu, \"cancelled\": %lu, \"expired\": %lu, "
-        "\"left_p50_us\": %u, \"left_p99_us\": %u, \"left_max_us\": %u}",
-        s->requests, s->good, s->failed, s->cancelled, s->expired,
-        s->left_count ? s->left_us[s->left_count / 2] : 0,
-        s->left_count ? s->left_us[s->left_count * 99 / 100] : 0,
-        s->left_count ? s->left_us[s->left_count - 1] : 0);
+    int n = snprintf(body, sizeof body,
+                     "{\"in_hand\": %u, \"requests\": %lu, \"good\": %lu, \"failed\": %lu, "
+                     "\"cancelled\": %lu, \"expired\": %lu, "
+                     "\"left_p50_us\": %u, \"left_p99_us\": %u, \"left_max_us\": %u}",
+                     s->busy, s->requests, s->good, s->failed, s->cancelled, s->expired,
+                     s->left_count ? s->left_us[s->left_count / 2] : 0,
+                     s->left_count ? s->left_us[s->left_count * 99 / 100] : 0,
+                     s->left_count ? s->left_us[s->left_count - 1] : 0);
     if (strncmp(target, "/_reset", 7) == 0)
         s->requests = s->good = s->failed = s->cancelled = s->expired = s->left_count = 0;
     answer(c, 200, body, (size_t)n);

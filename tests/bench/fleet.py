@@ -84,12 +84,13 @@ def find_envoy():
 
 
 class Envoy:
-    """One Envoy before the instances. cluster, route: more fields; filters: HTTP filters before the router."""
+    """One Envoy before the instances. cluster, route: more fields; filters: HTTP filters before the router;
+    more_clusters: their ports by their names."""
 
     path = "/x"
     binary = None
 
-    def __init__(self, bench, fleet, name, cluster=None, route=None, filters=(), routes=None, workers=2):
+    def __init__(self, bench, fleet, name, cluster=None, route=None, filters=(), routes=None, workers=2, more_clusters=None):
         def address(place):
             host, number = place if isinstance(place, tuple) else ("127.0.0.1", place)
             return {"socket_address": {"address": host, "port_value": number}}
@@ -100,13 +101,14 @@ class Envoy:
                        "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}],
                    "route_config": {"virtual_hosts": [{"name": "x", "domains": ["*"], "routes": routes or [
                        {"match": {"prefix": "/"}, "route": {"cluster": "next", **(route or {})}}]}]}}
-        next_ = {"name": "next", "type": "STATIC", "connect_timeout": "5s", **(cluster or {}), "load_assignment": {
-            "cluster_name": "next", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(p)}} for p in fleet.ports]}]}}
+        clusters = [{"name": key, "type": "STATIC", "connect_timeout": "5s", **(cluster or {}), "load_assignment": {
+            "cluster_name": key, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(p)}} for p in ports]}]}}
+            for key, ports in {"next": fleet.ports, **(more_clusters or {})}.items()]
         config = bench.file("envoy-%d.json" % self.port, json.dumps({
             "admin": {"address": address(self.admin)}, "static_resources": {
                 "listeners": [{"address": address(self.port), "filter_chains": [
                     {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}]}],
-                "clusters": [next_]}}))
+                "clusters": clusters}}))
         self.process = bench.start(self.binary, "-c", config, "--concurrency", str(workers), "--use-dynamic-base-id", "--log-level", "error",
                                    "--disable-hot-restart", log="envoy-%d.log" % self.port)
         wait_for(name, answers(self.admin, "/ready"), 30)

@@ -1,6 +1,7 @@
 """What is promised of calls between apps, a test for each promise, by counts: real processes, no figure that depends on
 how fast the machine is. Exact invariants over seeds are tests/sim's; times and shares beside Envoy's are measured by
 tests/bench (README, "Figures")."""
+import datetime
 import threading
 import time
 
@@ -12,6 +13,18 @@ metadata: {name: net}
 spec:
   policies: {circuitBreakers: {trip: {maxRequests: 1, timeout: 60s, trip: consecutiveFailures >= 3}}}
   targets: {apps: {callee: {circuitBreaker: trip}}}
+"""
+POLICY = """apiVersion: outrigger.io/v1alpha1
+kind: TrafficPolicy
+metadata: {name: p}
+spec:
+"""
+VERSIONS = """  targets: [callee]
+  subsets:
+  - {name: one, labels: {version: "1"}}
+  - {name: two, labels: {version: "2"}}
+  routes:
+  - match: [{path: {exact: /hello}}]
 """
 
 
@@ -40,10 +53,10 @@ class Crowd:
 
 
 class Bars(Case):
-    def fleet(self, handlers, **more):
+    def fleet(self, handlers, labels=None, **more):
         """A caller and an instance for each handler, all of them reached by /hello."""
         apps = [self.app(self.after_hello(handler)) for handler in handlers]
-        sidecars = [self.sidecar("callee", app) for app in apps]
+        sidecars = [self.sidecar("callee", app, flags=["--labels", labels[i]] if labels else []) for i, app in enumerate(apps)]
         caller = self.sidecar("caller", **more)
         wait_for("all instances", lambda: caller.invoke("callee", "hello").status and all(app.seen("/hello") for app in apps))
         return caller, sidecars, apps
@@ -52,7 +65,8 @@ class Bars(Case):
     def after_hello(handler):
         return lambda request: Reply(200, b"") if request.path == "/hello" or not handler else handler(request)
 
-    def ejections(self, caller):
+    @staticmethod
+    def ejections(caller):
         return sum(float(line.rsplit(" ", 1)[1]) for line in caller.metrics().splitlines()
                    if line.startswith("outrigger_ejections_total{") and 'change="ejected"' in line)
 
@@ -66,6 +80,34 @@ class Bars(Case):
         self.assertEqual(set(Crowd(caller, 4, 1000).statuses), {200})
         self.assertLessEqual(len(apps[0].seen("/work")), 15)
         self.assertTrue(all(len(app.seen("/work")) > 50 for app in apps[1:]))
+
+    @tag("debug")
+    def test_slow_start(self):
+        """One that comes to the others has its share after the time that is said; half of it at most in the first half."""
+        caller, _, apps = self.fleet([None] * 2, resources={"p.yaml": POLICY + "  slowStart: 2s\n"})
+        wait_for("the others' ramps", lambda: all(i["state"] == "ok" for i in self.instances(caller)))
+        app = self.app()
+        sidecar = self.sidecar("callee", app)
+        made, hits = 0, 0
+
+        def new():
+            caller.invoke("callee", "hello")
+            return next((i for i in self.instances(caller) if i["address"].endswith(":%d" % sidecar.internal)), None)
+        wait_for("the new instance", new)
+        while True:
+            Crowd(caller, 2, 60)
+            if new()["share"] >= 0.5:
+                break
+            made, hits = made + 60, len(app.seen("/work"))
+        self.assertLessEqual(hits, made / 3 / 2 + 10)
+        wait_for("its ramp", lambda: new()["state"] == "ok")
+        app.requests.clear()
+        Crowd(caller, 2, 300)
+        self.assertGreater(len(app.seen("/work")), 50)
+
+    @staticmethod
+    def instances(caller):
+        return caller.call("GET", "/v1.0/outrigger/endpoints/callee").json["callees"][0]["instances"]
 
     @tag("debug")
     def test_ejection_and_re_try(self):
@@ -176,6 +218,152 @@ class Bars(Case):
                 self.assertEqual(crowd.statuses.count(status), reached)
                 self.assertEqual(self.ejections(caller), 0)
                 (self.assertLess if is_avoided else self.assertGreater)(reached, 20)
+
+    @tag("debug")
+    def test_hedging(self):
+        """All calls are late; one in ten is made twice at most."""
+        over = threading.Event()
+
+        def late(_):
+            time.sleep(0 if over.is_set() else 0.2)
+            return Reply(200, b"")
+        caller, _, apps = self.fleet([late] * 3, resources={"p.yaml": POLICY + "  hedge: {after: 10ms, maxPercent: 10}\n"})
+        self.assertEqual(set(Crowd(caller, 20, 160).statuses), {200})
+        reached = sum(len(app.seen("/work")) for app in apps)
+        self.assertGreater(reached, 165)
+        self.assertLessEqual(reached, 160 * 1.1 + 10)
+        over.set()
+
+    @tag("debug")
+    def test_overload(self):
+        """What an app cannot take is answered at once: by who is called, and by who calls."""
+        for side, spec, most in (("callee", "  inbound: {concurrency: {min: 3, max: 3, initial: 3, queue: 1}}\n", 3),
+                                 ("caller", "  limits: {requests: 2, pending: 2}\n", 2)):
+            with self.subTest(side=side):
+                free, there = threading.Event(), threading.Semaphore(0)
+
+                def hold(_):
+                    there.release()
+                    free.wait(60)
+                    return Reply(200, b"")
+                app = self.app(hold)
+                policy = {"resources": {"p.yaml": POLICY + spec}}
+                callee = self.sidecar("callee", app, **(policy if side == "callee" else {}))
+                caller = self.sidecar("caller", **(policy if side == "caller" else {}))
+                clients = [Client(caller.http, timeout_s=60) for _ in range(most)]
+                for client in clients:
+                    client.send_request("POST", "/v1.0/invoke/callee/method/work", body=b"x")
+                    self.assertTrue(there.acquire(timeout=30))
+                answers = [caller.invoke("callee", "work", "POST", [], b"x") for _ in range(8)]
+                self.assertEqual({(a.status, a.header("outrigger-reason")) for a in answers},
+                                 {(503, "overloaded" if side == "callee" else "bulkhead_full")})
+                self.assertEqual(len(app.seen("/work")), most)
+                free.set()
+                self.assertEqual([client.read_answer().status for client in clients], [200] * most)
+                for client in clients:
+                    client.close()
+                self.assertEqual((caller.stop(), callee.stop()), (0, 0))
+
+    @tag("debug")
+    def test_rate_limit(self):
+        """Five at once over all loops and callers, then one an hour; who is refused hears when to come again."""
+        limit = "  inbound: {rateLimits: [{name: few, requests: 1, interval: 1h, burst: 5}]}\n"
+        app = self.app()
+        self.sidecar("callee", app, resources={"p.yaml": POLICY + limit})
+        callers = [self.sidecar("caller%d" % i) for i in range(2)]
+        answers = [callers[i % 2].invoke("callee", "work", "POST", [], b"x") for i in range(20)]
+        self.assertEqual([a.status for a in answers], [200] * 5 + [429] * 15)
+        self.assertEqual({a.header("outrigger-reason") for a in answers[5:]}, {"rate_limited"})
+        self.assertTrue(all(3000 < int(a.header("retry-after")) <= 3600 for a in answers[5:]))
+        self.assertEqual(len(app.seen("/work")), 5)
+
+    @tag("debug")
+    def test_route_by_request(self):
+        """Path, method, header, query and baggage each send a call where they say, and so does the environment, two hops on."""
+        matches = ["path: {prefix: /p}", "methods: [PUT]", "headers: [{name: x-user, exact: ann}]", "query: [{name: beta}]",
+                   "baggage: [{name: tier, exact: gold}]"]
+        routes = "".join("  - {match: [{%s}], to: [{subset: two, weight: 1}]}\n" % match for match in matches)
+        policy = POLICY + VERSIONS + routes + "  - to: [{subset: one, weight: 1}]\n"
+        caller, _, _ = self.fleet([lambda _, i=i: Reply(200, b"%d" % (i + 1)) for i in range(2)], ["version=1", "version=2"],
+                                  resources={"p.yaml": policy})
+        for verb, path, headers, version in (
+                ("GET", "x", [], b"1"), ("PUT", "x", [], b"2"), ("GET", "p/x", [], b"2"), ("GET", "px", [], b"1"),
+                ("GET", "x", [("x-user", "ann")], b"2"), ("GET", "x", [("x-user", "anne")], b"1"), ("GET", "x?a=1&beta=", [], b"2"),
+                ("GET", "x", [("baggage", "a=b, tier=gold;p=1")], b"2"), ("GET", "x", [("baggage", "tier=tin")], b"1")):
+            self.assertEqual({caller.invoke("callee", path, verb, headers).body for _ in range(10)}, {version}, (verb, path, headers))
+
+    @tag("debug")
+    def test_route_by_request_environment_follows_the_call(self):
+        spec = POLICY + "  environment: {fallback: prod}\n"
+        ends = {name: self.app(lambda _, name=name: Reply(200, name.encode())) for name in ("prod", "test")}
+        middles = []
+
+        def pass_on(i):
+            def handler(request):
+                return Reply(200, middles[i].invoke("end", "work", headers=[("baggage", request.header("baggage") or "")]).body)
+            return handler
+        for name, app in ends.items():
+            self.sidecar("end", app, flags=["--labels", "environment=" + name])
+        middles.append(self.sidecar("middle", self.app(pass_on(0)), flags=["--labels", "environment=prod"], resources={"p.yaml": spec}))
+        caller = self.sidecar("caller", resources={"p.yaml": spec})
+        for environment, wanted in (("test", b"test"), ("prod", b"prod"), ("none", b"prod")):  # the middle is of prod alone
+            with self.subTest(environment=environment):
+                answers = {caller.invoke("middle", "work", headers=[("baggage", "environment=" + environment)]).body for _ in range(5)}
+                self.assertEqual(answers, {wanted})
+
+    @tag("debug")
+    def test_canary_and_mirror(self):
+        """1 % of 2000 calls go to the new version; all go there when the file says so, and none fails; each is copied."""
+        shadow = self.app()
+        self.sidecar("shadow", shadow)
+        split = POLICY + VERSIONS + "  - {to: [{subset: one, weight: %d}, {subset: two, weight: %d}], mirror: {appId: shadow, percent: %d}}\n"
+        caller, _, apps = self.fleet([None] * 3, ["version=1", "version=1", "version=2"], resources={"p.yaml": split % (99, 1, 0)})
+        self.assertEqual(set(Crowd(caller, 4, 2000).statuses), {200})
+        self.assertIn(len(apps[2].seen("/work")), range(14, 27))
+        statuses, stop = [], threading.Event()
+
+        def go_on():
+            with Client(caller.http) as client:
+                while not stop.is_set():
+                    statuses.append(client.call("POST", "/v1.0/invoke/callee/method/on", [], b"x").status)
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        try:
+            caller.write("p.yaml", split % (0, 1, 100))
+            wait_for("all traffic", lambda: all(self.last_is(apps[2], caller) for _ in range(10)))
+        finally:
+            stop.set()
+            thread.join()
+        self.assertEqual(set(statuses), {200})
+        self.assertEqual(set(Crowd(caller, 1, 20, method="copied").statuses), {200})
+        wait_for("the copies", lambda: len(shadow.seen("/copied")) == 20)
+        self.assertEqual({r.header("outrigger-mirror") for r in shadow.seen("/copied")}, {"1"})
+        self.assertEqual({r.header("outrigger-mirror") for r in apps[2].seen("/copied")}, {None})
+
+    @staticmethod
+    def last_is(app, caller):
+        before = len(app.seen("/which"))
+        caller.invoke("callee", "which")
+        return len(app.seen("/which")) > before
+
+    @tag("debug")
+    def test_fault_injection(self):
+        """Until it expires; without a time for that it is an error."""
+        app = self.app()
+        self.sidecar("callee", app)
+        caller = self.sidecar("caller")
+        self.assertEqual(caller.invoke("callee", "work").status, 200)
+        fault = POLICY + "  targets: [callee]\n  routes:\n  - fault: {expires: %s, abort: {status: 418, percent: 100}}\n"
+        caller.write("p.yaml", fault % (datetime.datetime.utcnow() + datetime.timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        wait_for("the fault", lambda: caller.invoke("callee", "x").status == 418)
+        answers = [caller.invoke("callee", "work") for _ in range(10)]
+        self.assertEqual({(a.status, a.header("outrigger-reason")) for a in answers}, {(418, "fault_injected")})
+        self.assertEqual(len(app.seen("/work")), 1)
+        caller.write("p.yaml", fault.replace("expires: %s, ", ""))
+        caller.wait_log("p.yaml:7")
+        self.assertEqual(caller.invoke("callee", "work").status, 418)
+        caller.write("p.yaml", fault % "2020-01-02T15:04:05Z")
+        wait_for("its end", lambda: caller.invoke("callee", "work").status == 200)
 
     @tag("debug")
     def test_discovery(self):
