@@ -81,6 +81,10 @@ typedef struct outr__kafka_burial {
     rd_kafka_t *client;
     bool is_hasty; /* a consumer that could not leave its group */
 } outr__kafka_burial;
+/* Takes event over: impl. The record, the list of its metadata and their texts are one piece. */
+struct outr_kafka_record *outr__kafka_record_new(const outr_kafka *kafka, const char *topic,
+                                                 int32_t number, rd_kafka_event_t *own_event,
+                                                 const rd_kafka_message_t *message);
 void outr__kafka_free(outr_kafka *kafka);
 void outr__kafka_bury(outr_kafka *kafka, outr__kafka_burial *burial);
 

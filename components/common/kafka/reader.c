@@ -3,17 +3,19 @@
 #include "components/common/kafka/internal.h"
 #include "components/common/kafka/offsets.h"
 
-#define COMMIT_NS     (200 * OUTR_MS)
-#define LEAVE_NS      (10 * OUTR_SEC)
-#define CLOSE_NS      (10 * OUTR_SEC)
-#define POLL_NS       (60 * OUTR_SEC) /* a hung app keeps its place: it may take 5 min */
-#define BUFFER_BYTES  (6 * OUTR_MIB)
-#define RESUME_BYTES  (2 * OUTR_MIB)
-#define RECORD_COST   1024 /* of a record, beside its data, here and in librdkafka */
-#define PREFETCH_KIB  65536
-#define FETCH_BYTES   (2 * 1024 * 1024)
-#define HEADERS_MAX   1000
-#define OWN_FIELDS    5
+#define COMMIT_NS    (200 * OUTR_MS)
+#define LEAVE_NS     (10 * OUTR_SEC)
+#define CLOSE_NS     (10 * OUTR_SEC)
+#define POLL_NS      (60 * OUTR_SEC) /* a hung app keeps its place: it may take 5 min */
+#define BUFFER_BYTES (4 * OUTR_MIB)
+#define RECORD_COST  1024 /* of a record, beside its data, here and in librdkafka */
+/* What librdkafka has for us before it stops fetching, and of one fetch beyond that. */
+#define PREFETCH_KIB  1024
+#define PREFETCH      2000
+#define FETCH_BYTES   (1024 * 1024)
+#define WAKE_BYTES    (PREFETCH_KIB * 512)
+#define BACKOFF_MS    5 /* of a full queue; also after a failed fetch */
+#define WOKEN_MAX     8
 #define EVENTS_A_TURN 2000
 #define MEMORY_NS     (60 * OUTR_SEC) /* a topic may be made anew: not for long */
 #define MEMORIES_MAX  1024
@@ -29,8 +31,8 @@ struct outr__kafka_partition {
     outr_offsets offsets;
     outr_list waiting; /* records, by offset */
     size_t in_hand;
-    uint64_t round; /* the batch that what is in hand went to */
-    size_t given;   /* in this round */
+    uint64_t round;    /* the batch that what is in hand went to */
+    size_t given;      /* in this round */
     uint64_t again_ns; /* nothing before it; 0: at once */
     bool is_leaving, is_gone;
 };
@@ -51,14 +53,18 @@ struct outr_kafka_reader {
     outr_kafka_read req;
     rd_kafka_t *client;
     outr__kafka_wake wake;
+    rd_kafka_queue_t *fetched; /* messages of all partitions */
+    bool has_more;             /* it was not empty when it was looked at last */
+    bool is_full;              /* it may have made librdkafka stop */
+    size_t taken;              /* bytes, since it was told of room */
     outr_list partitions, memories;
     size_t in_hand, buffered, memory_count;
-    bool is_paused, is_fetch_paused, is_stopping, is_leaving_group, is_buried, is_cooperative;
+    bool is_paused, is_stopping, is_leaving_group, is_buried, is_cooperative;
     bool is_final_commit, is_committing;
     rd_kafka_resp_err_t told; /* what was logged last, until something works again */
     rd_kafka_topic_partition_list_t *leaving;
     outr_deferred pump, again_ready;
-    outr_timer again, committer, poller, patience;
+    outr_timer again, committer, poller, patience, waker;
     outr_op *stopping;
     outr__kafka_burial burial;
     /* looking for topics that are not there */
@@ -67,6 +73,11 @@ struct outr_kafka_reader {
     outr_timer look_again;
     bool is_looking, is_missing; /* is_missing: the job's result */
     uint64_t look_pause_ns;
+    /* telling brokers' threads that there is room */
+    outr__kafka_job wake_up;
+    outr_op wake_op;
+    rd_kafka_topic_partition_list_t *asked; /* NULL: none is being told */
+    bool is_waking_again;
 };
 
 /* ---- records --------------------------------------------------------------------------------- */
@@ -75,127 +86,6 @@ static void free_record(outr_kafka_record *record)
 {
     rd_kafka_event_destroy((rd_kafka_event_t *)record->impl);
     free(record);
-}
-
-static bool is_own_field(outr_str name)
-{
-    return outr_str_is(name, "__key") || outr_str_is(name, "__offset") ||
-           outr_str_is(name, "__topic") || outr_str_is(name, "__timestamp") ||
-           outr_str_is(name, "__partition");
-}
-
-/* As Go's QueryEscape: a space is '+'. */
-static size_t escape(char *out, const char *in, size_t n)
-{
-    static const char hex[] = "0123456789ABCDEF";
-    size_t used = 0;
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)in[i];
-        bool is_plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                        (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == '~';
-        if (is_plain || c == ' ') {
-            out[used++] = is_plain ? (char)c : '+';
-            continue;
-        }
-        out[used++] = '%';
-        out[used++] = hex[c >> 4];
-        out[used++] = hex[c & 15];
-    }
-    return used;
-}
-
-typedef struct text_room {
-    char *p;
-    bool is_escaped;
-} text_room;
-
-static outr_str value_of(text_room *room, const void *bytes, size_t n)
-{
-    if (!room->is_escaped)
-        return outr_str_of(n ? bytes : "", n);
-    outr_str value = outr_str_of(room->p, escape(room->p, bytes, n));
-    room->p += value.n;
-    return value;
-}
-
-static outr_str number_of(text_room *room, int64_t n)
-{
-    outr_str text = outr_str_of(room->p, (size_t)snprintf(room->p, 24, "%lld", (long long)n));
-    room->p += text.n;
-    return text;
-}
-
-static void count_headers(const rd_kafka_headers_t *headers, size_t *count, size_t *bytes)
-{
-    const char *name;
-    const void *value;
-    size_t n;
-    *count = *bytes = 0;
-    while (headers && *count < HEADERS_MAX &&
-           !rd_kafka_header_get_all(headers, *count, &name, &value, &n)) {
-        *bytes += n;
-        (*count)++;
-    }
-}
-
-static size_t add_headers(const outr_kafka *kafka, const rd_kafka_headers_t *headers, size_t count,
-                          outr_kv *kvs, text_room *room)
-{
-    size_t used = 0;
-    for (size_t i = 0; i < count; i++) {
-        const char *name;
-        const void *value;
-        size_t n;
-        rd_kafka_header_get_all(headers, i, &name, &value, &n);
-        outr_str key = outr_str_from(name);
-        if (!is_own_field(key) && !(kafka->excluded && outr_regex_search(kafka->excluded, key)))
-            kvs[used++] = (outr_kv){key, value_of(room, value, n)};
-    }
-    return used;
-}
-
-/* Takes event over. The record, the list of its metadata and their texts are one piece. */
-static outr_kafka_record *new_record(outr__kafka_partition *p, rd_kafka_event_t *own_event,
-                                     const rd_kafka_message_t *message)
-{
-    const outr_kafka *kafka = p->reader->kafka;
-    rd_kafka_headers_t *headers = NULL;
-    rd_kafka_timestamp_type_t kind;
-    size_t count, bytes;
-    rd_kafka_message_headers(message, &headers);
-    count_headers(headers, &count, &bytes);
-    size_t room_n = 5 * 24 + (kafka->s.escape_headers ? 3 * (bytes + message->key_len) : 0);
-    outr_kafka_record *record =
-        outr_alloc(sizeof *record + (count + OWN_FIELDS) * sizeof(outr_kv) + room_n);
-    outr_kv *kvs = (outr_kv *)(record + 1);
-    text_room room = {(char *)(kvs + count + OWN_FIELDS), kafka->s.escape_headers};
-    size_t used = add_headers(kafka, headers, count, kvs, &room);
-    if (message->key)
-        kvs[used++] =
-            (outr_kv){OUTR_STR("__key"), value_of(&room, message->key, message->key_len)};
-    outr_str offset = number_of(&room, message->offset);
-    kvs[used++] = (outr_kv){OUTR_STR("__offset"), offset};
-    kvs[used++] = (outr_kv){OUTR_STR("__topic"), outr_str_from(p->topic)};
-    kvs[used++] = (outr_kv){OUTR_STR("__timestamp"),
-                            number_of(&room, rd_kafka_message_timestamp(message, &kind))};
-    outr_str partition = number_of(&room, p->number);
-    kvs[used++] = (outr_kv){OUTR_STR("__partition"), partition};
-    record->partition = p;
-    record->impl = own_event;
-    record->offset = message->offset;
-    record->bytes = message->len + RECORD_COST;
-    char *id = room.p;
-    size_t id_n = (size_t)snprintf(id, 48, OUTR_FMT "-" OUTR_FMT, OUTR_ARG(partition),
-                                   OUTR_ARG(offset));
-    record->msg = (outr_message_in){
-        .topic = outr_str_from(p->topic),
-        .data = outr_str_of(message->len ? message->payload : "", message->len),
-        .id = outr_str_of(id, id_n),
-        .metadata = {kvs, used},
-        .attempt = 1,
-        .broker_data = record,
-    };
-    return record;
 }
 
 static void put_back(outr__kafka_partition *p, outr_kafka_record *record)
@@ -264,6 +154,18 @@ static void recall(outr__kafka_partition *p)
         outr_offsets_resume(&p->offsets, place);
 }
 
+/* Messages do not go through the consumer's queue but through one of ours: what is left in there
+ * makes librdkafka stop fetching, while the group is served all the same. Before it is assigned, or
+ * it would be undone. */
+static void split_queue(const outr__kafka_partition *p)
+{
+    rd_kafka_queue_t *queue = rd_kafka_queue_get_partition(p->reader->client, p->topic, p->number);
+    if (!queue) /* they come through the consumer's then */
+        return;
+    rd_kafka_queue_forward(queue, p->reader->fetched);
+    rd_kafka_queue_destroy(queue);
+}
+
 static void add_partition(outr_kafka_reader *reader, const char *topic, int32_t number)
 {
     outr__kafka_partition *p = outr_alloc(sizeof *p);
@@ -272,6 +174,7 @@ static void add_partition(outr_kafka_reader *reader, const char *topic, int32_t 
     p->number = number;
     outr_list_init(&p->waiting);
     outr_list_push(&reader->partitions, &p->link);
+    split_queue(p);
     recall(p);
 }
 
@@ -320,8 +223,8 @@ static rd_kafka_topic_partition_list_t *committable(outr_kafka_reader *reader, b
 static bool commit(outr_kafka_reader *reader, bool only_leaving)
 {
     rd_kafka_topic_partition_list_t *list = committable(reader, only_leaving);
-    bool is_asked = list->cnt > 0 && !rd_kafka_commit_queue(reader->client, list,
-                                                            reader->wake.queue, NULL, NULL);
+    bool is_asked = list->cnt > 0 &&
+                    !rd_kafka_commit_queue(reader->client, list, reader->wake.queue, NULL, NULL);
     rd_kafka_topic_partition_list_destroy(list);
     reader->is_committing = reader->is_committing || is_asked;
     return is_asked;
@@ -449,9 +352,6 @@ static void on_assigned(outr_kafka_reader *reader, const rd_kafka_topic_partitio
         if (code)
             tell(reader, code, NULL);
     }
-    /* assigned anew, they are not paused as the others are */
-    if (reader->is_fetch_paused)
-        rd_kafka_pause_partitions(reader->client, (rd_kafka_topic_partition_list_t *)list);
     OUTR_LOG(reader->kafka->log, DEBUG, "kafka: partitions assigned",
              OUTR_S("component", reader->kafka->name), OUTR_I("count", list->cnt));
 }
@@ -520,33 +420,6 @@ static void on_look_time(outr_timer *timer)
 
 /* ---- what librdkafka has for us -------------------------------------------------------------- */
 
-/* Librdkafka 2.0 does not wake the thread of a broker when a partition may be fetched again; it
- * would sleep up to a second. A question to the broker wakes it; nobody waits for the answer. */
-static void wake_brokers(outr_kafka_reader *reader)
-{
-    int64_t low, high;
-    OUTR_LIST_EACH(link, &reader->partitions) {
-        const outr__kafka_partition *p = OUTR_LIST_ITEM(link, outr__kafka_partition, link);
-        rd_kafka_query_watermark_offsets(reader->client, p->topic, p->number, &low, &high, 0);
-    }
-}
-
-static void set_fetch_paused(outr_kafka_reader *reader, bool is_paused)
-{
-    rd_kafka_topic_partition_list_t *list = NULL;
-    if (reader->is_fetch_paused == is_paused ||
-        rd_kafka_assignment(reader->client, &list) != RD_KAFKA_RESP_ERR_NO_ERROR)
-        return;
-    reader->is_fetch_paused = is_paused;
-    if (is_paused)
-        rd_kafka_pause_partitions(reader->client, list);
-    else
-        rd_kafka_resume_partitions(reader->client, list);
-    if (!is_paused)
-        wake_brokers(reader);
-    rd_kafka_topic_partition_list_destroy(list);
-}
-
 /* Takes event over. */
 static void on_fetched(outr_kafka_reader *reader, rd_kafka_event_t *own_event)
 {
@@ -566,7 +439,10 @@ static void on_fetched(outr_kafka_reader *reader, rd_kafka_event_t *own_event)
         rd_kafka_event_destroy(own_event);
         return;
     }
-    outr_kafka_record *record = new_record(p, own_event, message);
+    outr_kafka_record *record =
+        outr__kafka_record_new(reader->kafka, p->topic, p->number, own_event, message);
+    record->partition = p;
+    reader->taken += message->len;
     reader->buffered += record->bytes;
     outr_list_push(&p->waiting, &record->link);
 }
@@ -638,8 +514,7 @@ static void drain(outr_kafka_reader *reader)
         take_event(reader, event);
         left--;
     }
-    if (reader->buffered > BUFFER_BYTES)
-        set_fetch_paused(reader, true);
+    reader->has_more = true;
     if (left == 0)
         outr_loop_defer(reader->req.loop, &reader->again_ready);
     outr_loop_defer(reader->req.loop, &reader->pump);
@@ -672,8 +547,7 @@ static bool may_give(const outr_kafka_reader *reader, const outr__kafka_partitio
         return false;
     if (p->in_hand == 0)
         return true;
-    return reader->req.batches && p->round == *reader->req.batches &&
-           p->given < reader->req.batch;
+    return reader->req.batches && p->round == *reader->req.batches && p->given < reader->req.batch;
 }
 
 /* False: no credit is left. */
@@ -698,9 +572,89 @@ static bool hand_over(outr_kafka_reader *reader, outr__kafka_partition *p)
     return true;
 }
 
+/* On the worker: it waits for answers, which a broker that has nothing new gives after half a
+ * second. */
+static void ask_brokers(outr__kafka_job *job)
+{
+    const outr_kafka_reader *reader = OUTR_CONTAINER(job, outr_kafka_reader, wake_up);
+    int64_t low, high;
+    for (int i = 0; i < reader->asked->cnt; i++)
+        rd_kafka_query_watermark_offsets(reader->client, reader->asked->elems[i].topic,
+                                         reader->asked->elems[i].partition, &low, &high, 0);
+}
+
+static void wake_brokers(outr_kafka_reader *reader);
+
+static void on_brokers_asked(outr_op *op)
+{
+    outr_kafka_reader *reader = OUTR_CONTAINER(op, outr_kafka_reader, wake_op);
+    rd_kafka_topic_partition_list_destroy(outr_take(&reader->asked));
+    if (reader->is_waking_again && !reader->is_buried)
+        wake_brokers(reader);
+}
+
+/* Librdkafka 2.0 does not wake the thread of a broker when there is room again; it would sleep up
+ * to a second. A question to the broker wakes it, whatever the answer is. */
+static void wake_brokers(outr_kafka_reader *reader)
+{
+    int left = WOKEN_MAX; /* in turn: on_pump moves them */
+    reader->is_waking_again = reader->asked != NULL;
+    if (reader->asked || outr_list_is_empty(&reader->partitions))
+        return;
+    reader->asked = rd_kafka_topic_partition_list_new(WOKEN_MAX);
+    OUTR_LIST_EACH(link, &reader->partitions) {
+        const outr__kafka_partition *p = OUTR_LIST_ITEM(link, outr__kafka_partition, link);
+        if (left-- > 0)
+            rd_kafka_topic_partition_list_add(reader->asked, p->topic, p->number);
+    }
+    reader->wake_up.run = ask_brokers;
+    outr_op_init(&reader->wake_op, reader->req.loop, NULL, 0, on_brokers_asked);
+    outr_worker_submit(reader->kafka->worker, &reader->wake_up.work, &reader->wake_op);
+}
+
+static void on_waker(outr_timer *timer)
+{
+    wake_brokers(OUTR_CONTAINER(timer, outr_kafka_reader, waker));
+}
+
+/* before: messages that were in the queue. Within its back-off it does not hear us, so it is told
+ * twice. */
+static void tell_of_room(outr_kafka_reader *reader, size_t before)
+{
+    if (before >= PREFETCH || reader->taken > WAKE_BYTES)
+        reader->is_full = true;
+    if (!reader->is_full || rd_kafka_queue_length(reader->fetched) >= PREFETCH)
+        return;
+    reader->is_full = false;
+    reader->taken = 0;
+    wake_brokers(reader);
+    outr_timer_start(reader->req.loop, &reader->waker,
+                     outr_loop_now(reader->req.loop) + (BACKOFF_MS + 1) * OUTR_MS);
+}
+
+/* Takes over from librdkafka what there is room for. */
+static void fill(outr_kafka_reader *reader)
+{
+    int left = EVENTS_A_TURN;
+    if (!reader->has_more || reader->buffered > BUFFER_BYTES / 2)
+        return;
+    size_t before = rd_kafka_queue_length(reader->fetched);
+    while (reader->buffered < BUFFER_BYTES && left > 0 && reader->has_more) {
+        rd_kafka_event_t *event = rd_kafka_queue_poll(reader->fetched, 0);
+        reader->has_more = event != NULL;
+        if (event)
+            take_event(reader, event);
+        left--;
+    }
+    tell_of_room(reader, before);
+    if (left == 0)
+        outr_loop_defer(reader->req.loop, &reader->pump);
+}
+
 static void on_pump(outr_deferred *deferred)
 {
     outr_kafka_reader *reader = OUTR_CONTAINER(deferred, outr_kafka_reader, pump);
+    fill(reader);
     uint64_t now = outr_loop_now(reader->req.loop), next = UINT64_MAX;
     size_t left = 0;
     bool has_credit = true;
@@ -721,8 +675,6 @@ static void on_pump(outr_deferred *deferred)
     }
     if (next != UINT64_MAX)
         outr_timer_start(reader->req.loop, &reader->again, next);
-    if (reader->is_fetch_paused && reader->buffered < RESUME_BYTES)
-        set_fetch_paused(reader, false);
 }
 
 static void on_again(outr_timer *timer)
@@ -797,6 +749,8 @@ static rd_kafka_t *new_consumer(outr_kafka *kafka, outr_err *err)
                     (long long)OUTR_MAX(s->fetch_default, FETCH_BYTES));
     outr__kafka_set(&conf, "consumerFetchDefault", "queued.max.messages.kbytes", err, "%d",
                     PREFETCH_KIB);
+    outr__kafka_set(&conf, "consumerFetchDefault", "queued.min.messages", err, "%d", PREFETCH);
+    outr__kafka_set(&conf, "consumerFetchDefault", "fetch.error.backoff.ms", err, "%d", BACKOFF_MS);
     if (err->code)
         return NULL;
     rd_kafka_conf_set_events(conf, RD_KAFKA_EVENT_REBALANCE | RD_KAFKA_EVENT_FETCH |
@@ -820,6 +774,21 @@ static outr_code join(outr_kafka_reader *reader, outr_err *err)
     rd_kafka_resp_err_t code = rd_kafka_subscribe(reader->client, list);
     rd_kafka_topic_partition_list_destroy(list);
     return code ? outr__kafka_fail(reader->kafka, err, code, "kafka: subscribing failed") : OUTR_OK;
+}
+
+static void open_fetched(outr_kafka_reader *reader)
+{
+    static const uint64_t one = 1;
+    reader->fetched = rd_kafka_queue_new(reader->client);
+    rd_kafka_queue_io_event_enable(reader->fetched, reader->wake.watch.fd, &one, sizeof one);
+}
+
+static void close_fetched(outr_kafka_reader *reader)
+{
+    if (!reader->fetched)
+        return;
+    rd_kafka_queue_io_event_enable(reader->fetched, -1, NULL, 0);
+    rd_kafka_queue_destroy(outr_take(&reader->fetched));
 }
 
 static void free_reader(outr_kafka_reader *reader)
@@ -864,6 +833,7 @@ outr_code outr_kafka_reader_start(outr_kafka_reader **out, outr_kafka *kafka,
     reader->committer.fire = on_commit_time;
     reader->poller.fire = on_poll_time;
     reader->patience.fire = on_patience_over;
+    reader->waker.fire = on_waker;
     reader->look_again.fire = on_look_time;
     reader->look_pause_ns = LOOK_NS;
     reader->client = new_consumer(kafka, err);
@@ -875,8 +845,11 @@ outr_code outr_kafka_reader_start(outr_kafka_reader **out, outr_kafka *kafka,
     outr_code rc = outr__kafka_wake_start(
         &reader->wake, rd_kafka_queue_get_consumer(reader->client), read->loop, err);
     if (!rc)
+        open_fetched(reader);
+    if (!rc)
         rc = join(reader, err);
     if (rc) { /* nothing was joined, so this does not wait */
+        close_fetched(reader);
         outr__kafka_wake_stop(&reader->wake);
         rd_kafka_destroy_flags(reader->client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
         free_reader(reader);
@@ -907,9 +880,11 @@ static void end_reader(outr_kafka_reader *reader, bool is_hasty)
     outr_timer_stop(loop, &reader->committer);
     outr_timer_stop(loop, &reader->poller);
     outr_timer_stop(loop, &reader->patience);
+    outr_timer_stop(loop, &reader->waker);
     outr_timer_stop(loop, &reader->look_again);
     outr_loop_undefer(&reader->pump);
     outr_loop_undefer(&reader->again_ready);
+    close_fetched(reader);
     outr__kafka_wake_stop(&reader->wake);
     reader->burial.client = reader->client; /* after the look that may still be under way */
     reader->burial.is_hasty = is_hasty;
@@ -941,8 +916,7 @@ static void stop_if_settled(outr_kafka_reader *reader)
     outr_timer_stop(loop, &reader->poller);
     reader->poller.fire = on_close_time;
     outr_timer_start(loop, &reader->poller, outr_loop_now(loop) + CLOSE_NS);
-    rd_kafka_error_t *failure =
-        rd_kafka_consumer_close_queue(reader->client, reader->wake.queue);
+    rd_kafka_error_t *failure = rd_kafka_consumer_close_queue(reader->client, reader->wake.queue);
     if (failure) { /* fatal: it has left already */
         rd_kafka_error_destroy(failure);
         end_reader(reader, true);
