@@ -2,22 +2,19 @@
 import os
 import statistics
 import subprocess
-import sys
 import time
 import unittest
 
 from bench import HERE, TOP, Bench, answers, cpu_ns, free_port, h2load, sidecar, table, wait_for
 
-sys.path.insert(0, os.path.join(TOP, "tests", "conformance"))
-import golden  # noqa: E402
-from harness import Client  # noqa: E402
-from kafka_server import KafkaServer  # noqa: E402
+from harness import Client
+from kafka_server import KafkaServer
 
 BYTES = 200
 ENTRIES = 1000  # of a bulk publish, and of a bulk subscription
 COUNT = 300000
 SINGLES = 1000
-DIRECT = os.path.join(TOP, "build", "bench", "kafka_direct")
+DIRECT, APP = (os.path.join(TOP, "build", "bench", name) for name in ("kafka_direct", "kafka_app"))
 
 
 def varint(n):
@@ -58,13 +55,12 @@ def singles(port):
 def consume(bench, server, resources, n):
     """Events a second to an app that takes them in bulk over gRPC and acknowledges them; CPU of the sidecar for each, us."""
     port = free_port()
-    app = subprocess.Popen([golden.python(), os.path.join(HERE, "kafka_app.py"), str(port), "bulk", str(COUNT), str(ENTRIES)],
-                           stdout=subprocess.PIPE, text=True)
+    app = subprocess.Popen([APP, str(port), "bulk", str(COUNT), str(ENTRIES)], stdout=subprocess.PIPE, text=True)
     process, _ = sidecar(bench, "consumer%d" % n, app_port=port, resources=resources, flags=("--app-protocol", "grpc"))
     rate = float(app.stdout.readline())
     cpu = cpu_ns([process.pid]) / COUNT / 1000
-    app.wait()
     bench.stop(process)
+    app.wait()
     return rate, cpu
 
 
@@ -76,7 +72,9 @@ def measure(options):
         return
     bench = Bench()
     try:
-        subprocess.run(["gcc", "-O2", "-o", DIRECT, os.path.join(HERE, "kafka_direct.c"), "-lrdkafka"], check=True)
+        for program, library in ((DIRECT, "-lrdkafka"), (APP, "-lnghttp2")):
+            source = os.path.join(HERE, os.path.basename(program) + ".c")
+            subprocess.run(["gcc", "-O2", "-o", program, source, library], check=True)
         resources = os.path.dirname(bench.file("kafka/ps.yaml", server.component()))
         grpc_port = free_port()
         process, port = sidecar(bench, "publisher", resources=resources, grpc_port=grpc_port)
@@ -105,7 +103,7 @@ def measure(options):
     table(["Kafka, %d bytes, one broker, 3 partitions" % BYTES, "librdkafka", "through the sidecar", "ratio", "CPU of the sidecar"],
           [["published in bulk (gRPC, %d together), a second" % ENTRIES, "%.0f" % median["bulk direct"], "%.0f" % median["bulk"],
             "%.2f" % (median["bulk"] / median["bulk direct"]), "%.2f µs" % median["cpu"]],
-           ["consumed in bulk by a gRPC app (Python) and acknowledged, a second", "%.0f" % median["consume direct"],
+           ["consumed in bulk by a gRPC app (C) and acknowledged, a second", "%.0f" % median["consume direct"],
             "%.0f" % median["consume"], "%.2f" % (median["consume"] / median["consume direct"]), "%.2f µs" % median["consume cpu"]],
            ["one message, HTTP, until confirmed, p50", "%.0f µs" % median["single direct"], "%.0f µs" % median["single"],
             "%+.0f µs" % (median["single"] - median["single direct"]), ""]])

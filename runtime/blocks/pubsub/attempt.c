@@ -48,6 +48,7 @@ void outr__delivery_decided(outr__delivery *d)
     outr_subscription *s = d->s;
     uint64_t now = outr_loop_now(s->loop), at;
     outr_timer_stop(s->loop, &d->timer);
+    outr__delivery_count(d);
     if (!outr_guard_is_on(&d->guard)) {
         outr__delivery_conclude(d);
         return;
@@ -79,6 +80,7 @@ static void begin_try(outr__delivery *d)
                  OUTR_ERR(&err));
         for (size_t i = 0; i < d->count; i++)
             outr__delivery_decide(d, i, OUTR__RETRY, false);
+        outr__delivery_count(d);
         outr__delivery_conclude(d);
         return;
     }

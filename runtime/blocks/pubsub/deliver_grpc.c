@@ -87,8 +87,11 @@ static void hand_over(outr__delivery *d)
 
 static void send_batch(outr__delivery *d);
 
-static outr__outcome outcome_of_entry(const bulk_response *reply, outr_str id)
+/* Most apps answer in the order they were asked in. */
+static outr__outcome outcome_of_entry(const bulk_response *reply, outr_str id, size_t at)
 {
+    if (at < reply->n_statuses && outr_str_is(id, reply->statuses[at]->entry_id))
+        return outr__outcome_of_status((int)reply->statuses[at]->status);
     for (size_t i = 0; i < reply->n_statuses; i++) {
         if (outr_str_is(id, reply->statuses[i]->entry_id))
             return outr__outcome_of_status((int)reply->statuses[i]->status);
@@ -115,7 +118,7 @@ static void on_batch_answer(outr_op *op)
         return;
     }
     for (size_t i = 0; i < d->count; i++) {
-        outr__outcome how = outcome_of_entry(reply, d->items[i].id);
+        outr__outcome how = outcome_of_entry(reply, d->items[i].id, i);
         outr__delivery_decide(d, i, how, how == OUTR__DROP);
     }
     outr__delivery_decided(d);

@@ -1,6 +1,7 @@
 #include "base/copy.h"
 #include "base/encode.h"
 #include "blocks/pubsub/delivery.h"
+#include "blocks/pubsub/envelope.h"
 
 /* Events as POSTs: contract/pubsub.md "HTTP delivery", "Bulk subscribe". */
 
@@ -32,9 +33,14 @@ static void on_bulk_answer(outr__delivery *d)
         outr__delivery_decide_all(d, OUTR__RETRY, false);
         return;
     }
+    const outr_json *next = statuses->child; /* most apps answer in the order they were asked in */
     for (size_t i = 0; i < d->count; i++) {
         outr__outcome how = OUTR__RETRY;
-        for (const outr_json *e = statuses->child; e; e = e->next) {
+        bool is_next = next && outr_str_eq(outr_json_itext(next, "entryId"), d->items[i].id);
+        if (is_next)
+            how = outcome_of(outr_json_itext(next, "status"), false);
+        next = is_next ? next->next : NULL;
+        for (const outr_json *e = is_next ? NULL : statuses->child; e; e = e->next) {
             if (outr_str_eq(outr_json_itext(e, "entryId"), d->items[i].id))
                 how = outcome_of(outr_json_itext(e, "status"), false);
         }
@@ -74,10 +80,9 @@ static void post(outr__delivery *d, const char *content_type, outr_str body, out
     outr_subscription *s = d->s;
     outr_headers *h = &d->http.fetch.headers;
     d->http.fetch = (outr_app_fetch){.method = OUTR_STR("POST")};
-    d->http.fetch.target =
-        d->path.n && d->path.p[0] == '/'
-            ? d->path
-            : outr_arena_join(d->arena, OUTR_STR("/"), d->path, OUTR_STR_NONE);
+    d->http.fetch.target = d->path.n && d->path.p[0] == '/'
+                               ? d->path
+                               : outr_arena_join(d->arena, OUTR_STR("/"), d->path, OUTR_STR_NONE);
     d->http.fetch.body = body;
     outr_headers_init(h, d->arena);
     for (size_t i = 0; i < metadata.count; i++) {
@@ -98,7 +103,8 @@ static void post(outr__delivery *d, const char *content_type, outr_str body, out
 static void hand_over(outr__delivery *d)
 {
     const outr__handed *item = &d->items[0];
-    post(d, "application/cloudevents+json", item->body, item->msg->metadata,
+    outr_str body = d->s->is_raw ? outr_envelope_text(d->arena, item->event) : item->msg->data;
+    post(d, "application/cloudevents+json", body, item->msg->metadata,
          outr__delivery_traceparent(d, item));
 }
 
@@ -143,7 +149,6 @@ static void hand_over_batch(outr__delivery *d)
     post(d, "application/json", outr_arena_str(d->arena, outr_buf_view(&out)), (outr_kvs){0},
          OUTR_STR_NONE);
 }
-
 
 static void give_up(outr__delivery *d)
 {

@@ -22,11 +22,13 @@ typedef enum outr__outcome {
 
 typedef struct outr__handed {
     outr_message_in *msg;
-    outr_str id;            /* of an entry of a batch */
-    outr_str body;          /* the envelope: msg->data, or made for a raw message */
-    const outr_json *event; /* body as a tree */
+    outr_str id; /* of an entry of a batch */
+    /* The envelope as a tree, made for a raw message; NULL: a raw one of a batch, when nobody
+     * asks. */
+    const outr_json *event;
     outr_trace trace; /* its span, "pubsub/<topic>"; invalid with tracing off */
     outr__outcome outcome;
+    bool is_asked_drop; /* of the outcome: see outr__delivery_decide */
 } outr__handed;
 
 typedef struct outr__delivery {
@@ -86,6 +88,8 @@ void outr__delivery_decide_all(outr__delivery *d, outr__outcome how, bool is_ask
 /* attempt.c: the first try; and the end of waiting for any. */
 void outr__delivery_begin(outr__delivery *d);
 void outr__delivery_give_up(outr__delivery *d);
+/* subscription.c: the outcomes of a try, for metrics. */
+void outr__delivery_count(const outr__delivery *d);
 /* subscription.c: what follows from the outcomes. d is gone. */
 void outr__delivery_conclude(outr__delivery *d);
 

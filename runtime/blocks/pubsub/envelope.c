@@ -155,7 +155,7 @@ static outr_json *make_event(outr_arena *arena, const outr_envelope *e, outr_str
     return event;
 }
 
-static outr_str to_text(outr_arena *arena, const outr_json *event)
+outr_str outr_envelope_text(outr_arena *arena, const outr_json *event)
 {
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(EVENT_MAX);
     outr_json_write(&out, event, OUTR_JSON_SORTED);
@@ -176,12 +176,12 @@ outr_code outr_envelope_wrap(outr_str *out, outr_arena *arena, const outr_envelo
     put_expiration(event, arena, e);
     for (size_t i = 0; i < e->fields.count; i++)
         put_text(event, arena, e->fields.items[i].key, e->fields.items[i].value);
-    *out = to_text(arena, event);
+    *out = outr_envelope_text(arena, event);
     return OUTR_OK;
 }
 
-outr_str outr_envelope_wrap_raw(outr_arena *arena, outr_str pubsub, outr_str topic, outr_str data,
-                                outr_rand *rand)
+outr_json *outr_envelope_wrap_raw(outr_arena *arena, outr_str pubsub, outr_str topic, outr_str data,
+                                  outr_rand *rand)
 {
     outr_json *event = outr_json_new(arena, OUTR_JSON_OBJECT);
     put_text(event, arena, OUTR_STR("id"), uuid(arena, rand));
@@ -192,7 +192,7 @@ outr_str outr_envelope_wrap_raw(outr_arena *arena, outr_str pubsub, outr_str top
     put_text(event, arena, OUTR_STR("topic"), topic);
     put_text(event, arena, OUTR_STR("pubsubname"), pubsub);
     put_text(event, arena, OUTR_STR("data_base64"), outr_base64_encode(arena, data));
-    return to_text(arena, event);
+    return event;
 }
 
 bool outr_envelope_is_expired(const outr_json *event, int64_t now_ns)

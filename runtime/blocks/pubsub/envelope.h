@@ -22,9 +22,10 @@ typedef struct outr_envelope {
  * none. */
 outr_code outr_envelope_wrap(outr_str *out, outr_arena *arena, const outr_envelope *e,
                              outr_str data, outr_err *err);
+outr_str outr_envelope_text(outr_arena *arena, const outr_json *event);
 /* A raw message as the app gets it (rawPayload subscriptions). */
-outr_str outr_envelope_wrap_raw(outr_arena *arena, outr_str pubsub, outr_str topic, outr_str data,
-                                outr_rand *rand);
+outr_json *outr_envelope_wrap_raw(outr_arena *arena, outr_str pubsub, outr_str topic, outr_str data,
+                                  outr_rand *rand);
 bool outr_is_cloud_event_type(outr_str content_type);
 bool outr_is_json_type(outr_str content_type);
 bool outr_is_binary_type(outr_str content_type);

@@ -8,6 +8,7 @@
 #define DELIVERY_ARENA  (64 * OUTR_MIB)
 #define DLQ_TIMEOUT_NS  (30 * OUTR_SEC)
 #define BATCH_BYTES_MAX (2 * OUTR_MIB) /* gRPC servers take 4 MiB unless told otherwise */
+#define BATCHES_IN_HAND 2              /* while the app has one the next is made */
 
 static const outr_metric_desc ingress = {
     "dapr_component_pubsub_ingress_count",
@@ -31,13 +32,14 @@ typedef struct gathered {
 outr_code outr_subscription_prepare(outr_subscription *s, outr_arena *arena, outr_err *err)
 {
     s->rules = outr_arena_alloc(arena, (s->spec.rule_count + 1) * sizeof *s->rules);
-    s->deliverer = !s->app                       ? &outr__deliver_stream
+    s->deliverer = !s->app                        ? &outr__deliver_stream
                    : outr_app_speaks_grpc(s->app) ? &outr__deliver_grpc
                                                   : &outr__deliver_http;
     const outr_kv *raw = outr_kvs_find(s->spec.metadata, "rawPayload");
     if (raw)
         outr_str_to_bool(raw->value, &s->is_raw);
     for (size_t i = 0; i < s->spec.rule_count; i++) {
+        s->has_conditions |= s->spec.rules[i].match.n > 0;
         if (s->spec.rules[i].match.n &&
             outr_cel_compile(&s->rules[i], arena, s->spec.rules[i].match, err))
             return outr_wrap(err, "subscription to " OUTR_FMT " on " OUTR_FMT,
@@ -115,17 +117,30 @@ outr_str outr__delivery_traceparent(const outr__delivery *d, const outr__handed 
 static void check_ended(outr_subscription *s);
 
 static void count_outcome(const outr_subscription *s, outr__outcome how, bool is_asked_drop,
-                          uint64_t began_ns)
+                          size_t n, double took_ms)
 {
     outr_metric_shard *shard = outr_loop_metrics(s->loop);
-    if (!shard)
-        return;
     const outr_str labels[] = {
         s->component->spec->base.name, OUTR_STR(""), outr_str_from(statuses[how]),
         outr_str_from(statuses[is_asked_drop ? OUTR__DONE : how]), s->spec.topic};
-    outr_metric_count(shard, &ingress, labels, 1);
-    outr_metric_count(shard, &ingress_latency, labels,
-                      (double)(outr_loop_update(s->loop) - began_ns) / (double)OUTR_MS);
+    outr_metric_count(shard, &ingress, labels, (double)n);
+    outr_metric_series *latency = outr_metric_series_get(shard, &ingress_latency, labels);
+    for (; n > 0; n--)
+        outr_metric_observe(latency, took_ms);
+}
+
+void outr__delivery_count(const outr__delivery *d)
+{
+    size_t counts[OUTR_LEN(statuses)][2] = {{0}};
+    double took_ms = (double)(outr_loop_update(d->s->loop) - d->began_ns) / (double)OUTR_MS;
+    for (size_t i = 0; i < d->count; i++)
+        counts[d->items[i].outcome][d->items[i].is_asked_drop]++;
+    for (size_t how = 0; how < OUTR_LEN(counts); how++) {
+        for (size_t asked = 0; asked < 2; asked++) {
+            if (counts[how][asked] > 0)
+                count_outcome(d->s, (outr__outcome)how, asked, counts[how][asked], took_ms);
+        }
+    }
 }
 
 static void end_delivery(outr__delivery *d)
@@ -178,12 +193,11 @@ static bool bury(outr__delivery *d)
     }
     d->dead_item = (outr_publish_item){
         .data = msg->data, .content_type = msg->content_type, .metadata = msg->metadata};
-    d->dead = (outr_publish){
-        .topic = outr_topic_of_broker(outr_arena_alloc(d->arena, OUTR_TOPIC_MAX),
-                                      s->component->spec, s->settings->namespace_,
-                                      s->spec.dead_letter_topic),
-        .items = &d->dead_item,
-        .count = 1};
+    d->dead = (outr_publish){.topic = outr_topic_of_broker(
+                                 outr_arena_alloc(d->arena, OUTR_TOPIC_MAX), s->component->spec,
+                                 s->settings->namespace_, s->spec.dead_letter_topic),
+                             .items = &d->dead_item,
+                             .count = 1};
     outr_op_init(&d->op, s->loop, NULL, outr_loop_now(s->loop) + DLQ_TIMEOUT_NS, on_dead_letter);
     outr_guarded_component(&d->burial, outr_view_policies(s->view), OUTR_POLICY_PUBSUB,
                            OUTR_OUTBOUND, s->spec.pubsub, s->loop, d->arena, publish_dead);
@@ -203,9 +217,9 @@ static void settle_next(outr__delivery *d)
             how = OUTR__RETRY;
         }
         settle(d, d->at,
-               how != OUTR__RETRY    ? OUTR_SETTLE_ACK
-               : d->s->is_ending ? OUTR_SETTLE_RELEASE
-                                     : OUTR_SETTLE_RETRY);
+               how != OUTR__RETRY ? OUTR_SETTLE_ACK
+               : d->s->is_ending  ? OUTR_SETTLE_RELEASE
+                                  : OUTR_SETTLE_RETRY);
     }
     end_delivery(d);
 }
@@ -213,7 +227,7 @@ static void settle_next(outr__delivery *d)
 void outr__delivery_decide(outr__delivery *d, size_t i, outr__outcome how, bool is_asked_drop)
 {
     d->items[i].outcome = how;
-    count_outcome(d->s, how, is_asked_drop, d->began_ns);
+    d->items[i].is_asked_drop = is_asked_drop;
     if (how != OUTR__RETRY) /* else there may be another try */
         record_span(d, &d->items[i]);
 }
@@ -273,24 +287,31 @@ static bool route(outr_subscription *s, outr_arena *arena, const outr_json *even
 
 typedef enum judgement { GOOD, BAD, NOBODYS, EXPIRED } judgement;
 
-/* Reads msg into item, on arena; the path when it is good. */
+static bool is_batched(const outr_subscription *s)
+{
+    return s->spec.is_bulk && s->deliverer->hand_over_batch;
+}
+
+/* Reads msg into item, on arena; the path when it is good. A raw message of a batch goes out as it
+ * is: nobody sees the envelope but conditions of routes and spans. */
 static judgement judge(outr_subscription *s, outr_arena *arena, outr_message_in *msg,
                        outr__handed *item, outr_str *path)
 {
-    outr_json *event;
+    outr_json *event = NULL;
     outr_err err;
-    *item = (outr__handed){.msg = msg, .body = msg->data};
-    if (s->is_raw)
-        item->body = outr_envelope_wrap_raw(arena, s->spec.pubsub, s->spec.topic, msg->data,
-                                            outr_loop_rand(s->loop));
-    if (outr_json_parse(&event, arena, item->body, &err) || !route(s, arena, event, path, &err)) {
+    *item = (outr__handed){.msg = msg};
+    if (s->is_raw && (!is_batched(s) || s->has_conditions || s->trace.is_on))
+        event = outr_envelope_wrap_raw(arena, s->spec.pubsub, s->spec.topic, msg->data,
+                                       outr_loop_rand(s->loop));
+    if ((!s->is_raw && outr_json_parse(&event, arena, msg->data, &err)) ||
+        !route(s, arena, event, path, &err)) {
         OUTR_LOG(s->log, ERROR, "a message could not be processed", OUTR_S("topic", s->spec.topic),
                  OUTR_ERR(&err));
         return BAD;
     }
     item->event = event;
     start_span(s, item);
-    if (outr_envelope_is_expired(event, outr_loop_unix_ns(s->loop)))
+    if (!s->is_raw && outr_envelope_is_expired(event, outr_loop_unix_ns(s->loop)))
         return EXPIRED;
     return path->p ? GOOD : NOBODYS;
 }
@@ -420,7 +441,7 @@ static void gather(outr_subscription *s, outr_message_in *msg)
 static void on_message(void *ctx, outr_message_in *msg)
 {
     outr_subscription *s = ctx;
-    if (s->spec.is_bulk && s->deliverer->hand_over_batch)
+    if (is_batched(s))
         gather(s, msg);
     else
         deliver(s, msg);
@@ -436,14 +457,14 @@ static size_t credit_of(const outr_subscription *s)
     if ((own && outr_str_to_i64(own->value, 1, 65536, &n)) ||
         (all && outr_str_to_i64(all->value, 1, 65536, &n)))
         return (size_t)n;
-    return s->spec.is_bulk ? (size_t)OUTR_MAX(s->spec.bulk_max_messages, OUTR_SUBSCRIPTION_CREDIT)
+    return s->spec.is_bulk ? (size_t)OUTR_MAX(BATCHES_IN_HAND * s->spec.bulk_max_messages,
+                                              OUTR_SUBSCRIPTION_CREDIT)
                            : OUTR_SUBSCRIPTION_CREDIT;
 }
 
 static size_t batch_of(const outr_subscription *s)
 {
-    bool is_batched = s->spec.is_bulk && s->deliverer->hand_over_batch;
-    return is_batched ? (size_t)OUTR_MAX(s->spec.bulk_max_messages, 1) : 1;
+    return is_batched(s) ? (size_t)OUTR_MAX(s->spec.bulk_max_messages, 1) : 1;
 }
 
 static void on_patience_over(outr_timer *timer)
@@ -470,16 +491,16 @@ outr_code outr_subscription_start(outr_subscription *s, outr_err *err)
                                 "' is not allowed",
                                 OUTR_ARG(s->spec.topic), OUTR_ARG(s->spec.pubsub));
     char place[OUTR_TOPIC_MAX];
-    const outr_subscribe req = {.topic = outr_topic_of_broker(place, s->component->spec,
-                                                              s->settings->namespace_,
-                                                              s->spec.topic),
-                                .metadata = s->spec.metadata,
-                                .loop = s->loop,
-                                .credit = credit_of(s),
-                                .batch = batch_of(s),
-                                .batches = batch_of(s) > 1 ? &s->batch_number : NULL,
-                                .on_message = on_message,
-                                .ctx = s};
+    const outr_subscribe req = {
+        .topic =
+            outr_topic_of_broker(place, s->component->spec, s->settings->namespace_, s->spec.topic),
+        .metadata = s->spec.metadata,
+        .loop = s->loop,
+        .credit = credit_of(s),
+        .batch = batch_of(s),
+        .batches = batch_of(s) > 1 ? &s->batch_number : NULL,
+        .on_message = on_message,
+        .ctx = s};
     if (s->component->broker->backend->subscribe(s->component->broker, &req, &s->sub, err))
         return err->code;
     if (s->is_paused)

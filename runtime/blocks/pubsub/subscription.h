@@ -18,7 +18,7 @@ typedef struct outr_subscription {
     outr_subscription_spec spec; /* on the set's arena */
     int type;                    /* of outr_subscription_info */
     outr_cel **rules;            /* compiled; NULL for an empty match */
-    bool is_raw;
+    bool is_raw, has_conditions;
     const outr_settings *settings;
     const outr_log *log;
     outr_trace_config trace;
