@@ -5,8 +5,6 @@
 
 /* spec.tracing beyond its rows, and the variables OpenTelemetry has for the same. */
 
-#define PAIRS_MAX 64
-
 /* Ids are made when a rate above 0 was given, or something is there to export to. */
 static void finish(outr_configuration *c)
 {
@@ -35,9 +33,11 @@ static const char *check_header(outr_kv *header, outr_arena *arena)
 /* "a=b,c=d"; decodes: with percent escapes (W3C Baggage, as OpenTelemetry's variables have it). */
 static outr_kvs read_pairs(outr_arena *arena, outr_str text, bool decodes)
 {
-    outr_kv *items = outr_arena_alloc(arena, PAIRS_MAX * sizeof *items);
-    size_t count = 0;
-    while (text.p && count < PAIRS_MAX) {
+    size_t most = 1, count = 0;
+    for (size_t i = 0; i < text.n; i++)
+        most += text.p[i] == ',';
+    outr_kv *items = outr_arena_alloc(arena, most * sizeof *items);
+    while (text.p) {
         outr_str pair, key;
         text = outr_str_cut(text, ',', &pair);
         outr_str value = outr_str_trim(outr_str_cut(pair, '=', &key));

@@ -154,6 +154,23 @@ static void headers_for_the_collector_come_in_both_forms(void **state)
     close_bench(&b);
 }
 
+static void no_pair_of_a_long_list_is_left_out(void **state)
+{
+    char text[2048] = "OTEL_EXPORTER_OTLP_HEADERS=";
+    char *const envp[] = {"OTEL_EXPORTER_OTLP_ENDPOINT=x:1", text, NULL};
+    OUTR_AUTO(outr_err_list) warnings = {0};
+    outr_configuration c;
+    bench b;
+    (void)state;
+    for (int i = 0; i < 100; i++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%sh%d=%d", i ? "," : "", i, i);
+    load(&c, &b, "spec: {}");
+    outr_kind_tracing_environment(b.arena, envp, &c, &warnings);
+    assert_int_equal(c.otel_headers.count, 100);
+    assert_text(c.otel_headers.items[99].value, "99");
+    close_bench(&b);
+}
+
 static void the_environment_adds_a_collector(void **state)
 {
     char *const envp[] = {"OTEL_EXPORTER_OTLP_ENDPOINT=http://all:1",
@@ -404,6 +421,7 @@ int main(void)
         cmocka_unit_test(every_field_of_a_configuration_that_is_acted_on_is_bound),
         cmocka_unit_test(tracing_is_on_as_the_rate_and_the_exporters_say),
         cmocka_unit_test(headers_for_the_collector_come_in_both_forms),
+        cmocka_unit_test(no_pair_of_a_long_list_is_left_out),
         cmocka_unit_test(the_environment_adds_a_collector),
         cmocka_unit_test(the_newer_spelling_of_metrics_wins_wherever_it_stands),
         cmocka_unit_test(a_later_configuration_adds_to_the_earlier),
