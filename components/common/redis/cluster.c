@@ -121,6 +121,16 @@ static outr_code read_map(outr__redis_site *site, const outr_redis_reply *reply,
     return OUTR_OK;
 }
 
+/* What waits for a server that may have nothing to say of it any more. */
+static void take_waiting(outr__redis_site *site, outr_list *to)
+{
+    OUTR_LIST_EACH(link, &site->servers) {
+        outr__redis_server *server = OUTR_LIST_ITEM(link, outr__redis_server, link);
+        for (outr_link *part; (part = outr_list_pop(&server->waiting));)
+            outr_list_push(to, part);
+    }
+}
+
 static void on_map(outr_op *op)
 {
     map *m = OUTR_CONTAINER(op, map, op);
@@ -135,12 +145,14 @@ static void on_map(outr_op *op)
     free(m);
     for (outr_link *link; (link = outr_list_pop(&site->unrouted));)
         outr_list_push(&parts, link);
+    if (!err.code)
+        take_waiting(site, &parts);
     for (outr_link *link; (link = outr_list_pop(&parts));) {
         outr__redis_part *p = OUTR_LIST_ITEM(link, outr__redis_part, link);
         const outr_redis_call *call = p->call;
         outr_str key = call->commands[p->indexes ? p->indexes[0] : 0].key;
         outr_err why = err;
-        if (!err.code && !site->slots[outr__redis_slot_of(key)])
+        if (!err.code && key.n > 0 && !site->slots[outr__redis_slot_of(key)])
             outr_fail(&why, OUTR_UNAVAILABLE, "redis: no server of the cluster has slot %u",
                       outr__redis_slot_of(key));
         if (!why.code)

@@ -148,6 +148,7 @@ static void flush(outr__redis_conn *c)
     if (c->out.bytes == 0)
         return;
     outr_stream_write(c->stream, &c->out);
+    c->pending_bytes = c->stream->pending_bytes;
     watch(c);
 }
 
@@ -408,6 +409,7 @@ static void on_eof(outr_stream *s)
 static void on_drain(outr_stream *s)
 {
     outr__redis_conn *c = s->owner;
+    c->last_ns = now(c);
     if (c->unwritten > 0)
         outr_loop_flush(c->site->loop, &c->flusher);
 }
@@ -428,6 +430,15 @@ static void on_closed(outr_stream *s)
 
 static const outr_stream_events events = {on_data, on_eof, on_drain, on_error, on_closed};
 
+/* A server that takes what we write is not silent, though it has nothing to say before the end. */
+static void note_progress(outr__redis_conn *c)
+{
+    size_t pending = c->stream ? c->stream->pending_bytes : 0;
+    if (pending > 0 && pending < c->pending_bytes)
+        c->last_ns = now(c);
+    c->pending_bytes = pending;
+}
+
 /* One timer for the life of the connection; it looks at what happened since it was set. */
 static void on_watchdog(outr_timer *timer)
 {
@@ -446,6 +457,7 @@ static void on_watchdog(outr_timer *timer)
         const outr__redis_slot *first = c->head < c->tail ? slot_at(c, c->head) : NULL;
         if (first && first->part)
             limit_ns += first->part->call->wait_ns;
+        note_progress(c);
         if (now(c) - c->last_ns >= limit_ns) {
             break_off(c, OUTR_UNAVAILABLE, "the server does not answer");
             return;

@@ -108,6 +108,7 @@ struct outr__redis_conn {
     outr_bufq out;
     outr_deferred flusher;
     outr_timer watchdog;
+    size_t pending_bytes; /* of the stream, when it was looked at last */
     uint64_t last_ns; /* something came, or was asked while nothing was out */
     /* the reply being read */
     outr_redis_reply *into;

@@ -113,7 +113,7 @@ extern const char *const outr_redis_types[]; /* node, cluster, sentinel */
         OUTR_REDIS_TIME_(t, f, "dialTimeout", NULL, dial_timeout_ns, "5s",                         \
                          "time limit for connecting"),                                             \
         OUTR_REDIS_TIME_(t, f, "readTimeout", NULL, read_timeout_ns, "3s",                         \
-                         "how long a server may be silent while something is asked"),              \
+                         "how long a server may be silent, and take nothing, when asked"),         \
         OUTR_REDIS_TIME_(t, f, "writeTimeout", NULL, write_timeout_ns, NULL,                       \
                          "time limit for writes; default: readTimeout"),                           \
         OUTR_REDIS_INT_(t, f, "poolSize", NULL, pool_size, 0, 100000, "0",                         \

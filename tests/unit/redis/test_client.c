@@ -354,6 +354,26 @@ static void a_server_that_never_answers_is_given_up(void **state OUTR_UNUSED)
     close_bench(b);
 }
 
+static void a_server_that_takes_a_long_write_slowly_is_not_silent(void **state OUTR_UNUSED)
+{
+    bench *b = open_node();
+    ask a, set;
+    wire_stream *server = start_greeted(&a, b, "GET a");
+    reply(b, server, "$-1\r\n");
+    server->is_stalled = true;
+    start(&set, b, "SET a 0123456789");
+    assert_true(wire_run(&b->w));
+    for (int i = 0; i < 6; i++) {
+        wire_sleep(&b->w, 2500 * OUTR_MS);
+        assert_false(set.is_done);
+        server->base.pending_bytes--;
+    }
+    wire_sleep(&b->w, 6100 * OUTR_MS);
+    assert_true(set.is_done);
+    assert_non_null(strstr(set.err.text, "does not answer"));
+    close_bench(b);
+}
+
 static void an_idle_connection_notices_silence_just_as_soon(void **state OUTR_UNUSED)
 {
     bench *b = open_node();
@@ -618,6 +638,34 @@ static void a_cluster_sends_commands_where_their_keys_are(void **state OUTR_UNUS
     close_bench(b);
 }
 
+static void calls_that_wait_for_a_server_go_where_the_map_says_by_now(void **state OUTR_UNUSED)
+{
+    static const char *const metadata[] = {"redisHost", "127.0.0.1:7000", "redisType", "cluster",
+                                           NULL};
+    bench *b = open_bench(metadata); /* foo is in slot 12182, bar in 5061 */
+    ask foo, bar;
+    start(&foo, b, "GET foo");
+    wire_stream *seed = greet(b);
+    expect(seed, "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n");
+    reply(b, seed,
+          "*2\r\n*3\r\n:0\r\n:8191\r\n*2\r\n$9\r\n127.0.0.1\r\n:7000\r\n"
+          "*3\r\n:8192\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:7001\r\n");
+    wire_stream *dead = b->w.last; /* takes the connection and says nothing */
+    expect(dead, PING);
+    wire_sleep(&b->w, OUTR_SEC);
+    start(&bar, b, "GET bar");
+    expect(seed, "*2\r\n$3\r\nGET\r\n$3\r\nbar\r\n");
+    reply(b, seed, "-MOVED 5061 127.0.0.1:7000\r\n"); /* it has heard of the failover */
+    expect(seed, "*2\r\n$3\r\nGET\r\n$3\r\nbar\r\n*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n");
+    reply(b, seed, "$1\r\nb\r\n*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:7000\r\n");
+    assert_true(bar.is_done);
+    expect(seed, "*2\r\n$3\r\nGET\r\n$3\r\nfoo\r\n");
+    reply(b, seed, "$1\r\nf\r\n");
+    assert_true(foo.is_done);
+    assert_int_equal(foo.err.code, OUTR_OK);
+    close_bench(b);
+}
+
 #define SLOTS_AT(port)                                                                             \
     "*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:" port "\r\n"
 
@@ -746,6 +794,7 @@ int main(void)
         cmocka_unit_test(a_server_that_is_full_is_tried_again),
         cmocka_unit_test(what_was_sent_is_repeated_only_when_it_may_be),
         cmocka_unit_test(a_server_that_never_answers_is_given_up),
+        cmocka_unit_test(a_server_that_takes_a_long_write_slowly_is_not_silent),
         cmocka_unit_test(an_idle_connection_notices_silence_just_as_soon),
         cmocka_unit_test(an_idle_connection_is_closed_and_made_again),
         cmocka_unit_test(attempts_end_and_later_calls_begin_anew),
@@ -757,6 +806,7 @@ int main(void)
         cmocka_unit_test(a_line_that_is_cancelled_hangs_up),
         cmocka_unit_test(a_listener_subscribes_again),
         cmocka_unit_test(a_cluster_sends_commands_where_their_keys_are),
+        cmocka_unit_test(calls_that_wait_for_a_server_go_where_the_map_says_by_now),
         cmocka_unit_test(a_listener_goes_where_its_key_is),
         cmocka_unit_test(a_master_is_found_by_sentinel),
         cmocka_unit_test(settings_that_make_no_sense_are_named),
