@@ -494,13 +494,15 @@ class Rotation(Mtls):
         ca = self.authority(ttl="6s", skew="15m")  # a life much shorter than the skew: pitfall 42
         app = self.app()
         a, b = self.secure(ca, "caller"), self.secure(ca, "callee", app)
+        began = time.monotonic()
         count, bad = self.load(a, 20)
         self.assertEqual(bad, [])
         self.assertGreater(count, 0)
         for sidecar in (a, b):
             self.assertGreaterEqual(self.rotations(sidecar), 3)
         asked = total(ca.metrics(), "dapr_sentry_cert_sign_request_received_total")
-        self.assertLess(asked, 25)  # no storm
+        # No storm: each asks at 70 % of 6 s, however long all of this took; twice that is room for repetitions.
+        self.assertLess(asked, 2 * 2 * ((time.monotonic() - began) / 4.2 + 2))
 
     @tag("debug")
     def test_an_authority_that_is_away_hurts_nobody_before_the_end(self):
