@@ -214,6 +214,20 @@ class PubSub(Case):
         seen.wait(range(20))
         self.assertEqual(sidecar.health(), 204)
 
+    def test_a_message_that_is_too_large_stays_pending_and_stops_nothing(self):
+        server, seen = RedisServer(self), Seen(self)
+        sidecar = self.subscriber(seen, redis(server, redeliverInterval="100ms", processingTimeout="200ms"))
+        large = server.command("XADD", "t", "*", "data", b"x" * (65 << 20))
+        self.publish(sidecar, *range(5))
+        sidecar.wait_log("too large to be read", 1, WAIT_S)
+        seen.wait(range(5))
+        wait_for("the others' acknowledgement", lambda: [row[0] for row in pending(server)] == [large], WAIT_S)
+        tries = pending(server)[0][3]
+        self.publish(sidecar, *range(5, 10))
+        seen.wait(range(5, 10))
+        self.assertEqual(pending(server)[0][3], tries)  # it is not claimed over and over
+        self.assertEqual(sidecar.log().count("too large to be read"), 1)
+
     def test_a_key_that_is_no_stream_names_itself(self):
         server, seen = RedisServer(self), Seen(self)
         server.command("SET", "t", "x")

@@ -71,6 +71,7 @@ struct outr_broker_sub {
     size_t credit;
     outr_redis_line *line;
     outr_map *in_hand; /* id to item: handed over, or settled and not confirmed */
+    outr_map *parked;  /* ids of entries that are larger than a reply may be: left alone */
     outr_list handed, acks, releases;
     size_t unsettled, acking, confirming;
     bool has_group, is_paused, is_closing, wants_look, is_recovering, is_failing;

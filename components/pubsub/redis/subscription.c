@@ -10,6 +10,7 @@
 #define BATCH_MAX     (64 * OUTR_MIB)
 #define BATCH_AIM     (2 * OUTR_MIB) /* so many bytes are asked for at once, as far as known */
 #define ACKING_MAX    1024
+#define PARKED_MAX    1024
 #define UNBLOCK_AGAIN (10 * OUTR_MS)
 #define UNBLOCKS_MAX  50 /* then the connection is given up instead */
 #define RENEWAL_NS    (5 * OUTR_SEC) /* without processingTimeout: others may have one */
@@ -372,7 +373,7 @@ static void on_looked(outr_broker_sub *sub, const outr_redis_reply *page)
         int64_t idle_ms = row->items[2].integer;
         if (!set_next_id(sub, id))
             is_last = true;
-        if (outr_map_get(sub->in_hand, id))
+        if (outr_map_get(sub->in_hand, id) || outr_map_get(sub->parked, id))
             continue;
         if (idle_ms >= after_ms) {
             sub->lost[sub->lost_count] = id;
@@ -446,6 +447,19 @@ static void on_read(outr_broker_sub *sub, const outr_redis_reply *streams)
         hand_over(sub, &entries->items[i], 1);
 }
 
+/* Claimed alone it was more than a reply may be, and would be each time. It is not ours to throw
+ * away: it stays pending, for whoever can take it, and whoever looks. */
+static void park(outr_broker_sub *sub)
+{
+    outr_str id = sub->lost[0];
+    if (outr_map_count(sub->parked) == PARKED_MAX)
+        return;
+    outr_map_put(sub->parked, id, sub);
+    OUTR_LOG(sub->broker->log, ERROR,
+             "a message is too large to be read, it is left pending in its stream",
+             OUTR_S("topic", sub->topic), OUTR_S("group", sub->group), OUTR_S("id", id));
+}
+
 /* An error that the server answered. */
 static void on_refusal(outr_broker_sub *sub, const outr_err *err)
 {
@@ -474,8 +488,11 @@ static void on_done(outr_op *op)
     outr_timer_stop(sub->req.loop, &sub->unblocker);
     batch->refs++; /* the task may go on with another */
     if (is_transport || outr_redis_check(reply, &err)) {
-        if (err.code == OUTR_RESOURCE_EXHAUSTED && is_transport)
+        if (err.code == OUTR_RESOURCE_EXHAUSTED && is_transport) {
             sub->average = BATCH_AIM; /* one by one from now on */
+            if (task == OUTR__STREAM_CLAIM && sub->lost_count == 1)
+                park(sub);
+        }
         if (is_transport)
             fail(sub, &err);
         else
@@ -567,6 +584,7 @@ static void free_sub(outr_broker_sub *sub)
         outr_timer_stop(loop, timers[i]);
     outr_redis_line_close(sub->line);
     outr_map_free(sub->in_hand);
+    outr_map_free(sub->parked);
     free(sub->text);
     free(sub);
     outr_op_finish(op);
@@ -621,6 +639,7 @@ outr_code outr__stream_subscribe(outr_broker *base, const outr_subscribe *req,
     sub->credit = b->concurrency ? OUTR_MIN(req->credit, b->concurrency) : req->credit;
     sub->line = outr_redis_line_open(b->redis, req->loop, sub->topic);
     sub->in_hand = outr_map_new();
+    sub->parked = outr_map_new();
     sub->is_recovering = true;
     look_soon(sub);
     outr_list_init(&sub->handed);
