@@ -447,6 +447,7 @@ outr__redis_site *outr__redis_site_of(outr_redis *redis, outr_loop *loop)
     outr_list_init(&site->paused);
     outr_list_init(&site->conns);
     outr_list_init(&site->unrouted);
+    outr_list_init(&site->spares);
     size_t count = redis->is_cluster ? redis->host_count : 1;
     for (size_t i = 0; i < count; i++)
         outr__redis_server_of(site, &redis->hosts[i]);
@@ -460,6 +461,7 @@ void outr__redis_site_stop(outr__redis_site *site)
     outr__redis_map_stop(site);
     OUTR_LIST_EACH(link, &site->servers)
         outr_timer_stop(site->loop, &OUTR_LIST_ITEM(link, outr__redis_server, link)->retry);
+    outr__redis_spares_close(site);
     site->is_closing = true;
     for (outr_link *link = site->conns.next; link != &site->conns;) {
         outr__redis_conn *c = OUTR_LIST_ITEM(link, outr__redis_conn, of_site);

@@ -158,6 +158,8 @@ struct outr__redis_server {
 struct outr__redis_site {
     outr_redis *redis;
     outr_loop *loop;
+    outr_list spares; /* lines that were given back */
+    size_t spare_count;
     outr_list servers;
     size_t pending;   /* calls */
     outr_list paused; /* parts, each until its due_ns */
@@ -232,6 +234,7 @@ outr_redis_line *outr__redis_line_to(outr__redis_site *site, const outr__redis_w
 /* A part of a call of the line, with its server (NULL: the line knows). */
 void outr__redis_line_give(outr_redis_line *line, outr__redis_part *p,
                            const outr__redis_server *server);
+void outr__redis_spares_close(outr__redis_site *site);
 void outr__redis_line_cancel(outr_redis_line *line, outr_redis_call *call);
 
 #endif

@@ -1,7 +1,10 @@
 #include "components/common/redis/internal.h"
 
+#define SPARES_MAX 4
+
 struct outr_redis_line {
     outr__redis_site *site;
+    outr_link spare; /* of site */
     outr__redis_conn *conn; /* NULL: none, the next call makes one */
     const outr__redis_where *sentinel; /* it leads to this one */
     outr_list calls;
@@ -58,6 +61,37 @@ static outr_redis_line *new_line(outr__redis_site *site, outr_str key)
 outr_redis_line *outr_redis_line_open(outr_redis *redis, outr_loop *loop, outr_str key)
 {
     return new_line(outr__redis_site_of(redis, loop), key);
+}
+
+/* Of a cluster none is kept: each key may be somebody else's. */
+outr_redis_line *outr_redis_line_borrow(outr_redis *redis, outr_loop *loop, outr_str key)
+{
+    outr__redis_site *site = outr__redis_site_of(redis, loop);
+    outr_link *link = redis->is_cluster ? NULL : outr_list_pop(&site->spares);
+    if (!link)
+        return new_line(site, key);
+    site->spare_count--;
+    return OUTR_LIST_ITEM(link, outr_redis_line, spare);
+}
+
+void outr_redis_line_give_back(outr_redis_line *line)
+{
+    if (!line)
+        return;
+    outr__redis_site *site = line->site;
+    if (!line->conn || line->is_moved || site->redis->is_cluster || site->is_closing ||
+        !outr_list_is_empty(&line->calls) || site->spare_count == SPARES_MAX) {
+        outr_redis_line_close(line);
+        return;
+    }
+    site->spare_count++;
+    outr_list_push_front(&site->spares, &line->spare);
+}
+
+void outr__redis_spares_close(outr__redis_site *site)
+{
+    for (outr_link *link; (link = outr_list_pop(&site->spares));)
+        outr_redis_line_close(OUTR_LIST_ITEM(link, outr_redis_line, spare));
 }
 
 outr_redis_line *outr__redis_line_to(outr__redis_site *site, const outr__redis_where *where)

@@ -226,6 +226,10 @@ typedef struct outr_redis_line outr_redis_line;
 
 /* key: of which server in a cluster; copied. */
 outr_redis_line *outr_redis_line_open(outr_redis *redis, outr_loop *loop, outr_str key);
+/* The same, but one that was given back, with its connection, when there is one. */
+outr_redis_line *outr_redis_line_borrow(outr_redis *redis, outr_loop *loop, outr_str key);
+/* After the last call; nothing on it is as its next user would not expect. NULL is fine. */
+void outr_redis_line_give_back(outr_redis_line *line);
 void outr_redis_line_start(outr_redis_line *line, outr_redis_call *call, outr_op *op);
 /* Calls under way end CANCELLED, in a later turn. NULL is fine. */
 void outr_redis_line_close(outr_redis_line *line);

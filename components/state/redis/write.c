@@ -28,7 +28,7 @@ static void on_cancel(outr_op *op)
 
 static void end(writing *w, const outr_err *err)
 {
-    outr_redis_line_close(w->line);
+    outr_redis_line_give_back(w->line);
     if (err)
         outr_op_fail(w->op, err);
     else
@@ -282,7 +282,7 @@ static outr_code prepare(writing *w, outr_err *err)
         req->arena, req->items[0].key, 3, (outr_str[]){OUTR_STR("WAIT"), replicas,
                                                        OUTR_STR(WAIT_MS)});
     w->call.wait_ns = WAIT_NS;
-    w->line = outr_redis_line_open(w->store->redis, w->op->loop, req->items[0].key);
+    w->line = outr_redis_line_borrow(w->store->redis, w->op->loop, req->items[0].key);
     return OUTR_OK;
 }
 

@@ -638,6 +638,32 @@ static void a_cluster_sends_commands_where_their_keys_are(void **state OUTR_UNUS
     close_bench(b);
 }
 
+static void a_line_that_was_given_back_is_used_again(void **state OUTR_UNUSED)
+{
+    static const char *const texts[] = {"SET a 1", NULL};
+    bench *b = open_node();
+    ask a;
+    outr_redis_line *line = outr_redis_line_borrow(b->redis, b->w.loop, OUTR_STR("a"));
+    prepare(&a, b, texts);
+    outr_redis_line_start(line, &a.call, &a.op);
+    wire_stream *server = greet(b);
+    for (int i = 0; i < 2; i++) {
+        expect(server, "*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n");
+        reply(b, server, "+OK\r\n");
+        assert_true(a.is_done);
+        outr_redis_line_give_back(line);
+        line = outr_redis_line_borrow(b->redis, b->w.loop, OUTR_STR("b"));
+        prepare(&a, b, texts);
+        outr_redis_line_start(line, &a.call, &a.op);
+    }
+    assert_int_equal(b->w.connect_count, 1);
+    wire_eof(server); /* and made anew when it is gone */
+    assert_true(wire_run(&b->w));
+    assert_true(a.is_done && a.err.code != OUTR_OK);
+    outr_redis_line_give_back(line);
+    close_bench(b);
+}
+
 static void calls_that_wait_for_a_server_go_where_the_map_says_by_now(void **state OUTR_UNUSED)
 {
     static const char *const metadata[] = {"redisHost", "127.0.0.1:7000", "redisType", "cluster",
@@ -806,6 +832,7 @@ int main(void)
         cmocka_unit_test(a_line_that_is_cancelled_hangs_up),
         cmocka_unit_test(a_listener_subscribes_again),
         cmocka_unit_test(a_cluster_sends_commands_where_their_keys_are),
+        cmocka_unit_test(a_line_that_was_given_back_is_used_again),
         cmocka_unit_test(calls_that_wait_for_a_server_go_where_the_map_says_by_now),
         cmocka_unit_test(a_listener_goes_where_its_key_is),
         cmocka_unit_test(a_master_is_found_by_sentinel),
