@@ -121,6 +121,25 @@ class KafkaServer:
             port.release()
         shutil.rmtree(self.dir, ignore_errors=True)
 
+    def console(self, topic, count):
+        """What Kafka's own console consumer prints of count records: "Partition:0<tab>k:v,...<tab>key<tab>value" each."""
+        done = subprocess.run(self.java("org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", self.host(), "--topic", topic,
+                                        "--from-beginning", "--max-messages", str(count), "--timeout-ms", str(START_S * 1000),
+                                        *(a for p in ("partition", "headers", "key") for a in ("--property", "print.%s=true" % p))),
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=START_S, check=True)
+        return [line.split("\t") for line in done.stdout.splitlines()]
+
+    def groups(self, group):
+        """{topic: {partition: committed offset}}, as kafka-consumer-groups has it."""
+        done = subprocess.run(self.java("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", "--bootstrap-server", self.host(),
+                                        "--describe", "--offsets", "--group", group),
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=START_S, check=True)
+        found = {}
+        for columns in (line.split() for line in done.stdout.splitlines()):
+            if len(columns) > 4 and columns[0] == group and columns[3].isdigit():
+                found.setdefault(columns[1], {})[int(columns[2])] = int(columns[3])
+        return found
+
     def component(self, name="ps", type_="pubsub.kafka", listener="PLAIN", **metadata):
         return component(name, type_, {"brokers": self.host(listener), "authType": "none", "initialOffset": "oldest",
                                        "consumeRetryInterval": "100ms", **metadata})

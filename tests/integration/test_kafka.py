@@ -59,6 +59,23 @@ class Kafka(Case):
 
 
 class PubSub(Kafka):
+    def test_the_tools_of_kafka_read_what_was_written_and_committed(self):
+        seen = Seen(self, {"topic": "console"})
+        a = self.subscriber(seen, "tools")
+        for n in range(3):
+            self.publish(a, "console", {"n": n}, query="?metadata.partitionKey=key-%d&metadata.color=blue" % n)
+        self.publish(a, "console", {"raw": 1}, query="?metadata.rawPayload=true&metadata.partitionNumber=2")
+        seen.wait(*({"n": n} for n in range(3)))
+        records = self.server.console("console", 4)
+        events = {key: (headers, json.loads(value)) for _, headers, key, value in records if key.startswith("key-")}
+        self.assertEqual({key: event["data"] for key, (_, event) in events.items()}, {"key-%d" % n: {"n": n} for n in range(3)})
+        for headers, event in events.values():
+            self.assertIn("color:blue", headers.split(","))
+            self.assertEqual((event["specversion"], event["topic"], event["pubsubname"]), ("1.0", "console", "ps"))
+        self.assertEqual([(partition, json.loads(value)) for partition, _, key, value in records if key == "null"], [("Partition:2", {"raw": 1})])
+        self.assertEqual(a.stop(), 0)
+        self.assertGreaterEqual(sum(self.server.groups("tools")["console"].values()), 3)
+
     @tag("debug")
     def test_what_is_published_arrives_and_is_committed(self):
         seen = Seen(self, {"topic": "first"})
