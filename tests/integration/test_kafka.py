@@ -76,7 +76,7 @@ class PubSub(Kafka):
         self.assertEqual(a.stop(), 0)
         self.assertGreaterEqual(sum(self.server.groups("tools")["console"].values()), 3)
 
-    @tag("debug")
+    @tag("debug", "tsan")
     def test_what_is_published_arrives_and_is_committed(self):
         seen = Seen(self, {"topic": "first"})
         a = self.subscriber(seen, "committing")
