@@ -345,10 +345,11 @@ outr_outlier_change outr__callee_judge(outr__callee *c, outr__instance *i, uint6
     return change;
 }
 
-void outr__callee_took(outr__callee *c, outr__instance *i, uint64_t now, uint64_t took_ns)
+void outr__callee_took(outr__callee *c, outr__instance *i, uint64_t now, uint64_t took_ns,
+                       bool is_probe)
 {
     pthread_mutex_lock(&c->lock);
-    outr_endpoint_took(&i->endpoint, now, took_ns);
+    outr_endpoint_took(&i->endpoint, now, took_ns, is_probe);
     pthread_mutex_unlock(&c->lock);
 }
 

@@ -83,7 +83,7 @@ outr_outlier_change outr__callee_observe(outr__callee *callee, outr__instance *i
 outr_outlier_change outr__callee_judge(outr__callee *callee, outr__instance *instance, uint64_t now,
                                        outr_class how, bool was_probe, outr_rand *rand);
 void outr__callee_took(outr__callee *callee, outr__instance *instance, uint64_t now,
-                       uint64_t took_ns);
+                       uint64_t took_ns, bool is_probe);
 /* It was given up then. */
 void outr__callee_took_longer(outr__callee *callee, outr__instance *instance, uint64_t now,
                               uint64_t took_ns);

@@ -379,17 +379,35 @@ static outr_endpoint *scan(const outr_cluster_view *v, const outr_cluster_pick *
     return best;
 }
 
+/* Those whose probe takes long are judged by what is known of it. */
+static void judge_late(outr_cluster *c, uint64_t now, outr_rand *rand)
+{
+    OUTR_LIST_EACH(link, &c->ejected) {
+        outr_endpoint *e = OUTR_LIST_ITEM(link, outr_endpoint, ejected);
+        if (e->outlier.until_ns > now)
+            break;
+        if (outr_outlier_is_probe_late(&e->outlier, now))
+            outr_endpoint_judge(e, now, e->outlier.has_begun ? OUTR_CLASS_GOOD : OUTR_CLASS_FAILURE,
+                                true, rand);
+    }
+}
+
 /* Due ones are in front. One that waits for a better call, or is being probed, is passed over. */
 static outr_endpoint *find_probe(outr_cluster *c, outr_cluster_view *v,
-                                 const outr_cluster_pick *pick, uint64_t now)
+                                 const outr_cluster_pick *pick, uint64_t now, outr_rand *rand)
 {
     uint64_t bit = (uint64_t)1 << (v - c->views), next = UINT64_MAX;
     if (v->ejected == 0 || now < v->due_ns)
         return NULL;
+    judge_late(c, now, rand);
     OUTR_LIST_EACH(link, &c->ejected) {
         outr_endpoint *e = OUTR_LIST_ITEM(link, outr_endpoint, ejected);
-        if (!(e->views & bit) || e->outlier.is_probing)
+        if (!(e->views & bit))
             continue;
+        if (e->outlier.is_probing) {
+            next = OUTR_MIN(next, e->outlier.probe_ns + OUTR_OUTLIER_PROBE_NS);
+            continue;
+        }
         next = OUTR_MIN(next, e->outlier.until_ns);
         if (now < e->outlier.until_ns)
             break;
@@ -415,7 +433,7 @@ static outr_endpoint *choose(outr_cluster *c, outr_cluster_pick *pick, uint64_t 
     outr_cluster_view *v = view_of(c, pick->labels);
     if (!v || v->count == 0)
         return NULL;
-    outr_endpoint *found = find_probe(c, v, pick, now);
+    outr_endpoint *found = find_probe(c, v, pick, now, rand);
     if (found) {
         pick->is_probe = true;
         return found;
@@ -499,9 +517,10 @@ outr_outlier_change outr_endpoint_observe(outr_endpoint *e, uint64_t now, uint64
     return change;
 }
 
-void outr_endpoint_took(outr_endpoint *e, uint64_t now, uint64_t took_ns)
+void outr_endpoint_took(outr_endpoint *e, uint64_t now, uint64_t took_ns, bool is_probe)
 {
     outr_balance_observe(&e->balance, now, took_ns, false);
+    e->outlier.has_begun |= is_probe && e->outlier.is_probing;
 }
 
 void outr_endpoint_forget_probe(outr_endpoint *e)

@@ -113,8 +113,8 @@ outr_outlier_change outr_endpoint_observe(outr_endpoint *endpoint, uint64_t now,
 /* Only whether it went well: how long it took was observed before. */
 outr_outlier_change outr_endpoint_judge(outr_endpoint *endpoint, uint64_t now, outr_class how,
                                         bool was_probe, outr_rand *rand);
-/* Only how long it took, at least. */
-void outr_endpoint_took(outr_endpoint *endpoint, uint64_t now, uint64_t took_ns);
+/* Only how long its answer took to begin. */
+void outr_endpoint_took(outr_endpoint *endpoint, uint64_t now, uint64_t took_ns, bool is_probe);
 /* The call that was to probe it said nothing. */
 void outr_endpoint_forget_probe(outr_endpoint *endpoint);
 /* It looks well: any call may be the probe now. */

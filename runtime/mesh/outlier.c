@@ -90,7 +90,14 @@ bool outr_outlier_may_probe(outr_outlier *o, uint64_t now, bool is_repeatable)
     if (!is_repeatable && now < o->until_ns + OUTR_OUTLIER_GRACE_NS)
         return false;
     o->is_probing = true;
+    o->has_begun = false;
+    o->probe_ns = now;
     return true;
+}
+
+bool outr_outlier_is_probe_late(const outr_outlier *o, uint64_t now)
+{
+    return o->is_probing && now > o->probe_ns + OUTR_OUTLIER_PROBE_NS;
 }
 
 void outr_outlier_open_probe(outr_outlier *o, uint64_t now)

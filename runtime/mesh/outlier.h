@@ -13,6 +13,9 @@
 #define OUTR_OUTLIER_WINDOW_MAX 64
 /* A call that may be repeated elsewhere is waited for so long: then the probe costs nobody. */
 #define OUTR_OUTLIER_GRACE_NS OUTR_SEC
+/* A probe that has not ended by then is taken for what it is so far: a stream that goes on well, or
+ * a call that hangs. What becomes of it still counts. */
+#define OUTR_OUTLIER_PROBE_NS (10 * OUTR_SEC)
 
 typedef struct outr_outlier_rules {
     bool is_disabled;
@@ -37,8 +40,10 @@ typedef struct outr_outlier {
     uint8_t ejections; /* in a row, without a revival in between that lasted */
     uint8_t reason;    /* outr_outlier_reason */
     bool is_ejected, is_probing;
+    bool has_begun; /* the answer to the probe, and there is nothing wrong with it so far */
     uint32_t in_a_row;
     uint64_t until_ns; /* ejected: the probe is due */
+    uint64_t probe_ns; /* is_probing: since then */
     uint64_t revived_ns;
 } outr_outlier;
 
@@ -57,6 +62,8 @@ outr_outlier_change outr_outlier_observe(outr_outlier *outlier, const outr_outli
 void outr_outlier_forget_probe(outr_outlier *outlier);
 /* is_repeatable: the call may be made again elsewhere. True: this call is the probe now. */
 bool outr_outlier_may_probe(outr_outlier *outlier, uint64_t now, bool is_repeatable);
+/* See OUTR_OUTLIER_PROBE_NS. */
+bool outr_outlier_is_probe_late(const outr_outlier *outlier, uint64_t now);
 /* Whatever call comes next may be the probe. */
 void outr_outlier_open_probe(outr_outlier *outlier, uint64_t now);
 

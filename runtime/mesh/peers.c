@@ -286,7 +286,7 @@ void outr__pick_observe(outr__pick *pick, uint64_t took_ns, outr_class how, uint
 void outr__pick_took(outr__pick *pick, uint64_t took_ns)
 {
     outr__callee_took(pick->known->callee, pick->instance, outr_loop_now(pick->peers->o->loop),
-                      took_ns);
+                      took_ns, pick->is_probe);
 }
 
 void outr__pick_took_longer(outr__pick *pick, uint64_t took_ns)

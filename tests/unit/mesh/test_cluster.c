@@ -251,6 +251,49 @@ static void a_probe_waits_a_second_for_a_call_that_may_be_repeated(void **state)
     close_bench(b);
 }
 
+static void a_probe_that_hangs_is_one_that_failed_until_it_is_answered(void **state)
+{
+    bench *b = open_bench(3);
+    outr_cluster_pick how = {.is_repeatable = true};
+    const outr_outlier *o = &b->endpoints[0].outlier;
+    (void)state;
+    fail_often(b, 0, 5);
+    b->now = o->until_ns;
+    assert_int_equal(pick(b, &how), 0);
+    b->now += OUTR_OUTLIER_PROBE_NS;
+    assert_true(pick(b, &how) != 0);
+    assert_int_equal(o->ejections, 1);
+    b->now += OUTR_SEC;
+    assert_true(pick(b, &how) != 0);
+    assert_int_equal(o->ejections, 2); /* away twice as long */
+    assert_true(o->until_ns > b->now + 7 * OUTR_SEC);
+    outr_endpoint_observe(b->items[0], b->now, 11 * OUTR_SEC, OUTR_CLASS_GOOD, 0, true, &b->rand);
+    assert_false(o->is_ejected);
+    close_bench(b);
+}
+
+static void a_stream_that_goes_on_well_is_a_probe_that_went_well(void **state)
+{
+    bench *b = open_bench(3);
+    outr_cluster_pick how = {.is_repeatable = true};
+    const outr_outlier *o = &b->endpoints[0].outlier;
+    (void)state;
+    fail_often(b, 0, 5);
+    b->now = o->until_ns;
+    assert_int_equal(pick(b, &how), 0);
+    outr_endpoint_took(b->items[0], b->now, OUTR_MS, true); /* its head; its end says how it went */
+    b->now += OUTR_OUTLIER_PROBE_NS;
+    pick(b, &how);
+    assert_true(o->is_ejected);
+    b->now += OUTR_SEC;
+    pick(b, &how);
+    assert_false(o->is_ejected);
+    assert_int_equal(b->cluster.ejected_count, 0);
+    outr_endpoint_judge(b->items[0], b->now, OUTR_CLASS_FAILURE, true, &b->rand);
+    assert_false(o->is_ejected); /* one failure of many calls by now */
+    close_bench(b);
+}
+
 static void who_leaves_takes_its_ejection_along(void **state)
 {
     bench *b = open_bench(4);
@@ -663,6 +706,8 @@ int main(void)
         cmocka_unit_test(half_of_them_at_most_and_calls_still_go_out),
         cmocka_unit_test(one_call_probes_and_decides),
         cmocka_unit_test(a_probe_waits_a_second_for_a_call_that_may_be_repeated),
+        cmocka_unit_test(a_probe_that_hangs_is_one_that_failed_until_it_is_answered),
+        cmocka_unit_test(a_stream_that_goes_on_well_is_a_probe_that_went_well),
         cmocka_unit_test(who_leaves_takes_its_ejection_along),
         cmocka_unit_test(who_was_tried_is_the_last_choice),
         cmocka_unit_test(calls_go_to_instances_with_the_labels_they_ask_for),
