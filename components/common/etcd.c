@@ -10,6 +10,8 @@
 #define ARENA_MAX   (64 * OUTR_MIB)
 #define PING_NS     (10 * OUTR_SEC)
 
+#define AUTHENTICATE OUTR_ETCD_PATH("Auth", "Authenticate")
+
 typedef struct server {
     outr_str text; /* "host:port", as it is called */
     outr_str host;
@@ -130,17 +132,80 @@ static void fill_request(const outr_etcd *e, outr_headers *metadata)
         outr_headers_add(metadata, OUTR_STR("token"), outr_arena_str(metadata->arena, e->token));
 }
 
+static void send_call(outr_etcd_call *c, const char *path, outr_str message, outr_op_fn *done)
+{
+    const outr_etcd *e = c->etcd;
+    c->unary = (outr_grpc_unary){
+        .arena = c->arena, .loop = e->loop, .max_bytes = ANSWER_MAX, .deadline_ns = c->deadline_ns};
+    outr_headers_init(&c->unary.metadata, c->arena);
+    fill_request(e, &c->unary.metadata);
+    outr_grpc_unary_prepare_bytes(&c->unary, &c->http, path, message);
+    c->unary.req.authority = e->now->text;
+    c->http.ends_with_answer = true;
+    outr_op_init(&c->inner, e->loop, NULL, c->deadline_ns, done);
+    outr_http_call_start(e->now->pool, &c->http, &c->inner);
+}
+
+static void fail_call(outr_etcd_call *c, outr_err *err)
+{
+    outr_wrap(err, "etcd");
+    outr_op_fail(c->op, err);
+}
+
+static outr_code keep_token(outr_etcd *e, const Etcdserverpb__AuthenticateResponse *answer,
+                            outr_err *err)
+{
+    outr_str token = outr_str_from(answer->token);
+    if (token.n == 0 || token.n >= sizeof e->token_text)
+        return outr_fail(err, OUTR_UNAUTHENTICATED, "no token that could be used");
+    memcpy(e->token_text, token.p, token.n);
+    e->token = outr_str_of(e->token_text, token.n);
+    return OUTR_OK;
+}
+
+static void on_called(outr_op *inner);
+
+static void on_logged_in_again(outr_op *inner)
+{
+    outr_etcd_call *c = OUTR_CONTAINER(inner, outr_etcd_call, inner);
+    Etcdserverpb__AuthenticateResponse *answer;
+    outr_err err;
+    if (outr_grpc_unary_result(&c->unary, &answer, &etcdserverpb__authenticate_response__descriptor,
+                               &inner->err, &err) ||
+        keep_token(c->etcd, answer, &err))
+        fail_call(c, &err);
+    else
+        send_call(c, c->path, c->message, on_called);
+}
+
+static outr_str credentials(const outr_etcd *e, outr_arena *arena)
+{
+    Etcdserverpb__AuthenticateRequest m = ETCDSERVERPB__AUTHENTICATE_REQUEST__INIT;
+    m.name = (char *)(uintptr_t)e->user.p;
+    m.password = (char *)(uintptr_t)e->password.p;
+    return outr_proto_write(arena, &m);
+}
+
+/* Tokens end, and are of no use after users have changed, while the watch they began goes on. */
+static bool wants_another_token(const outr_etcd_call *c, const outr_err *err)
+{
+    return c->etcd->user.n > 0 && !c->is_again && !outr_op_is_cancelled(c->op) &&
+           (err->code == OUTR_UNAUTHENTICATED || strstr(err->text, "auth store is old"));
+}
+
 static void on_called(outr_op *inner)
 {
     outr_etcd_call *c = OUTR_CONTAINER(inner, outr_etcd_call, inner);
-    outr_op *op = c->op;
     outr_err err;
     if (outr_grpc_unary_result(&c->unary, &c->answer, c->type, &inner->err, &err) == OUTR_OK) {
-        outr_op_finish(op);
-        return;
+        outr_op_finish(c->op);
+    } else if (wants_another_token(c, &err)) {
+        c->is_again = true;
+        c->etcd->token = OUTR_STR_NONE;
+        send_call(c, AUTHENTICATE, credentials(c->etcd, c->arena), on_logged_in_again);
+    } else {
+        fail_call(c, &err);
     }
-    outr_wrap(&err, "etcd");
-    outr_op_fail(op, &err);
 }
 
 static void on_cancel(outr_op *op)
@@ -163,16 +228,10 @@ void outr_etcd_call_start(outr_etcd *e, outr_etcd_call *c, const void *message, 
         outr_op_fail_soon(op, &err);
         return;
     }
-    uint64_t deadline = outr_loop_now(e->loop) + CALL_NS;
-    c->unary = (outr_grpc_unary){
-        .arena = c->arena, .loop = e->loop, .max_bytes = ANSWER_MAX, .deadline_ns = deadline};
-    outr_headers_init(&c->unary.metadata, c->arena);
-    fill_request(e, &c->unary.metadata);
-    outr_grpc_unary_prepare(&c->unary, &c->http, c->path, message);
-    c->unary.req.authority = e->now->text;
-    c->http.ends_with_answer = true;
-    outr_op_init(&c->inner, e->loop, NULL, deadline, on_called);
-    outr_http_call_start(e->now->pool, &c->http, &c->inner);
+    c->is_again = false;
+    c->deadline_ns = outr_loop_now(e->loop) + CALL_NS;
+    c->message = outr_proto_write(c->arena, message);
+    send_call(c, c->path, c->message, on_called);
 }
 
 void outr_etcd_call_done(outr_etcd_call *c)
@@ -208,15 +267,9 @@ static void end_login(outr_etcd *e, const outr_err *why)
 static void on_authenticated(outr_op *inner)
 {
     outr_etcd *e = OUTR_CONTAINER(inner, outr_etcd, inner);
-    const Etcdserverpb__AuthenticateResponse *answer = e->call.answer;
     outr_err err = inner->err;
-    outr_str token = answer ? outr_str_from(answer->token) : OUTR_STR_NONE;
-    if (!err.code && (token.n == 0 || token.n >= sizeof e->token_text))
-        outr_fail(&err, OUTR_UNAUTHENTICATED, "etcd: no token that could be used");
-    if (!err.code) {
-        memcpy(e->token_text, token.p, token.n);
-        e->token = outr_str_of(e->token_text, token.n);
-    }
+    if (!err.code && keep_token(e, e->call.answer, &err))
+        outr_wrap(&err, "etcd");
     outr_etcd_call_done(&e->call);
     end_login(e, err.code ? &err : NULL);
 }
@@ -277,7 +330,7 @@ static void on_looked_up(outr_op *inner)
     m.name = (char *)(uintptr_t)e->user.p;
     m.password = (char *)(uintptr_t)e->password.p;
     e->token = OUTR_STR_NONE;
-    e->call.path = OUTR_ETCD_PATH("Auth", "Authenticate");
+    e->call.path = AUTHENTICATE;
     e->call.type = &etcdserverpb__authenticate_response__descriptor;
     outr_op_init(&e->inner, e->loop, NULL, 0, on_authenticated);
     outr_etcd_call_start(e, &e->call, &m, &e->inner);

@@ -38,13 +38,16 @@ typedef struct outr_etcd_call {
     /* machinery */
     outr_etcd *etcd;
     outr_arena *arena;
+    outr_str message;
+    uint64_t deadline_ns;
+    bool is_again; /* with another token */
     outr_grpc_unary unary;
     outr_http_call http;
     outr_op inner;
     outr_op *op;
 } outr_etcd_call;
 /* message is packed before this returns. The call ends after 5 s at the latest. UNAVAILABLE also
- * when there was no login yet. */
+ * when there was no login yet. A token that is over is replaced. */
 void outr_etcd_call_start(outr_etcd *etcd, outr_etcd_call *call, const void *message, outr_op *op);
 void outr_etcd_call_done(outr_etcd_call *call); /* of one that has ended, or never began */
 

@@ -22,7 +22,7 @@ class EtcdServer:
     """Started with its test and ended with it. Its ports stay its own while it is down, and so do its data."""
 
     def __init__(self, case, *options, scheme="http", context=None):
-        self.case, self.port, self.peer, self.token = case, Port(), Port(), None
+        self.case, self.port, self.peer, self.token, self.password = case, Port(), Port(), None, None
         self.host = "127.0.0.1:%d" % self.port.number
         self.dir = case.path("etcd-%d" % self.port.number)
         url, peer = "%s://%s" % (scheme, self.host), "http://127.0.0.1:%d" % self.peer.number
@@ -56,8 +56,14 @@ class EtcdServer:
     def ask(self, method, **body):
         headers = {"Authorization": self.token} if self.token else {}
         request = urllib.request.Request("%s/v3/%s" % (self.url, method), json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=30, context=self.context) as answer:
-            return json.load(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=30, context=self.context) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code != 401 or not self.token:
+                raise
+        self.login()  # the token was over
+        return self.ask(method, **body)
 
     def raw(self):
         """What the sidecars keep: key -> bytes."""
@@ -83,4 +89,9 @@ class EtcdServer:
         self.ask("auth/user/add", name=user, password=password)
         self.ask("auth/user/grant", user=user, role="sidecars")
         self.ask("auth/enable")
-        self.token = self.ask("auth/authenticate", name="root", password=password)["token"]
+        self.password = password
+        self.login()
+
+    def login(self):
+        self.token = None
+        self.token = self.ask("auth/authenticate", name="root", password=self.password)["token"]

@@ -3,7 +3,7 @@ import signal
 
 from etcd_server import EtcdServer, needs_etcd
 from harness import Case, Port, Reply, tag, wait_for
-from pki import Pki, client_context
+from pki import Pki, client_context, openssl
 from test_discovery import config, labels_at
 
 
@@ -121,6 +121,25 @@ class Etcd(Case):
         a = self.sidecar("waiter", config=self.config(server, username="mesh", password="secret"))
         self.sidecar("kitchen", self.app(), config=self.config(server, username="mesh", password="secret"))
         self.assertEqual(a.invoke("kitchen", "x").status, 200)
+
+    @tag("debug")
+    def test_tokens_that_end_are_replaced(self):
+        key, pub = self.path("jwt.key"), self.path("jwt.pub")
+        openssl("genrsa", "-traditional", "-out", key, "2048")
+        openssl("rsa", "-in", key, "-pubout", "-out", pub)
+        server = self.server("--auth-token", "jwt,pub-key=%s,priv-key=%s,sign-method=RS256,ttl=2s" % (pub, key))
+        server.secure("mesh", "secret")
+        b = self.sidecar("kitchen", self.app(), config=self.config(server, username="mesh", password="secret"))
+        own, = server.raw()
+        for _ in range(2):
+            token = server.token
+            wait_for("the end of a token that is younger than its", lambda: server.raw() and server.token != token, 60)
+        server.remove(own)  # which it hears by a watch that goes on
+        wait_for("its coming back", lambda: own in server.raw(), 60)
+        token = server.token
+        wait_for("the end of another one", lambda: server.raw() and server.token != token, 60)
+        self.assertEqual(b.stop(), 0)
+        self.assertEqual(server.raw(), {})
 
     @tag("debug")
     def test_tls_with_a_certificate_of_ones_own(self):
