@@ -463,6 +463,7 @@ class Consul(Case):
         wait_for("a question that hangs", lambda: a.invoke("kitchen", "x").status == 200 and len(agent.seen()) > 4, 60)
         for _ in range(50):
             self.assertEqual(a.invoke("kitchen", "x", timeout_s=4).status, 200)  # less than a question may take
+        leave.set()
         self.assertEqual(a.stop(), 0)
 
     def test_an_agent_that_comes_late_is_told(self):
