@@ -211,7 +211,7 @@ static bool on_message(outr_grpc_reader *messages, outr_str message)
     }
     if (!r->has_head) {
         r->has_head = true;
-        if (!r->on_head(r, &piece))
+        if (!r->on_head(r, &piece) || r->is_cancelled) /* thrown away: what is held is nobody's */
             return false;
         if (r->drops_payloads && r->bytes.n > 0) {
             r->held = outr_slice_static(r->bytes);

@@ -394,6 +394,37 @@ static void the_retry_budget_holds_for_hedges_too(void **state)
     close_world(w);
 }
 
+/* Peers that do not say who they are are taken for daprds, and are asked as those are. */
+static void be_daprds(world *w)
+{
+    for (int i = 0; i < 2; i++) {
+        outr_http_server_options o = {.loop = w->w.loop,
+                                      .handler = &outr_mesh_handler,
+                                      .ctx = w->nodes[i].mesh,
+                                      .allow_h2 = true,
+                                      .limits = {.max_header_bytes = OUTR_MIB}};
+        outr_http_server_free(w->nodes[i].internal);
+        w->nodes[i].internal = outr_http_server_new(&o);
+    }
+}
+
+static void a_late_daprd_has_a_rival_too(void **state)
+{
+    static const char *const verbs[] = {"GET", "PUT"};
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        world *w = open_world(SLOW, i < 2 ? WELL : BUSY, 2);
+        web_call c;
+        be_daprds(w);
+        finish_at(w, &c, verbs[i % 2], i % 2 ? "the body" : NULL, 0);
+        world_assert_answer(&c, 200, i < 2 ? "well" : "slow");
+        for (unsigned k = 0; k < apps.body_count; k++)
+            assert_string_equal(apps.bodies[k], "the body");
+        web_call_done(&c);
+        close_world(w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -412,6 +443,7 @@ int main(void)
         cmocka_unit_test(no_more_than_their_share_of_calls_is_hedged),
         cmocka_unit_test(by_percentile_late_is_what_it_used_to_be),
         cmocka_unit_test(another_callees_calls_are_not_hedged),
+        cmocka_unit_test(a_late_daprd_has_a_rival_too),
         cmocka_unit_test(the_retry_budget_holds_for_hedges_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
