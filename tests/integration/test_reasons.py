@@ -3,12 +3,14 @@ and span. Each test makes one thing go wrong and asks all ways."""
 import os
 import re
 import threading
+import time
 
 import h2raw
 from collectors import OtlpHttp, needs_otlp
 from grpc_client import Client, needs_grpc
 from h2raw import message
 from harness import TOP, Case, Port, Reply, component, tag, wait_for
+from test_proxy import GrpcApp, echo
 from test_tracing import TRACE, parent
 from test_tracing import config as traced
 
@@ -157,6 +159,41 @@ class Calling(Reasons):
                          config=CONFIG % "httpPipeline: {handlers: [{name: lim, type: middleware.http.ratelimit}]}", is_ready=False)
         wait_for("a refusal", lambda: self.http(a, "nobody", headers=[("outrigger-timeout", "1m")])[0] == 429)
         self.assertEqual(self.http(a, "nobody"), (429, "middleware"))
+
+
+TRAFFIC = '''apiVersion: outrigger.io/v1alpha1
+kind: TrafficPolicy
+metadata: {name: t}
+spec: %s
+'''
+
+
+@needs_grpc
+class Policies(Reasons):
+    """What TrafficPolicies make a sidecar say."""
+
+    def sidecars(self, of_caller="{}", of_callee="{}"):
+        rules = [{"t.yaml": TRAFFIC % rule} if rule != "{}" else {} for rule in (of_caller, of_callee)]
+        app = GrpcApp(echo)
+        self.addCleanup(app.server.close)
+        return (self.sidecar("caller", resources=rules[0]),
+                self.sidecar("callee", app.port, resources=rules[1], flags=["--app-protocol", "grpc"]))
+
+    @tag("debug")
+    def test_no_instance_has_the_labels(self):
+        a, _ = self.sidecars('{subsets: [{name: two, labels: {version: "2"}}], routes: [{name: r, to: [{subset: two}]}]}')
+        self.expect("no_subset_instance", a, "callee", status=503, rpc="UNAVAILABLE")
+
+    def test_a_fault_is_injected(self):
+        expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+        a, _ = self.sidecars('{routes: [{name: r, fault: {expires: "%s", abort: {status: 418, grpcStatus: 9, percent: 100}}}]}' % expires)
+        self.expect("fault_injected", a, "callee", status=418, rpc="FAILED_PRECONDITION", proxied=9)
+
+    def test_the_rate_is_used_up(self):
+        a, b = self.sidecars(of_callee="{inbound: {rateLimits: [{name: l, per: route, requests: 1, interval: 1h, burst: 1}]}}")
+        self.assertEqual(self.proxied(a, "callee"), (0, None))
+        self.expect("rate_limited", a, "callee", status=429, rpc="RESOURCE_EXHAUSTED", proxied=8)
+        self.assertEqual(total(b, "rate_limited", "callee"), 3)
 
 
 @needs_grpc

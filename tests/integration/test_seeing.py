@@ -6,6 +6,8 @@ import subprocess
 import threading
 import time
 
+from grpc_client import Client as GrpcClient
+from grpc_client import needs_grpc
 from harness import BIN, SLOW, WAIT_S, Case, Client, Reply, tag, wait_for
 
 
@@ -100,6 +102,23 @@ class Endpoints(Seeing):
         closed = self.sidecar("closed", config="apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec:\n"
                                                "  api: {allowed: [{name: invoke, version: v1, protocol: http}]}\n")
         self.assertEqual(closed.call("GET", "/v1.0/outrigger/endpoints").status, 404)
+
+    @needs_grpc
+    def test_metadata_tells_it_to_who_asks(self):
+        caller = self.sidecar("caller")
+        callee = self.sidecar("callee", self.app())
+        caller.invoke("callee", "x")
+        ask = [("outrigger-endpoints", "callee")]
+        self.assertNotIn("outrigger.endpoints", caller.call("GET", "/v1.0/metadata").json["extended"])
+        with GrpcClient(caller.grpc) as client:
+            plain = client.call("Dapr/GetMetadata").response["extended_metadata"]
+            asked = client.call("Dapr/GetMetadata", None, ask).response["extended_metadata"]
+        self.assertNotIn("outrigger.endpoints", plain)
+        for text in (asked["outrigger.endpoints"], caller.call("GET", "/v1.0/metadata", ask).json["extended"]["outrigger.endpoints"],
+                     caller.call("GET", "/v1.0/metadata", [("outrigger-endpoints", "*")]).json["extended"]["outrigger.endpoints"]):
+            told, = json.loads(text)["callees"]
+            self.assertEqual(told["name"], "callee.default")
+            self.assertTrue(told["instances"][0]["address"].endswith(":%d" % callee.internal))
 
     def test_completion_knows_the_command(self):
         for shell in ("bash", "zsh", "fish"):
@@ -290,7 +309,9 @@ class Bounded(Seeing):
         """After a first batch another one, whose every path, header and query is new, adds no series and no memory."""
         app = self.app(lambda r: app.requests.clear() or Reply(200))
         rules = {"t.yaml": RULES}
-        caller, callee = self.sidecar("caller", resources=rules), self.sidecar("callee", app, resources=rules)
+        one_loop = {"OUTRIGGER_LOOPS": "1"}  # what labels may take is counted by each loop
+        caller = self.sidecar("caller", resources=rules, env=one_loop)
+        callee = self.sidecar("callee", app, resources=rules, env=one_loop)
 
         def measure():
             return [len(s.metrics().splitlines()) for s in (caller, callee)], [s.pss_kib() for s in (caller, callee)]

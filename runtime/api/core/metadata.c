@@ -2,8 +2,11 @@
 
 #include <pthread.h>
 
+#include "api/core/mesh.h"
 #include "base/copy.h"
 
+#define ENDPOINTS_MAX       (256 * OUTR_KIB) /* of text: some 1500 instances */
+#define ENDPOINTS_ARENA_MAX (64 * OUTR_MIB)
 #define MICROSECOND ((uint64_t)1000) /* ns */
 
 /* ---- pairs that clients set ------------------------------------------------------------------ */
@@ -149,10 +152,27 @@ static void read_components(const outr_core *core, outr_core_metadata *out)
         out->components[out->component_count] = outr_view_at(core->view, out->component_count);
 }
 
-static void read_extended(const outr_core *core, outr_core_metadata *out)
+/* Only for those who ask: to the others metadata looks as daprd's does. */
+static outr_str endpoints_of(const outr_core *core, outr_str app)
 {
+    OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(ENDPOINTS_MAX);
+    outr_arena *arena = outr_arena_new(ENDPOINTS_ARENA_MAX);
+    const outr_core inner = {core->api, core->view, arena};
+    outr_json_write(&text,
+                    outr_core_endpoints(&inner, outr_str_is(app, "*") ? OUTR_STR_NONE : app),
+                    OUTR_JSON_PLAIN);
+    outr_str out = text.is_full ? OUTR_STR("{\"error\":\"too many instances for this answer\"}")
+                                : outr_arena_str(core->arena, outr_buf_view(&text));
+    outr_arena_free(arena);
+    return out;
+}
+
+static void read_extended(const outr_core *core, const outr_headers *headers,
+                          outr_core_metadata *out)
+{
+    outr_str app = outr_headers_get(headers, OUTR_METADATA_ENDPOINTS);
     const outr_kvs left_out = outr_view_left_out(core->view);
-    outr_kv *own = outr_arena_alloc(core->arena, (left_out.count + 1) * sizeof *own);
+    outr_kv *own = outr_arena_alloc(core->arena, (left_out.count + 2) * sizeof *own);
     own[0] = (outr_kv){OUTR_STR("daprRuntimeVersion"), OUTR_STR(OUTR_DAPR_VERSION)};
     for (size_t i = 0; i < left_out.count; i++) {
         const outr_kv *c = &left_out.items[i];
@@ -160,7 +180,10 @@ static void read_extended(const outr_core *core, outr_core_metadata *out)
             outr_arena_printf(core->arena, "outrigger.leftOut." OUTR_FMT, OUTR_ARG(c->key)),
             outr_arena_str(core->arena, c->value)};
     }
-    out->extended = outr_core_merge(core->arena, (outr_kvs){own, left_out.count + 1},
+    size_t count = left_out.count + 1;
+    if (app.n > 0)
+        own[count++] = (outr_kv){OUTR_STR("outrigger.endpoints"), endpoints_of(core, app)};
+    out->extended = outr_core_merge(core->arena, (outr_kvs){own, count},
                                     outr_metadata_all(core->api->metadata, core->arena));
 }
 
@@ -270,7 +293,8 @@ static void read_app(const outr_core *core, outr_core_metadata *out)
     out->app.health_threshold = s->app_health_threshold;
 }
 
-void outr_core_metadata_read(const outr_core *core, outr_core_metadata *out)
+void outr_core_metadata_read(const outr_core *core, const outr_headers *headers,
+                             outr_core_metadata *out)
 {
     *out = (outr_core_metadata){
         .id = core->api->settings->app_id,
@@ -280,7 +304,7 @@ void outr_core_metadata_read(const outr_core *core, outr_core_metadata *out)
     };
     read_features(core, out);
     read_components(core, out);
-    read_extended(core, out);
+    read_extended(core, headers, out);
     read_subscriptions(core, out);
     read_endpoints(core, out);
     read_app(core, out);

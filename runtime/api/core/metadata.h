@@ -52,7 +52,11 @@ typedef struct outr_core_metadata {
      */
 } outr_core_metadata;
 
-void outr_core_metadata_read(const outr_core *core, outr_core_metadata *out);
+/* headers: of the request, or its metadata over gRPC. With OUTR_METADATA_ENDPOINTS ("*", or an app
+ * id) extended has a member outrigger.endpoints, too: the JSON of api/core/mesh.h. */
+#define OUTR_METADATA_ENDPOINTS "outrigger-endpoints"
+void outr_core_metadata_read(const outr_core *core, const outr_headers *headers,
+                             outr_core_metadata *out);
 /* "DECLARATIVE", "PROGRAMMATIC", "STREAMING" */
 const char *outr_core_subscription_type(const outr_subscription_info *info);
 

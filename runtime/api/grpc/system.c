@@ -157,7 +157,7 @@ static void get_metadata(outr_grpc_call *call)
     metadata_response reply = DAPR__PROTO__RUNTIME__V1__GET_METADATA_RESPONSE__INIT;
     outr_core core = outr_rpc_core(call);
     outr_core_metadata m;
-    outr_core_metadata_read(&core, &m);
+    outr_core_metadata_read(&core, &call->x->req.headers, &m);
     reply.id = outr_rpc_text(call->arena, m.id);
     reply.runtime_version = outr_rpc_text(call->arena, m.runtime_version);
     reply.n_extended_metadata = m.extended.count;

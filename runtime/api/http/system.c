@@ -205,7 +205,7 @@ static void get_metadata(outr_api_request *r)
 {
     OUTR_AUTO(outr_buf) out = OUTR_BUF_MAX(16 * OUTR_MIB);
     outr_core_metadata m;
-    outr_core_metadata_read(&(outr_core){r->api, r->view, r->x->arena}, &m);
+    outr_core_metadata_read(&(outr_core){r->api, r->view, r->x->arena}, &r->x->req.headers, &m);
     outr_buf_char(&out, '{');
     text(&out, "id", m.id);
     text(&out, "runtimeVersion", m.runtime_version);
