@@ -3,6 +3,8 @@
 
 /* What a policy's retries may keep of a request's body; a longer one is sent once. */
 #define REPLAY_MAX (4 * OUTR_MIB)
+/* What is kept without a policy, of calls that may be made twice: as much as Linkerd does. */
+#define REPLAY_SMALL_MAX (64 * OUTR_KIB)
 /* How far an answer may put off the next try. */
 #define AFTER_MAX_NS (60 * OUTR_SEC)
 
@@ -98,22 +100,28 @@ void outr__call_use_route(outr__call *c, const outr_route_spec *route)
     c->mirror = outr__mirror_new(c->mesh, c->snapshot, &route->mirror, &c->target);
 }
 
+static void find_guard(outr__call *c, const outr_policies *policies)
+{
+    outr_loop *loop = c->mesh->o.loop;
+    outr_guard_init(&c->guard, policies, OUTR_POLICY_APP, OUTR_OUTBOUND, c->invoke->target,
+                    breaker_key(c), outr_loop_now(loop), outr_loop_metrics(loop));
+    if (outr_guard_repeats(&c->guard) && !c->is_streaming)
+        outr__call_keep_body(c, REPLAY_MAX);
+}
+
 void outr__call_find_policy(outr__call *c)
 {
     const outr_policies *policies = c->mesh->policies;
-    outr_loop *loop = c->mesh->o.loop;
     bool is_remote = c->target.kind == OUTR__APP && !c->is_local;
     c->has_rounds = is_remote && !c->invoke->is_proxied && !c->retry &&
                     !outr_policies_name_app(policies, c->target.app_id);
     c->is_streaming = (policies || c->retry) && is_streaming(c);
     if (c->retry && !c->is_streaming)
         outr__call_keep_body(c, REPLAY_MAX);
-    if (!policies || (c->invoke->is_proxied && c->is_local))
-        return;
-    outr_guard_init(&c->guard, policies, OUTR_POLICY_APP, OUTR_OUTBOUND, c->invoke->target,
-                    breaker_key(c), outr_loop_now(loop), outr_loop_metrics(loop));
-    if (outr_guard_repeats(&c->guard) && !c->is_streaming)
-        outr__call_keep_body(c, REPLAY_MAX);
+    if (policies && !(c->invoke->is_proxied && c->is_local))
+        find_guard(c, policies);
+    if (is_remote && !outr_guard_is_on(&c->guard) && outr__call_is_idempotent(c))
+        outr__call_keep_body(c, REPLAY_SMALL_MAX);
 }
 
 void outr__call_keep_body(outr__call *c, size_t max)

@@ -147,8 +147,8 @@ class Bars(Case):
         """Another instance first, what may be made twice only, and never what an instance may have done."""
         bad = [True] * 3
         caller, _, apps = self.fleet([lambda _, i=i: Reply(503 if bad[i] else 200, b"") for i in range(3)])
-        for verb, headers, body, is_repeated in (("GET", [], None, True), ("DELETE", [], None, True), ("POST", [], b"x", False),
-                                                 ("PATCH", [], b"x", False), ("POST", [("Idempotency-Key", "1")], None, True)):
+        for verb, headers, body, is_repeated in (("GET", [], None, True), ("PUT", [], b"x", True), ("POST", [], b"x", False),
+                                                 ("PATCH", [], b"x", False), ("POST", [("Idempotency-Key", "1")], b"x", True)):
             with self.subTest(verb=verb, headers=headers):
                 before = [len(app.seen("/work")) for app in apps]
                 bad[:] = [True, True, True]  # whoever is asked fails, and all are alike afterwards

@@ -174,7 +174,8 @@ static void check_call(const play *p, int i, unsigned *succeeded, unsigned *fail
     bool is_good = c->err.code == OUTR_OK && c->call.head.status == 200;
     unsigned max = p->has_policy ? 4 * 4 : 1; /* tries of the policy, instances of each */
     /* beside them the rival, and one more elsewhere when both say that they are busy */
-    unsigned max_idempotent = p->has_hedges ? max + 2 : max;
+    /* one elsewhere, and the second chance of a kept connection that broke before anything came */
+    unsigned max_idempotent = p->has_hedges ? max + 2 : OUTR_MAX(max, 3u);
     if (p->has_route) /* three tries, and the rival of the first */
         max_idempotent = 4;
     /* a called sidecar gives an app whose kept connection broke a second chance */

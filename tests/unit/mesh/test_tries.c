@@ -352,6 +352,26 @@ static void use_all_nodes(world *w)
         w->names[i] = (uint16_t)(9000 + i);
 }
 
+static struct {
+    size_t bytes;
+    outr_gather gather;
+} busy;
+
+static void on_busy_body(outr_gather *gather, const outr_err *err)
+{
+    assert_null(err);
+    busy.bytes += outr_buf_view(&gather->body).n;
+    outr_buf_done(&gather->body);
+    web_answer(gather->ctx, 503, "busy");
+}
+
+static void always_busy_with_body(world *w, world_node *node, outr_exchange *x)
+{
+    (void)w;
+    (void)node;
+    outr_gather_start(&busy.gather, x->body, OUTR_MIB, on_busy_body, x);
+}
+
 static void a_call_that_may_be_made_twice_goes_elsewhere(void **state)
 {
     world *w = open_world("spec: {}");
@@ -364,6 +384,27 @@ static void a_call_that_may_be_made_twice_goes_elsewhere(void **state)
     }
     assert_in_range(w->nodes[0].requests, 1, 10); /* and it is tried again, but not often */
     close_world(w);
+}
+
+/* A small body is kept for it; a longer one, and one without a length, passes through once. */
+static void its_body_goes_elsewhere_with_it(void **state)
+{
+    const size_t lengths[] = {4, 64 * OUTR_KIB, 64 * OUTR_KIB + 1};
+    (void)state;
+    for (size_t i = 0; i < OUTR_LEN(lengths); i++) {
+        world *w = open_world("spec: {}");
+        char *body = outr_alloc(lengths[i] + 1);
+        memset(body, 'b', lengths[i]);
+        use_all_nodes(w);
+        w->on_app = always_busy_with_body;
+        busy.bytes = 0;
+        expect(w, "PUT", body, 503, "busy");
+        unsigned sent = w->nodes[0].requests + w->nodes[1].requests + w->nodes[2].requests;
+        assert_int_equal(sent, lengths[i] > 64 * OUTR_KIB ? 1 : 2);
+        assert_int_equal(busy.bytes, sent * lengths[i]);
+        free(body);
+        close_world(w);
+    }
 }
 
 static void one_that_may_not_is_answered_by_whom_it_reached(void **state)
@@ -558,6 +599,7 @@ int main(void)
         cmocka_unit_test(the_built_in_retry_may_be_overridden),
         cmocka_unit_test(a_breaker_outlives_a_reload),
         cmocka_unit_test(a_call_that_may_be_made_twice_goes_elsewhere),
+        cmocka_unit_test(its_body_goes_elsewhere_with_it),
         cmocka_unit_test(one_that_may_not_is_answered_by_whom_it_reached),
         cmocka_unit_test(an_idempotency_key_makes_a_post_one_that_may),
         cmocka_unit_test(the_budget_bounds_what_failures_add),
