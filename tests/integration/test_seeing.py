@@ -314,10 +314,10 @@ class Bounded(Seeing):
         callee = self.sidecar("callee", app, resources=rules, env=one_loop)
 
         def measure():
-            return [len(s.metrics().splitlines()) for s in (caller, callee)], [s.pss_kib() for s in (caller, callee)]
-        self.ask_many(caller.http, 0, self.BATCH)
+            return [len(s.metrics().splitlines()) for s in (caller, callee)], [s.rss_kib("RssAnon") for s in (caller, callee)]
+        self.ask_many(caller.http, 0, 2 * self.BATCH)
         lines, before = measure()
-        self.ask_many(caller.http, self.BATCH, self.BATCH)
+        self.ask_many(caller.http, 2 * self.BATCH, self.BATCH)
         more_lines, after = measure()
         self.assertEqual(more_lines, lines)
         for name, a, b in zip(("caller", "callee"), before, after):
