@@ -77,7 +77,7 @@ static void refuse_late(outr_gradient *c, uint64_t now, outr_list *refused)
     if (!outr_gradient_is_over(c, now))
         return;
     while (!outr_list_is_empty(&c->queue) && c->queue.next != c->queue.prev &&
-           now - waiter_of(c->queue.next)->since_ns > c->o.target_ns)
+           now > waiter_of(c->queue.next)->since_ns + c->o.target_ns)
         move(c, waiter_of(c->queue.next), refused);
 }
 

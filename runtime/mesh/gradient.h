@@ -1,5 +1,6 @@
 /* gradient - how many calls the app gets at once, found by how long it takes, and who waits.
- * Decisions only: times come in, nanoseconds; no I/O, no lock.
+ * Decisions only: times come in, nanoseconds, and now may be a little behind another loop's; no
+ * I/O, no lock.
  *
  * The limit follows the gradient of latency (Netflix' concurrency-limits, Envoy's adaptive
  * concurrency): as long as answers take about as long as they do unhindered it grows, when they

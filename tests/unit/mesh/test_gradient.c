@@ -120,6 +120,22 @@ static void the_newest_is_not_refused_while_nobody_is_newer(void **state)
     assert_int_equal(number(g, &g->let_in), 2);
 }
 
+static void who_came_by_a_clock_that_is_ahead_has_not_waited_long(void **state)
+{
+    (void)state;
+    gate *g = open_gate(1, 10);
+    come(g);
+    come(g);
+    g->now += 101 * OUTR_MS;
+    come(g);
+    come(g);
+    assert_int_equal(number(g, &g->refused), 1);
+    g->now -= OUTR_MS / 10; /* another loop's turn began earlier */
+    assert_int_equal(come(g), OUTR_ENTRY_WAITS);
+    assert_int_equal(number(g, &g->refused), -1);
+    assert_int_equal(g->c.waiting, 3);
+}
+
 static void of_a_full_queue_that_is_over_the_oldest_makes_room(void **state)
 {
     (void)state;
@@ -285,6 +301,7 @@ int main(void)
         cmocka_unit_test(who_finds_the_queue_full_is_refused),
         cmocka_unit_test(when_the_queue_stays_full_the_newest_is_next_and_the_late_are_refused),
         cmocka_unit_test(the_newest_is_not_refused_while_nobody_is_newer),
+        cmocka_unit_test(who_came_by_a_clock_that_is_ahead_has_not_waited_long),
         cmocka_unit_test(of_a_full_queue_that_is_over_the_oldest_makes_room),
         cmocka_unit_test(urgent_ones_go_first_and_others_make_room_for_them),
         cmocka_unit_test(who_leaves_the_queue_is_not_let_in),
