@@ -4,11 +4,14 @@
 #include <pthread.h>
 
 #define LASTS_NS    (3 * OUTR_LEASE_SLICE_NS) /* who is late by a slice or two is still counted */
+#define SOON_NS     (OUTR_LEASE_SLICE_NS / 2) /* a key that is new hastens others by so much */
 #define TIMEOUT_NS  OUTR_SEC
 #define AGAIN_NS    OUTR_SEC /* after a failure */
 #define ARENA_BYTES (4 * OUTR_MIB)
 #define LEAST       1000 /* of the rate's parts: nobody is without any, so he is heard of again */
+#define GAP_MAX     (OUTR_RATE_INTERVAL_MAX * OUTR_RATE_PARTS * LEAST) /* of one a day */
 #define NAME_MAX    1024
+#define OWES_MAX    (UINT64_MAX / 8) /* so that times stay numbers */
 
 typedef struct lease {
     outr_link link; /* the one asked for last stands last */
@@ -102,21 +105,23 @@ void outr_lease_site_done(outr_lease_site *site)
 /* ---- one key --------------------------------------------------------------------------------- */
 
 /* What it owes stays so many requests, however long a request takes to come back from now on. */
-static void set_part(const outr_leases *l, lease *e, double part, uint64_t now)
+static void set_part(lease *e, double part, uint64_t now)
 {
     uint64_t at = now * OUTR_RATE_PARTS;
     double gap = (double)OUTR_SEC * OUTR_RATE_PARTS / part;
-    uint64_t after = (uint64_t)fmin(fmax(gap, 1), (double)(3600 * OUTR_SEC * OUTR_RATE_PARTS));
-    (void)l;
-    if (e->gap && e->full_at > at)
-        e->full_at = at + (uint64_t)((double)(e->full_at - at) * (double)after / (double)e->gap);
+    uint64_t after = (uint64_t)fmin(fmax(gap, 1), (double)GAP_MAX);
+    if (e->gap && e->full_at > at) {
+        double owes = (double)(e->full_at - at) * (double)after / (double)e->gap;
+        e->full_at = at + (uint64_t)fmin(owes, (double)OWES_MAX);
+    }
     e->gap = after;
 }
 
 static uint64_t burst_of(const outr_leases *l, const lease *e)
 {
     double part = (double)OUTR_SEC * OUTR_RATE_PARTS / (double)e->gap;
-    return OUTR_MAX((uint64_t)((double)l->o.burst * fmin(part / l->rate, 1)), (uint64_t)1);
+    uint64_t burst = (uint64_t)((double)l->o.burst * fmin(part / l->rate, 1));
+    return OUTR_MAX(OUTR_MIN(burst, OWES_MAX / e->gap), (uint64_t)1);
 }
 
 static lease *find(outr_leases *l, outr_str key, uint64_t now)
@@ -138,7 +143,7 @@ static lease *find(outr_leases *l, outr_str key, uint64_t now)
         memcpy(e->key, key.p, key.n);
     e->renewed_ns = now > OUTR_LEASE_SLICE_NS ? now - OUTR_LEASE_SLICE_NS : 0;
     /* until it is known who else is there: those that were there for other keys */
-    set_part(l, e, l->rate / (double)(l->sharers + 1), now);
+    set_part(e, l->rate / (double)(l->sharers + 1), now);
     outr_map_put(l->by_key, outr_str_of(e->key, e->key_n), e);
     outr_list_push(&l->by_age, &e->link);
     l->renew_at_ns = l->is_away ? l->renew_at_ns : 0;
@@ -154,7 +159,7 @@ static void learn(outr_leases *l, const outr_state_share *said, size_t prefix_n,
         return;
     l->sharers = said->sharers;
     if (e)
-        set_part(l, e, outr_lease_part(l->rate, said->asked, said->others, said->sharers), now);
+        set_part(e, outr_lease_part(l->rate, said->asked, said->others, said->sharers), now);
 }
 
 static void count(const outr_leases *l, outr_loop *loop, const outr_err *err)
@@ -194,7 +199,8 @@ static void on_renewed(outr_op *op)
     for (size_t i = 0; !op->err.code && i < r->call.shares.count; i++)
         learn(l, &r->call.shares.items[i], l->o.name.n, now);
     bool was_away = l->is_away;
-    l->is_away = err && err->code != OUTR_CANCELLED;
+    if (!err || err->code != OUTR_CANCELLED) /* that says nothing of the store */
+        l->is_away = err != NULL;
     l->is_renewing = false;
     if (l->is_away)
         l->renew_at_ns = now + AGAIN_NS;
@@ -211,10 +217,16 @@ static void on_renewed(outr_op *op)
     outr_arena_free(arena);
 }
 
+/* Loops' clocks differ by a turn. */
+static uint64_t since(uint64_t then, uint64_t now)
+{
+    return now > then ? now - then : 0;
+}
+
 /* What was asked of it lately. */
 static double demand_of(lease *e, uint64_t now)
 {
-    uint64_t passed = OUTR_MAX(now - e->renewed_ns, OUTR_LEASE_SLICE_NS / 2);
+    uint64_t passed = OUTR_MAX(since(e->renewed_ns, now), (uint64_t)SOON_NS);
     double lately = (double)e->asked * (double)OUTR_SEC / (double)passed;
     bool is_new = e->demand <= 0 || passed > 5 * OUTR_LEASE_SLICE_NS;
     e->demand = is_new ? lately : (e->demand + lately) / 2;
@@ -223,13 +235,12 @@ static double demand_of(lease *e, uint64_t now)
     return e->demand;
 }
 
-/* Under the lock. */
+/* Under the lock. NULL: there is nothing to tell. */
 static renewal *begin_renewal(outr_leases *l, uint64_t now)
 {
     outr_arena *arena = outr_arena_new(ARENA_BYTES);
     renewal *r = outr_arena_alloc(arena, sizeof *r);
     outr_state_shares *shares = &r->call.shares;
-    r->leases = outr_leases_ref(l);
     r->call.store = l->o.store;
     *shares = (outr_state_shares){
         .arena = arena,
@@ -239,16 +250,21 @@ static renewal *begin_renewal(outr_leases *l, uint64_t now)
     for (outr_link *link = l->by_age.prev;
          link != &l->by_age && shares->count < OUTR_LEASE_KEYS_MAX; link = link->prev) {
         lease *e = OUTR_LIST_ITEM(link, lease, link);
-        if (now - e->renewed_ns > 10 * OUTR_LEASE_SLICE_NS && e->asked == 0)
+        if (since(e->renewed_ns, now) > 10 * OUTR_LEASE_SLICE_NS && e->asked == 0)
             break; /* those before it rest, too */
-        if (e->asked > 0)
+        if (e->asked > 0 && since(e->renewed_ns, now) >= SOON_NS)
             shares->items[shares->count++] = (outr_state_share){
                 .key =
                     outr_arena_join(arena, l->o.name, outr_str_of(e->key, e->key_n), OUTR_STR_NONE),
                 .asked = demand_of(e, now)};
     }
-    l->is_renewing = true;
     l->renew_at_ns = now + OUTR_LEASE_SLICE_NS;
+    if (shares->count == 0) {
+        outr_arena_free(arena);
+        return NULL;
+    }
+    l->is_renewing = true;
+    r->leases = outr_leases_ref(l);
     return r;
 }
 

@@ -232,6 +232,78 @@ static void keys_are_forgotten_beyond_their_number(void **state)
     close_town(&t);
 }
 
+static void a_long_interval_stays_as_long_as_it_is(void **state)
+{
+    (void)state;
+    wire w;
+    wire_init(&w, 1);
+    const outr_leases_options o = {.requests = 1,
+                                   .interval_ns = OUTR_RATE_INTERVAL_MAX,
+                                   .burst = 1,
+                                   .keys = 4,
+                                   .name = OUTR_STR("limit||"),
+                                   .store = OUTR_STR("redis"),
+                                   .member = OUTR_STR("m")};
+    outr_leases *leases = outr_leases_new(&o);
+    outr_lease_site nowhere;
+    outr_lease_site_init(&nowhere, w.loop, NULL, NULL);
+    uint64_t now = outr_loop_now(w.loop), hour = 3600 * OUTR_SEC;
+    assert_true(outr_leases_take(leases, &nowhere, OUTR_STR("key"), now).is_allowed);
+    outr_rate_verdict v = outr_leases_take(leases, &nowhere, OUTR_STR("key"), now + 3 * hour);
+    assert_false(v.is_allowed);
+    assert_near((double)v.after_ns, (double)(21 * hour), 0.001);
+    assert_true(outr_leases_take(leases, &nowhere, OUTR_STR("key"), now + 25 * hour).is_allowed);
+    outr_leases_unref(leases);
+    wire_done(&w);
+}
+
+static void hear(void *ctx, outr_state_share_call *call, outr_op *op)
+{
+    double *asked = ctx; /* for "a", the last time */
+    for (size_t i = 0; i < call->shares.count; i++) {
+        if (outr_str_is(call->shares.items[i].key, "limit||a"))
+            *asked = call->shares.items[i].asked;
+    }
+    outr_op_begin(op, asked, NULL);
+    outr_op_finish_soon(op);
+}
+
+static void new_keys_do_not_make_what_others_are_asked_for_less(void **state)
+{
+    (void)state;
+    wire w;
+    wire_init(&w, 1);
+    double asked = 0;
+    const outr_leases_options o = {.requests = 100,
+                                   .interval_ns = OUTR_SEC,
+                                   .burst = 100,
+                                   .keys = 4,
+                                   .name = OUTR_STR("limit||"),
+                                   .store = OUTR_STR("redis"),
+                                   .member = OUTR_STR("m")};
+    outr_leases *leases = outr_leases_new(&o);
+    outr_lease_site site;
+    outr_lease_site_init(&site, w.loop, hear, &asked);
+    wire_sleep(&w, OUTR_SEC);
+    uint64_t now = outr_loop_now(w.loop);
+    outr_leases_take(leases, &site, OUTR_STR("a"), now);
+    assert_near(asked, 10, 0.01);
+    wire_sleep(&w, OUTR_MS);
+    for (size_t i = 0; i < 9; i++)
+        outr_leases_take(leases, &site, OUTR_STR("a"), now);
+    /* it is told of at once, by a loop whose turn began earlier */
+    outr_leases_take(leases, &site, OUTR_STR("b"), now - OUTR_MS / 10);
+    wire_sleep(&w, OUTR_MS);
+    outr_leases_take(leases, &site, OUTR_STR("c"), now + OUTR_MS);
+    wire_sleep(&w, OUTR_MS);
+    outr_leases_take(leases, &site, OUTR_STR("a"), now + 101 * OUTR_MS);
+    assert_near(asked, (10 + 99) / 2.0, 0.01);
+    wire_sleep(&w, OUTR_MS);
+    outr_lease_site_done(&site);
+    outr_leases_unref(leases);
+    wire_done(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -241,6 +313,8 @@ int main(void)
         cmocka_unit_test(who_asks_nothing_asks_the_store_nothing),
         cmocka_unit_test(a_share_is_by_what_is_asked_and_the_rest_is_divided),
         cmocka_unit_test(keys_are_forgotten_beyond_their_number),
+        cmocka_unit_test(a_long_interval_stays_as_long_as_it_is),
+        cmocka_unit_test(new_keys_do_not_make_what_others_are_asked_for_less),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
