@@ -517,7 +517,6 @@ static bool is_workload(outr_mesh *mesh, outr_exchange *x)
     if (outr__caller(&who, mesh, x, &err) == OUTR_OK)
         return true;
     outr_mesh_count_refused(mesh->o.loop, "server", "malformed_id");
-    OUTR_LOG(outr_loop_log(mesh->o.loop), WARN, "a call was refused", OUTR_ERR(&err));
     refuse(mesh, x, err.code, OUTR_WHY_MALFORMED_ID, err.text);
     return false;
 }
