@@ -19,7 +19,7 @@ typedef struct outr_ask {
 /* The exit code; what is wrong is said on standard error. */
 int outr_ask_run(const outr_command *self, outr_ask *ask, outr_arena *arena);
 
-/* A table of texts: columns as wide as they need to be.. */
+/* A table of texts: columns as wide as they need to be. */
 void outr_ask_table(outr_buf *out, const char *const *titles, size_t columns,
                     const outr_str *cells, size_t rows);
 

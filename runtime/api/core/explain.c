@@ -1,6 +1,7 @@
 #include "api/core/mesh.h"
 
 #include "base/clock.h"
+#include "base/labels.h"
 #include "mesh/endpoints.h"
 #include "mesh/route.h"
 #include "resiliency/policies.h"
@@ -168,15 +169,8 @@ static outr_code take_question(explanation *e, const outr_json *question, outr_e
 static size_t count_instances(const explanation *e, outr_kvs labels)
 {
     size_t count = 0;
-    for (size_t i = 0; e->callee && i < e->callee->count; i++) {
-        bool has_all = true;
-        for (size_t k = 0; k < labels.count; k++) {
-            const outr_kv *own =
-                outr_kvs_find_exact(e->callee->items[i].labels, labels.items[k].key);
-            has_all &= own && outr_str_eq(own->value, labels.items[k].value);
-        }
-        count += has_all;
-    }
+    for (size_t i = 0; e->callee && i < e->callee->count; i++)
+        count += outr_labels_cover(e->callee->items[i].labels, labels);
     return count;
 }
 
