@@ -32,8 +32,9 @@ typedef struct outr_http_pool_options {
                                      how long an answer may take is the caller's deadline */
     size_t max_connections; /* 0: 1024 */
     size_t max_pending; /* calls waiting for a connection; 0: 4096; over it RESOURCE_EXHAUSTED */
-    /* With other pools together; referenced, NULL: no limit. A pool that has no connection and gets
-     * none fails its calls with RESOURCE_EXHAUSTED; one that has some makes do with them. */
+    /* With other pools together; referenced, NULL: no limit. A pool that has no connection but such
+     * as leave, and gets none, fails its calls with RESOURCE_EXHAUSTED; one that has some makes do
+     * with them. */
     outr_http_quota *quota;
     uint64_t connect_timeout_ns; /* 0: 5 s */
     uint64_t

@@ -260,6 +260,20 @@ static void open_one(outr_http_pool *pool)
     env->connect(env, loop, &o->connect, &o->op);
 }
 
+/* Some connection will take calls, or leaves room for another one at once. One that is to leave may
+ * have calls for hours. */
+static bool has_hope(const outr_http_pool *pool)
+{
+    if (pool->opening_count > 0 || !outr_list_is_empty(&pool->ready))
+        return true;
+    OUTR_LIST_EACH(link, &pool->busy) {
+        const outr__client *client = OUTR_LIST_ITEM(link, outr__client, link);
+        if (!client->is_retired || client->active == 0)
+            return true;
+    }
+    return false;
+}
+
 /* Calls to connections with room; for those left over, connections are opened. */
 static void fill(outr_http_pool *pool)
 {
@@ -280,8 +294,7 @@ static void fill(outr_http_pool *pool)
            pool->client_count + pool->opening_count < pool->options.max_connections &&
            outr_http_quota_take(pool->options.quota))
         open_one(pool);
-    if (!pool->is_freed && pool->options.quota && pool->waiting_count > 0 &&
-        pool->client_count + pool->opening_count == 0) {
+    if (!pool->is_freed && pool->options.quota && pool->waiting_count > 0 && !has_hope(pool)) {
         outr_err err;
         outr_fail(&err, OUTR_RESOURCE_EXHAUSTED, "there are as many connections as may be");
         fail_waiting(pool, pool->waiting_count, &err);

@@ -723,6 +723,35 @@ static void pools_may_have_a_number_of_connections_together(void **state)
     outr_http_quota_unref(quota);
 }
 
+static void who_leaves_takes_no_call_and_none_waits_for_him(void **state)
+{
+    outr_http_quota *quota = outr_http_quota_new(1);
+    const outr_http_pool_options o = {.quota = quota};
+    bench *b = open_bench(&o);
+    (void)state;
+    CALL(endless, b);
+    CALL(second, b);
+    CALL(third, b);
+    web_call_start(&endless, b->pool);
+    run(b);
+    outr_http_pool_retire(b->pool);
+    web_call_start(&second, b->pool);
+    run(b);
+    assert_int_equal(second.err.code, OUTR_RESOURCE_EXHAUSTED);
+    reply(b, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    assert_int_equal(endless.err.code, OUTR_OK);
+    web_call_start(&third, b->pool); /* he has left */
+    run(b);
+    reply(b, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    assert_int_equal(third.err.code, OUTR_OK);
+    web_call_done(&endless);
+    web_call_done(&second);
+    web_call_done(&third);
+    close_bench(b);
+    assert_int_equal(outr_http_quota_used(quota), 0);
+    outr_http_quota_unref(quota);
+}
+
 static void refused_connects_that_had_a_quota_give_it_back(void **state)
 {
     outr_http_quota *quota = outr_http_quota_new(1);
@@ -864,6 +893,7 @@ int main(void)
         cmocka_unit_test(heads_that_cannot_be_sent_are_refused),
         cmocka_unit_test(the_pool_grows_to_its_limit_and_queues_the_rest),
         cmocka_unit_test(pools_may_have_a_number_of_connections_together),
+        cmocka_unit_test(who_leaves_takes_no_call_and_none_waits_for_him),
         cmocka_unit_test(refused_connects_that_had_a_quota_give_it_back),
         cmocka_unit_test(refused_connects_do_not_spin),
         cmocka_unit_test(idle_connections_are_closed_after_a_while),
