@@ -141,3 +141,12 @@ const outr_kv *outr_kvs_find_exact(outr_kvs kvs, outr_str key)
     }
     return NULL;
 }
+
+bool outr_kvs_eq(outr_kvs a, outr_kvs b)
+{
+    bool is_same = a.count == b.count;
+    for (size_t i = 0; i < a.count && is_same; i++)
+        is_same = outr_str_eq(a.items[i].key, b.items[i].key) &&
+                  outr_str_eq(a.items[i].value, b.items[i].value);
+    return is_same;
+}

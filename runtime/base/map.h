@@ -29,5 +29,6 @@ typedef struct outr_kvs {
 } outr_kvs;
 const outr_kv *outr_kvs_find(outr_kvs kvs, const char *key); /* ASCII case ignored; NULL: absent */
 const outr_kv *outr_kvs_find_exact(outr_kvs kvs, outr_str key);
+bool outr_kvs_eq(outr_kvs a, outr_kvs b); /* in the same order */
 
 #endif

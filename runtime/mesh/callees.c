@@ -50,18 +50,15 @@ static outr__callee *new_callee(outr_callees *all, outr_str name)
     return c;
 }
 
-outr__callee *outr__callee_ref(outr_callees *all, outr_str name, bool makes, bool *is_new)
+outr__callee *outr__callee_ref(outr_callees *all, outr_str name, bool makes)
 {
     pthread_mutex_lock(&all->lock);
     outr__callee *c = outr_map_get(all->by_name, name);
-    bool makes_it = !c && makes;
-    if (makes_it)
+    if (!c && makes)
         c = new_callee(all, name);
     if (c)
         c->refs++;
     pthread_mutex_unlock(&all->lock);
-    if (is_new)
-        *is_new = makes_it;
     return c;
 }
 
@@ -202,15 +199,6 @@ static bool is_another(outr__instance *i, outr_str id)
     return has_been_told;
 }
 
-static bool kvs_eq(outr_kvs a, outr_kvs b)
-{
-    bool is_same = a.count == b.count;
-    for (size_t i = 0; i < a.count && is_same; i++)
-        is_same = outr_str_eq(a.items[i].key, b.items[i].key) &&
-                  outr_str_eq(a.items[i].value, b.items[i].value);
-    return is_same;
-}
-
 /* fresh: what was taken of the same answer before. */
 static outr__instance *replace(outr__callee *c, outr__instance *before, outr_endpoint **fresh,
                                size_t count)
@@ -241,7 +229,7 @@ static bool take(outr__callee *c, const outr_instance *said, outr_endpoint **fre
         i = replace(c, i, fresh, at);
         is_new = true;
     }
-    bool is_changed = !kvs_eq(i->endpoint.labels, said->labels);
+    bool is_changed = !outr_kvs_eq(i->endpoint.labels, said->labels);
     if (is_changed) {
         free((void *)i->endpoint.labels.items);
         i->endpoint.labels = outr_kvs_dup(said->labels);

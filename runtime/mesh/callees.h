@@ -51,8 +51,8 @@ typedef struct outr__callee {
 } outr__callee;
 typedef struct outr__check_rules outr__check_rules;
 
-/* NULL: nobody knows it, and it was not to be made. is_new: this call has made it. */
-outr__callee *outr__callee_ref(outr_callees *callees, outr_str name, bool makes, bool *is_new);
+/* NULL: nobody knows it, and it was not to be made. */
+outr__callee *outr__callee_ref(outr_callees *callees, outr_str name, bool makes);
 void outr__callee_unref(outr__callee *callee);
 /* own: the caller's labels, for its zone. */
 void outr__callee_use(outr__callee *callee, const outr_target_rules *rules, outr_kvs own,

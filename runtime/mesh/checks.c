@@ -95,7 +95,7 @@ static void start_ask(outr__check *c, outr__instance *own_instance, const outr__
     a->check = c;
     a->peers = p;
     a->arena = arena;
-    a->callee = outr__callee_ref(p->callees, outr_str_from(c->known->name), true, NULL);
+    a->callee = outr__callee_ref(p->callees, outr_str_from(c->known->name), true);
     a->instance = own_instance;
     a->peer = outr__peer_of(p, c->known, own_instance);
     a->peer->holds++;

@@ -77,16 +77,6 @@ static uint64_t hash_pair(const outr_kv *kv)
     return outr_str_hash(kv->value, outr_str_hash(kv->key, 0));
 }
 
-static bool kvs_eq(outr_kvs a, outr_kvs b)
-{
-    for (size_t i = 0; i < a.count && a.count == b.count; i++) {
-        if (!outr_str_eq(a.items[i].key, b.items[i].key) ||
-            !outr_str_eq(a.items[i].value, b.items[i].value))
-            return false;
-    }
-    return a.count == b.count;
-}
-
 static void fill(outr_cluster *c, outr_cluster_view *v)
 {
     uint64_t bit = (uint64_t)1 << (v - c->views);
@@ -197,7 +187,7 @@ static outr_cluster_view *view_of(outr_cluster *c, const outr_kvs *labels)
     }
     outr_cluster_view *found = NULL;
     for (size_t i = 1; i < c->view_count && !found; i++) {
-        if (c->views[i].hash == hash && kvs_eq(c->views[i].labels, *labels))
+        if (c->views[i].hash == hash && outr_kvs_eq(c->views[i].labels, *labels))
             found = &c->views[i];
     }
     if (!found) {

@@ -222,7 +222,7 @@ static known *find_known(outr__peers *p, outr_str key)
     known *k = outr_map_get(p->names, key);
     if (k)
         return k;
-    outr__callee *callee = outr__callee_ref(p->callees, key, false, NULL);
+    outr__callee *callee = outr__callee_ref(p->callees, key, false);
     return callee ? add_known(p, key, callee) : NULL;
 }
 
@@ -232,7 +232,7 @@ static known *learn(outr__peers *p, outr_str key, const outr_resolve *answer)
     if (!k && answer->count == 0)
         return NULL; /* what clients ask for in vain takes no memory */
     if (!k)
-        k = add_known(p, key, outr__callee_ref(p->callees, key, true, NULL));
+        k = add_known(p, key, outr__callee_ref(p->callees, key, true));
     outr__callee_learn(k->callee, answer, outr_loop_now(p->o->loop));
     return k;
 }
@@ -529,7 +529,7 @@ static void refresh_known(outr__peers *p, known *k)
     refresh *r = outr_arena_alloc(arena, sizeof *r);
     p->asks++;
     r->peers = p;
-    r->callee = outr__callee_ref(p->callees, outr_str_from(k->name), true, NULL);
+    r->callee = outr__callee_ref(p->callees, outr_str_from(k->name), true);
     r->resolve = (outr_resolve){.arena = arena,
                                 .app_id = outr_arena_str(arena, k->app_id),
                                 .namespace_ = outr_arena_str(arena, k->namespace_),
@@ -611,7 +611,7 @@ size_t outr_mesh_list_endpoints(outr_mesh *mesh, outr_str app_id, outr_str names
         return outr__callees_view(p->callees, now, arena, out);
     outr_str key = write_name(app_id, namespace_.n ? namespace_ : mesh->o.settings->namespace_,
                               scratch, sizeof scratch);
-    outr__callee *callee = outr__callee_ref(p->callees, key, false, NULL);
+    outr__callee *callee = outr__callee_ref(p->callees, key, false);
     *out = outr_arena_alloc(arena, sizeof **out);
     if (!callee)
         return 0;

@@ -25,6 +25,9 @@ static void pairs_on_the_heap_are_one_block(void **state)
 {
     const outr_kv from[] = {{OUTR_STR("zone"), OUTR_STR("a")}, {OUTR_STR("empty"), OUTR_STR_NONE}};
     outr_kvs to = outr_kvs_dup((outr_kvs){from, 2});
+    assert_true(outr_kvs_eq(to, (outr_kvs){from, 2}));
+    assert_false(outr_kvs_eq(to, (outr_kvs){from, 1}));
+    assert_false(outr_kvs_eq((outr_kvs){to.items, 1}, (outr_kvs){from + 1, 1}));
     (void)state;
     assert_int_equal(to.count, 2);
     assert_true(outr_str_is(to.items[0].key, "zone") && outr_str_is(to.items[0].value, "a"));

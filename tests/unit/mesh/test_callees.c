@@ -22,7 +22,7 @@ static desk *open_desk(size_t count)
     d->all = outr_callees_new();
     for (size_t i = 0; i < OUTR_LEN(d->said); i++)
         outr_addr_from_ip(&d->said[i].addr, OUTR_STR("10.0.0.1"), (uint16_t)(1000 + i), NULL);
-    d->callee = outr__callee_ref(d->all, OUTR_STR("kitchen.default"), true, NULL);
+    d->callee = outr__callee_ref(d->all, OUTR_STR("kitchen.default"), true);
     outr__callee_learn(d->callee, &(outr_resolve){.instances = d->said, .count = count}, d->now);
     return d;
 }
@@ -56,12 +56,10 @@ static outr__instance *any(desk *d)
 static void one_name_is_one_callee_until_nobody_has_it(void **state)
 {
     desk *d = open_desk(2);
-    bool is_new = true;
     (void)state;
-    outr__callee *again = outr__callee_ref(d->all, OUTR_STR("kitchen.default"), true, &is_new);
+    outr__callee *again = outr__callee_ref(d->all, OUTR_STR("kitchen.default"), true);
     assert_ptr_equal(again, d->callee);
-    assert_false(is_new);
-    assert_null(outr__callee_ref(d->all, OUTR_STR("kitchen.other"), false, NULL));
+    assert_null(outr__callee_ref(d->all, OUTR_STR("kitchen.other"), false));
     outr__callee_unref(d->callee);
     outr__instance *i = any(d);
     assert_non_null(i);
@@ -275,7 +273,7 @@ static void *work(void *arg)
     outr_rand_seed(&rand, w->seed);
     for (int i = 0; i < 4000; i++, now += 3 * OUTR_MS) {
         outr__choice how = {.pick = {.is_repeatable = true}, .now = now, .cache_ns = 50 * OUTR_MS};
-        outr__callee *callee = outr__callee_ref(d->all, OUTR_STR("kitchen.default"), true, NULL);
+        outr__callee *callee = outr__callee_ref(d->all, OUTR_STR("kitchen.default"), true);
         outr__instance *at = outr__callee_choose(callee, &how, &rand);
         if (how.pick.is_probe) {
             w->probes++;

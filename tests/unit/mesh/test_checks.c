@@ -76,7 +76,7 @@ static void set_rules(world *w, const char *path)
                                      .limits = &limits,
                                      .slow_start_ns = 10 * OUTR_SEC};
     outr__callee *callee =
-        outr__callee_ref(w->mesh->peers->callees, OUTR_STR("callee.default"), true, NULL);
+        outr__callee_ref(w->mesh->peers->callees, OUTR_STR("callee.default"), true);
     outr__callee_use(callee, &rules, (outr_kvs){0}, w->w.now);
     outr__callee_unref(callee);
 }

@@ -13,7 +13,7 @@ static outr_buf text;
 
 static outr__callee *new_callee(outr_callees *all, const char *name, size_t count)
 {
-    outr__callee *callee = outr__callee_ref(all, outr_str_from(name), true, NULL);
+    outr__callee *callee = outr__callee_ref(all, outr_str_from(name), true);
     for (size_t i = 0; i < count; i++)
         outr_addr_from_ip(&said[i].addr, OUTR_STR("10.0.0.1"), (uint16_t)(1000 + i), NULL);
     outr__callee_learn(callee, &(outr_resolve){.instances = said, .count = count}, NOW);
