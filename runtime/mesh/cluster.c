@@ -370,26 +370,26 @@ static outr_endpoint *scan(const outr_cluster_view *v, const outr_cluster_pick *
 }
 
 /* Those whose probe takes long are judged by what is known of it. */
-static void judge_late(outr_cluster *c, uint64_t now, outr_rand *rand)
+static void judge_late(outr_cluster *c, outr_cluster_pick *pick, uint64_t now, outr_rand *rand)
 {
     OUTR_LIST_EACH(link, &c->ejected) {
         outr_endpoint *e = OUTR_LIST_ITEM(link, outr_endpoint, ejected);
         if (e->outlier.until_ns > now)
             break;
+        outr_class how = e->outlier.has_begun ? OUTR_CLASS_GOOD : OUTR_CLASS_FAILURE;
         if (outr_outlier_is_probe_late(&e->outlier, now))
-            outr_endpoint_judge(e, now, e->outlier.has_begun ? OUTR_CLASS_GOOD : OUTR_CLASS_FAILURE,
-                                true, rand);
+            pick->revived += outr_endpoint_judge(e, now, how, true, rand) == OUTR_OUTLIER_REVIVED;
     }
 }
 
 /* Due ones are in front. One that waits for a better call, or is being probed, is passed over. */
-static outr_endpoint *find_probe(outr_cluster *c, outr_cluster_view *v,
-                                 const outr_cluster_pick *pick, uint64_t now, outr_rand *rand)
+static outr_endpoint *find_probe(outr_cluster *c, outr_cluster_view *v, outr_cluster_pick *pick,
+                                 uint64_t now, outr_rand *rand)
 {
     uint64_t bit = (uint64_t)1 << (v - c->views), next = UINT64_MAX;
     if (v->ejected == 0 || now < v->due_ns)
         return NULL;
-    judge_late(c, now, rand);
+    judge_late(c, pick, now, rand);
     OUTR_LIST_EACH(link, &c->ejected) {
         outr_endpoint *e = OUTR_LIST_ITEM(link, outr_endpoint, ejected);
         if (!(e->views & bit))
@@ -439,6 +439,7 @@ outr_endpoint *outr_cluster_choose(outr_cluster *c, outr_cluster_pick *pick, uin
                                    outr_rand *rand)
 {
     pick->is_probe = pick->is_repeat = false;
+    pick->revived = 0;
     outr_endpoint *found = choose(c, pick, now, rand);
     if (!found)
         return NULL;

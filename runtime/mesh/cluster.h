@@ -100,6 +100,7 @@ typedef struct outr_cluster_pick {
     bool is_repeatable; /* the call may be made again elsewhere: the first choice for a probe */
     bool is_probe;      /* out: it tries an ejected one; its end must be observed or forgotten */
     bool is_repeat;     /* out: all were tried */
+    unsigned revived;   /* out: instances that are back, as their late probes go on well */
 } outr_cluster_pick;
 
 /* NULL: there are none (with these labels). It is held for the call. */

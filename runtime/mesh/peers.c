@@ -253,24 +253,29 @@ outr__peer *outr__peer_of(outr__peers *p, outr__known *k, const outr__instance *
 
 /* ---- picking --------------------------------------------------------------------------------- */
 
-static void tell_change(const outr__pick *pick, outr_outlier_change change)
+static void tell_change(const outr__peers *p, const known *k, const char *peer,
+                        outr_outlier_change change)
 {
     static const outr_metric_desc ejections = {"outrigger_ejections_total",
                                                "instances that get no calls, and that do again",
                                                OUTR_COUNTER,
                                                0,
                                                {"target", "change"}};
-    const char *name = pick->known->name;
-    outr_loop *loop = pick->peers->o->loop;
+    outr_loop *loop = p->o->loop;
     outr_str what = change == OUTR_OUTLIER_EJECTED ? OUTR_STR("ejected") : OUTR_STR("revived");
+    outr_metric_count(outr_loop_metrics(loop), &ejections,
+                      (const outr_str[]){outr_str_from(k->name), what}, 1);
+    OUTR_LOG(outr_loop_log(loop), INFO, "an instance has changed", OUTR_Z("target", k->name),
+             OUTR_Z("peer", peer), OUTR_S("change", what));
+}
+
+static void note_change(const outr__pick *pick, outr_outlier_change change)
+{
     if (change == OUTR_OUTLIER_SAME)
         return;
     if (change == OUTR_OUTLIER_EJECTED)
         outr__check_begin(pick->peers, pick->known);
-    outr_metric_count(outr_loop_metrics(loop), &ejections,
-                      (const outr_str[]){outr_str_from(name), what}, 1);
-    OUTR_LOG(outr_loop_log(loop), INFO, "an instance has changed", OUTR_Z("target", name),
-             OUTR_Z("peer", pick->peer->text), OUTR_S("change", what));
+    tell_change(pick->peers, pick->known, pick->peer->text, change);
 }
 
 void outr__pick_observe(outr__pick *pick, uint64_t took_ns, outr_class how, uint64_t retry_after_ns)
@@ -280,7 +285,7 @@ void outr__pick_observe(outr__pick *pick, uint64_t took_ns, outr_class how, uint
         outr__callee_observe(pick->known->callee, pick->instance, outr_loop_now(loop), took_ns, how,
                              retry_after_ns, pick->is_probe, outr_loop_rand(loop));
     pick->is_probe = false;
-    tell_change(pick, change);
+    note_change(pick, change);
 }
 
 void outr__pick_took(outr__pick *pick, uint64_t took_ns)
@@ -302,7 +307,7 @@ void outr__pick_judge(outr__pick *pick, outr_class how)
         outr__callee_judge(pick->known->callee, pick->instance, outr_loop_now(loop), how,
                            pick->is_probe, outr_loop_rand(loop));
     pick->is_probe = false;
-    tell_change(pick, change);
+    note_change(pick, change);
 }
 
 void outr__pick_beside(outr__pick *pick, const outr__pick *first)
@@ -389,6 +394,8 @@ static bool choose(outr__pick *pick, known *k)
     outr__instance *found = outr__callee_choose(k->callee, &how, outr_loop_rand(loop));
     outr_link_remove(&k->used);
     outr_list_push(&p->used, &k->used);
+    for (unsigned i = 0; i < how.pick.revived; i++)
+        tell_change(p, k, "", OUTR_OUTLIER_REVIVED);
     if (how.is_to_refresh) /* this call goes by what is known */
         refresh_known(p, k);
     if (!pick->known)

@@ -285,9 +285,11 @@ static void a_stream_that_goes_on_well_is_a_probe_that_went_well(void **state)
     b->now += OUTR_OUTLIER_PROBE_NS;
     pick(b, &how);
     assert_true(o->is_ejected);
+    assert_int_equal(how.revived, 0);
     b->now += OUTR_SEC;
     pick(b, &how);
     assert_false(o->is_ejected);
+    assert_int_equal(how.revived, 1); /* the probe's own call will not tell of it */
     assert_int_equal(b->cluster.ejected_count, 0);
     outr_endpoint_judge(b->items[0], b->now, OUTR_CLASS_FAILURE, true, &b->rand);
     assert_false(o->is_ejected); /* one failure of many calls by now */
