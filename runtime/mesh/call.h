@@ -73,8 +73,7 @@ struct outr__call {
     outr_timer late;         /* when the rival is made */
     uint64_t hedge_after_ns; /* 0: no rival is made */
     bool is_timed;           /* how long its answer takes is asked for */
-    bool is_over;            /* but for lost ones; over: how it ended */
-    outr_err over;
+    bool is_over;            /* but for lost ones; err: how it ended */
     outr__target target;
     outr_str target_text, verb;
     outr_http_request req;

@@ -29,7 +29,7 @@ static void tell_failure(outr__call *c, const outr_err *err)
 void outr__call_finish(outr__call *c)
 {
     outr_invoke *invoke = c->invoke;
-    const outr_err *err = c->over.code ? &c->over : NULL;
+    const outr_err *err = c->err.code ? &c->err : NULL;
     if (err && (!c->relay.has_head || c->relay.is_proxied))
         tell_failure(c, err);
     outr_link_remove(&c->link);
@@ -45,7 +45,8 @@ void outr__call_finish(outr__call *c)
         invoke->on_done(invoke, err);
 }
 
-static void end_call(outr__call *c, const outr_err *err)
+/* c->err says how; c may be gone. */
+static void end_call(outr__call *c)
 {
     outr__race_end(c);
     if (c->mirror)
@@ -53,10 +54,10 @@ static void end_call(outr__call *c, const outr_err *err)
     c->mirror = NULL;
     if (c->replay)
         c->replay->on_complete = NULL;
+    if (c->lead->copy) /* a rival that has won */
+        outr__replay_done(c->lead->copy);
     outr_guard_done(&c->guard);
     outr__pick_end(&c->lead->pick);
-    if (err)
-        c->over = *err;
     c->is_over = true;
     if (c->lost == 0)
         outr__call_finish(c);
@@ -65,7 +66,8 @@ static void end_call(outr__call *c, const outr_err *err)
 void outr__call_succeeded(outr__call *c)
 {
     outr_guard_end(&c->guard, outr_loop_now(c->mesh->o.loop), OUTR_OUTCOME_GOOD);
-    end_call(c, NULL);
+    c->err.code = OUTR_OK;
+    end_call(c);
 }
 
 /* ---- the policy ------------------------------------------------------------------------------ */
@@ -389,8 +391,7 @@ int outr__call_step_failed(outr_steps *steps)
         if (may_try_again(c) && wants_again(c, now, status, 0))
             return rest(c);
     }
-    outr_err err = c->err;
-    end_call(c, &err);
+    end_call(c);
     return OUTR_END;
 }
 
