@@ -136,10 +136,9 @@ static const outr_hedge_spec *spec_of(const outr__call *c)
 
 void outr__race_prepare(outr__call *c)
 {
-    if (c->attempts > 0 || c->is_streaming || c->in->upgrade.n > 0 || !outr__call_is_idempotent(c))
-        return;
     const outr_hedge_spec *spec = spec_of(c);
-    if (!spec)
+    if (!spec || c->attempts > 0 || c->is_streaming || c->in->upgrade.n > 0 ||
+        !outr__call_is_idempotent(c))
         return;
     c->is_timed = true;
     c->hedge_after_ns = outr_hedge_begin(hedge_of(c), spec, now_of(c));
