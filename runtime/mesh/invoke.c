@@ -308,9 +308,10 @@ static int fail_cancelled(outr__call *c)
 static void on_body_complete(outr__replay *replay, void *user)
 {
     outr__call *c = user;
+    if (replay->kept > OUTR__MIRROR_BODY_MAX)
+        return;
     outr_str bytes = outr__replay_bytes(replay, c->x->arena);
-    if (bytes.n <= OUTR__MIRROR_BODY_MAX)
-        outr__mirror_send(c->mirror, &c->req, &bytes, c->invoke->is_proxied);
+    outr__mirror_send(c->mirror, &c->req, &bytes, c->invoke->is_proxied);
 }
 
 /* Now, or as soon as its body is here; not when that is not kept. */
