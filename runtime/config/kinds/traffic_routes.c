@@ -248,6 +248,16 @@ static void finish_values(const outr__part *match, const char *key, const outr_v
     }
 }
 
+/* Who calls is known by its id alone, which has no dot: one with a namespace would never match. */
+static void check_source(const outr__part *match, outr_str app_id)
+{
+    outr__part_app(match, "sources", app_id);
+    if (outr_str_find(app_id, '.') >= 0)
+        outr__part_error(match, "sources",
+                         "must be app ids without a namespace, not \"" OUTR_FMT "\"",
+                         OUTR_ARG(outr_str_head(app_id, 80)));
+}
+
 void outr__matches_finish(const outr__part *parent, const outr_yaml *list,
                           const outr_traffic_match *items, size_t count)
 {
@@ -270,7 +280,7 @@ void outr__matches_finish(const outr__part *parent, const outr_yaml *list,
         finish_values(&p, "claims", m->claims, m->claim_count);
         check_count(&p, "sources", m->sources, m->source_count);
         for (size_t k = 0; k < m->source_count; k++)
-            outr__part_app(&p, "sources", m->sources[k]);
+            check_source(&p, m->sources[k]);
     }
 }
 

@@ -221,6 +221,7 @@ static void all_mistakes_are_told_with_their_place(void **state)
         {MATCH("baggage: [{name: a, value: b}]"), "baggage[0].value: unknown field"},
         {MATCH("claims: [{name: a, regex: '['}]"), "claims[0].regex: regular expression"},
         {MATCH("sources: ['']"), "sources: \"\" is not an app id"},
+        {MATCH("sources: [web.prod]"), "sources: must be app ids without a namespace, not \"web.p"},
         {HEAD "  environment: {label: 'a b'}\n", "environment.label: "},
         {HEAD "  environment: {baggage: 'a b'}\n", "is not a name of baggage"},
         {HEAD "  environment: {fallback: 'a b'}\n", "environment.fallback: "},
