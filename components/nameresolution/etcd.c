@@ -18,7 +18,6 @@
 
 #define PAGE          500
 #define ENTRIES_MAX   65536
-#define ID_MAX        64
 #define AGAIN_NS      (500 * OUTR_MS) /* doubles */
 #define AGAIN_LONGEST (10 * OUTR_SEC)
 #define WATCH_NS      (5 * OUTR_SEC) /* until etcd says that it watches */
@@ -100,7 +99,8 @@ typedef struct resolver {
     int64_t lease;
     bool wants_put, is_put, beats_again, lease_has_complained;
     outr_op *closing;
-    bool is_closing;
+    outr_deferred closer;
+    bool is_closing, is_held; /* is_held: until closer has had its turn nothing is over */
 } resolver;
 
 extern const outr_resolver_backend outr_nameresolution_etcd;
@@ -110,6 +110,7 @@ static resolver *of(outr_resolver *base)
     return OUTR_CONTAINER(base, resolver, base);
 }
 
+static void end_stream(resolver *r, outr_err *err);
 static void end_if_over(resolver *r);
 static void beat_now(resolver *r);
 
@@ -298,6 +299,8 @@ static void on_step_done(outr_op *op)
         outr_steps_run(&r->steps);
         return;
     }
+    if (r->stream_arena)
+        end_stream(r, &err);
     end_opening(r, &err);
     end_if_over(r);
 }
@@ -812,7 +815,7 @@ static void leave(resolver *r)
 
 static void end_if_over(resolver *r)
 {
-    if (outr_op_is_pending(&r->op) || outr_op_is_pending(&r->lease_op))
+    if (r->is_held || outr_op_is_pending(&r->op) || outr_op_is_pending(&r->lease_op))
         return;
     if (r->lease) {
         leave(r);
@@ -823,12 +826,14 @@ static void end_if_over(resolver *r)
     outr_op_finish(op);
 }
 
-/* What is under way ends first. The session always is at something. */
-static void on_close_time(outr_timer *timer)
+/* What is under way ends first; each may be the last. */
+static void on_close(outr_deferred *deferred)
 {
-    resolver *r = OUTR_CONTAINER(timer, resolver, overdue);
+    resolver *r = OUTR_CONTAINER(deferred, resolver, closer);
     outr_op_cancel(&r->lease_op, OUTR_CANCELLED);
     outr_op_cancel(&r->op, OUTR_CANCELLED);
+    r->is_held = false;
+    end_if_over(r);
 }
 
 static void close_resolver(outr_resolver *base, outr_op *op)
@@ -836,11 +841,11 @@ static void close_resolver(outr_resolver *base, outr_op *op)
     resolver *r = of(base);
     outr_watchers_close(r->base.watchers);
     r->closing = op;
-    r->is_closing = true;
+    r->is_closing = r->is_held = true;
+    r->closer = (outr_deferred){.run = on_close};
     outr_op_begin(op, r, NULL);
     outr_timer_stop(r->loop, &r->beat);
-    r->overdue.fire = on_close_time;
-    outr_timer_start(r->loop, &r->overdue, outr_loop_now(r->loop));
+    outr_loop_defer(r->loop, &r->closer);
 }
 
 const outr_resolver_backend outr_nameresolution_etcd = {

@@ -810,6 +810,40 @@ static void a_question_can_be_given_up(void **state)
     close_world(wd);
 }
 
+typedef struct closing {
+    outr_deferred deferred;
+    side *side;
+} closing;
+
+static void close_now(outr_deferred *deferred)
+{
+    side *s = OUTR_CONTAINER(deferred, closing, deferred)->side;
+    s->resolver->backend->close(s->resolver, begin(s));
+}
+
+static void etcd_can_be_closed_at_any_time(void **state)
+{
+    enum { JUST_BEFORE_A_STEP_IS_DONE, WHILE_IT_WAITS, UNOPENED, TIMES };
+    world *wd = open_world();
+    (void)state;
+    for (int when = 0; when < TIMES; when++) {
+        side s = open_with(wd, "nameresolution.etcd", "endpoints", "127.0.0.1:1"), end = s;
+        closing c = {.deferred = {.run = close_now}, .side = &end};
+        if (when == JUST_BEFORE_A_STEP_IS_DONE)
+            outr_loop_defer(wd->w.loop, &c.deferred);
+        if (when != UNOPENED)
+            s.resolver->backend->open(s.resolver, begin(&s));
+        if (when == WHILE_IT_WAITS)
+            wire_run(&wd->w);
+        if (when != JUST_BEFORE_A_STEP_IS_DONE)
+            close_now(&c.deferred);
+        assert_int_equal(wait_for(&end), OUTR_OK);
+        assert_true(when == UNOPENED || s.is_done);
+        wire_run(&wd->w);
+    }
+    close_world(wd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -839,6 +873,7 @@ int main(void)
         cmocka_unit_test(labels_stand_behind_an_address),
         cmocka_unit_test(a_thousand_instances_are_found),
         cmocka_unit_test(a_question_can_be_given_up),
+        cmocka_unit_test(etcd_can_be_closed_at_any_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
