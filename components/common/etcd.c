@@ -246,6 +246,7 @@ void outr_etcd_stream_start(outr_etcd *e, outr_grpc_stream *s, outr_http_call *h
 {
     outr_headers_init(&s->metadata, s->arena);
     fill_request(e, &s->metadata);
+    outr_headers_add(&s->metadata, OUTR_STR("hasleader"), OUTR_STR("true"));
     outr_grpc_stream_prepare(s, http, path);
     s->req.authority = e->now->text;
     outr_http_call_start(e->now->pool, http, op);

@@ -52,7 +52,8 @@ void outr_etcd_call_start(outr_etcd *etcd, outr_etcd_call *call, const void *mes
 void outr_etcd_call_done(outr_etcd_call *call); /* of one that has ended, or never began */
 
 /* s: arena, loop and callbacks are the caller's to set; metadata and target are filled in. op is
- * the HTTP call's: outr_grpc_stream_result says how it has ended. */
+ * the HTTP call's: outr_grpc_stream_result says how it has ended. A server that has lost the rest
+ * of its cluster, and so hears of nothing, ends it. */
 void outr_etcd_stream_start(outr_etcd *etcd, outr_grpc_stream *s, outr_http_call *http,
                             const char *path, outr_op *op);
 

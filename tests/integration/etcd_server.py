@@ -21,24 +21,42 @@ def b64(text):
 class EtcdServer:
     """Started with its test and ended with it. Its ports stay its own while it is down, and so do its data."""
 
-    def __init__(self, case, *options, scheme="http", context=None):
-        self.case, self.port, self.peer, self.token, self.password = case, Port(), Port(), None, None
+    def __init__(self, case, *options, scheme="http", context=None, peer=None, members=None):
+        """peer, members: of one of several, its own port and all of them."""
+        self.case, self.port, self.peer, self.token, self.password = case, Port(), peer or Port(), None, None
         self.host = "127.0.0.1:%d" % self.port.number
         self.dir = case.path("etcd-%d" % self.port.number)
-        url, peer = "%s://%s" % (scheme, self.host), "http://127.0.0.1:%d" % self.peer.number
+        url, peer = "%s://%s" % (scheme, self.host), self.peer_url(self.peer)
         self.url = url
-        self.argv = ["etcd", "--name", "e", "--data-dir", self.dir, "--listen-client-urls", url, "--advertise-client-urls", url,
-                     "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "e=" + peer,
+        self.argv = ["etcd", "--name", "e%d" % self.peer.number, "--data-dir", self.dir, "--listen-client-urls", url, "--advertise-client-urls", url,
+                     "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", ",".join("e%d=%s" % (p.number, self.peer_url(p)) for p in members or [self.peer]),
                      "--logger", "zap", *options]
         self.context = context  # of TLS
         self.process = None
 
+    @staticmethod
+    def peer_url(port):
+        return "http://127.0.0.1:%d" % port.number
+
+    @classmethod
+    def cluster(cls, case, count):
+        peers = [Port() for _ in range(count)]
+        servers = [cls(case, peer=peer, members=peers) for peer in peers]
+        for server in servers:
+            server.launch()
+        for server in servers:
+            wait_for("etcd", server.is_ready, 60)
+        return servers
+
     def start(self):
+        self.launch()
+        wait_for("etcd", self.is_ready, 60)
+        return self
+
+    def launch(self):
         with open(self.case.path("etcd-%d.log" % self.port.number), "ab") as log:
             self.process = subprocess.Popen(self.argv, stdout=log, stderr=log)
         self.case.started.append(self.process)
-        wait_for("etcd", self.is_ready, 60)
-        return self
 
     def is_ready(self):
         try:

@@ -167,6 +167,22 @@ class Etcd(Case):
             self.assertEqual(server.keys(), {})
 
     @tag("debug")
+    def test_a_server_that_has_lost_the_others_is_left(self):
+        first, *others = EtcdServer.cluster(self, 3)
+        endpoints = ",".join(server.host for server in others)
+        b = self.sidecar("kitchen", self.app(), config=self.config(first, endpoints=first.host))
+        for server in others:
+            server.process.send_signal(signal.SIGSTOP)
+            self.addCleanup(server.process.send_signal, signal.SIGCONT)
+        b.wait_log("etcd does not tell who is there", timeout_s=60)
+        for server in others:
+            server.process.send_signal(signal.SIGCONT)
+        b.wait_log("etcd is there", timeout_s=60)
+        c = self.sidecar("cellar", self.app(), config=self.config(first, endpoints=endpoints))
+        wait_for("the other", lambda: b.invoke("cellar", "x").status == 200, 60)
+        self.assertEqual([b.stop(), c.stop()], [0, 0])
+
+    @tag("debug")
     def test_one_that_hangs_or_talks_nonsense_is_told_of_and_stops_nothing(self):
         web = self.app(lambda r: Reply(200, b"<html>"))
         for endpoint in ("127.0.0.1:%d" % web.port, "nobody.invalid:1"):
