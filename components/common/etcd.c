@@ -178,12 +178,12 @@ static void on_logged_in_again(outr_op *inner)
         send_call(c, c->path, c->message, on_called);
 }
 
-static outr_str credentials(const outr_etcd *e, outr_arena *arena)
+static Etcdserverpb__AuthenticateRequest credentials(const outr_etcd *e)
 {
     Etcdserverpb__AuthenticateRequest m = ETCDSERVERPB__AUTHENTICATE_REQUEST__INIT;
     m.name = (char *)(uintptr_t)e->user.p;
     m.password = (char *)(uintptr_t)e->password.p;
-    return outr_proto_write(arena, &m);
+    return m;
 }
 
 /* Tokens end, and are of no use after users have changed, while the watch they began goes on. */
@@ -200,9 +200,10 @@ static void on_called(outr_op *inner)
     if (outr_grpc_unary_result(&c->unary, &c->answer, c->type, &inner->err, &err) == OUTR_OK) {
         outr_op_finish(c->op);
     } else if (wants_another_token(c, &err)) {
+        const Etcdserverpb__AuthenticateRequest m = credentials(c->etcd);
         c->is_again = true;
         c->etcd->token = OUTR_STR_NONE;
-        send_call(c, AUTHENTICATE, credentials(c->etcd, c->arena), on_logged_in_again);
+        send_call(c, AUTHENTICATE, outr_proto_write(c->arena, &m), on_logged_in_again);
     } else {
         fail_call(c, &err);
     }
@@ -327,9 +328,7 @@ static void on_looked_up(outr_op *inner)
         end_login(e, NULL);
         return;
     }
-    Etcdserverpb__AuthenticateRequest m = ETCDSERVERPB__AUTHENTICATE_REQUEST__INIT;
-    m.name = (char *)(uintptr_t)e->user.p;
-    m.password = (char *)(uintptr_t)e->password.p;
+    const Etcdserverpb__AuthenticateRequest m = credentials(e);
     e->token = OUTR_STR_NONE;
     e->call.path = AUTHENTICATE;
     e->call.type = &etcdserverpb__authenticate_response__descriptor;
