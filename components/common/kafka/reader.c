@@ -8,7 +8,6 @@
 #define CLOSE_NS     (10 * OUTR_SEC)
 #define POLL_NS      (60 * OUTR_SEC) /* a hung app keeps its place: it may take 5 min */
 #define BUFFER_BYTES (4 * OUTR_MIB)
-#define RECORD_COST  1024 /* of a record, beside its data, here and in librdkafka */
 /* What librdkafka has for us before it stops fetching, and of one fetch beyond that. */
 #define PREFETCH_KIB  1024
 #define PREFETCH      2000
