@@ -9,6 +9,7 @@ import time
 import h2raw
 from harness import BIN, WAIT_S, Case, Reply, tag, wait_for
 from h2raw import message
+from test_invoke_grpc import SERVICE, field, request
 from test_proxy import GrpcApp, end, head
 
 HEAD = """apiVersion: outrigger.io/v1alpha1
@@ -245,3 +246,46 @@ class Traffic(Case):
         self.assertEqual((stream.status, stream.header("outrigger-reason")), (8, "fault_injected"))
         stream = ask("/test.v1.Echo/Timed")
         self.assertEqual((stream.status, stream.header("outrigger-reason")), (4, "timeout"))
+
+    @tag("debug")
+    def test_invoke_service_goes_by_the_same_rules(self):
+        """InvokeService: the message's method is the path, its verb the method; metadata are headers; the app speaks HTTP."""
+        caller, apps = self.fleet(["version=1,environment=e1", "version=2,environment=e2"], policy(SUBSETS + """  routes:
+  - match: [{path: {prefix: /orders}, methods: [PUT]}, {headers: [{name: x-beta, exact: 'yes'}]}]
+    to: [{subset: v2}]
+    environment: e2
+  - match: [{path: {exact: /nobody}}]  # v2 of e1
+    to: [{subset: v2}]
+  - match: [{path: {prefix: /faulty}}]
+    fault: {expires: '%s', abort: {status: 503, grpcStatus: 8}}
+  - match: [{path: {exact: /faulty/mapped}}]
+    fault: {expires: '%s', abort: {status: 403}}
+  - match: [{path: {exact: /timed}}]
+    timeout: 300ms
+    fault: {expires: '%s', delay: {duration: 5s}}
+  environment: {fallback: e1}
+""" % ((later(3600),) * 3)))
+        peer = h2raw.Peer(port=caller.ports["grpc"].number)
+        self.addCleanup(peer.close)
+        peer.until_frame(h2raw.SETTINGS)
+
+        def ask(method, extra=(), verb=1):
+            return peer.call(SERVICE, request("callee", method, b"", verb), extra)
+
+        def served(stream):
+            self.assertEqual(stream.status, 0)
+            one, two = (field(2, text) in stream.messages[0] for text in ("version=1,environment=e1", "version=2,environment=e2"))
+            self.assertNotEqual(one, two)
+            return 2 if two else 1
+        for _ in range(6):
+            self.assertEqual(served(ask("work")), 1)
+            self.assertEqual(served(ask("orders/42")), 1)
+            self.assertEqual(served(ask("orders/42", verb=4)), 2)
+            self.assertEqual(served(ask("work", [("x-beta", "yes")])), 2)
+            self.assertEqual(served(ask("work", [("baggage", "environment=e2")])), 2)
+        self.assertEqual({request.header("baggage") for request in apps[1].seen()}, {"environment=e2"})
+        for method, status, reason in (("nobody", 14, "no_subset_instance"), ("faulty/x", 8, "fault_injected"),
+                                       ("faulty/mapped", 7, "fault_injected"), ("timed", 4, "timeout")):
+            stream = ask(method)
+            self.assertEqual((method, stream.status, stream.header("outrigger-reason")), (method, status, reason))
+            self.assertIn("failed to invoke, id: callee", stream.header("grpc-message"))
