@@ -76,6 +76,11 @@ void outr_grpc_status_write(outr_headers *out, const outr_grpc_status *status)
                          outr_grpc_bin_write(out->arena, status->details));
     if (status->reason.n > 0)
         outr_headers_add(out, OUTR_STR(OUTR_REASON_HEADER), status->reason);
+    if (status->after_ns)
+        outr_headers_add(
+            out, OUTR_STR("grpc-retry-pushback-ms"),
+            outr_arena_printf(out->arena, "%llu",
+                              (unsigned long long)((status->after_ns + OUTR_MS - 1) / OUTR_MS)));
 }
 
 static outr_code of_http(int status)

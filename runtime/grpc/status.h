@@ -5,10 +5,11 @@
 #include "http/server.h"
 
 typedef struct outr_grpc_status {
-    outr_code code;   /* as sent, also beyond the known ones */
-    outr_str message; /* UTF-8 */
-    outr_str details; /* a google.rpc.Status, serialised; NONE: no more to say */
-    outr_str reason;  /* written only: OUTR_REASON_HEADER; NONE: none */
+    outr_code code;    /* as sent, also beyond the known ones */
+    outr_str message;  /* UTF-8 */
+    outr_str details;  /* a google.rpc.Status, serialised; NONE: no more to say */
+    outr_str reason;   /* written only: OUTR_REASON_HEADER; NONE: none */
+    uint64_t after_ns; /* written only: when it may be asked again, from now on; 0: not said */
 } outr_grpc_status;
 
 /* A code as gRPC's metrics spell it: "NOT_FOUND"; others are "UNKNOWN". */
@@ -20,7 +21,8 @@ bool outr_grpc_is_answer(const outr_http_response *head);
 /* grpc-message: percent-encodes what is not printable ASCII. On arena. */
 outr_str outr_grpc_message(outr_arena *arena, outr_str text);
 
-/* grpc-status, grpc-message, grpc-status-details-bin and outrigger-reason, appended. */
+/* grpc-status, grpc-message, grpc-status-details-bin, outrigger-reason and grpc-retry-pushback-ms
+ * (gRFC A6), appended. */
 void outr_grpc_status_write(outr_headers *out, const outr_grpc_status *status);
 /* From trailers (or the head of a trailers-only answer), on their arena. Without grpc-status: what
  * http_status maps to (grpc/grpc doc/http-grpc-status-mapping.md), UNKNOWN for 200. */

@@ -23,12 +23,12 @@ static void on_relay_head(outr__relay *relay, outr_http_response *head)
 
 /* ---- what the instance is told --------------------------------------------------------------- */
 
-/* Retry-After in seconds (RFC 9110 section 10.2.3). */
+/* Retry-After in seconds (RFC 9110 section 10.2.3). Who goes by it has a limit of his own. */
 static uint64_t retry_after(const outr_http_response *head)
 {
     uint64_t seconds;
     outr_str text = outr_headers_get(&head->headers, "retry-after");
-    return text.n && outr_str_to_u64(text, 3600, &seconds) ? seconds * OUTR_SEC : 0;
+    return text.n && outr_str_to_u64(text, UINT32_MAX, &seconds) ? seconds * OUTR_SEC : 0;
 }
 
 /* grpc-retry-pushback-ms (gRFC A6): negative, or no number, forbids to try again. */

@@ -102,15 +102,6 @@ static void record_served(const served *s, const outr_err *err, outr_why why)
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
-/* RFC 9110 section 10.2.3, gRFC A6. */
-static void say_when(outr_headers *out, uint64_t after_ns, bool is_grpc)
-{
-    uint64_t unit = is_grpc ? OUTR_MS : OUTR_SEC;
-    outr_headers_add(
-        out, is_grpc ? OUTR_STR("grpc-retry-pushback-ms") : OUTR_STR("retry-after"),
-        outr_arena_printf(out->arena, "%llu", (unsigned long long)((after_ns + unit - 1) / unit)));
-}
-
 /* An error of this sidecar, in a form no app can be mistaken for: the caller strips the header from
  * what apps answer. */
 static void answer_error(outr_exchange *x, const outr__refusal *why)
@@ -120,8 +111,10 @@ static void answer_error(outr_exchange *x, const outr__refusal *why)
     outr_str body = OUTR_STR_NONE, word = outr_str_from(outr_why_word(why->why));
     outr_headers_init(&head.headers, x->arena);
     if (is_grpc) {
-        const outr_grpc_status status = {
-            .code = why->code, .message = outr_str_from(why->text), .reason = word};
+        const outr_grpc_status status = {.code = why->code,
+                                         .message = outr_str_from(why->text),
+                                         .reason = word,
+                                         .after_ns = why->after_ns};
         outr_headers_add(&head.headers, OUTR_STR("content-type"), OUTR_STR("application/grpc"));
         outr_grpc_status_write(&head.headers, &status);
     } else {
@@ -136,8 +129,11 @@ static void answer_error(outr_exchange *x, const outr__refusal *why)
         outr_headers_add(&head.headers, OUTR_STR(OUTR_REASON_HEADER), word);
     if (why->challenge.p)
         outr_headers_add(&head.headers, OUTR_STR("www-authenticate"), why->challenge);
-    if (why->after_ns)
-        say_when(&head.headers, why->after_ns, is_grpc);
+    if (why->after_ns && !is_grpc) /* RFC 9110 section 10.2.3 */
+        outr_headers_add(
+            &head.headers, OUTR_STR("retry-after"),
+            outr_arena_printf(x->arena, "%llu",
+                              (unsigned long long)((why->after_ns + OUTR_SEC - 1) / OUTR_SEC)));
     head.content_length = (int64_t)body.n;
     outr_http_reply(x, &head, body);
     outr_http_done(x);

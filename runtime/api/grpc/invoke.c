@@ -161,7 +161,10 @@ static void fail(invocation *v, outr_code code, const char *text)
         outr_arena_printf(v->call->arena, "failed to invoke, id: %s, err: %s", v->id, text);
     outr_buf_done(&v->body);
     outr_grpc_fail(v->call, &(outr_grpc_status){
-                                .code = code, .message = message, .reason = word_of(&v->invoke)});
+                                .code = code,
+                                .message = message,
+                                .reason = word_of(&v->invoke),
+                                .after_ns = v->invoke.after_ns});
 }
 
 static void on_failed(outr_invoke *invoke, const outr_err *err)

@@ -16,7 +16,8 @@ static void on_failed(outr_invoke *invoke, const outr_err *err)
     outr_grpc_refuse_status(
         invoke->x, &(outr_grpc_status){.code = invoke->grpc_code,
                                        .message = outr_str_from(text),
-                                       .reason = outr_str_from(outr_why_word(invoke->why))});
+                                       .reason = outr_str_from(outr_why_word(invoke->why)),
+                                       .after_ns = invoke->after_ns});
 }
 
 /* Before it is anybody's call. */
