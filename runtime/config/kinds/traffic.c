@@ -327,6 +327,9 @@ static void check_concurrency(const outr__part *in, outr_concurrency_spec *c)
     if (outr__part_has(&p, "initial") && (c->initial < c->min || c->initial > c->max))
         outr__part_error(&p, "initial", "must be min to max");
     c->initial = OUTR_MAX(OUTR_MIN(c->initial, c->max), c->min);
+    if (c->target_ns > c->interval_ns)
+        outr__part_error(&p, outr__part_has(&p, "target") ? "target" : "interval",
+                         "target must not be longer than interval");
     for (size_t i = 0; i < c->priority_path_count; i++) {
         if (c->priority_paths[i].n == 0 || c->priority_paths[i].p[0] != '/')
             outr__part_error(&p, "priorityPaths", "must begin with /, not \"" OUTR_FMT "\"",

@@ -241,6 +241,7 @@ static void all_mistakes_are_told_with_their_place(void **state)
         {HEAD "  limits: {retries: 3}\n", "limits.retries: unknown field"},
         {HEAD "  inbound: {concurrency: {min: 5, max: 2}}\n", "min must not be larger than max"},
         {HEAD "  inbound: {concurrency: {initial: 5000}}\n", "initial: must be min to max"},
+        {HEAD "  inbound: {concurrency: {target: 200ms}}\n", "target must not be longer than"},
         {HEAD "  inbound: {concurrency: {priorityPaths: [x]}}\n", "must begin with /"},
         {RATE("name: a"), "rateLimits[0].requests: required"},
         {RATE("requests: 0"), "rateLimits[0].requests: must be 1 to"},
