@@ -160,7 +160,8 @@ static void write_answer(outr_buf *out, const outr_json *answer)
         outr_buf_printf(out, "%-13s" OUTR_FMT " of TrafficPolicy " OUTR_FMT "\n", "route",
                         OUTR_ARG(route), OUTR_ARG(outr_json_text(answer, "policy")));
     else
-        outr_buf_printf(out, "%-13snone: any instance\n", "route");
+        outr_buf_printf(out, "%-13snone: %s\n", "route",
+                        outr_json_find(answer, "isOwn") ? "the sidecar's own app" : "any instance");
     write_lines(out, "splits", outr_json_find(answer, "splits"));
     write_lines(out, "instances", outr_json_find(answer, "instances"));
     for (size_t i = 0; i < OUTR_LEN(singles); i++) {

@@ -226,6 +226,18 @@ class Routes(Seeing):
         self.assertIn("none: any instance", self.outrigger("route", "explain", "callee", "/x", *self.at(caller)).stdout)
 
     @tag("debug")
+    def test_a_call_to_the_own_app_goes_by_no_policy(self):
+        expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+        caller = self.sidecar("callee", self.app(), resources={"t.yaml": TRAFFIC % expires})
+        self.assertEqual(caller.invoke("callee", "orders/1", "POST").status, 200)
+        told = self.explain(caller, "callee", "/orders/1", "-m", "POST")
+        self.assertEqual((told["app"], told["isOwn"]), ("callee.default", True))
+        self.assertEqual(set(told) & {"policy", "route", "splits", "instances", "fault", "mirror", "rules", "others"}, set())
+        self.assertFalse(told["resiliency"]["builtInRetries"])
+        self.assertEqual(self.explain(caller, "callee.other", "/orders/1", "-m", "POST")["route"], "split")
+        self.assertIn("none: the sidecar's own app", self.outrigger("route", "explain", "callee", "/x", *self.at(caller)).stdout)
+
+    @tag("debug")
     def test_questions_that_make_no_sense_are_refused(self):
         caller = self.caller()
         for body, text in ((b"{", "byte"), (b"[]", "not an object"), (b"{}", "app and path are required"),

@@ -21,6 +21,7 @@ typedef struct explanation {
     const outr_target_rules *rules;
     outr_route_choice choice;
     outr_callee_view *callee; /* NULL: it has not been called yet */
+    bool is_own;              /* a call to the app of this sidecar */
 } explanation;
 
 /* ---- JSON ------------------------------------------------------------------------------------ */
@@ -315,7 +316,8 @@ static outr_json *resiliency_json(const explanation *e)
     put_bool(e, o, "breaker", p && p->breakers);
     if (p && p->of_breaker)
         put_text(e, o, "breakerOf", p->of_breaker->name);
-    put_bool(e, o, "builtInRetries", !outr_policies_name_app(policies, e->request.app_id));
+    put_bool(e, o, "builtInRetries",
+             !e->is_own && !outr_policies_name_app(policies, e->request.app_id));
     return o;
 }
 
@@ -404,6 +406,25 @@ static outr_json *others_json(const explanation *e)
     return list;
 }
 
+/* What TrafficPolicies say of it; a call to the sidecar's own app goes by none. */
+static void put_policies(explanation *e, outr_json *o)
+{
+    outr_api *api = e->core->api;
+    const outr_route_request *r = &e->request;
+    e->routes = outr_routes_of(api->snapshot);
+    e->rules = outr_routes_target(e->routes, r->app_id, r->namespace_);
+    e->choice = outr_routes_choose(e->routes, r, &api->settings->labels, outr_loop_rand(api->loop),
+                                   e->arena);
+    if (outr_mesh_list_endpoints(api->mesh, r->app_id, r->namespace_, e->arena, &e->callee) == 0)
+        e->callee = NULL;
+    if (e->choice.route)
+        put_route(e, o);
+    if (e->choice.environment.n > 0)
+        put(o, "environment", environment_json(e));
+    put(o, "instances", instances_json(e));
+    put(o, "rules", rules_json(e));
+}
+
 outr_code outr_core_explain(const outr_core *core, const outr_json *question, outr_json **out,
                             outr_err *err)
 {
@@ -413,26 +434,21 @@ outr_code outr_core_explain(const outr_core *core, const outr_json *question, ou
     if (take_question(&e, question, err))
         return err->code;
     const outr_route_request *r = &e.request;
-    e.routes = outr_routes_of(api->snapshot);
-    e.rules = outr_routes_target(e.routes, r->app_id, r->namespace_);
-    e.choice = outr_routes_choose(e.routes, r, &api->settings->labels, outr_loop_rand(api->loop),
-                                  core->arena);
-    if (outr_mesh_list_endpoints(api->mesh, r->app_id, r->namespace_, core->arena, &e.callee) == 0)
-        e.callee = NULL;
+    e.is_own = outr_str_eq(r->app_id, api->settings->app_id) &&
+               outr_str_eq(r->namespace_, api->settings->namespace_);
     outr_json *o = object(&e);
     put_text(&e, o, "app",
              outr_arena_printf(core->arena, OUTR_FMT "." OUTR_FMT, OUTR_ARG(r->app_id),
                                OUTR_ARG(r->namespace_)));
     put_text(&e, o, "method", r->method);
     put_text(&e, o, "path", r->target);
-    if (e.choice.route)
-        put_route(&e, o);
-    if (e.choice.environment.n > 0)
-        put(o, "environment", environment_json(&e));
-    put(o, "instances", instances_json(&e));
-    put(o, "rules", rules_json(&e));
+    if (e.is_own)
+        put_bool(&e, o, "isOwn", true);
+    else
+        put_policies(&e, o);
     put(o, "resiliency", resiliency_json(&e));
-    put(o, "others", others_json(&e));
+    if (!e.is_own)
+        put(o, "others", others_json(&e));
     *out = o;
     return OUTR_OK;
 }
