@@ -92,6 +92,17 @@ class PubSub(Kafka):
 
     @needs_kcat
     @tag("debug")
+    def test_a_subscription_makes_its_topics(self):
+        topics = ["made-%d" % i for i in range(3)]
+        seen = Seen(self, *({"topic": topic} for topic in topics))
+        a = self.subscriber(seen, "makes")
+        wait_for("the topics", lambda: all('topic "%s" with 3 partitions' % t in self.server.kcat("-L") for t in topics), WAIT_S)
+        for topic in topics:
+            self.publish(a, topic, topic)
+        seen.wait(*topics)
+
+    @needs_kcat
+    @tag("debug")
     def test_a_partition_keeps_its_order_whatever_is_refused(self):
         """Two keys, two partitions: each in order, also around what comes again; they do not wait for each other."""
         stuck = threading.Event()

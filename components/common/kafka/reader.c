@@ -376,18 +376,38 @@ static bool has_topic(const struct rd_kafka_metadata *metadata, outr_str topic)
     return false;
 }
 
+/* A broker that may makes a topic when it is asked about it; subscribing does not ask so. False:
+ * nobody answers. */
+static bool make_topic(outr_kafka_reader *reader, const char *name)
+{
+    const struct rd_kafka_metadata *metadata;
+    rd_kafka_topic_t *topic = rd_kafka_topic_new(reader->client, name, NULL);
+    if (!topic)
+        return false;
+    bool is_asked = !rd_kafka_metadata(reader->client, 0, topic, &metadata, LOOK_MS);
+    if (is_asked)
+        rd_kafka_metadata_destroy(metadata);
+    rd_kafka_topic_destroy(topic);
+    return is_asked;
+}
+
 /* On the worker. By itself librdkafka would look again when topics are refreshed, in minutes; only
  * an answer about all topics makes it join anew. */
 static void look(outr__kafka_job *job)
 {
     outr_kafka_reader *reader = OUTR_CONTAINER(job, outr_kafka_reader, look);
     const struct rd_kafka_metadata *metadata;
+    bool is_answered = true;
     reader->is_missing = true;
     if (rd_kafka_metadata(reader->client, 1, NULL, &metadata, LOOK_MS))
         return;
     reader->is_missing = false;
-    for (size_t i = 0; i < reader->req.topic_count; i++)
-        reader->is_missing = reader->is_missing || !has_topic(metadata, reader->req.topics[i]);
+    for (size_t i = 0; i < reader->req.topic_count; i++) {
+        if (has_topic(metadata, reader->req.topics[i]))
+            continue;
+        reader->is_missing = true;
+        is_answered = is_answered && make_topic(reader, reader->req.topics[i].p);
+    }
     rd_kafka_metadata_destroy(metadata);
 }
 
