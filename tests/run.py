@@ -220,6 +220,7 @@ PARTS = {
     "interop": ("gRPC's own interoperability cases through proxying sidecars", real_parts(["interop", "run.py"], "interop")),
     "sdk": ("official SDKs, unmodified, from their registries", real_parts(["integration", "sdk", "run.py"], "sdk")),
     "sdk-redis": ("the same with events on a redis-server", real_parts(["integration", "sdk", "run.py"], "sdk-redis", flags=["--redis"])),
+    "sdk-kafka": ("the same with events on a Kafka", real_parts(["integration", "sdk", "run.py"], "sdk-kafka", flags=["--kafka"])),
     "interop-debug": ("the same cases on the debug build", real_parts(["interop", "run.py"], "interop", "debug")),
     "sdk-debug": ("the same SDKs on the debug build", real_parts(["integration", "sdk", "run.py"], "sdk", "debug")),
 }

@@ -1,8 +1,8 @@
 """Official Dapr SDKs, unmodified, against this tree's sidecar: for each an app that speaks gRPC, one that speaks HTTP,
 and a program of checks, each beside a sidecar of its own.
 
-  run.py [-v] [-k WORD] [--redis] [SDK...]    SDKs: python js java; only checks' lines that contain WORD are counted
-  and shown; --redis: events are on a redis-server instead of in a file
+  run.py [-v] [-k WORD] [--redis | --kafka] [SDK...]    SDKs: python js java; only checks' lines that contain WORD
+  are counted and shown; --redis, --kafka: events are on a redis-server or a Kafka instead of in a file
 
 Prints SKIP and FAIL lines, with -v what passed; the last line is "N passed, N failed, N skipped".
 Environment: OUTRIGGER_BIN, OUTRIGGER_BUILD; KEEP=1 shows the logs of an SDK that failed."""
@@ -22,6 +22,7 @@ sys.path[:0] = [os.path.dirname(HERE), HERE]
 
 import install  # noqa: E402
 from harness import SLOW, Case, Port, component  # noqa: E402
+from kafka_server import KafkaServer, missing  # noqa: E402
 from redis_server import HAS_REDIS, RedisServer  # noqa: E402
 
 CHECK_S = 40 * SLOW  # the longest between two lines of a program
@@ -54,7 +55,7 @@ SDKS = {"python": python_programs, "js": js_programs, "java": java_programs}
 class Sdk(Case):
     """One SDK's apps and sidecars."""
 
-    redis = None  # where events are, if not in a file
+    redis = kafka = None  # where events are, if not in a file
 
     def runTest(self):
         pass
@@ -63,6 +64,8 @@ class Sdk(Case):
         if self.redis:
             return component("events", "pubsub.redis", {"redisHost": self.redis.host, "redeliverInterval": "20ms",
                                                         "processingTimeout": "200ms"})
+        if self.kafka:
+            return self.kafka.component("events")
         return component("events", "pubsub.sqlite", {"connectionString": self.path("events.db"), "redeliverInterval": "20ms"})
 
     def resources(self):
@@ -188,6 +191,9 @@ def run_sdk(name, options, counts):
     try:
         if options.redis:
             case.redis = RedisServer(case)
+        if options.kafka:
+            case.kafka = KafkaServer()
+            case.addCleanup(case.kafka.close)
         case.run_checks(programs, report)
     except (AssertionError, OSError) as error:
         report("starts", str(error))
@@ -198,6 +204,7 @@ def run_sdk(name, options, counts):
             case.tearDown()
         except AssertionError as error:
             report("sidecars", str(error))
+        case.doCleanups()
     if options.v:
         print("     %s took %.1f s" % (name, time.monotonic() - began), flush=True)
 
@@ -205,13 +212,18 @@ def run_sdk(name, options, counts):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("-v", action="store_true")
-    parser.add_argument("--redis", action="store_true")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--redis", action="store_true")
+    where.add_argument("--kafka", action="store_true")
     parser.add_argument("-k", default="")
     parser.add_argument("sdks", nargs="*", metavar="SDK")
     options = parser.parse_args()
     counts = [0, 0, 0]
     if options.redis and not shutil.which("redis-server"):
         print("SKIP redis: no redis-server\n0 passed, 0 failed, 1 skipped")
+        return 0
+    if options.kafka and missing():
+        print("SKIP %s\n0 passed, 0 failed, 1 skipped" % missing())
         return 0
     for name in options.sdks or SDKS:
         run_sdk(name, options, counts)
