@@ -253,10 +253,13 @@ class PubSub(Case):
         seen.wait([1])
         wrong = self.sidecar("wrong", is_ready=False, resources={"ps.yaml": redis(server, redisUsername="ann", redisPassword="no")})
         self.assertNotEqual(wrong.wait_exit(WAIT_S), 0)
-        self.assertRegex(wrong.log(), r"component ps \(pubsub.redis/v1.*WRONGPASS")
+        self.assertRegex(wrong.log(), r"component ps \(pubsub.redis/v1.*redisPassword: WRONGPASS")
         wrong = self.sidecar("wrong", is_ready=False, resources={"ps.yaml": redis(server, **{**login, "redisDB": "99"})})
         self.assertNotEqual(wrong.wait_exit(WAIT_S), 0)
-        self.assertIn("DB index is out of range", wrong.log())
+        self.assertIn("redisDB: ERR DB index is out of range", wrong.log())
+        wrong = self.sidecar("wrong", is_ready=False, resources={"ps.yaml": redis(server)})
+        self.assertNotEqual(wrong.wait_exit(WAIT_S), 0)
+        self.assertRegex(wrong.log(), r"component ps \(pubsub.redis/v1.*redisPassword: NOAUTH")
 
     @tag("debug")
     def test_a_user_who_may_do_no_more_than_it_takes(self):
@@ -301,7 +304,7 @@ class PubSub(Case):
             dumb = redis("127.0.0.1:%d" % silent.getsockname()[1], "dumb").replace("spec:\n", "spec:\n  initTimeout: 1s\n  ignoreErrors: true\n")
             sidecar = self.sidecar("app", seen.app, resources={"ps.yaml": redis(server), "dumb.yaml": dumb})
             sidecar.wait_log('msg="subscribed"', 1, WAIT_S)
-            self.assertRegex(sidecar.log(), r"component dumb \(pubsub.redis/v1.*init timeout")
+            self.assertRegex(sidecar.log(), r"component dumb \(pubsub.redis/v1.*init timeout.*redisHost")
             self.publish(sidecar, 1)
             seen.wait([1])
 

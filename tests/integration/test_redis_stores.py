@@ -165,12 +165,13 @@ class State(Case):
 
     def test_a_wrong_password_and_a_server_that_is_away_are_told(self):
         server = RedisServer(self, "--requirepass", "right")
-        bad = redis("st", "state", server, redisPassword="wrong")
+        bad = redis("st", "state", server, redisPassword="not-that-one")
         a = self.sidecar("app", resources={"st.yaml": bad.replace("spec:", "spec:\n  ignoreErrors: true", 1),
                                            "other.yaml": component("other", "state.in-memory")})
         a.wait_log("component failed to start and is left out")
         self.assertIn("component st (state.redis/v1", a.log())
-        self.assertNotIn("redisPassword", a.log())
+        self.assertIn("redisPassword: WRONGPASS", a.log())
+        self.assertNotIn("not-that-one", a.log())
         self.assertEqual(Store(a, "other").save("k", 1).status, 204)
         self.assertEqual(Store(a, "st").save("k", 1).status, 400)
 

@@ -227,6 +227,11 @@ static void greet_with(outr__redis_conn *c, const outr_str *args, size_t count)
     add_slot(c, (outr__redis_slot){.kind = OUTR__REDIS_GREETING, .index = c->greetings++});
 }
 
+static bool selects_database(const outr__redis_conn *c)
+{
+    return settings(c)->db > 0 && !c->is_sentinels && !c->site->redis->is_cluster;
+}
+
 /* Login and database, then something that only a server which works answers well. */
 static void greet(outr__redis_conn *c)
 {
@@ -238,7 +243,7 @@ static void greet(outr__redis_conn *c)
         const outr_str args[] = {OUTR_STR("AUTH"), user.n > 0 ? user : password, password};
         greet_with(c, args, user.n > 0 ? 3 : 2);
     }
-    if (s->db > 0 && !c->is_sentinels && !c->site->redis->is_cluster) {
+    if (selects_database(c)) {
         char digits[20];
         const outr_str args[] = {OUTR_STR("SELECT"), outr_str_decimal(digits, (uint64_t)s->db)};
         greet_with(c, args, 2);
@@ -246,6 +251,17 @@ static void greet(outr__redis_conn *c)
     const outr_str last = c->wants_master ? OUTR_STR("ROLE") : OUTR_STR("PING");
     greet_with(c, &last, 1);
     flush(c);
+}
+
+/* Of the component, when the server refuses what it says; NULL: that is not why. */
+static const char *refused_field(const outr__redis_conn *c, outr_code code)
+{
+    uint32_t behind_login = selects_database(c) ? 2 : 1;
+    if (code == OUTR_UNAVAILABLE)
+        return NULL;
+    if (code == OUTR_UNAUTHENTICATED || c->greetings >= behind_login)
+        return c->is_sentinels ? "sentinelPassword" : "redisPassword";
+    return c->greetings == 1 ? "redisDB" : NULL;
 }
 
 static void on_greeting(outr__redis_conn *c, const outr_redis_reply *r)
@@ -256,6 +272,9 @@ static void on_greeting(outr__redis_conn *c, const outr_redis_reply *r)
     if (!(is_last && may_not) && outr_redis_check(r, &err)) { /* may do other things: it answered */
         if (!is_last && err.code == OUTR_INTERNAL)
             err.code = OUTR_INVALID_ARGUMENT; /* ERR DB index is out of range */
+        const char *field = refused_field(c, err.code);
+        if (field)
+            outr_wrap(&err, "%s", field);
         outr__redis_conn_close(c, &err);
         return;
     }

@@ -213,8 +213,8 @@ static void ask(opening *o)
 static void on_open_cancel(outr_op *op)
 {
     opening *o = op->impl;
-    if (o->last.code) /* says more than that the time is over */
-        outr_wrap(&op->err, "%s", o->last.text);
+    /* says more than that the time is over */
+    outr_wrap(&op->err, "%s", o->last.code ? o->last.text : "redis: no answer (redisHost)");
     outr_op_cancel(&o->inner, op->err.code);
 }
 

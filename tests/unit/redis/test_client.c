@@ -291,7 +291,7 @@ static void a_refused_login_fails_at_once(void **state OUTR_UNUSED)
     reply(b, b->w.last, "-WRONGPASS invalid username-password pair\r\n-NOAUTH Authentication required.\r\n");
     assert_true(a.is_done);
     assert_int_equal(a.err.code, OUTR_UNAUTHENTICATED);
-    assert_non_null(strstr(a.err.text, "127.0.0.1:6379: WRONGPASS"));
+    assert_non_null(strstr(a.err.text, "127.0.0.1:6379: redisPassword: WRONGPASS"));
     close_bench(b);
 }
 
