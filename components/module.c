@@ -39,7 +39,9 @@ static outr_code open_file(void **out, const outr_module_type *type, outr_err *e
     snprintf(path, sizeof path, "%s/lib/outrigger/%s.so", folder, name);
     if (access(path, R_OK))
         return outr_fail(err, OUTR_FAILED_PRECONDITION,
-                         "%s is a module, and this build comes without it: %s", type->type, path);
+                         "%s is a module, and this build comes without it: %s (it needs the "
+                         "Debian package %s)",
+                         type->type, path, type->package);
     *out = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (!*out)
         return outr_fail(err, OUTR_FAILED_PRECONDITION,

@@ -1,10 +1,12 @@
 """Components that may fail to start (ignoreErrors): they are left out, told of, and tried again until they come up."""
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 
-from harness import WAIT_S, Case, component, tag, wait_for
+from harness import BIN, WAIT_S, Case, component, tag, wait_for
 
 
 def lenient(name, type_, metadata=None, extra=""):
@@ -63,6 +65,20 @@ class LeftOut(Case):
         self.assertIn('component="state",componentName="x",reason="creation"} 1\n', a.metrics())
 
     @tag("debug")
+    @tag("debug")
+    def test_a_module_that_is_not_there_names_the_component_and_its_package(self):
+        os.mkdir(self.path("bin"))
+        os.mkdir(self.path("resources"))
+        alone = shutil.copy(os.path.join(BIN, "outriggerd"), self.path("bin"))
+        with open(self.path("resources/k.yaml"), "w") as file:
+            file.write(component("events", "pubsub.kafka", {"brokers": "127.0.0.1:1", "authType": "none"}))
+        done = subprocess.run([alone, "--app-id", "app", "--resources-path", self.path("resources"), "--dapr-http-port", "0",
+                               "--dapr-grpc-port", "0"], env=dict(os.environ, OUTRIGGER_RUN_DIR=self.path("run")),
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=WAIT_S)
+        self.assertNotEqual(done.returncode, 0)
+        for word in ("events", "pubsub.kafka", "comes without it", "librdkafka1"):
+            self.assertIn(word, done.stdout)
+
     def test_a_changed_resource_takes_the_place_of_a_try_that_is_under_way(self):
         with socket.socket() as silent:  # accepts and never answers: a try lasts as long as initTimeout
             silent.bind(("127.0.0.1", 0))
