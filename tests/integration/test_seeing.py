@@ -326,13 +326,13 @@ class Bounded(Seeing):
         caller = self.sidecar("caller", resources=rules, env=one_loop)
         callee = self.sidecar("callee", app, resources=rules, env=one_loop)
 
-        def count_lines():
-            return [len(s.metrics().splitlines()) for s in (caller, callee)]
+        def series():
+            return [set(re.findall(r"^(\w[^\n]*) \S+$", s.metrics(), re.MULTILINE)) for s in (caller, callee)]
 
         def measure():
             return [s.rss_kib("RssAnon") for s in (caller, callee)]
         self.ask_many(caller.http, 0, self.BATCH)
-        lines = count_lines()  # not between what is compared: a scrape takes a megabyte for a moment
+        known = series()  # not between what is compared: a scrape takes a megabyte for a moment
         before = measure()
         for batch in range(1, self.BATCHES_MAX):
             self.ask_many(caller.http, batch * self.BATCH, self.BATCH)
@@ -341,5 +341,6 @@ class Bounded(Seeing):
             if max(grown.values()) <= self.GROWTH_MAX_KIB:
                 break
             before = after
-        self.assertEqual(count_lines(), lines)
+        for had, has in zip(known, series()):  # a call that is late or lost may be the first one of its kind
+            self.assertLess(len(has - had), 20, sorted(has - had)[:40])
         self.assertLessEqual(max(grown.values()), self.GROWTH_MAX_KIB, "KiB with each %d URLs: %r" % (self.BATCH, grown))
