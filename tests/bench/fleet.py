@@ -101,11 +101,11 @@ class Envoy:
                        "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}],
                    "route_config": {"virtual_hosts": [{"name": "x", "domains": ["*"], "routes": routes or [
                        {"match": {"prefix": "/"}, "route": {"cluster": "next", **(route or {})}}]}]}}
-        clusters = [{"name": key, "type": "STATIC", "connect_timeout": "5s", **(cluster or {}), "load_assignment": {
-            "cluster_name": key, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(p)}} for p in ports]}]}}
-            for key, ports in {"next": fleet.ports, **(more_clusters or {})}.items()]
+        clusters = [{"name": key, "type": "STATIC", "connect_timeout": "5s", **(cluster or {}), **({"load_assignment": {
+            "cluster_name": key, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(p)}} for p in ports]}]}} if ports else {})}
+            for key, ports in {"next": fleet.ports, **(more_clusters or {})}.items()]  # no ports: it finds them by itself
         config = bench.file("envoy-%d.json" % self.port, json.dumps({
-            "admin": {"address": address(self.admin)}, "static_resources": {
+            "node": {"id": "bench", "cluster": "bench"}, "admin": {"address": address(self.admin)}, "static_resources": {
                 "listeners": [{"address": address(self.port), "filter_chains": [
                     {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}]}],
                 "clusters": clusters}}))
