@@ -2,6 +2,7 @@
 
 Everything a test starts is ended with it, by process id. A sidecar that a sanitizer stopped, or that
 ended with a crash, fails its test whatever the test looked at."""
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -64,6 +65,71 @@ class Port:
 
     def release(self):
         self.hold.close()
+
+
+# ---------------------------------------------------------------- connections that break
+class Relay:
+    """Listens on a port of its own and passes bytes on to another; cut() resets all its connections at once, on both
+    sides. Lasts from its construction to close()."""
+
+    def __init__(self, target):
+        self.target, self.pairs = target, set()
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        self.server = self.run(asyncio.start_server(self.serve, "127.0.0.1", 0))
+        self.number = self.server.sockets[0].getsockname()[1]
+
+    def run(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(WAIT_S)
+
+    async def serve(self, reader, writer):
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            return writer.transport.abort()
+        pair = writer, far_writer
+        self.pairs.add(pair)
+        # the end of one direction ends both
+        _, others = await asyncio.wait([asyncio.ensure_future(self.pump(reader, far_writer)),
+                                        asyncio.ensure_future(self.pump(far_reader, writer))],
+                                       return_when=asyncio.FIRST_COMPLETED)
+        for other in others:
+            other.cancel()
+        self.pairs.discard(pair)
+        for end in pair:
+            end.close()
+
+    @staticmethod
+    async def pump(reader, writer):
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+
+    def cut(self):
+        """How many connections there were."""
+        return self.run(self.reset_all())
+
+    async def reset_all(self):
+        pairs = list(self.pairs)
+        self.pairs.clear()
+        for end in (end for pair in pairs for end in pair):
+            end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            end.transport.abort()
+        return len(pairs)
+
+    async def end(self):
+        self.server.close()
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            await self.reset_all()
+            await asyncio.wait(tasks, timeout=0.1)
+
+    def close(self):
+        self.run(self.end())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(WAIT_S)
+        self.loop.close()
 
 
 # ---------------------------------------------------------------- HTTP client

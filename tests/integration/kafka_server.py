@@ -18,7 +18,7 @@ import uuid
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "sdk"))
 import install  # noqa: E402
-from harness import Port, component, wait_for  # noqa: E402
+from harness import Port, Relay, component, wait_for  # noqa: E402
 
 START_S = 120  # only ends a hopeless wait
 JAVA = ["java", "-Xmx256m", "-Xms64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto",
@@ -46,15 +46,18 @@ def scram(name):
 
 
 class KafkaServer:
-    """tls: None, or (PEM of key and certificates, PEM of the authorities). The ports stay ours while it is down."""
+    """tls: None, or (PEM of key and certificates, PEM of the authorities). The ports stay ours while it is down.
+    is_relayed: clients come to the plain listener by way of self.relay, which can cut their connections. options: more
+    of server.properties."""
 
-    def __init__(self, tls=None, partitions=3):
+    def __init__(self, tls=None, partitions=3, is_relayed=False, options=None):
         why = missing()
         if why:
             raise unittest.SkipTest(why)
         self.dir = tempfile.mkdtemp(prefix="outrigger-kafka-")
         self.ports = {name: Port() for name in ("PLAIN", "SASL", "TLS", "CONTROLLER")}
-        self.tls, self.partitions, self.process = tls, partitions, None
+        self.relay = Relay(self.ports["PLAIN"].number) if is_relayed else None
+        self.tls, self.partitions, self.options, self.process = tls, partitions, options or {}, None
         self.properties = os.path.join(self.dir, "server.properties")
         self.configure()
         self.format()
@@ -62,6 +65,9 @@ class KafkaServer:
 
     def host(self, listener="PLAIN"):
         return "127.0.0.1:%d" % self.ports[listener].number
+
+    def advertised(self, listener="PLAIN"):
+        return "127.0.0.1:%d" % self.relay.number if self.relay and listener == "PLAIN" else self.host(listener)
 
     def configure(self):
         listeners = ["PLAIN", "SASL"] + (["TLS"] if self.tls else [])
@@ -71,7 +77,7 @@ class KafkaServer:
             "controller.quorum.voters": "1@" + self.host("CONTROLLER"), "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAIN",
             "listeners": ",".join("%s://%s" % (name, self.host(name)) for name in listeners + ["CONTROLLER"]),
-            "advertised.listeners": ",".join("%s://%s" % (name, self.host(name)) for name in listeners),
+            "advertised.listeners": ",".join("%s://%s" % (name, self.advertised(name)) for name in listeners),
             "listener.security.protocol.map": "PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL,CONTROLLER:PLAINTEXT",
             "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
             "listener.name.sasl.plain.sasl.jaas.config": login % "plain.PlainLoginModule" + ' user_%s="%s";' % (USER, PASSWORD),
@@ -86,6 +92,7 @@ class KafkaServer:
             key, authorities = self.tls
             options.update({"ssl.keystore.type": "PEM", "ssl.truststore.type": "PEM", "ssl.keystore.location": key,
                             "ssl.truststore.location": authorities, "ssl.client.auth": "required"})
+        options.update(self.options)
         with open(self.properties, "w") as file:
             file.writelines("%s=%s\n" % pair for pair in options.items())
 
@@ -117,6 +124,8 @@ class KafkaServer:
     def close(self):
         if self.process and self.process.poll() is None:
             self.kill()
+        if self.relay:
+            self.relay.close()
         for port in self.ports.values():
             port.release()
         shutil.rmtree(self.dir, ignore_errors=True)
@@ -141,7 +150,7 @@ class KafkaServer:
         return found
 
     def component(self, name="ps", type_="pubsub.kafka", listener="PLAIN", **metadata):
-        return component(name, type_, {"brokers": self.host(listener), "authType": "none", "initialOffset": "oldest",
+        return component(name, type_, {"brokers": self.advertised(listener), "authType": "none", "initialOffset": "oldest",
                                        "consumeRetryInterval": "100ms", **metadata})
 
     # ------------------------------------------------------------ kcat
