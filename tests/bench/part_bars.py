@@ -71,7 +71,7 @@ def peak(samples, over=4):
     return best
 
 
-def slow_start():
+def slow_start(clients=8):
     rows = []
     with Scene(6) as (bench, fleet):  # three for each, at the same time
         fleet.set(delay_us=2000)
@@ -79,7 +79,7 @@ def slow_start():
         ours = Ours(bench, Half(halves[0][:2]))
         growing = Growing(bench, halves[1][:2])
         peers = [ours] + envoys(bench, Half([]), ("envoy, slow start", {"cluster": growing.cluster}))
-        loads = [Load(peer, 8, pause_s=8 / 300) for peer in peers]
+        loads = [Load(peer, clients, pause_s=clients / 300) for peer in peers]
         try:
             time.sleep(RAMP_S + 1)  # those that were here have come, too
             fleet.reset()
@@ -96,7 +96,7 @@ def slow_start():
                 load.stop()
         for peer, seen in zip(peers, samples):
             rows.append([peer.name, *("%.1f %%" % ramp(seen, RAMP_S * part) for part in (0.2, 0.5, 1)), "%.1f %%" % peak(seen)])
-    print("An instance comes to two others, 300 calls/s, a ramp of %d s; its share" % RAMP_S)
+    print("An instance comes to two others, 300 calls/s of %d clients, a ramp of %d s; its share" % (clients, RAMP_S))
     table(["", "in the first fifth of it", "first half", "all of it", "in any second at most"], rows)
 
 
