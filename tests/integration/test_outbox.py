@@ -33,6 +33,8 @@ class Outbox(Case):
 
     def check(self, resources):
         store, app = self.start(resources)
+        # A broker in memory has no event for who is not subscribed yet, and the app is asked after the start.
+        wait_for("the subscription", lambda: "subscribed" in store.sidecar.log())
         self.assertEqual(store.transact(upsert("o1", {"n": 1}, contentType="application/json"), delete("o0"),
                                         upsert("o2", "text", metadata={"type": "order.v1", "id": "mine", "color": "red"}),
                                         headers=[("traceparent", TRACE)]).status, 204)
