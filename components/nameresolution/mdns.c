@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ifaddrs.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -31,7 +32,8 @@
 #define ASK_FIRST_NS   (90 * OUTR_MS) /* a name nobody has: doubles */
 #define ASK_LONGEST    (5 * OUTR_SEC)
 #define REOPEN_NS      (5 * OUTR_SEC)
-#define LOOK_NS        (30 * OUTR_SEC) /* for interfaces that have come */
+#define LOOK_NS        (30 * OUTR_SEC) /* for interfaces that have come and were not told of */
+#define LOOK_SOON_NS   (100 * OUTR_MS) /* after word of one: many come at once */
 #define NAMES_MAX      1024
 #define INSTANCES_MAX  64
 #define INTERFACES_MAX 16
@@ -79,6 +81,7 @@ typedef struct resolver {
     uint16_t port;
     /* the thread's */
     int fds[2]; /* IPv4, IPv6; -1: none */
+    int news;   /* the kernel's of interfaces and addresses; -1: none */
     unsigned indexes[INTERFACES_MAX];
     size_t index_count;
     uint64_t look_at_ns, announce_at_ns, second_ns;
@@ -184,6 +187,28 @@ static void look_for_interfaces(resolver *r)
             break;
     }
     freeifaddrs(all);
+}
+
+static int open_news(void)
+{
+    const struct sockaddr_nl groups = {
+        .nl_family = AF_NETLINK,
+        .nl_groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR};
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_ROUTE);
+    if (fd >= 0 && bind(fd, (const struct sockaddr *)&groups, sizeof groups) == 0)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+/* What it says does not count: all interfaces are looked at. */
+static void take_news(resolver *r)
+{
+    char message[8192];
+    while (recv(r->news, message, sizeof message, 0) > 0 || errno == ENOBUFS)
+        ;
+    r->look_at_ns = OUTR_MIN(r->look_at_ns, now_ns() + LOOK_SOON_NS);
 }
 
 static int open_socket(int family)
@@ -556,8 +581,10 @@ static void *run(void *ctx)
     bool has_complained = false;
     while (!is_closing(r)) {
         uint64_t next = work(r, &has_complained), now = now_ns(), drained;
-        struct pollfd fds[] = {
-            {r->wake, POLLIN, 0}, {r->fds[0], POLLIN, 0}, {r->fds[1], POLLIN, 0}};
+        struct pollfd fds[] = {{r->wake, POLLIN, 0},
+                               {r->fds[0], POLLIN, 0},
+                               {r->fds[1], POLLIN, 0},
+                               {r->news, POLLIN, 0}};
         uint64_t wait_ms = next > now ? (next - now) / OUTR_MS + 1 : 0;
         poll(fds, OUTR_LEN(fds), (int)OUTR_MIN(wait_ms, 60000u));
         if (fds[0].revents && read(r->wake, &drained, sizeof drained) < 0)
@@ -566,6 +593,8 @@ static void *run(void *ctx)
             if (fds[1 + i].revents)
                 receive(r, r->fds[i]);
         }
+        if (fds[3].revents)
+            take_news(r);
     }
     if (r->has_told)
         tell(r, 0);
@@ -703,6 +732,8 @@ static void free_resolver(resolver *r)
     }
     if (r->wake >= 0)
         close(r->wake);
+    if (r->news >= 0)
+        close(r->news);
     pthread_mutex_destroy(&r->lock);
     free(r->interfaces);
     free(r);
@@ -722,6 +753,7 @@ static outr_code create(outr_resolver **out, const outr_component_init *init, ou
     r->log = init->log ? *init->log : (outr_log){0};
     r->names = outr_map_new();
     r->fds[0] = r->fds[1] = -1;
+    r->news = open_news(); /* before the first look, so nothing is missed */
     pthread_mutex_init(&r->lock, NULL);
     r->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (r->wake < 0) {

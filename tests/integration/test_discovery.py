@@ -10,7 +10,7 @@ import sys
 import threading
 from urllib.parse import parse_qs, unquote
 
-from harness import Case, Reply, reply_json, tag, wait_for
+from harness import SLOW, Case, Reply, reply_json, tag, wait_for
 
 GROUP, PORT = "224.0.0.251", 5353
 
@@ -197,11 +197,11 @@ def heard(name):
         pass
 
 signal.signal(signal.SIGALRM, lambda *_: sys.exit("nothing was heard"))
-signal.alarm(100)
+signal.alarm(int(sys.argv[1]))
 ip("link", "set", "lo", "up")
 for i in range(8):
     add("a%d" % i, "b%d" % i)
-sidecar = subprocess.Popen(sys.argv[1:])
+sidecar = subprocess.Popen(sys.argv[2:])
 try:
     heard("b0")
     for i in range(8):
@@ -216,11 +216,12 @@ sys.exit(sidecar.wait())
 
 class Interfaces(Case):
     def test_an_interface_that_comes_after_many_have_gone_is_used(self):
+        """At once: the kernel tells of it."""
         tries = ["unshare", "-n", "ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1"]
         if not shutil.which("ip") or subprocess.run(tries, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
             self.skipTest("no right to make network namespaces here, or no ip")
         sidecar = self.sidecar("kitchen", config=config("mdns"), is_started=False)
-        done = subprocess.run(["unshare", "-n", sys.executable, "-c", CHANGE, *sidecar.argv()], env=sidecar.environment(),
+        done = subprocess.run(["unshare", "-n", sys.executable, "-c", CHANGE, str(5 * SLOW), *sidecar.argv()], env=sidecar.environment(),
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.assertEqual(done.returncode, 0, done.stdout[-4000:])
 
