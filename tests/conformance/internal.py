@@ -136,7 +136,7 @@ class RecordedPeer:
         peer.send_headers(stream.id, head)
         for one in answer["messages"]:
             peer.send_data(stream.id, h2raw.message(wire.message(one, "ResponseStream" if is_stream else "Response")))
-            time.sleep(answer.get("gap_s", 0))
+            time.sleep(answer.get("gap_s", 0))  # as it was recorded
         peer.send_headers(stream.id, [(n, v) for n, v in answer["trailers"]], True)
 
     def take(self):
@@ -201,7 +201,7 @@ class CallerSide:
     def pieces(self, http):
         for piece in http["chunked"]:
             yield text_of(piece)
-            time.sleep(http.get("gap_s", 0))
+            time.sleep(http.get("gap_s", 0))  # as it was recorded
 
     def over_grpc(self, line):
         client = line["client"]
@@ -410,7 +410,7 @@ class RecordedApp:
             if isinstance(step, str):
                 sock.sendall(self.bytes_of(step))
             else:
-                time.sleep(step)
+                time.sleep(step)  # as it was recorded
         return True
 
     def bytes_of(self, step):
@@ -516,7 +516,7 @@ class CalleeSide:
         stream = peer.begin(h2raw.call_headers(path, extra=[e for e in extra if e[0] not in own or e in extra]))
         for i, one in enumerate(call["messages"]):
             if i:
-                time.sleep(call.get("gap_s", 0))
+                time.sleep(call.get("gap_s", 0))  # as it was recorded
             peer.send_data(stream.id, h2raw.message(wire.message(one, type_)))
         if call.get("half_closed", True):
             peer.send_data(stream.id, b"", True)

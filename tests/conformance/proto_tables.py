@@ -16,7 +16,7 @@ SHARED = os.path.join(os.path.dirname(TOP), "shared")
 SKIPPED = 77
 # In the tables, not here.
 LEFT_OUT = {"dapr.proto.operator.v1": "Kubernetes only"}
-# Not Dapr's: tests/integration/test_tracing.py speaks them with OpenTelemetry's own, test_discovery.py with etcd.
+# Not Dapr's: tests/integration/test_tracing.py speaks them with OpenTelemetry's own, test_etcd.py with etcd.
 ELSEWHERE = ("opentelemetry.", "etcdserverpb", "mvccpb")
 # Descriptors of the reference; the packages of Google and gRPC in them are not in the tables.
 REFERENCE = ("golden/wire.binpb", "golden/internal/internal.binpb")

@@ -37,8 +37,9 @@ class TimedOut(AssertionError):
     pass
 
 
-def wait_for(what, condition, timeout_s=None):
-    """The value of condition() once it is true; exceptions of connections count as not yet."""
+def wait_for(what, condition, timeout_s=None, pause_s=0.005):
+    """The value of condition() once it is true; exceptions of connections count as not yet. pause_s: how exactly its time
+    is to be known."""
     end, last = time.monotonic() + (timeout_s or WAIT_S), None
     while True:
         try:
@@ -49,7 +50,15 @@ def wait_for(what, condition, timeout_s=None):
             last = error
         if time.monotonic() > end:
             raise TimedOut("%s did not happen within %.1f s%s" % (what, timeout_s or WAIT_S, " (%s)" % last if last else ""))
-        time.sleep(0.005)
+        time.sleep(pause_s)
+
+
+# ---------------------------------------------------------------- files
+def put(path, text):
+    """All of it at once, as a deployment tool does, or who mounts secrets."""
+    with open(path + "~", "w") as file:
+        file.write(text)
+    os.replace(path + "~", path)
 
 
 # ---------------------------------------------------------------- ports
@@ -312,6 +321,13 @@ class Request:
         return json.loads(self.body)
 
 
+def hold(request, gone=None):
+    """A handler's end: answers nothing until the sidecar hangs up, which then sets the event, or releases the semaphore."""
+    request.sock.settimeout(60)
+    if request.sock.recv(1) == b"" and gone:
+        (gone.set if isinstance(gone, threading.Event) else gone.release)()
+
+
 class Reply:
     """body: bytes, an iterable (chunked; raising Cut breaks the connection off), or None."""
 
@@ -491,11 +507,7 @@ class Sidecar:
         return self.process.pid
 
     def write(self, name, text):
-        """Atomically, as a deployment tool does."""
-        path = os.path.join(self.resources, name)
-        with open(path + "~", "w") as file:
-            file.write(text)
-        os.replace(path + "~", path)
+        put(os.path.join(self.resources, name), text)
 
     def remove(self, name):
         os.unlink(os.path.join(self.resources, name))
@@ -522,10 +534,10 @@ class Sidecar:
         return env
 
     def launch(self):
-        self.may_end = False
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             env=self.environment(), cwd=self.dir)
+        self.may_end = False  # not before: the one that was killed stands here until then
         return self
 
     def start(self, ready=True):

@@ -145,7 +145,7 @@ class Input(Case):
             with lock:
                 at_once[0] += 1
                 most[0] = max(most[0], at_once[0])
-            time.sleep(0.002)  # others become due meanwhile: cron goes by time
+            time.sleep(0.002)  # others become due meanwhile, if the limit did not hold them back: cron goes by time
             with lock:
                 at_once[0] -= 1
             return Reply(200)

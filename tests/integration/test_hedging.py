@@ -3,7 +3,7 @@ a race may not do is held on a virtual clock (tests/unit/mesh/test_race, tests/s
 import re
 import threading
 
-from harness import Case, Reply, tag, wait_for
+from harness import Case, Reply, hold, tag, wait_for
 
 POLICY = """
 apiVersion: outrigger.io/v1alpha1
@@ -40,10 +40,7 @@ class Hedging(Case):
                 is_first = len(met) == 1
             if not is_first:
                 return Reply(200, b"well")
-            request.sock.settimeout(30)
-            if request.sock.recv(1) == b"":  # the sidecar hangs up
-                gone.set()
-            return None
+            return hold(request, gone)
         caller, _ = self.fleet([work] * 2)
         before = self.made(caller)  # a slow machine may have hedged the first ones
         answer = caller.invoke("callee", "work", "PUT", [], b"body")
@@ -59,10 +56,7 @@ class Hedging(Case):
         def never(request):
             if request.path == "/hello":
                 return Reply(200, b"")
-            request.sock.settimeout(30)
-            if request.sock.recv(1) == b"":
-                gone.release()
-            return None
+            return hold(request, gone)
         caller, apps = self.fleet([never] * 2)
         for verb, count in (("GET", 2), ("POST", 1)):
             path = "/" + verb.lower()

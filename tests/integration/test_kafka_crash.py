@@ -7,7 +7,6 @@ OUTRIGGER_CRASH_MESSAGES=50000 OUTRIGGER_SEED=7 python3 -m unittest test_kafka_c
 import os
 import random
 import threading
-import time
 
 from crash_app import CrashApp
 from harness import Case, wait_for
@@ -34,16 +33,10 @@ class Crash(Case):
                 n, self.next = self.next, self.next + 1
             if n >= MESSAGES:
                 return
-            while n not in self.acknowledged:
-                try:
-                    target = "/v1.0/publish/ps/crash?metadata.partitionNumber=%d" % (n % 3)
-                    if self.publisher.call_json("POST", target, n, timeout_s=40).status == 204:
-                        with self.lock:
-                            self.acknowledged.add(n)
-                        continue
-                except (OSError, EOFError, AssertionError):
-                    pass
-                time.sleep(0.02)  # it is being restarted
+            target = "/v1.0/publish/ps/crash?metadata.partitionNumber=%d" % (n % 3)
+            wait_for("a publish", lambda: self.publisher.call_json("POST", target, n, timeout_s=40).status == 204, WAIT_S)
+            with self.lock:
+                self.acknowledged.add(n)
 
     def restart(self, sidecar):
         sidecar.kill()

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 
-from harness import BIN, WAIT_S, Case, component, tag, wait_for
+from harness import BIN, WAIT_S, Case, component, put, tag, wait_for
 
 
 def lenient(name, type_, metadata=None, extra=""):
@@ -53,9 +53,7 @@ class LeftOut(Case):
         a = self.sidecar("app", resources={"vault.yaml": lenient("vault", "secretstores.local.file", {"secretsFile": secrets}),
                                            "st.yaml": needs})
         self.assertEqual(set(self.told(a)), {"vault", "st"})
-        with open(secrets + ".new", "w") as file:
-            json.dump({"file": self.path("s.db")}, file)
-        os.rename(secrets + ".new", secrets)
+        put(secrets, json.dumps({"file": self.path("s.db")}))
         wait_for("both", lambda: self.loaded(a) == {"vault", "st"}, 3 * WAIT_S)
         self.assertEqual(a.call_json("POST", "/v1.0/state/st", [{"key": "k", "value": 1}]).status, 204)
 
@@ -64,7 +62,6 @@ class LeftOut(Case):
         self.assertIn("state.no-such-thing", self.told(a)["x"])
         self.assertIn('component="state",componentName="x",reason="creation"} 1\n', a.metrics())
 
-    @tag("debug")
     @tag("debug")
     def test_a_module_that_is_not_there_names_the_component_and_its_package(self):
         os.mkdir(self.path("bin"))

@@ -7,7 +7,7 @@ import threading
 import time
 
 import h2raw
-from harness import BIN, WAIT_S, Case, Reply, tag, wait_for
+from harness import BIN, WAIT_S, Case, Reply, hold, tag, wait_for
 from h2raw import message
 from test_invoke_grpc import SERVICE, field, request
 from test_proxy import GrpcApp, end, head
@@ -184,10 +184,7 @@ class Traffic(Case):
 
     @tag("debug")
     def test_a_route_s_timeout_and_delay(self):
-        def slow(request):
-            time.sleep(0 if request.path == "/fast" else 3)
-            return Reply(200, b"slow")
-        app = self.app(slow)
+        app = self.app(lambda request: Reply(200, b"fast") if request.path == "/fast" else hold(request))
         self.sidecar("callee", app)
         caller = self.sidecar("caller", resources={"traffic.yaml": policy("""  routes:
   - timeout: 400ms

@@ -3,7 +3,7 @@ import os
 import threading
 import time
 
-from harness import SLOW, Client, Reply, tag, wait_for
+from harness import SLOW, Client, Reply, put, tag, wait_for
 from pki import Authority, Mtls, read, total
 
 
@@ -40,13 +40,6 @@ class Stream(threading.Thread):
 
 def cuts(sidecars, reason):
     return sum(total(s.metrics(), "outrigger_mtls_cut_total", 'reason="%s"' % reason) for s in sidecars)
-
-
-def put(path, text):
-    """As a mounted secret is replaced: all of it at once."""
-    with open(path + "~", "w") as file:
-        file.write(text)
-    os.replace(path + "~", path)
 
 
 class HardEnd(Mtls):

@@ -156,7 +156,7 @@ class Sdk(Case):
         with contextlib.suppress(OSError, EOFError):
             for n in itertools.count(1):
                 self.server.command("SET", "beat", "%d||v%d" % (n, n))
-                time.sleep(0.2)
+                time.sleep(0.2)  # a rate
 
     def tail(self, name):
         with open(self.path(name), errors="replace") as file:
