@@ -18,7 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, os.path.join(TOP, "tests", "integration"))
 os.environ.setdefault("OUTRIGGER_BIN", os.path.join(TOP, "build", "bin"))
-from harness import BIN, Client, Port, call, component, wait_for  # noqa: E402
+from harness import BIN, Client, Port, TimedOut, call, component, put, wait_for  # noqa: E402
 
 OPENLOAD = os.path.join(TOP, "build", "bench", "openload")
 BODY = 1024

@@ -166,7 +166,7 @@ class Load:
                     client.close()
                     client = Client(self.peer.port, timeout_s=30)
                 if self.pause_s > took:
-                    time.sleep(self.pause_s - took)
+                    time.sleep(self.pause_s - took)  # a rate
         finally:
             client.close()
 

@@ -21,7 +21,7 @@ def recover(peer, fleet):
     try:
         while time.monotonic() - began < 40:
             fleet.reset()
-            time.sleep(2)
+            time.sleep(2)  # a window: its share is measured over it
             if 16 <= fleet.shares()[0] <= 24:
                 return time.monotonic() - began
         return None

@@ -1,13 +1,14 @@
 """What tests/integration/test_bars.py promises and no other part measures: slow start, 429, circuit breaker, bulkhead,
 rate limits, faults, copies. Counts are the instances' own; Envoy has its own features for each, set to do the same."""
 import collections
+import contextlib
 import datetime
 import json
 import os
 import threading
 import time
 
-from bench import answers, call, component, openload, sidecar, table, wait_for
+from bench import TimedOut, answers, call, component, openload, put, sidecar, table, wait_for
 from fleet import POLICY, Load, Ours, Scene, envoys, warm
 from part_canary import Half
 from part_ejection import OUTLIER, ejections
@@ -40,18 +41,17 @@ class Growing:
     """An Envoy that reads its instances from a file, so that one can come."""
 
     def __init__(self, bench, ports):
-        self.bench, self.path = bench, os.path.join(bench.dir, "instances.json")
+        self.path = os.path.join(bench.dir, "instances.json")
         self.write(ports)
         self.cluster = {"type": "EDS", "lb_policy": "ROUND_ROBIN", "round_robin_lb_config": {
             "slow_start_config": {"slow_start_window": "%ds" % RAMP_S}}, "eds_cluster_config": {
             "eds_config": {"resource_api_version": "V3", "path_config_source": {"path": self.path}}}}
 
     def write(self, ports):
-        self.bench.file("instances~", json.dumps({"resources": [{
+        put(self.path, json.dumps({"resources": [{
             "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment", "cluster_name": "next",
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": {
                 "address": "127.0.0.1", "port_value": port}}}} for port in ports]}]}]}))
-        os.replace(os.path.join(self.bench.dir, "instances~"), self.path)
 
 
 def ramp(samples, until_s):
@@ -81,7 +81,7 @@ def slow_start(clients=8):
         peers = [ours] + envoys(bench, Half([]), ("envoy, slow start", {"cluster": growing.cluster}))
         loads = [Load(peer, clients, pause_s=clients / 300) for peer in peers]
         try:
-            time.sleep(RAMP_S + 1)  # those that were here have come, too
+            time.sleep(RAMP_S + 1)  # the ramps of those that were here, which Envoy does not tell of
             fleet.reset()
             sidecar(bench, "callee", halves[0][2], env={"OUTRIGGER_RUN_DIR": os.path.join(bench.dir, "run-" + ours.name)})
             growing.write(halves[1])
@@ -90,7 +90,7 @@ def slow_start(clients=8):
                 now, counts = time.monotonic(), [one["requests"] for one in fleet.stats()]
                 samples[0].append((now, counts[:3]))
                 samples[1].append((now, counts[3:]))
-                time.sleep(0.25)
+                time.sleep(0.25)  # a rate: samples
         finally:
             for load in loads:
                 load.stop()
@@ -157,7 +157,7 @@ def bulkhead():
             load, most = Load(peer, 40, seconds=1.5, verb="POST", pause_s=0.05), 0
             while any(thread.is_alive() for thread in load.threads):
                 most = max(most, fleet.stats()[0]["in_hand"])
-                time.sleep(0.02)
+                time.sleep(0.02)  # a rate: samples
             load.wait()
             rows.append([peer.name, "%d" % most, "%d of %d" % (load.statuses[503], load.total), "%.1f ms" % load.quantile(0.5)])
     print("40 callers of an app that takes 1 s; %d calls may be under way, %d wait for a connection" % (PLACES, PLACES))
@@ -177,7 +177,7 @@ def rate_limit():
         peers = [Guarded(bench, fleet, "outrigger", limit)] + envoys(bench, fleet, ("envoy, local_ratelimit", {"filters": [token_bucket]}))
         for peer in peers:
             Load(peer, 4, calls=20).wait()
-            time.sleep(0.5)  # the burst is whole again
+            time.sleep(0.5)  # until the burst is whole again, as the rate says
             fleet.reset()
             result = openload(peer.port, peer.path, OFFERED, seconds, 32, may_fail=True)
             reached = fleet.reset()[0]["requests"]
@@ -240,8 +240,7 @@ def fault():
         expires = (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=3)).replace(microsecond=0)
         bench.file(ours.policy, policy(expires, 100))
         wait_for("the fault", lambda: all(call(ours.port, "GET", ours.path).status == 503 for _ in range(5)))
-        while call(ours.port, "GET", ours.path).status == 503:
-            time.sleep(0.002)
+        wait_for("its end", lambda: call(ours.port, "GET", ours.path).status != 503, 30, 0.002)
         late = (datetime.datetime.now(datetime.timezone.utc) - expires).total_seconds() * 1000
         rows[0].append("%.0f ms after its time" % late)
         rows[1:] = [row + ["when it is taken out"] for row in rows[1:]]
@@ -267,7 +266,8 @@ def mirror():
             for peer in peers if turn % 2 == 0 else reversed(peers):
                 fleet.reset()
                 p50[peer.name].append(openload(peer.port, peer.path, rate, seconds, 32)["p50"])
-                time.sleep(0.1)  # for copies on their way
+                with contextlib.suppress(TimedOut):  # then they are fewer
+                    wait_for("copies", lambda: "mirror" not in peer.name or fleet.stats()[1]["requests"] >= rate * seconds, 2)
                 copies[peer.name] += fleet.stats()[1]["requests"]
     best = {peer.name: min(p50[peer.name]) for peer in peers}  # the round that other work disturbed least
     rows = [[name, "%.4f" % (copies[name] / (rounds * rate * seconds)), "%d us (to %d)" % (value, max(p50[name])),

@@ -2,7 +2,7 @@
 import os
 import time
 
-from bench import call, table
+from bench import call, put, table, wait_for
 from fleet import POLICY, Load, Ours, Scene, envoys
 
 CALLS = 20000
@@ -23,11 +23,7 @@ class Half:
 
 
 def change(peer, weights):
-    """As a deployment tool does."""
-    path = os.path.join(peer.resources, "policy.yaml")
-    with open(path + "~", "w") as file:
-        file.write(POLICY + SPLIT % weights)
-    os.replace(path + "~", path)
+    put(os.path.join(peer.resources, "policy.yaml"), POLICY + SPLIT % weights)
 
 
 def soon(peer, fleet):
@@ -36,13 +32,12 @@ def soon(peer, fleet):
     try:
         for i in range(CHANGES):
             new = i % 2 == 0
-            time.sleep(0.5)
+            time.sleep(0.5)  # a rate: so often the file changes
             fleet.reset()
             began = time.monotonic()
             change(peer, (0, 1) if new else (1, 0))
             wanted = 2 if new else 0
-            while not call(fleet.ports[wanted], "GET", "/_stats").json["requests"]:
-                time.sleep(0.001)
+            wait_for("the other version", lambda: call(fleet.ports[wanted], "GET", "/_stats").json["requests"], pause_s=0.001)
             worst = max(worst, (time.monotonic() - began) * 1000)
     finally:
         load.stop()

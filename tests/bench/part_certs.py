@@ -3,7 +3,7 @@ import concurrent.futures
 import os
 import time
 
-from bench import Bench, answers, openload, sidecar, start_nginx, table, wait_for
+from bench import Bench, answers, openload, put, sidecar, start_nginx, table, wait_for
 from part_mtls import Case
 from pki import Authority
 
@@ -11,22 +11,16 @@ RATE = 500
 PATH = "/v1.0/invoke/callee/method/x"
 
 
-def write(path, text):
-    with open(path + "~", "w") as file:
-        file.write(text)
-    os.replace(path + "~", path)
-
-
 def change_root(bench, old, new, bundle, seconds):
     """old's place is taken by new, after everybody trusts both; old's root goes when nobody has a certificate of it."""
-    write(bundle, old.anchors + new.anchors)
+    put(bundle, old.anchors + new.anchors)
     for name in ("caller", "callee"):
         wait_for(name, lambda: "trust anchors have changed" in bench.log(name + ".log"), 30)
     new.ports["sign"] = old.ports["sign"]
     old.stop()
     new.start()
-    time.sleep(seconds)
-    write(bundle, new.anchors)
+    time.sleep(seconds)  # as long as a certificate of the old one may last
+    put(bundle, new.anchors)
 
 
 def measure(options):
@@ -36,7 +30,7 @@ def measure(options):
         old, new = Authority(case, ttl="30s").start(), Authority(case, ttl="30s")
         Authority(case, ttl="30s", folder=new.dir).start().stop()  # makes the files
         bundle = os.path.join(bench.dir, "anchors.pem")
-        write(bundle, old.anchors)
+        put(bundle, old.anchors)
         more = {"flags": ["--enable-mtls", "--sentry-address", "127.0.0.1:%d" % old.port], "env": {"OUTRIGGER_TRUST_ANCHORS_FILE": bundle}}
         _, port = sidecar(bench, "callee", app, **more)
         wait_for("callee", answers(port, "/v1.0/healthz", 204))
@@ -44,7 +38,7 @@ def measure(options):
         wait_for("caller", answers(port, PATH))
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             load = pool.submit(openload, port, PATH, RATE, seconds)  # raises when one call fails
-            time.sleep(seconds / 2 - 15)
+            time.sleep(seconds / 2 - 15)  # the middle of the load is the middle of the change
             change_root(bench, old, new, bundle, 30)
             result = load.result()
         renewals = [bench.log(name + ".log").count("identity renewed") for name in ("caller", "callee")]

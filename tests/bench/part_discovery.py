@@ -29,7 +29,7 @@ def measure(_):
                 process.kill()
                 process.wait()
                 bench.processes.remove(process)
-                time.sleep(1)
+                time.sleep(1)  # what it costs is counted within it
                 killed.append(load.failed - failed)
         finally:
             load.stop()

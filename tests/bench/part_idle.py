@@ -11,10 +11,10 @@ def measure(options):
         app = start_nginx(bench)
         callee, port = sidecar(bench, "callee", app, resources=resources)
         wait_for("callee", answers(port, "/v1.0/healthz", 204))
-        time.sleep(2)
+        time.sleep(2)  # what its start does is over
         seconds = options.idle_seconds
         before, began = cpu_ns([callee.pid]), time.monotonic()
-        time.sleep(seconds)
+        time.sleep(seconds)  # what is measured is the time it uses in them
         used = (cpu_ns([callee.pid]) - before) / 1e9 / (time.monotonic() - began) * 1000
     finally:
         bench.close()

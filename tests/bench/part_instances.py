@@ -116,7 +116,7 @@ def measure(options):
 
 
 def idle_milli_cores(caller):
-    time.sleep(2)
+    time.sleep(2)  # what the load left to do is over
     before = cpu_ns(caller.pids)
-    time.sleep(IDLE_S)
+    time.sleep(IDLE_S)  # what is measured is the time it uses in it
     return (cpu_ns(caller.pids) - before) / 1e6 / IDLE_S

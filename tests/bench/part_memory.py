@@ -15,7 +15,7 @@ def measure(options):
         app = start_nginx(bench)
         pair = Outrigger(bench, app, env={})
         wait_for("the pair", answers(pair.port, pair.path))
-        time.sleep(1)
+        time.sleep(1)  # what its start does is over
         idle = [pss_kib([p.pid]) for p in pair.processes]
         clients = []
         for _ in range(count):
@@ -23,7 +23,7 @@ def measure(options):
             if client.call("GET", "/v1.0/healthz").status != 204:
                 raise RuntimeError("a held connection got no answer")
             clients.append(client)
-        time.sleep(1)
+        time.sleep(1)  # and the burst of connections
         held = pss_kib([pair.processes[0].pid])
         alive = sum(client.call("GET", "/v1.0/healthz").status == 204 for client in clients[::100])
         for client in clients:

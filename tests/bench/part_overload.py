@@ -1,8 +1,7 @@
 """Five times the load that an app can serve: what it does for callers who still wait. Rate limits beside it."""
 import os
-import time
 
-from bench import openload, table
+from bench import openload, table, wait_for
 from fleet import POLICY, Ours, Scene, envoys
 
 WORKERS, TAKES_US, DEADLINE_MS, SECONDS = 8, 20000, 250, 10
@@ -53,5 +52,4 @@ def measure(_):
 
 
 def wait_until_idle(fleet):
-    while fleet.stats()[0]["in_hand"]:
-        time.sleep(0.1)
+    wait_for("an idle app", lambda: fleet.stats()[0]["in_hand"] == 0, 60, 0.1)

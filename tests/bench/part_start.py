@@ -1,9 +1,8 @@
 """From exec to the first healthy answer."""
-import contextlib
 import statistics
 import time
 
-from bench import Bench, call, sidecar, sqlite_resources, table
+from bench import Bench, answers, sidecar, sqlite_resources, table, wait_for
 
 
 def measure(options):
@@ -13,13 +12,9 @@ def measure(options):
         for _ in range(25):
             began = time.monotonic()
             process, port = sidecar(bench, "start", resources=resources)
-            while True:
-                with contextlib.suppress(OSError, EOFError):
-                    if call(port, "GET", "/v1.0/healthz", timeout_s=2).status == 204:
-                        break
-                time.sleep(0.0002)
-                if process.poll() is not None or time.monotonic() - began > 20:
-                    raise RuntimeError("no start: " + bench.log("start.log"))
+            wait_for("the start", lambda: process.poll() is not None or answers(port, "/v1.0/healthz", 204)(), 20, 0.0002)
+            if process.poll() is not None:
+                raise RuntimeError("no start: " + bench.log("start.log"))
             times.append((time.monotonic() - began) * 1000)
             bench.stop(process)
     finally:
