@@ -239,6 +239,15 @@ def sqlite_resources(bench):
     return os.path.join(bench.dir, "resources")
 
 
+def program(name):
+    """What a program of tests/bench prints, a dict a line; it measures what is below the noise of a proxy's run."""
+    build = os.path.join(TOP, "build")
+    done = subprocess.run(["cmake", "--build", build, "--target", name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stdout)
+    return [json.loads(line) for line in subprocess.check_output([os.path.join(build, "bench", name)], text=True).splitlines()]
+
+
 # ---------------------------------------------------------------- what is printed
 def table(head, rows):
     print("\n| " + " | ".join(head) + " |")

@@ -2,11 +2,7 @@
  *
  * CPU of this thread, per call, of the very functions that mesh/admit.c calls. Prints a JSON object
  * a line: {"name": ..., "us": ...}. */
-#include <stdlib.h>
-#include <time.h>
-
-#include "config/snapshot.h"
-#include "lib/folder.h"
+#include "bench/measure.h"
 #include "lib/tokens.h"
 #include "net/env_real.h"
 #include "security/authn.h"
@@ -15,40 +11,9 @@
 #define RULES 1000
 #define NOW   1700000000
 
-static void fail(const char *text)
+static void measure(const char *name, unsigned calls, void (*call)(void *ctx, unsigned i), void *ctx)
 {
-    fprintf(stderr, "judge: %s\n", text);
-    exit(1);
-}
-
-static double cpu_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-/* The median of nine rounds. */
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static void measure(const char *name, unsigned calls, void (*call)(void *ctx), void *ctx)
-{
-    double rounds[9];
-    for (unsigned i = 0; i < calls / 10; i++)
-        call(ctx);
-    for (size_t r = 0; r < OUTR_LEN(rounds); r++) {
-        double before = cpu_ns();
-        for (unsigned i = 0; i < calls; i++)
-            call(ctx);
-        rounds[r] = (cpu_ns() - before) / calls / 1000;
-    }
-    qsort(rounds, OUTR_LEN(rounds), sizeof rounds[0], by_value);
-    printf("{\"name\": \"%s\", \"us\": %.3f}\n", name, rounds[OUTR_LEN(rounds) / 2]);
-    fflush(stdout);
+    measure_print_us(name, measure_calls(calls, call, ctx));
 }
 
 /* ---- rules ----------------------------------------------------------------------------------- */
@@ -60,43 +25,23 @@ typedef struct judging {
     bool wanted;
 } judging;
 
-static void judge(void *ctx)
+static void judge(void *ctx, unsigned i OUTR_UNUSED)
 {
     judging *j = ctx;
     if (outr_policy_judge(j->policy, &j->request, j->arena).is_allowed != j->wanted)
-        fail("a wrong verdict");
+        measure_fail("a wrong verdict");
     outr_arena_reset(j->arena);
 }
 
+/* Each % in the rule is its number. */
 static outr_snapshot *load(const char *rule, unsigned count)
 {
-    OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(4 * OUTR_MIB);
-    OUTR_AUTO(outr_err_list) errors = {0};
-    OUTR_AUTO(outr_err_list) warnings = {0};
-    outr_settings settings = {.app_id = OUTR_STR("callee")};
-    outr_snapshot *snapshot;
-    folder f;
-    outr_buf_z(&text, "apiVersion: outrigger.io/v1alpha1\nkind: AccessPolicy\n"
-                      "metadata: {name: p}\nspec:\n  defaultAction: deny\n  rules:\n");
-    for (unsigned i = 0; i < count; i++) { /* each % is the number of the rule */
-        outr_buf_z(&text, "  - {action: allow, ");
-        for (const char *p = rule; *p; p++) {
-            if (*p == '%')
-                outr_buf_printf(&text, "%u", i);
-            else
-                outr_buf_char(&text, *p);
-        }
-        outr_buf_z(&text, "}\n");
-    }
-    outr_buf_char(&text, 0);
-    folder_make(&f);
-    folder_write(&f, "policy.yaml", text.p);
-    settings.resources_paths.items[0] = outr_str_from(f.path);
-    settings.resources_paths.count = 1;
-    if (outr_snapshot_load(&snapshot, &settings, NULL, &errors, &warnings))
-        fail(errors.items[0].text);
-    folder_remove(&f);
-    return snapshot;
+    char item[512];
+    snprintf(item, sizeof item, "  - {action: allow, %s}", rule);
+    return measure_load("callee",
+                        "apiVersion: outrigger.io/v1alpha1\nkind: AccessPolicy\n"
+                        "metadata: {name: p}\nspec:\n  defaultAction: deny\n  rules:\n",
+                        item, count);
 }
 
 static void rules(const char *name, const char *rule, unsigned count, const char *target,
@@ -129,7 +74,7 @@ static void measure_rules(void)
                                  "\"exp\":1,\"iat\":1,\"role\":[\"user\",\"dev\"],"
                                  "\"team\":\"t7\",\"scope\":\"read write\"}"),
                         NULL))
-        fail("claims");
+        measure_fail("claims");
     outr_claims *claims = outr_claims_new(said, arena);
     rules("one rule", "from: [{appId: app-7, namespace: default}], paths: [/orders/**]", 1,
           "/orders/1/items", NULL, true);
@@ -163,21 +108,21 @@ typedef struct showing {
 } showing;
 
 /* As a request brings it: among a dozen headers. */
-static void show(void *ctx)
+static void show(void *ctx, unsigned i OUTR_UNUSED)
 {
     showing *s = ctx;
     outr_headers headers;
     const outr_claims *claims;
     outr_headers_init(&headers, s->arena);
-    for (int i = 0; i < 11; i++)
+    for (int h = 0; h < 11; h++)
         outr_headers_add(&headers, OUTR_STR("x-some-header"), OUTR_STR("some value"));
     outr_headers_add(&headers, OUTR_STR("authorization"), s->bearer);
     if (outr_authn_admit(s->authn, s->loop, &headers, s->arena, &claims))
-        fail("a good token was refused");
+        measure_fail("a good token was refused");
     outr_arena_reset(s->arena);
 }
 
-static void check(void *ctx)
+static void check(void *ctx, unsigned i OUTR_UNUSED)
 {
     showing *s = ctx;
     const outr_str audience = OUTR_STR("me");
@@ -189,7 +134,7 @@ static void check(void *ctx)
     outr_claims *claims;
     int64_t expires_s;
     if (outr_jwt_check(s->token, s->keys, &jwt, s->arena, &claims, &expires_s))
-        fail("a good token was refused");
+        measure_fail("a good token was refused");
     outr_claims_unref(claims);
     outr_arena_reset(s->arena);
 }
@@ -234,7 +179,7 @@ static void measure_tokens(void)
                      &(outr_loop_options){.env = outr_env_real(), .is_simulated = true})};
     s.authn = outr_authn_new(&spec, s.loop, NULL);
     if (outr_jwks_parse(&s.keys, t.jwks, &err))
-        fail(err.text);
+        measure_fail(err.text);
     for (size_t i = 0; i < OUTR_LEN(kinds); i++) {
         char head[128];
         snprintf(head, sizeof head, "{\"typ\":\"JWT\",\"alg\":\"%s\",\"kid\":\"%s\"}", kinds[i].alg,

@@ -1,21 +1,12 @@
 /* What limits cost a call: CPU of this thread, per call, of the very functions that calls run
  * through, on a clock that stands still. Prints a JSON object a line: {"name": ..., "us": ...}. */
-#include <time.h>
-
+#include "bench/measure.h"
 #include "lib/wire.h"
 #include "mesh/limits.h"
 #include "mesh/rate.h"
 #include "mesh/throttle.h"
 
-#define CALLS  1000000
-#define ROUNDS 5
-
-static double cpu_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
+#define CALLS 500000
 
 static wire net;
 static outr_throttle *throttle;
@@ -23,42 +14,32 @@ static outr_throttle_port *port;
 static outr_rate *rate;
 static outr_limits limits;
 
-static void take_a_place(unsigned i)
+static void take_a_place(void *ctx OUTR_UNUSED, unsigned i OUTR_UNUSED)
 {
     outr_ticket ticket;
     outr_op op;
-    (void)i;
     outr_op_init(&op, net.loop, NULL, 0, NULL);
     outr_ticket_take(&ticket, throttle, port, false, &op);
     outr_ticket_give_back(&ticket, true);
 }
 
-static void ask_a_rate(unsigned i)
+static void ask_a_rate(void *ctx OUTR_UNUSED, unsigned i)
 {
     char key[64] = "spiffe://public/ns/default/caller-0000";
     memcpy(key + 34, (const char[]){(char)('0' + i % 10), (char)('0' + i / 10 % 10)}, 2);
     outr_rate_take(rate, outr_str_of(key, 38), net.now);
 }
 
-static void pass_bulkheads(unsigned i)
+static void pass_bulkheads(void *ctx OUTR_UNUSED, unsigned i OUTR_UNUSED)
 {
-    (void)i;
     outr_limits_enter(&limits);
     outr_limits_placed(&limits);
     outr_limits_leave(&limits, false);
 }
 
-static void measure(const char *name, void (*run)(unsigned i))
+static void measure(const char *name, void (*run)(void *ctx, unsigned i))
 {
-    double best = 1e18;
-    for (int round = 0; round < ROUNDS; round++) {
-        double before = cpu_ns();
-        for (unsigned i = 0; i < CALLS; i++)
-            run(i);
-        best = OUTR_MIN(best, (cpu_ns() - before) / CALLS);
-    }
-    printf("{\"name\": \"%s\", \"us\": %.3f}\n", name, best / 1000);
-    fflush(stdout);
+    measure_print_us(name, measure_calls(CALLS, run, NULL));
 }
 
 int main(void)

@@ -4,25 +4,12 @@
  *
  * CPU of a thread, per call, in ns. Prints a JSON object a line: {"name": ..., "ns": ...}. */
 #include <stdlib.h>
-#include <time.h>
 
+#include "bench/measure.h"
 #include "mesh/callees.h"
 
 #define CALLS   200000
 #define THREADS 4
-
-static double cpu_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 typedef struct bench {
     outr_callees *all;
@@ -30,11 +17,12 @@ typedef struct bench {
     const outr_kvs *labels;
     outr_rand rand;
     uint64_t now;
-    double ns; /* the median of nine rounds */
+    double ns;
 } bench;
 
-static void call(bench *b)
+static void call(void *ctx, unsigned round OUTR_UNUSED)
 {
+    bench *b = ctx;
     outr__choice how = {.pick = {.labels = b->labels, .is_repeatable = true},
                         .now = b->now,
                         .cache_ns = UINT64_MAX / 2};
@@ -48,17 +36,7 @@ static void call(bench *b)
 static void *measure(void *ctx)
 {
     bench *b = ctx;
-    double rounds[9];
-    for (unsigned i = 0; i < CALLS / 2; i++)
-        call(b);
-    for (size_t r = 0; r < OUTR_LEN(rounds); r++) {
-        double before = cpu_ns();
-        for (unsigned i = 0; i < CALLS; i++)
-            call(b);
-        rounds[r] = (cpu_ns() - before) / CALLS;
-    }
-    qsort(rounds, OUTR_LEN(rounds), sizeof rounds[0], by_value);
-    b->ns = rounds[OUTR_LEN(rounds) / 2];
+    b->ns = measure_calls(CALLS, call, b);
     return NULL;
 }
 
@@ -80,7 +58,7 @@ static bench open_bench(size_t count)
         outr_addr_from_ip(&said[i].addr, OUTR_STR("10.0.0.1"), (uint16_t)(1000 + i), NULL);
         said[i].labels = (outr_kvs){labels[i % 2], 2};
     }
-    b.callee = outr__callee_ref(b.all, OUTR_STR("kitchen.default"), true, NULL);
+    b.callee = outr__callee_ref(b.all, OUTR_STR("kitchen.default"), true);
     outr__callee_learn(b.callee, &(outr_resolve){.instances = said, .count = count}, b.now);
     free(said);
     b.now += 60 * OUTR_SEC;
