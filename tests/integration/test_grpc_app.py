@@ -5,7 +5,7 @@ import subprocess
 import threading
 
 from grpc_client import WHY_NOT, Client, needs_grpc
-from harness import Case, component, tag, wait_for
+from harness import Case, Relay, component, tag, wait_for
 from redis_server import RedisServer, needs_redis
 
 if not WHY_NOT:
@@ -233,6 +233,26 @@ class Stream:
         self.out.put(None)
         self.thread.join(30)
 
+    @classmethod
+    def ends(cls, sidecar, *subscribed):
+        """Streams one after the other, each of which leaves in another way than the one before: its client hangs up,
+        cancels, or is gone with its connection."""
+        for how in ("hang up", "cancel", "die") * 3:
+            relay = Relay(sidecar.grpc)
+            client = Client(relay.number)
+            try:
+                stream = cls(client, *subscribed)
+                yield stream
+                if how == "hang up":
+                    stream.hang_up()
+                elif how == "cancel":
+                    stream.call.cancel()
+                else:
+                    relay.cut()
+            finally:
+                client.close()
+                relay.close()
+
 
 @needs_grpc
 class Streams(GrpcCase):
@@ -265,16 +285,9 @@ class Streams(GrpcCase):
     def test_closed_and_reopened_it_leaves_no_phantom(self):
         """Pitfall 8."""
         a = self.sidecar("app", resources=self.resources(leaseDuration="600s"))
-        for i in range(10):
-            stream = Stream(self.client(a), "ps", "t")
-            if i == 0:
-                self.assertEqual(a.publish("ps", "t", "x").status, 204)
-            event = stream.get()  # returned by the one before, at once and not when its lease is over
-            self.assertEqual(event["data"], b'"x"')
-            if i % 2:
-                stream.hang_up()
-            else:
-                stream.call.cancel()
+        self.assertEqual(a.publish("ps", "t", "x").status, 204)
+        for stream in Stream.ends(a, "ps", "t"):
+            self.assertEqual(stream.get()["data"], b'"x"')  # returned by the one before, at once and not when its lease is over
         wait_for("no stream", lambda: not a.call("GET", "/v1.0/metadata").json.get("subscriptions"))
 
     def test_a_sidecar_that_stops_ends_the_stream(self):

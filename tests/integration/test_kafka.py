@@ -7,9 +7,11 @@ import socket
 import tempfile
 import threading
 
+from grpc_client import needs_grpc
 from harness import BUILD, Case, Port, Reply, tag, wait_for
 from kafka_server import PASSWORD, USER, KafkaServer, needs_kcat
 from pki import openssl, read
+from test_grpc_app import Stream
 
 WAIT_S = 60  # only ends a hopeless wait
 
@@ -231,6 +233,17 @@ class PubSub(Kafka):
         before = sidecar.pss_kib()
         threading.Event().wait(0.5)
         return sidecar.pss_kib() - before < 64
+
+
+    @needs_grpc
+    @tag("debug")
+    def test_8_a_stream_that_ends_gives_its_message_back_at_once(self):
+        """Not when its session is over, and whoever comes next is no second consumer."""
+        a = self.sidecar("streams", resources={"ps.yaml": self.server.component(sessionTimeout="300s")})
+        self.publish(a, "streams", "x")
+        for stream in Stream.ends(a, "ps", "streams"):
+            self.assertEqual(stream.get()["data"], b'"x"')
+        wait_for("no stream", lambda: not a.call("GET", "/v1.0/metadata").json.get("subscriptions"))
 
 
 class Binding(Kafka):

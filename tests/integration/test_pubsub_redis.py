@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -15,6 +16,7 @@ from grpc_client import needs_grpc
 from harness import BIN, Case, Port, Reply, component, tag, wait_for
 from pki import Pki
 from redis_server import RedisServer, needs_redis
+from test_pubsub import subscription
 
 WAIT_S = 60  # only ends a hopeless wait
 SUBSCRIPTION = [{"pubsubname": "ps", "topic": "t", "route": "/t"}]
@@ -60,6 +62,9 @@ class PubSub(Case):
 
     def publish_again_and_again(self, sidecar, n):
         wait_for("a publish that works", lambda: sidecar.publish("ps", "t", {"n": n}).status == 204, WAIT_S)
+
+    def readers(self, server):
+        return len(re.findall("cmd=(?:xreadgroup|xpending) ", server.command("CLIENT", "LIST")))
 
     def subscriber(self, seen, resources, **more):
         sidecar = self.sidecar("app", seen.app, resources={"ps.yaml": resources}, **more)
@@ -146,7 +151,7 @@ class PubSub(Case):
         self.assertEqual([row[1] for row in server.command("XINFO", "CONSUMERS", "t", "app")], ["app"])
         self.assertRegex(sidecar.metrics(), r'outrigger_redis_away_total\{.*component="ps".*\} [1-9]')
         # between two reads it looks through what is pending
-        wait_for("one reader", lambda: len(re.findall("cmd=(?:xreadgroup|xpending) ", server.command("CLIENT", "LIST"))) == 1, WAIT_S)
+        wait_for("one reader", lambda: self.readers(server) == 1, WAIT_S)
 
     @tag("debug")
     def test_deleted_data_make_the_group_anew(self):
@@ -315,13 +320,13 @@ class PubSub(Case):
         sidecar = self.subscriber(seen, redis(server, readTimeout="500ms"))
         self.publish(sidecar, 1)
         seen.wait([1])
-        os.kill(server.process.pid, 19)  # SIGSTOP
+        server.process.send_signal(signal.SIGSTOP)
         try:
             answer = sidecar.publish("ps", "t", {"n": 2}, timeout_s=WAIT_S)
             self.assertEqual(answer.status, 500)
             self.assertIn(server.host, answer.json["message"])
         finally:
-            os.kill(server.process.pid, 18)
+            server.process.send_signal(signal.SIGCONT)
         self.publish_again_and_again(sidecar, 3)
         seen.wait([3])
 
@@ -375,6 +380,70 @@ class PubSub(Case):
         wait_for("messages", lambda: all(counts["/" + t, 1] for t in topics), WAIT_S)
         self.assertEqual(servers[0].command("DBSIZE"), 0)
 
+    # ---- files that change
+    @tag("debug")
+    def test_reloads_while_messages_flow_lose_none(self):
+        """The component and the subscription are changed in turn; who publishes has them changed, too."""
+        server, stop, published, failed = RedisServer(self), threading.Event(), [], []
+        app, files = self.app(lambda r: Reply(200, b"")), self.path("files")
+
+        def component_of(turn):
+            return redis(server, redeliverInterval="100ms", processingTimeout="%dms" % (300 + turn))
+        sidecars = [self.sidecar("app", app, resources_dir=files, resources={
+            "ps.yaml": component_of(0), "sub.yaml": subscription("t", "/0")}), self.sidecar("publisher", resources_dir=files)]
+        sidecars[0].wait_log('msg="subscribed"', 1, WAIT_S)
+
+        def publish():
+            for n in itertools.count():
+                if stop.is_set():
+                    return
+                answer = sidecars[1].publish("ps", "t", n, timeout_s=WAIT_S)
+                (published if answer.status == 204 else failed).append(n)
+        thread = threading.Thread(target=publish)
+        thread.start()
+        try:
+            for turn in range(1, 7):
+                reached = len(published) + 20
+                wait_for("messages", lambda: len(published) > reached, WAIT_S)
+                if turn % 2:
+                    sidecars[0].write("sub.yaml", subscription("t", "/%d" % turn))
+                    wait_for("messages at the new route", lambda: app.seen("/%d" % turn), WAIT_S)
+                else:
+                    sidecars[0].write("ps.yaml", component_of(turn))
+                    for sidecar in sidecars:
+                        sidecar.wait_log("component loaded", 1 + turn // 2, WAIT_S)
+        finally:
+            stop.set()
+            thread.join()
+        self.assertEqual(failed, [])
+        wait_for("all messages", lambda: {r.json["data"] for r in app.seen()} >= set(published), WAIT_S)
+        wait_for("acknowledgements", lambda: pending(server) == [], WAIT_S)
+        wait_for("one reader", lambda: self.readers(server) == 1, WAIT_S)
+
+    @tag("debug")
+    def test_5_a_dead_letter_that_cannot_be_published_keeps_its_message(self):
+        """The server freezes while the app refuses it."""
+        server = RedisServer(self)
+
+        def handler(request):
+            if request.path == "/t" and len(app.seen("/t")) == 1:
+                server.process.send_signal(signal.SIGSTOP)
+            return Reply(200 if request.path == "/dead" else 500)
+        app = self.app(handler, subscriptions=[{"pubsubname": "ps", "topic": "t", "route": "/t", "deadLetterTopic": "dead"},
+                                               {"pubsubname": "ps", "topic": "dead", "route": "/dead"}])
+        sidecar = self.sidecar("app", app, resources={"ps.yaml": redis(
+            server, readTimeout="500ms", redeliverInterval="100ms", processingTimeout="300ms")})
+        sidecar.wait_log('msg="subscribed"', 2, WAIT_S)
+        try:
+            self.publish(sidecar, 1)
+            sidecar.wait_log("dead letter could not be published, the message stays", 1, WAIT_S)
+            self.assertEqual((len(app.seen("/t")), app.seen("/dead")), (1, []))
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        wait_for("its coming again", lambda: len(app.seen("/t")) > 1, WAIT_S)
+        wait_for("the dead letter", lambda: app.seen("/dead"), WAIT_S)
+        wait_for("acknowledgements", lambda: pending(server) == pending(server, "dead") == [], WAIT_S)
+
     # ---- modules
     def test_without_its_module_the_type_says_so(self):
         server = RedisServer(self)
@@ -401,18 +470,13 @@ class PubSub(Case):
 
     def test_a_component_that_is_reloaded_leaves_no_connection(self):
         server = RedisServer(self)
-        sidecar = self.sidecar("app", resources={}, flags=["--config", self.hot()])
+        sidecar = self.sidecar("app", resources={})
         for _ in range(3):
             sidecar.write("ps.yaml", redis(server))
             self.publish_again_and_again(sidecar, 1)
             sidecar.remove("ps.yaml")
             wait_for("its end", lambda: server.command("CLIENT", "LIST").strip().count("\n") == 0, WAIT_S)
         self.assertEqual(sidecar.stop(), 0)
-
-    def hot(self):
-        with open(self.path("hot.yaml"), "w") as file:
-            file.write("apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata:\n  name: hot\nspec:\n  features:\n  - name: HotReload\n    enabled: true\n")
-        return self.path("hot.yaml")
 
 
 @needs_redis

@@ -501,7 +501,7 @@ class Configuration(Case):
     @tag("debug")
     def test_a_reload_moves_the_watch(self):
         first, second = RedisServer(self), RedisServer(self)
-        a, app = self.start(first, config="apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata:\n  name: c\nspec:\n  features:\n  - name: HotReload\n    enabled: true\n")
+        a, app = self.start(first)
         id_ = self.subscribe(a, "k")
         first.command("SET", "k", "of the first")
         wait_for("an update", lambda: self.told(app, id_))
