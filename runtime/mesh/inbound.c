@@ -177,10 +177,10 @@ const outr_inbound *outr_inbound_of(const outr_snapshot *snapshot, const outr_in
 
 /* ---- asking ---------------------------------------------------------------------------------- */
 
-static bool is_for(const outr_rate_spec *r, const outr_route_request *request, outr_arena *scratch)
+static bool is_for(const outr_rate_spec *r, outr_route_question *question)
 {
     for (size_t i = 0; i < r->match_count; i++) {
-        if (outr_traffic_matches(&r->matches[i], request, scratch))
+        if (outr_traffic_matches(&r->matches[i], question))
             return true;
     }
     return r->match_count == 0;
@@ -221,9 +221,11 @@ static outr_rate_verdict take(const limit *l, outr_lease_site *site, outr_str ke
 bool outr_inbound_rates(const outr_inbound *in, const outr_inbound_call *call,
                         outr_lease_site *site, uint64_t now, outr_arena *scratch, outr_rated *out)
 {
+    outr_route_question question;
+    outr_route_question_init(&question, &call->request, scratch);
     for (size_t i = 0; i < in->rule_count; i++) {
         const outr_rate_spec *r = in->rules[i].spec;
-        if (!is_for(r, &call->request, scratch))
+        if (!is_for(r, &question))
             continue;
         *out = (outr_rated){r, take(in->rules[i].limit, site, key_of(r, call, scratch), now)};
         if (!out->verdict.is_allowed)

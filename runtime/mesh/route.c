@@ -461,13 +461,13 @@ const outr_target_rules *outr_routes_target(const outr_routes *routes, outr_str 
     return routes ? &find_callee(routes, app_id, namespace_)->rules : &default_rules;
 }
 
-static bool matches(const entry *e, const outr__question *q)
+static bool matches(const entry *e, outr_route_question *q)
 {
-    return !e->match || outr__mismatch(e->match, q).what == NULL;
+    return !e->match || outr_traffic_matches(e->match, q);
 }
 
 /* The first one that matches and is better than best. */
-static entry *first_of(const entries *list, const outr__question *q, entry *best)
+static entry *first_of(const entries *list, outr_route_question *q, entry *best)
 {
     for (size_t i = 0; i < list->count; i++) {
         if (best && !is_better(list->items[i], best))
@@ -478,13 +478,12 @@ static entry *first_of(const entries *list, const outr__question *q, entry *best
     return best;
 }
 
-static entry *find_in(const bucket *b, const outr__question *q)
+static entry *find_in(const bucket *b, outr_route_question *q)
 {
     entry *best = NULL;
     for (const index_ *i = b->indexes; i; i = i->next) {
-        outr__values values = {0};
         outr_str value;
-        while (outr__question_next(q, i->kind, i->name, &values, &value)) {
+        for (size_t at = 0; outr__question_next(q, i->kind, i->name, &at, &value);) {
             const entries *list = outr_map_get(i->by_value, value);
             if (list)
                 best = first_of(list, q, best);
@@ -494,7 +493,7 @@ static entry *find_in(const bucket *b, const outr__question *q)
 }
 
 /* The longest prefix first. */
-static entry *find_prefix(const table *t, const outr__question *q)
+static entry *find_prefix(const table *t, outr_route_question *q)
 {
     size_t ends[OUTR__SEGMENTS_MAX + 1], count = 0;
     outr_str path = q->path;
@@ -514,7 +513,7 @@ static entry *find_prefix(const table *t, const outr__question *q)
     return NULL;
 }
 
-static entry *find_entry(const table *t, const outr__question *q)
+static entry *find_entry(const table *t, outr_route_question *q)
 {
     const bucket *b = outr_map_get(t->exact, q->path);
     entry *e = b ? find_in(b, q) : NULL;
@@ -572,7 +571,7 @@ static const outr_split *deal(const entry *e, outr_rand *rand)
     return NULL; /* a sum of 0 is no policy */
 }
 
-static const outr_subset_spec *choose_subset(const entry *e, const outr__question *q,
+static const outr_subset_spec *choose_subset(const entry *e, outr_route_question *q,
                                              outr_rand *rand)
 {
     const outr_route_spec *route = e->route;
@@ -585,9 +584,9 @@ static const outr_subset_spec *choose_subset(const entry *e, const outr__questio
         static const outr__kind kinds[] = {[OUTR_STICKY_HEADER] = OUTR__OF_HEADER,
                                            [OUTR_STICKY_BAGGAGE] = OUTR__OF_BAGGAGE,
                                            [OUTR_STICKY_CLAIM] = OUTR__OF_CLAIM};
-        outr__values values = {0};
         outr_str value;
-        if (outr__question_next(q, kinds[route->sticks_to], route->sticky.name, &values, &value))
+        size_t at = 0;
+        if (outr__question_next(q, kinds[route->sticks_to], route->sticky.name, &at, &value))
             split = stick(route, value);
     }
     split = split ? split : deal(e, rand);
@@ -595,7 +594,7 @@ static const outr_subset_spec *choose_subset(const entry *e, const outr__questio
 }
 
 static void choose_environment(outr_route_choice *choice, const outr_environment_spec *spec,
-                               const outr__question *q, const outr_kvs *own)
+                               outr_route_question *q, const outr_kvs *own)
 {
     unsigned lines = 0;
     outr_str said = q->request->headers ? outr_baggage_get(q->request->headers, spec->baggage,
@@ -619,11 +618,11 @@ outr_route_choice outr_routes_choose(const outr_routes *routes, const outr_route
                                      const outr_kvs *own, outr_rand *rand, outr_arena *scratch)
 {
     outr_route_choice choice = {0};
-    outr__question q;
+    outr_route_question q;
     if (!routes)
         return choice;
     const callee *c = find_callee(routes, request->app_id, request->namespace_);
-    outr__question_init(&q, request, scratch);
+    outr_route_question_init(&q, request, scratch);
     entry *best = c->table ? find_entry(c->table, &q) : NULL;
     if (c != &routes->all && routes->all.table) {
         entry *other = find_entry(routes->all.table, &q);

@@ -47,16 +47,27 @@ typedef struct outr_route_request {
     const outr_claims *claims; /* of a verified token; NULL: none */
 } outr_route_request;
 
+/* A request with its text unfolded, each part once, when something is first asked of it. */
+typedef struct outr_route_question {
+    const outr_route_request *request;
+    outr_str path; /* decoded */
+    /* machinery */
+    outr_str raw_query;
+    outr_kvs query, baggage; /* items NULL: not yet */
+    outr_arena *scratch;
+} outr_route_question;
+/* scratch and request stay as long as the question. */
+void outr_route_question_init(outr_route_question *question, const outr_route_request *request,
+                              outr_arena *scratch);
+
 /* What of a match does not hold: "path", "methods", "headers", ... and of which name (of path and
  * the like: NONE). what NULL: all of it holds. */
 typedef struct outr_mismatch {
     const char *what;
     outr_str name;
 } outr_mismatch;
-outr_mismatch outr_traffic_mismatch(const outr_traffic_match *match,
-                                    const outr_route_request *request, outr_arena *scratch);
-bool outr_traffic_matches(const outr_traffic_match *match, const outr_route_request *request,
-                          outr_arena *scratch);
+outr_mismatch outr_traffic_mismatch(const outr_traffic_match *match, outr_route_question *question);
+bool outr_traffic_matches(const outr_traffic_match *match, outr_route_question *question);
 
 typedef struct outr_route_choice {
     const outr_traffic_spec *policy; /* NULL: no route */

@@ -15,19 +15,57 @@ static outr_str next_member(outr_str list, outr_str *key, outr_str *value, outr_
     return list;
 }
 
+static bool decode(outr_str *value, outr_arena *arena)
+{
+    return outr_str_find(*value, '%') < 0 || outr_percent_decode(arena, *value, false, value);
+}
+
+static bool is_member(outr_str key, outr_str whole)
+{
+    return key.n > 0 && outr_str_find(whole, '=') >= 0;
+}
+
 outr_str outr_baggage_find(outr_str list, outr_str name, outr_arena *arena)
 {
-    outr_str key, value, whole, decoded;
+    outr_str key, value, whole;
     while (list.p) {
         list = next_member(list, &key, &value, &whole);
-        if (!outr_str_eq(key, name) || outr_str_find(whole, '=') < 0)
-            continue;
-        if (outr_str_find(value, '%') < 0)
+        if (outr_str_eq(key, name) && is_member(key, whole) && decode(&value, arena))
             return value.p ? value : OUTR_STR("");
-        if (outr_percent_decode(arena, value, false, &decoded))
-            return decoded;
     }
     return OUTR_STR_NONE;
+}
+
+static size_t count_members(outr_str list)
+{
+    outr_str key, value, whole;
+    size_t count = 0;
+    while (list.p) {
+        list = next_member(list, &key, &value, &whole);
+        count += is_member(key, whole);
+    }
+    return count;
+}
+
+outr_kvs outr_baggage_members(const outr_headers *headers, outr_arena *arena)
+{
+    size_t most = 0, count = 0;
+    for (size_t i = 0; i < headers->count; i++) {
+        if (outr_str_iis(headers->items[i].name, "baggage"))
+            most += count_members(headers->items[i].value);
+    }
+    outr_kv *items = outr_arena_alloc(arena, (most + 1) * sizeof *items);
+    for (size_t i = 0; i < headers->count && count < most; i++) {
+        outr_str list = headers->items[i].value, key, value, whole;
+        if (!outr_str_iis(headers->items[i].name, "baggage"))
+            continue;
+        while (list.p) {
+            list = next_member(list, &key, &value, &whole);
+            if (is_member(key, whole) && decode(&value, arena))
+                items[count++] = (outr_kv){key, value.p ? value : OUTR_STR("")};
+        }
+    }
+    return (outr_kvs){items, count};
 }
 
 outr_str outr_baggage_get(const outr_headers *headers, outr_str name, outr_arena *arena,

@@ -75,6 +75,8 @@ static void check_member(outr_str text)
     outr_headers_add(&headers, OUTR_STR("baggage"), text);
     outr_str before = outr_baggage_get(&headers, name, arena, &lines);
     PROPERTY(lines == 1 && before.n <= text.n);
+    const outr_kv *member = outr_kvs_find_exact(outr_baggage_members(&headers, arena), name);
+    PROPERTY(member ? outr_str_eq(member->value, before) : !before.p);
     outr_str line = outr_baggage_with(&headers, name, value, arena);
     PROPERTY(line.n <= OUTR_BAGGAGE_MAX);
     PROPERTY(outr_str_eq(outr_baggage_find(line, name, arena), value));

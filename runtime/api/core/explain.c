@@ -360,14 +360,15 @@ static bool names_callee(const explanation *e, const outr_traffic_spec *policy)
 }
 
 /* Of all ways to match it the one that comes furthest: what is wrong with it in the end. */
-static outr_str why_not(const explanation *e, const outr_route_spec *route)
+static outr_str why_not(const explanation *e, outr_route_question *question,
+                        const outr_route_spec *route)
 {
     static const char *const order[] = {"path",    "methods", "sources", "headers",
                                         "query",   "baggage", "claims"};
     outr_mismatch best = {NULL, OUTR_STR_NONE};
     size_t best_rank = 0;
     for (size_t i = 0; i < route->match_count; i++) {
-        outr_mismatch m = outr_traffic_mismatch(&route->matches[i], &e->request, e->arena);
+        outr_mismatch m = outr_traffic_mismatch(&route->matches[i], question);
         size_t rank = 0;
         if (!m.what)
             return OUTR_STR_NONE;
@@ -388,6 +389,8 @@ static outr_json *others_json(const explanation *e)
 {
     const outr_snapshot *snapshot = e->core->api->snapshot;
     outr_json *list = outr_json_new(e->arena, OUTR_JSON_ARRAY);
+    outr_route_question question;
+    outr_route_question_init(&question, &e->request, e->arena);
     for (size_t i = 0; i < snapshot->traffic_count; i++) {
         const outr_traffic_spec *policy = &snapshot->traffic[i];
         bool is_for_it = names_callee(e, policy);
@@ -395,7 +398,7 @@ static outr_json *others_json(const explanation *e)
             const outr_route_spec *route = &policy->routes[k];
             if (route == e->choice.route || list->count == OTHERS_MAX)
                 continue;
-            outr_str reason = is_for_it ? why_not(e, route) : OUTR_STR("targets");
+            outr_str reason = is_for_it ? why_not(e, &question, route) : OUTR_STR("targets");
             outr_json *o = object(e);
             put_text(e, o, "policy", policy->base.name);
             put_text(e, o, "route", route->name);

@@ -82,6 +82,13 @@ static void ask(world *w, const char *target, const char *wanted)
         fail_msg("%s goes by \"" OUTR_FMT "\", not by \"%s\"", target, OUTR_ARG(name), wanted);
 }
 
+static outr_mismatch mismatch(world *w, const outr_traffic_match *match)
+{
+    outr_route_question question;
+    outr_route_question_init(&question, &w->request, w->arena);
+    return outr_traffic_mismatch(match, &question);
+}
+
 static void header(world *w, const char *name, const char *value)
 {
     outr_headers_add(&w->headers, outr_str_from(name), outr_str_from(value));
@@ -196,16 +203,16 @@ static void what_does_not_hold_is_told(void **state)
                "  routes: [{match: [{path: {prefix: /a}, methods: [GET], headers: [{name: x}]}]}]\n",
                NULL);
     const outr_traffic_match *m = &w.policies[0].routes[0].matches[0];
-    outr_mismatch miss = outr_traffic_mismatch(m, &w.request, w.arena);
+    outr_mismatch miss = mismatch(&w, m);
     assert_string_equal(miss.what, "path");
     w.request.target = OUTR_STR("/a/b");
-    miss = outr_traffic_mismatch(m, &w.request, w.arena);
+    miss = mismatch(&w, m);
     assert_string_equal(miss.what, "headers");
     assert_text(miss.name, "x");
     header(&w, "X", "");
-    assert_true(outr_traffic_matches(m, &w.request, w.arena));
+    assert_null(mismatch(&w, m).what);
     w.request.method = OUTR_STR("POST");
-    assert_string_equal(outr_traffic_mismatch(m, &w.request, w.arena).what, "methods");
+    assert_string_equal(mismatch(&w, m).what, "methods");
     close_world(&w);
 }
 
@@ -243,7 +250,7 @@ static const outr_route_spec *read_plainly(world *w)
     for (size_t i = 0; i < w->policies[0].route_count; i++) {
         const outr_route_spec *r = &w->policies[0].routes[i];
         for (size_t m = 0; m < r->match_count; m++) {
-            if (outr_traffic_matches(&r->matches[m], &w->request, w->arena) &&
+            if (!mismatch(w, &r->matches[m]).what &&
                 (!match || goes_before(&r->matches[m], match))) {
                 best = r;
                 match = &r->matches[m];
@@ -316,6 +323,34 @@ static void the_table_finds_what_reading_the_rules_one_by_one_finds(void **state
         }
         close_world(&w);
     }
+}
+
+/* However many conditions ask of it. */
+static void a_request_is_unescaped_once(void **state)
+{
+    OUTR_AUTO(outr_buf) text = OUTR_BUF_MAX(OUTR_MIB);
+    char target[1100] = "/a?q=%61", baggage[1100] = "b=%61";
+    world w;
+    (void)state;
+    memset(target + 8, 'x', 1000);
+    memset(baggage + 5, 'y', 1000);
+    outr_buf_z(&text, "  routes:\n");
+    for (unsigned i = 0; i < 1000; i++)
+        outr_buf_printf(&text,
+                        "  - {name: r%u, match: [{query: [{name: q, prefix: ax}], "
+                        "baggage: [{name: b, prefix: ay}], headers: [{name: x%u}]},\n"
+                        "      {query: [{name: q, prefix: '%u'}]}, {baggage: [{name: b, prefix: "
+                        "'%u'}]}]}\n",
+                        i, i, i, i);
+    outr_buf_char(&text, 0);
+    open_world(&w, text.p, NULL);
+    header(&w, "baggage", baggage);
+    size_t before = outr_arena_used(w.arena);
+    ask(&w, target, "");
+    assert_in_range(outr_arena_used(w.arena) - before, 2000, 16 * OUTR_KIB);
+    header(&w, "x700", "");
+    ask(&w, target, "r700");
+    close_world(&w);
 }
 
 /* ---- which subset ---------------------------------------------------------------------------- */
@@ -511,6 +546,7 @@ int main(void)
         cmocka_unit_test(of_equal_ones_the_first_and_the_one_that_names_the_callee),
         cmocka_unit_test(what_does_not_hold_is_told),
         cmocka_unit_test(the_table_finds_what_reading_the_rules_one_by_one_finds),
+        cmocka_unit_test(a_request_is_unescaped_once),
         cmocka_unit_test(one_in_a_hundred_is_one_in_a_hundred),
         cmocka_unit_test(weight_0_gets_nothing),
         cmocka_unit_test(who_sticks_moves_only_when_weights_make_him),

@@ -57,6 +57,9 @@ static void all_lines_are_one_list(void **state)
     assert_text(outr_baggage_get(&headers, OUTR_STR("b"), arena, &lines), "2");
     assert_int_equal(lines, 2);
     assert_null(outr_baggage_get(&headers, OUTR_STR("c"), arena, &lines).p);
+    const outr_kvs all = outr_baggage_members(&headers, arena);
+    assert_text(outr_kvs_find_exact(all, OUTR_STR("b"))->value, "2");
+    assert_null(outr_kvs_find_exact(all, OUTR_STR("c")));
 }
 
 static void setting_a_member_keeps_the_others(void **state)
