@@ -497,7 +497,7 @@ outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings,
                              outr_err_list *errors, outr_err_list *warnings)
 {
     outr_arena *arena = outr_arena_new(ARENA_MAX);
-    outr_snapshot *s = outr_arena_alloc(arena, sizeof *s);
+    outr_snapshot *s = outr_snapshot_new(arena);
     loader l = {
         .snapshot = s,
         .arena = arena,
@@ -516,8 +516,6 @@ outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings,
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
     l.now_unix_ns = now.tv_sec * (int64_t)OUTR_SEC + now.tv_nsec;
-    s->refs = 1;
-    s->arena = arena;
     outr_configuration_default(&s->configuration);
     for (size_t i = 0; i < settings->config_files.count; i++)
         read_configuration(&l, outr_arena_strz(arena, settings->config_files.items[i]));
@@ -529,7 +527,7 @@ outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings,
     check_traffic(&l);
     check_inbound(&l);
     if (errors->count > 0) {
-        outr_arena_free(arena);
+        outr_snapshot_unref(s);
         return errors->items[0].code;
     }
     s->components = (void *)l.components.items;
@@ -549,6 +547,15 @@ outr_code outr_snapshot_load(outr_snapshot **out, const outr_settings *settings,
     return OUTR_OK;
 }
 
+outr_snapshot *outr_snapshot_new(outr_arena *own_arena)
+{
+    outr_snapshot *s = outr_arena_alloc(own_arena, sizeof *s);
+    s->refs = 1;
+    s->arena = own_arena;
+    pthread_mutex_init(&s->making, NULL);
+    return s;
+}
+
 outr_snapshot *outr_snapshot_ref(const outr_snapshot *snapshot)
 {
     outr_snapshot *s = (outr_snapshot *)snapshot;
@@ -560,13 +567,28 @@ void outr_snapshot_unref(outr_snapshot *s)
 {
     if (!s || __atomic_sub_fetch(&s->refs, 1, __ATOMIC_ACQ_REL) > 0)
         return;
-    if (s->access)
-        s->free_access(s->access);
-    if (s->policies)
-        s->free_policies(s->policies);
-    if (s->routes)
-        s->free_routes(s->routes);
-    if (s->inbound)
-        s->free_inbound(s->inbound);
+    for (size_t i = 0; i < OUTR_LEN(s->parts); i++) {
+        if (s->parts[i].made)
+            s->parts[i].free(s->parts[i].made);
+    }
+    pthread_mutex_destroy(&s->making);
     outr_arena_free(s->arena);
+}
+
+void *outr_snapshot_part(const outr_snapshot *snapshot, outr_part part, const outr_part_ops *ops,
+                         const void *ctx)
+{
+    outr_snapshot *s = (outr_snapshot *)snapshot;
+    void *made = __atomic_load_n(&s->parts[part].made, __ATOMIC_ACQUIRE);
+    if (made)
+        return made;
+    pthread_mutex_lock(&s->making); /* a table of ten thousand routes is worth waiting for */
+    made = s->parts[part].made;
+    if (!made) {
+        made = ops->make(s, ctx);
+        s->parts[part].free = ops->free;
+        __atomic_store_n(&s->parts[part].made, made, __ATOMIC_RELEASE);
+    }
+    pthread_mutex_unlock(&s->making);
+    return made;
 }

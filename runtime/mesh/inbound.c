@@ -127,9 +127,15 @@ static outr_throttle *throttle_of(const outr_concurrency_spec *c, const outr_inb
     return outr_throttle_ref(before->throttle);
 }
 
-static outr_inbound *compile(const outr_snapshot *s, const outr_inbound *before,
-                             const outr_inbound_owner *owner)
+typedef struct origin {
+    const outr_inbound *before;
+    const outr_inbound_owner *owner;
+} origin;
+
+static void *compile(const outr_snapshot *s, const void *ctx)
 {
+    const outr_inbound *before = ((const origin *)ctx)->before;
+    const outr_inbound_owner *owner = ((const origin *)ctx)->owner;
     const outr_concurrency_spec *concurrency = NULL;
     size_t rates = 0;
     for (size_t i = 0; i < s->traffic_count; i++) {
@@ -162,17 +168,10 @@ static bool says_something(const outr_snapshot *s)
 const outr_inbound *outr_inbound_of(const outr_snapshot *snapshot, const outr_inbound *before,
                                     const outr_inbound_owner *owner)
 {
-    outr_snapshot *s = (outr_snapshot *)(uintptr_t)snapshot;
-    void *made = __atomic_load_n(&s->inbound, __ATOMIC_ACQUIRE), *none = NULL;
-    if (made || !says_something(s))
-        return made;
-    outr_inbound *fresh = compile(s, before, owner);
-    __atomic_store_n(&s->free_inbound, free_inbound, __ATOMIC_RELAXED);
-    if (__atomic_compare_exchange_n(&s->inbound, &none, fresh, false, __ATOMIC_ACQ_REL,
-                                    __ATOMIC_ACQUIRE))
-        return fresh;
-    free_inbound(fresh); /* another loop was first */
-    return none;
+    static const outr_part_ops ops = {compile, free_inbound};
+    if (!says_something(snapshot))
+        return NULL;
+    return outr_snapshot_part(snapshot, OUTR_PART_INBOUND, &ops, &(origin){before, owner});
 }
 
 /* ---- asking ---------------------------------------------------------------------------------- */

@@ -417,24 +417,22 @@ void outr_routes_free(outr_routes *r)
         outr_arena_free(r->arena);
 }
 
-static void free_of_snapshot(void *routes)
+static void *make_part(const outr_snapshot *snapshot, const void *ctx OUTR_UNUSED)
+{
+    return outr_routes_new(snapshot->traffic, snapshot->traffic_count);
+}
+
+static void free_part(void *routes)
 {
     outr_routes_free(routes);
 }
 
 const outr_routes *outr_routes_of(const outr_snapshot *snapshot)
 {
-    outr_snapshot *s = (outr_snapshot *)snapshot;
-    void *made = __atomic_load_n(&s->routes, __ATOMIC_ACQUIRE), *none = NULL;
-    if (made || s->traffic_count == 0)
-        return made;
-    outr_routes *fresh = outr_routes_new(s->traffic, s->traffic_count);
-    __atomic_store_n(&s->free_routes, free_of_snapshot, __ATOMIC_RELAXED);
-    if (__atomic_compare_exchange_n(&s->routes, &none, fresh, false, __ATOMIC_ACQ_REL,
-                                    __ATOMIC_ACQUIRE))
-        return fresh;
-    outr_routes_free(fresh); /* another loop was first */
-    return none;
+    static const outr_part_ops ops = {make_part, free_part};
+    if (snapshot->traffic_count == 0)
+        return NULL;
+    return outr_snapshot_part(snapshot, OUTR_PART_ROUTES, &ops, NULL);
 }
 
 /* ---- finding --------------------------------------------------------------------------------- */

@@ -197,8 +197,9 @@ static void take_defaults(outr_policies *p, const outr_policies *before)
 
 /* ---- the whole ------------------------------------------------------------------------------- */
 
-static outr_policies *compile(const outr_snapshot *snapshot, const outr_policies *before)
+static void *compile(const outr_snapshot *snapshot, const void *ctx)
 {
+    const outr_policies *before = ctx;
     outr_policies *p = outr_alloc(sizeof *p);
     p->snapshot = snapshot;
     p->arena = outr_arena_new(SIZE_MAX / 16); /* as large as the files are */
@@ -244,17 +245,10 @@ static void free_policies(void *policies)
 
 const outr_policies *outr_policies_of(const outr_snapshot *snapshot, const outr_policies *before)
 {
-    outr_snapshot *s = (outr_snapshot *)snapshot;
-    void *made = __atomic_load_n(&s->policies, __ATOMIC_ACQUIRE), *none = NULL;
-    if (made || s->resiliency_count == 0)
-        return made;
-    outr_policies *fresh = compile(s, before);
-    __atomic_store_n(&s->free_policies, free_policies, __ATOMIC_RELAXED);
-    if (__atomic_compare_exchange_n(&s->policies, &none, fresh, false, __ATOMIC_ACQ_REL,
-                                    __ATOMIC_ACQUIRE))
-        return fresh;
-    free_policies(fresh); /* another loop was first */
-    return none;
+    static const outr_part_ops ops = {compile, free_policies};
+    if (snapshot->resiliency_count == 0)
+        return NULL;
+    return outr_snapshot_part(snapshot, OUTR_PART_POLICIES, &ops, before);
 }
 
 const outr_snapshot *outr_policies_snapshot(const outr_policies *p)

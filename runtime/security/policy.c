@@ -314,25 +314,23 @@ void outr_policy_free(outr_policy *policy)
     free(policy);
 }
 
-static void free_of_snapshot(void *policy)
+static void *make_part(const outr_snapshot *s, const void *is_http_app)
+{
+    return outr_policy_new(&s->configuration.access, s->access_policies, s->access_policy_count,
+                           *(const bool *)is_http_app);
+}
+
+static void free_part(void *policy)
 {
     outr_policy_free(policy);
 }
 
 const outr_policy *outr_policy_of(const outr_snapshot *snapshot, bool is_http_app)
 {
-    outr_snapshot *s = (outr_snapshot *)snapshot;
-    void *made = __atomic_load_n(&s->access, __ATOMIC_ACQUIRE), *none = NULL;
-    if (made || (!s->configuration.access.is_on && s->access_policy_count == 0))
-        return made;
-    outr_policy *fresh = outr_policy_new(&s->configuration.access, s->access_policies,
-                                         s->access_policy_count, is_http_app);
-    __atomic_store_n(&s->free_access, free_of_snapshot, __ATOMIC_RELAXED);
-    if (__atomic_compare_exchange_n(&s->access, &none, fresh, false, __ATOMIC_ACQ_REL,
-                                    __ATOMIC_ACQUIRE))
-        return fresh;
-    outr_policy_free(fresh); /* another loop was first */
-    return none;
+    static const outr_part_ops ops = {make_part, free_part};
+    if (!snapshot->configuration.access.is_on && snapshot->access_policy_count == 0)
+        return NULL;
+    return outr_snapshot_part(snapshot, OUTR_PART_ACCESS, &ops, &is_http_app);
 }
 
 /* ---- which rules match ----------------------------------------------------------------------- */

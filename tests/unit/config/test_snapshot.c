@@ -3,6 +3,8 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <pthread.h>
+#include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -464,6 +466,69 @@ static void a_snapshot_lives_as_long_as_its_references(void **state)
     close_bench(&b);
 }
 
+/* ---- parts ----------------------------------------------------------------------------------- */
+
+#define ASKERS 8
+
+typedef struct made {
+    unsigned times_made, times_freed;
+} made;
+
+typedef struct asker {
+    pthread_t thread;
+    const outr_snapshot *snapshot;
+    pthread_barrier_t *start;
+    made *ctx;
+    void *part;
+} asker;
+
+/* Others have come by the time it returns: they have to wait. */
+static void *make_slowly(const outr_snapshot *snapshot OUTR_UNUSED, const void *ctx)
+{
+    made *m = (made *)(uintptr_t)ctx;
+    m->times_made++;
+    for (int i = 0; i < 1000; i++)
+        sched_yield();
+    return m;
+}
+
+static void free_made(void *part)
+{
+    ((made *)part)->times_freed++;
+}
+
+static void *ask(void *arg)
+{
+    static const outr_part_ops ops = {make_slowly, free_made};
+    asker *a = arg;
+    pthread_barrier_wait(a->start);
+    a->part = outr_snapshot_part(a->snapshot, OUTR_PART_ROUTES, &ops, a->ctx);
+    return NULL;
+}
+
+static void a_part_is_made_once_whoever_asks(void **state)
+{
+    outr_snapshot *s = outr_snapshot_new(outr_arena_new(OUTR_MIB));
+    asker askers[ASKERS];
+    pthread_barrier_t start;
+    made m = {0};
+    (void)state;
+    pthread_barrier_init(&start, NULL, ASKERS);
+    for (size_t i = 0; i < ASKERS; i++) {
+        askers[i] = (asker){.snapshot = s, .start = &start, .ctx = &m};
+        assert_int_equal(pthread_create(&askers[i].thread, NULL, ask, &askers[i]), 0);
+    }
+    for (size_t i = 0; i < ASKERS; i++) {
+        pthread_join(askers[i].thread, NULL);
+        assert_ptr_equal(askers[i].part, &m);
+    }
+    assert_int_equal(m.times_made, 1);
+    assert_int_equal(m.times_freed, 0);
+    outr_snapshot_unref(s);
+    assert_int_equal(m.times_freed, 1);
+    pthread_barrier_destroy(&start);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -489,6 +554,7 @@ int main(void)
         cmocka_unit_test(denied_component_types_are_left_out_and_said),
         cmocka_unit_test(a_digest_is_of_the_content_alone),
         cmocka_unit_test(a_snapshot_lives_as_long_as_its_references),
+        cmocka_unit_test(a_part_is_made_once_whoever_asks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

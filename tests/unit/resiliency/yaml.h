@@ -9,12 +9,12 @@
 static outr_snapshot *yaml_snapshot(const char *const *texts)
 {
     outr_arena *arena = outr_arena_new(4 * OUTR_MIB);
-    outr_snapshot *s = outr_arena_alloc(arena, sizeof *s);
+    outr_snapshot *s = outr_snapshot_new(arena);
     outr_resiliency_spec *specs = outr_arena_alloc(arena, 8 * sizeof *specs);
     outr_err_list errors = {0}, warnings = {0};
     outr_binder binder = {arena, "file.yaml", &errors, &warnings};
     outr_kind_env env = {.binder = &binder};
-    *s = (outr_snapshot){.refs = 1, .arena = arena, .resiliencies = specs};
+    s->resiliencies = specs;
     for (; texts[s->resiliency_count]; s->resiliency_count++) {
         size_t i = s->resiliency_count;
         outr_yaml_doc *doc;
