@@ -12,6 +12,8 @@
 #include "base/base.h"
 #include "config/resource.h"
 
+#define OUTR_TRAFFIC_SEGMENTS_MAX 64 /* of a path prefix */
+
 /* Instances that carry all of these labels. */
 typedef struct outr_subset_spec {
     outr_str name;

@@ -493,7 +493,7 @@ static entry *find_in(const bucket *b, outr_route_question *q)
 /* The longest prefix first. */
 static entry *find_prefix(const table *t, outr_route_question *q)
 {
-    size_t ends[OUTR__SEGMENTS_MAX + 1], count = 0;
+    size_t ends[OUTR_TRAFFIC_SEGMENTS_MAX + 1], count = 0;
     outr_str path = q->path;
     if (path.n == 0 || path.p[0] != '/' || outr_map_count(t->prefix) == 0)
         return NULL;

@@ -4,8 +4,6 @@
 
 #include "mesh/route.h"
 
-#define OUTR__SEGMENTS_MAX 64 /* of a prefix: the kind refuses more */
-
 typedef enum outr__kind {
     OUTR__OF_HEADER,
     OUTR__OF_QUERY,

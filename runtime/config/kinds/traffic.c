@@ -135,7 +135,7 @@ const outr_traffic_spec outr_traffic_defaults = {
 
 /* ---- parts ----------------------------------------------------------------------------------- */
 
-static const outr_yaml *member(const outr__part *part, const char *key)
+const outr_yaml *outr__part_child(const outr__part *part, const char *key)
 {
     const outr_yaml *node = part->node && part->node->kind == OUTR_YAML_MAPPING
                                 ? outr_yaml_find(part->node, key)
@@ -143,15 +143,37 @@ static const outr_yaml *member(const outr__part *part, const char *key)
     return outr_yaml_is_null(node) ? NULL : node;
 }
 
+const outr_yaml *outr__list_first(const outr_yaml *list)
+{
+    return list && list->kind == OUTR_YAML_SEQUENCE ? list->child : NULL;
+}
+
+outr__part outr__part_inner(const outr__part *parent, const char *key)
+{
+    outr__part p = *parent;
+    p.node = outr__part_child(parent, key);
+    p.path = outr_arena_printf(parent->b->arena, "%.200s.%s", parent->path, key).p;
+    return p;
+}
+
+outr__part outr__part_element(const outr__part *parent, const outr_yaml *node, const char *key,
+                              size_t i)
+{
+    outr__part p = *parent;
+    p.node = node;
+    p.path = outr_arena_printf(parent->b->arena, "%.200s.%s[%zu]", parent->path, key, i).p;
+    return p;
+}
+
 bool outr__part_has(const outr__part *part, const char *key)
 {
-    return member(part, key) != NULL;
+    return outr__part_child(part, key) != NULL;
 }
 
 void outr__part_error(const outr__part *part, const char *key, const char *fmt, ...)
 {
     char text[256];
-    const outr_yaml *node = key ? member(part, key) : NULL;
+    const outr_yaml *node = key ? outr__part_child(part, key) : NULL;
     va_list args;
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
@@ -202,14 +224,12 @@ void outr__part_app(const outr__part *part, const char *key, outr_str app_id)
                          OUTR_ARG(outr_str_head(app_id, 80)));
 }
 
-/* The group below part; is_on: whether it was given. */
-static outr__part group(const outr__part *part, const char *key, const char *path, bool *is_on)
+/* is_on: whether it was given. */
+static outr__part group(const outr__part *parent, const char *key, bool *is_on)
 {
-    outr__part found = *part;
-    found.node = member(part, key);
-    found.path = path;
-    *is_on = found.node != NULL;
-    return found;
+    const outr__part p = outr__part_inner(parent, key);
+    *is_on = p.node != NULL;
+    return p;
 }
 
 /* ---- what holds for a callee ----------------------------------------------------------------- */
@@ -218,14 +238,14 @@ static void check_targets(const outr__part *spec, const outr_traffic_spec *out)
 {
     if (out->targets && out->target_count == 0)
         outr__part_error(spec, "targets", "is empty; leave it out for all apps");
+    outr_map *seen = outr_map_new();
     for (size_t i = 0; i < out->target_count; i++) {
         outr__part_app(spec, "targets", out->targets[i]);
-        for (size_t k = 0; k < i; k++) {
-            if (outr_str_eq(out->targets[k], out->targets[i]))
-                outr__part_error(spec, "targets", "\"" OUTR_FMT "\" is there twice",
-                                 OUTR_ARG(outr_str_head(out->targets[i], 80)));
-        }
+        if (outr_map_put(seen, out->targets[i], (void *)&out->targets[i]))
+            outr__part_error(spec, "targets", "\"" OUTR_FMT "\" is there twice",
+                             OUTR_ARG(outr_str_head(out->targets[i], 80)));
     }
+    outr_map_free(seen);
 }
 
 static void check_label(const outr__part *part, const char *key, outr_str name, outr_str value)
@@ -237,7 +257,7 @@ static void check_label(const outr__part *part, const char *key, outr_str name, 
 
 static void check_environment(const outr__part *spec, outr_environment_spec *e)
 {
-    const outr__part p = group(spec, "environment", "spec.environment", &e->is_on);
+    const outr__part p = group(spec, "environment", &e->is_on);
     check_label(&p, "label", e->label, OUTR_STR("x"));
     if (e->fallback.n > 0)
         check_label(&p, "fallback", OUTR_STR("x"), e->fallback);
@@ -248,14 +268,14 @@ static void check_environment(const outr__part *spec, outr_environment_spec *e)
 
 static void check_locality(const outr__part *spec, outr_locality_spec *l)
 {
-    const outr__part p = group(spec, "locality", "spec.locality", &l->is_on);
+    const outr__part p = group(spec, "locality", &l->is_on);
     check_label(&p, "label", l->label, OUTR_STR("x"));
     outr__part_number(&p, "minPercent", l->min_percent, 0, 100);
 }
 
 static void check_ejection(const outr__part *spec, outr_ejection_spec *e)
 {
-    const outr__part p = group(spec, "ejection", "spec.ejection", &e->is_on);
+    const outr__part p = group(spec, "ejection", &e->is_on);
     if (!e->is_on)
         return;
     outr__part_integer(&p, "consecutive", e->consecutive, 1, 1000);
@@ -275,7 +295,7 @@ static void check_ejection(const outr__part *spec, outr_ejection_spec *e)
 
 static void check_health(const outr__part *spec, outr_active_check_spec *h)
 {
-    const outr__part p = group(spec, "healthCheck", "spec.healthCheck", &h->is_on);
+    const outr__part p = group(spec, "healthCheck", &h->is_on);
     outr__part_duration(&p, "interval", h->interval_ns, 10 * OUTR_MS);
     outr__part_duration(&p, "timeout", h->timeout_ns, 1 * OUTR_MS);
     if (outr__part_has(&p, "timeout") && h->timeout_ns > h->interval_ns)
@@ -287,14 +307,14 @@ static void check_health(const outr__part *spec, outr_active_check_spec *h)
 
 static void check_budget(const outr__part *spec, outr_budget_spec *b)
 {
-    const outr__part p = group(spec, "retryBudget", "spec.retryBudget", &b->is_on);
+    const outr__part p = group(spec, "retryBudget", &b->is_on);
     outr__part_number(&p, "percent", b->percent, 0, 100);
     outr__part_integer(&p, "perSecond", b->per_second, 0, 100000);
 }
 
 static void check_hedge(const outr__part *spec, outr_hedge_spec *h)
 {
-    const outr__part p = group(spec, "hedge", "spec.hedge", &h->is_on);
+    const outr__part p = group(spec, "hedge", &h->is_on);
     outr__part_duration(&p, "after", h->after_ns, 1 * OUTR_MS);
     outr__part_number(&p, "percentile", h->percentile, 50, 99.99);
     outr__part_number(&p, "maxPercent", h->max_percent, 0.01, 100);
@@ -304,7 +324,7 @@ static void check_hedge(const outr__part *spec, outr_hedge_spec *h)
 
 static void check_limits(const outr__part *spec, outr_limits_spec *l)
 {
-    const outr__part p = group(spec, "limits", "spec.limits", &l->is_on);
+    const outr__part p = group(spec, "limits", &l->is_on);
     outr__part_integer(&p, "connections", l->connections, 1, LIMIT_MAX);
     outr__part_integer(&p, "pending", l->pending, 1, LIMIT_MAX);
     outr__part_integer(&p, "requests", l->requests, 1, LIMIT_MAX);
@@ -314,7 +334,7 @@ static void check_limits(const outr__part *spec, outr_limits_spec *l)
 
 static void check_concurrency(const outr__part *in, outr_concurrency_spec *c)
 {
-    const outr__part p = group(in, "concurrency", "spec.inbound.concurrency", &c->is_on);
+    const outr__part p = group(in, "concurrency", &c->is_on);
     outr__part_integer(&p, "min", c->min, 1, LIMIT_MAX);
     outr__part_integer(&p, "max", c->max, 1, LIMIT_MAX);
     outr__part_integer(&p, "initial", c->initial, 1, LIMIT_MAX);
@@ -361,20 +381,17 @@ static void read_per(const outr__part *p, outr_rate_spec *r)
 
 static void check_rates(const outr__part *in, outr_traffic_spec *out)
 {
-    const outr_yaml *list = member(in, "rateLimits");
-    const outr_yaml *node = list && list->kind == OUTR_YAML_SEQUENCE ? list->child : NULL;
+    const outr_yaml *node = outr__list_first(outr__part_child(in, "rateLimits"));
+    outr_map *seen = outr_map_new();
     for (size_t i = 0; i < out->rate_count && node; i++, node = node->next) {
         outr_rate_spec *r = (outr_rate_spec *)&out->rates[i];
-        char path[64];
-        snprintf(path, sizeof path, "spec.inbound.rateLimits[%zu]", i);
-        const outr__part p = {in->b, node, path, in->now_unix_ns};
+        const outr__part p = outr__part_element(in, node, "rateLimits", i);
         if (r->name.n == 0)
             r->name = outr_arena_printf(in->b->arena, "#%zu", i + 1);
-        for (size_t k = 0; k < i; k++) {
-            if (outr_str_eq(out->rates[k].name, r->name))
-                outr__part_error(&p, "name", "\"" OUTR_FMT "\" is there already, in line %d",
-                                 OUTR_ARG(outr_str_head(r->name, 80)), out->rates[k].line);
-        }
+        const outr_rate_spec *before = outr_map_put(seen, r->name, r);
+        if (before)
+            outr__part_error(&p, "name", "\"" OUTR_FMT "\" is there already, in line %d",
+                             OUTR_ARG(outr_str_head(r->name, 80)), before->line);
         r->interval_ns = outr__part_has(&p, "interval") ? r->interval_ns : 1 * OUTR_SEC;
         r->burst = outr__part_has(&p, "burst") ? r->burst : r->requests;
         r->buckets = outr__part_has(&p, "buckets") ? r->buckets : 16384;
@@ -385,8 +402,9 @@ static void check_rates(const outr__part *in, outr_traffic_spec *out)
         read_per(&p, r);
         if (r->per == OUTR_RATE_ROUTE && outr__part_has(&p, "buckets"))
             outr__part_error(&p, "buckets", "has no meaning per route");
-        outr__matches_finish(&p, member(&p, "match"), r->matches, r->match_count);
+        outr__matches_finish(&p, r->matches, r->match_count);
     }
+    outr_map_free(seen);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------- */
@@ -418,7 +436,7 @@ void outr_kind_traffic(const outr_kind_env *env, const outr_yaml *root, int64_t 
     check_budget(&spec, &out->retry_budget);
     check_hedge(&spec, &out->hedge);
     check_limits(&spec, &out->limits);
-    const outr__part in = group(&spec, "inbound", "spec.inbound", &has_inbound);
+    const outr__part in = group(&spec, "inbound", &has_inbound);
     check_concurrency(&in, &out->concurrency);
     check_rates(&in, out);
 }

@@ -13,6 +13,12 @@ typedef struct outr__part {
     int64_t now_unix_ns;
 } outr__part;
 
+/* NULL: not there, or null. */
+const outr_yaml *outr__part_child(const outr__part *part, const char *key);
+const outr_yaml *outr__list_first(const outr_yaml *list); /* NULL: empty, or no list */
+outr__part outr__part_inner(const outr__part *parent, const char *key); /* node NULL: not there */
+outr__part outr__part_element(const outr__part *parent, const outr_yaml *node, const char *key,
+                              size_t i);
 bool outr__part_has(const outr__part *part, const char *key);
 /* key NULL: the part as a whole. */
 void outr__part_error(const outr__part *part, const char *key, const char *fmt, ...)
@@ -28,9 +34,8 @@ void outr__part_codes(const outr__part *part, const char *key, outr_str set, int
 void outr__part_app(const outr__part *part, const char *key, outr_str app_id);
 
 extern const outr_yaml_row outr__rows_match[]; /* into outr_traffic_match */
-/* list: the YAML behind items. */
-void outr__matches_finish(const outr__part *parent, const outr_yaml *list,
-                          const outr_traffic_match *items, size_t count);
+/* match of parent. */
+void outr__matches_finish(const outr__part *parent, const outr_traffic_match *items, size_t count);
 void outr__subsets_finish(const outr__part *spec, const outr_traffic_spec *policy);
 /* routes of spec, bound and checked; subsets have been. What document gets as a warning is one. */
 void outr__routes_bind(const outr__part *spec, outr_binder *document, outr_traffic_spec *out);

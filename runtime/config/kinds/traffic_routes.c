@@ -8,7 +8,6 @@
 
 #define ROUTES_MAX   100000
 #define CONDITIONS_MAX 64 /* of one kind in one match */
-#define SEGMENTS_MAX   64 /* the table goes as deep */
 #define WEIGHT_MAX   1000000
 #define ATTEMPTS_MAX 20
 #define DELAY_MAX    (3600 * OUTR_SEC)
@@ -107,37 +106,6 @@ static const outr_yaml_row route_rows[] = {
     {0},
 };
 
-/* ---- walking --------------------------------------------------------------------------------- */
-
-static const outr_yaml *child(const outr_yaml *node, const char *key)
-{
-    const outr_yaml *found =
-        node && node->kind == OUTR_YAML_MAPPING ? outr_yaml_find(node, key) : NULL;
-    return outr_yaml_is_null(found) ? NULL : found;
-}
-
-static const outr_yaml *first(const outr_yaml *list)
-{
-    return list && list->kind == OUTR_YAML_SEQUENCE ? list->child : NULL;
-}
-
-static outr__part element(const outr__part *parent, const outr_yaml *node, const char *key,
-                          size_t i)
-{
-    outr__part p = *parent;
-    p.node = node;
-    p.path = outr_arena_printf(parent->b->arena, "%.200s.%s[%zu]", parent->path, key, i).p;
-    return p;
-}
-
-static outr__part inner(const outr__part *parent, const char *key)
-{
-    outr__part p = *parent;
-    p.node = child(parent->node, key);
-    p.path = outr_arena_printf(parent->b->arena, "%.200s.%s", parent->path, key).p;
-    return p;
-}
-
 static void check_count(const outr__part *part, const char *key, const void *items, size_t count)
 {
     if (items && count == 0)
@@ -194,7 +162,7 @@ static bool is_clean(const outr__part *p, outr_str path)
 
 static void finish_path(const outr__part *match, outr_traffic_match *m)
 {
-    const outr__part p = inner(match, "path");
+    const outr__part p = outr__part_inner(match, "path");
     m->has_path = p.node != NULL;
     if (!m->has_path)
         return;
@@ -212,8 +180,8 @@ static void finish_path(const outr__part *match, outr_traffic_match *m)
     size_t segments = 0;
     for (size_t i = 0; i < m->path.prefix.n; i++)
         segments += m->path.prefix.p[i] == '/';
-    if (segments > SEGMENTS_MAX)
-        outr__part_error(&p, "prefix", "must be of %d segments at most", SEGMENTS_MAX);
+    if (segments > OUTR_TRAFFIC_SEGMENTS_MAX)
+        outr__part_error(&p, "prefix", "must be of %d segments at most", OUTR_TRAFFIC_SEGMENTS_MAX);
 }
 
 static void check_methods(const outr__part *p, const outr_traffic_match *m)
@@ -234,11 +202,11 @@ static void finish_values(const outr__part *match, const char *key, const outr_v
                           size_t count)
 {
     bool is_header = strcmp(key, "headers") == 0;
-    const outr_yaml *node = first(child(match->node, key));
+    const outr_yaml *node = outr__list_first(outr__part_child(match, key));
     check_count(match, key, items, count);
     for (size_t i = 0; i < count && node; i++, node = node->next) {
         outr_value_match *v = (outr_value_match *)&items[i];
-        const outr__part p = element(match, node, key, i);
+        const outr__part p = outr__part_element(match, node, key, i);
         finish_value(&p, v);
         if (is_header && v->name.n > 0 && !outr_header_name_is_valid(v->name))
             outr__part_error(&p, "name", "\"" OUTR_FMT "\" is not the name of a header",
@@ -258,17 +226,16 @@ static void check_source(const outr__part *match, outr_str app_id)
                          OUTR_ARG(outr_str_head(app_id, 80)));
 }
 
-void outr__matches_finish(const outr__part *parent, const outr_yaml *list,
-                          const outr_traffic_match *items, size_t count)
+void outr__matches_finish(const outr__part *parent, const outr_traffic_match *items, size_t count)
 {
-    const outr_yaml *node = first(list);
+    const outr_yaml *node = outr__list_first(outr__part_child(parent, "match"));
     if (items && count == 0)
         outr__part_error(parent, "match", "is empty; leave it out for every call");
     if (count > CONDITIONS_MAX)
         outr__part_error(parent, "match", "must be %d at most", CONDITIONS_MAX);
     for (size_t i = 0; i < count && node; i++, node = node->next) {
         outr_traffic_match *m = (outr_traffic_match *)&items[i];
-        const outr__part p = element(parent, node, "match", i);
+        const outr__part p = outr__part_element(parent, node, "match", i);
         if (node->kind == OUTR_YAML_MAPPING && node->count == 0)
             outr__part_error(&p, NULL, "is empty; leave match out for every call");
         finish_path(&p, m);
@@ -288,11 +255,11 @@ void outr__matches_finish(const outr__part *parent, const outr_yaml *list,
 
 void outr__subsets_finish(const outr__part *spec, const outr_traffic_spec *policy)
 {
-    const outr_yaml *node = first(child(spec->node, "subsets"));
+    const outr_yaml *node = outr__list_first(outr__part_child(spec, "subsets"));
     outr_map *seen = outr_map_new();
     for (size_t i = 0; i < policy->subset_count && node; i++, node = node->next) {
         outr_subset_spec *s = (outr_subset_spec *)&policy->subsets[i];
-        const outr__part p = element(spec, node, "subsets", i);
+        const outr__part p = outr__part_element(spec, node, "subsets", i);
         outr_err err;
         const outr_subset_spec *before =
             s->name.n > 0 ? outr_map_put(seen, s->name, s) : NULL;
@@ -314,31 +281,36 @@ void outr__subsets_finish(const outr__part *spec, const outr_traffic_spec *polic
     outr_map_free(seen);
 }
 
-static const outr_subset_spec *find_subset(const outr__part *p, const char *key,
-                                           const outr_traffic_spec *policy, outr_str name)
+static outr_map *subsets_by_name(const outr_traffic_spec *policy)
 {
-    for (size_t i = 0; i < policy->subset_count; i++) {
-        if (outr_str_eq(policy->subsets[i].name, name))
-            return &policy->subsets[i];
-    }
-    if (name.n > 0)
+    outr_map *subsets = outr_map_new();
+    for (size_t i = 0; i < policy->subset_count; i++)
+        outr_map_put(subsets, policy->subsets[i].name, (void *)&policy->subsets[i]);
+    return subsets;
+}
+
+static const outr_subset_spec *find_subset(const outr__part *p, const char *key,
+                                           const outr_map *subsets, outr_str name)
+{
+    const outr_subset_spec *subset = outr_map_get(subsets, name);
+    if (!subset && name.n > 0)
         outr__part_error(p, key, "there is no subset \"" OUTR_FMT "\" in this policy",
                          OUTR_ARG(outr_str_head(name, 80)));
-    return NULL;
+    return subset;
 }
 
 /* ---- routes ---------------------------------------------------------------------------------- */
 
-static void finish_splits(const outr__part *p, const outr_traffic_spec *policy, outr_route_spec *r)
+static void finish_splits(const outr__part *p, const outr_map *subsets, outr_route_spec *r)
 {
-    const outr_yaml *node = first(child(p->node, "to"));
+    const outr_yaml *node = outr__list_first(outr__part_child(p, "to"));
     int64_t sum = 0;
     bool is_good = true;
     check_count(p, "to", r->splits, r->split_count);
     for (size_t i = 0; i < r->split_count && node; i++, node = node->next) {
         outr_split *s = (outr_split *)&r->splits[i];
-        const outr__part at = element(p, node, "to", i);
-        s->to = find_subset(&at, "subset", policy, s->subset);
+        const outr__part at = outr__part_element(p, node, "to", i);
+        s->to = find_subset(&at, "subset", subsets, s->subset);
         s->weight = outr__part_has(&at, "weight") ? s->weight : 1;
         outr__part_integer(&at, "weight", s->weight, 0, WEIGHT_MAX);
         is_good &= s->weight >= 0 && s->weight <= WEIGHT_MAX;
@@ -355,7 +327,7 @@ static void finish_splits(const outr__part *p, const outr_traffic_spec *policy, 
 
 static void finish_sticky(const outr__part *route, raw_route *raw)
 {
-    const outr__part p = inner(route, "sticky");
+    const outr__part p = outr__part_inner(route, "sticky");
     const outr_str names[] = {raw->header, raw->baggage, raw->claim};
     size_t given = 0;
     if (!p.node)
@@ -380,19 +352,18 @@ static void finish_sticky(const outr__part *route, raw_route *raw)
         outr__part_error(&p, NULL, "has no effect without subsets to choose from (to)");
 }
 
-static void finish_fallback(const outr__part *p, const outr_traffic_spec *policy,
-                            outr_route_spec *r)
+static void finish_fallback(const outr__part *p, const outr_map *subsets, outr_route_spec *r)
 {
     r->falls_to_any = outr_str_is(r->fallback, "any");
     if (r->fallback.n > 0 && !r->falls_to_any && !outr_str_is(r->fallback, "none"))
-        r->fallback_to = find_subset(p, "fallback", policy, r->fallback);
+        r->fallback_to = find_subset(p, "fallback", subsets, r->fallback);
     if (r->fallback.n > 0 && r->split_count == 0)
         outr__part_error(p, "fallback", "has no effect without a subset that may be empty (to)");
 }
 
 static void finish_retry(const outr__part *route, outr_route_spec *r)
 {
-    const outr__part p = inner(route, "retry");
+    const outr__part p = outr__part_inner(route, "retry");
     r->retry.is_on = p.node != NULL;
     outr__part_integer(&p, "attempts", r->retry.attempts, 0, ATTEMPTS_MAX);
     outr__part_duration(&p, "tryTimeout", r->retry.try_timeout_ns, 1 * OUTR_MS);
@@ -402,10 +373,9 @@ static void finish_retry(const outr__part *route, outr_route_spec *r)
         outr__part_error(&p, "tryTimeout", "must not be longer than the route's timeout");
 }
 
-static void finish_mirror(const outr__part *route, const outr_traffic_spec *policy,
-                          outr_route_spec *r)
+static void finish_mirror(const outr__part *route, const outr_map *subsets, outr_route_spec *r)
 {
-    const outr__part p = inner(route, "mirror");
+    const outr__part p = outr__part_inner(route, "mirror");
     outr_mirror_spec *m = &r->mirror;
     m->is_on = p.node != NULL;
     if (!m->is_on)
@@ -414,7 +384,7 @@ static void finish_mirror(const outr__part *route, const outr_traffic_spec *poli
     outr__part_number(&p, "percent", m->percent, 0, 100);
     if (m->app_id.n > 0)
         outr__part_app(&p, "appId", m->app_id);
-    m->to = find_subset(&p, "subset", policy, m->subset);
+    m->to = find_subset(&p, "subset", subsets, m->subset);
     if (m->app_id.n == 0 && m->subset.n == 0)
         outr__part_error(&p, NULL, "needs appId, subset or both");
 }
@@ -436,7 +406,7 @@ static int64_t http_of_grpc(int64_t code)
 
 static void finish_abort(const outr__part *fault, outr_fault_spec *f)
 {
-    const outr__part p = inner(fault, "abort");
+    const outr__part p = outr__part_inner(fault, "abort");
     bool has_http = outr__part_has(&p, "status"), has_grpc = outr__part_has(&p, "grpcStatus");
     if (!p.node)
         return;
@@ -454,7 +424,8 @@ static void finish_abort(const outr__part *fault, outr_fault_spec *f)
 
 static void finish_fault(const outr__part *route, outr_binder *document, raw_route *raw)
 {
-    const outr__part p = inner(route, "fault"), delay = inner(&p, "delay");
+    const outr__part p = outr__part_inner(route, "fault");
+    const outr__part delay = outr__part_inner(&p, "delay");
     outr_fault_spec *f = &raw->r.fault;
     int64_t until_ns;
     f->is_on = p.node != NULL;
@@ -483,24 +454,24 @@ static void finish_fault(const outr__part *route, outr_binder *document, raw_rou
     if (until_ns > p.now_unix_ns)
         return;
     f->is_on = false;
-    outr_bind_warning(document, child(p.node, "expires"),
+    outr_bind_warning(document, outr__part_child(&p, "expires"),
                       "%s.expires: has passed, the fault is not injected", p.path);
 }
 
-static void finish_route(const outr__part *p, outr_binder *document,
-                         const outr_traffic_spec *policy, raw_route *raw)
+static void finish_route(const outr__part *p, outr_binder *document, const outr_map *subsets,
+                         raw_route *raw)
 {
     outr_route_spec *r = &raw->r;
     outr_err err;
-    outr__matches_finish(p, child(p->node, "match"), r->matches, r->match_count);
-    finish_splits(p, policy, r);
+    outr__matches_finish(p, r->matches, r->match_count);
+    finish_splits(p, subsets, r);
     finish_sticky(p, raw);
-    finish_fallback(p, policy, r);
+    finish_fallback(p, subsets, r);
     if (r->environment.n > 0 && outr_label_check(OUTR_STR("environment"), r->environment, &err))
         outr__part_error(p, "environment", "%s", err.text);
     outr__part_duration(p, "timeout", r->timeout_ns, 1 * OUTR_MS);
     finish_retry(p, r);
-    finish_mirror(p, policy, r);
+    finish_mirror(p, subsets, r);
     finish_fault(p, document, raw);
 }
 
@@ -515,7 +486,7 @@ void outr__routes_bind(const outr__part *spec, outr_binder *document, outr_traff
          R(r.line)},
         {0},
     };
-    const outr_yaml *list = child(spec->node, "routes");
+    const outr_yaml *list = outr__part_child(spec, "routes");
     raw_routes raw = {0};
     if (!list)
         return;
@@ -530,21 +501,22 @@ void outr__routes_bind(const outr__part *spec, outr_binder *document, outr_traff
     if (raw.count > ROUTES_MAX)
         outr__part_error(spec, "routes", "must be %d at most", ROUTES_MAX);
     outr_route_spec *items = outr_arena_alloc(spec->b->arena, (raw.count + 1) * sizeof *items);
-    outr_map *seen = outr_map_new();
-    const outr_yaml *node = first(list);
+    outr_map *seen = outr_map_new(), *subsets = subsets_by_name(out);
+    const outr_yaml *node = outr__list_first(list);
     for (size_t i = 0; i < raw.count && node; i++, node = node->next) {
         raw_route *r = &raw.items[i];
-        const outr__part p = element(spec, node, "routes", i);
+        const outr__part p = outr__part_element(spec, node, "routes", i);
         if (r->r.name.n == 0)
             r->r.name = outr_arena_printf(spec->b->arena, "#%zu", i + 1);
         const raw_route *before = outr_map_put(seen, r->r.name, r);
         if (before)
             outr__part_error(&p, "name", "\"" OUTR_FMT "\" is there already, in line %d",
                              OUTR_ARG(outr_str_head(r->r.name, 80)), before->r.line);
-        finish_route(&p, document, out, r);
+        finish_route(&p, document, subsets, r);
         items[i] = r->r;
     }
     outr_map_free(seen);
+    outr_map_free(subsets);
     out->routes = items;
     out->route_count = raw.count;
 }
