@@ -104,6 +104,7 @@ struct outr__call {
     uint64_t try_deadline_ns; /* the policy's, of this try; 0: none */
     uint64_t again_ns;        /* when the next try begins */
     bool has_rounds;          /* the built-in retry is for this call */
+    bool is_idempotent;       /* another app's, and may be made twice: for tries and hedges */
     bool is_streaming;        /* a body without end in sight: never tried again by a policy */
     bool is_taken;            /* reading of the body has begun */
     bool is_again;            /* the answer was thrown away: there is another try */
@@ -171,7 +172,6 @@ bool outr__call_answer_is_bad(outr__call *call, int status, uint64_t after_ns);
  * within the target's budget. True: it is not passed on, see outr__call_move. */
 bool outr__call_goes_elsewhere(outr__call *call);
 int outr__call_move(outr__call *call);
-bool outr__call_is_idempotent(const outr__call *call);
 
 /* ---- answer.c -------------------------------------------------------------------------------- */
 

@@ -395,7 +395,7 @@ static int step_pick(outr_steps *steps)
     t->pick.labels = outr__call_labels(c);
     t->pick.is_subset_empty = false;
     t->pick.is_repeatable =
-        outr__call_repeats(c) || (outr__call_is_idempotent(c) && outr__call_can_resend(c));
+        outr__call_repeats(c) || (c->is_idempotent && outr__call_can_resend(c));
     outr__pick_start(c->mesh->peers, &t->pick, c->x->arena, outr__call_op(c));
     return OUTR_WAIT;
 }

@@ -138,7 +138,7 @@ void outr__race_prepare(outr__call *c)
 {
     const outr_hedge_spec *spec = spec_of(c);
     if (!spec || c->attempts > 0 || c->is_streaming || c->in->upgrade.n > 0 ||
-        !outr__call_is_idempotent(c))
+        !c->is_idempotent)
         return;
     c->is_timed = true;
     c->hedge_after_ns = outr_hedge_begin(hedge_of(c), spec, now_of(c));

@@ -111,6 +111,13 @@ static void find_guard(outr__call *c, const outr_policies *policies)
         outr__call_keep_body(c, REPLAY_MAX);
 }
 
+static bool is_idempotent(const outr__call *c)
+{
+    if (c->invoke->is_proxied) /* of gRPC methods only the route says so */
+        return c->retry && !c->is_streaming;
+    return outr__is_idempotent(c->verb) || outr_headers_has(&c->in->headers, "idempotency-key");
+}
+
 void outr__call_find_policy(outr__call *c)
 {
     const outr_policies *policies = c->mesh->policies;
@@ -122,7 +129,8 @@ void outr__call_find_policy(outr__call *c)
         outr__call_keep_body(c, REPLAY_MAX);
     if (policies && !(c->invoke->is_proxied && c->is_local))
         find_guard(c, policies);
-    if (is_remote && !outr_guard_is_on(&c->guard) && outr__call_is_idempotent(c))
+    c->is_idempotent = is_remote && is_idempotent(c);
+    if (c->is_idempotent && !outr_guard_is_on(&c->guard))
         outr__call_keep_body(c, REPLAY_SMALL_MAX);
 }
 
@@ -164,13 +172,6 @@ static outr_outcome outcome_of_failure(const outr__call *c)
 }
 
 /* ---- the route's retries --------------------------------------------------------------------- */
-
-bool outr__call_is_idempotent(const outr__call *c)
-{
-    if (c->invoke->is_proxied) /* of gRPC methods only the route says so */
-        return c->retry && !c->is_streaming;
-    return outr__is_idempotent(c->verb) || outr_headers_has(&c->in->headers, "idempotency-key");
-}
 
 static void count_retry(const outr__call *c, const char *outcome)
 {
@@ -228,7 +229,7 @@ static bool route_wants_again(outr__call *c, uint64_t now, int status, uint64_t 
         why_not = "attempts";
     else if (after_ns == OUTR__CALL_NEVER)
         why_not = "pushback";
-    else if (!outr__call_is_idempotent(c) && !is_unsent(c, status))
+    else if (!c->is_idempotent && !is_unsent(c, status))
         why_not = "not_idempotent";
     else if ((deadline && deadline <= c->again_ns) || (routes && routes <= c->again_ns))
         why_not = "deadline";
@@ -290,7 +291,7 @@ bool outr__call_goes_elsewhere(outr__call *c)
         return false;
     if (c->is_elsewhere)
         why_not = "tried_before";
-    else if (!outr__call_is_idempotent(c))
+    else if (!c->is_idempotent)
         why_not = "not_idempotent";
     else if (c->in->upgrade.n > 0 || !outr__call_can_resend(c))
         why_not = "body";
