@@ -147,17 +147,21 @@ static uint64_t finish(world *w, web_call *c, const char *verb, const char *body
     return w->w.now - began;
 }
 
-/* Until the first request of a call has met the instance that is in question. */
-static uint64_t finish_at(world *w, web_call *c, const char *verb, const char *body, int node)
+/* Calls until the first request of one has met instance 0: that one is answered so. */
+static uint64_t expect(world *w, const char *verb, const char *body, const char *text)
 {
     for (int i = 0; i < 100; i++) {
-        unsigned before = w->nodes[node].requests, others = w->nodes[!node].requests;
-        uint64_t took = finish(w, c, verb, body);
-        bool is_alone = w->nodes[!node].requests == others;
+        unsigned before = w->nodes[0].requests, others = w->nodes[1].requests;
+        web_call c;
+        uint64_t took = finish(w, &c, verb, body);
+        bool is_alone = w->nodes[1].requests == others;
         /* it was late, and the other one was asked, too */
-        if (w->nodes[node].requests > before && (is_alone || took >= OUTR_MS))
+        bool is_it = w->nodes[0].requests > before && (is_alone || took >= OUTR_MS);
+        if (is_it)
+            world_assert_answer(&c, 200, text);
+        web_call_done(&c);
+        if (is_it)
             return took;
-        web_call_done(c);
         wire_sleep(&w->w, 11 * OUTR_SEC);
     }
     fail_msg("it was never asked");
@@ -167,102 +171,78 @@ static uint64_t finish_at(world *w, web_call *c, const char *verb, const char *b
 static void a_late_call_is_made_again_elsewhere_and_the_first_answer_is_taken(void **state)
 {
     world *w = open_world(SLOW, WELL, 2);
-    web_call c;
     (void)state;
-    uint64_t took = finish_at(w, &c, "GET", NULL, 0);
-    world_assert_answer(&c, 200, "well");
+    uint64_t took = expect(w, "GET", NULL, "well");
     assert_in_range(took, AFTER, AFTER + 5 * OUTR_MS);
-    web_call_done(&c);
     close_world(w);
 }
 
 static void the_loser_is_cancelled_at_its_app(void **state)
 {
     world *w = open_world(SILENT, WELL, 2);
-    web_call c;
     (void)state;
-    finish_at(w, &c, "GET", NULL, 0);
-    world_assert_answer(&c, 200, "well");
+    expect(w, "GET", NULL, "well");
     uint64_t ended = w->w.now;
     wire_sleep(&w->w, 20 * OUTR_MS);
     assert_int_equal(apps.gone, 1);
     assert_in_range(apps.gone_ns, ended - OUTR_MS, ended + 5 * OUTR_MS);
-    web_call_done(&c);
     close_world(w);
 }
 
 static void whoever_answers_first_wins_though_another_was_asked(void **state)
 {
     world *w = open_world(SLOW, SILENT, 2);
-    web_call c;
     (void)state;
-    uint64_t took = finish_at(w, &c, "GET", NULL, 0);
-    world_assert_answer(&c, 200, "slow");
+    uint64_t took = expect(w, "GET", NULL, "slow");
     /* whether it was the first one or the rival */
     assert_in_range(took, 200 * OUTR_MS, AFTER + 205 * OUTR_MS);
     wire_sleep(&w->w, 20 * OUTR_MS);
     assert_true(apps.gone >= 1);
-    web_call_done(&c);
     close_world(w);
 }
 
 static void a_bad_answer_does_not_win(void **state)
 {
     world *w = open_world(SLOW, BUSY, 2);
-    web_call c;
     (void)state;
-    uint64_t took = finish_at(w, &c, "GET", NULL, 0);
-    world_assert_answer(&c, 200, "slow");
+    uint64_t took = expect(w, "GET", NULL, "slow");
     assert_in_range(took, 200 * OUTR_MS, 205 * OUTR_MS);
-    web_call_done(&c);
     close_world(w);
 }
 
 static void a_rival_that_fails_leaves_it_to_the_first(void **state)
 {
     world *w = open_world(SLOW, CLOSES, 2);
-    web_call c;
     (void)state;
-    finish_at(w, &c, "GET", NULL, 0);
-    world_assert_answer(&c, 200, "slow");
-    web_call_done(&c);
+    expect(w, "GET", NULL, "slow");
     close_world(w);
 }
 
 static void the_first_one_fails_late_and_the_rival_answers(void **state)
 {
     world *w = open_world(LATE_BUSY, SLOW, 2);
-    web_call c;
     (void)state;
-    finish_at(w, &c, "GET", NULL, 0);
-    world_assert_answer(&c, 200, "slow");
-    web_call_done(&c);
+    expect(w, "GET", NULL, "slow");
     close_world(w);
 }
 
 static void both_get_the_whole_body(void **state)
 {
     world *w = open_world(SLOW, WELL, 2);
-    web_call c;
     (void)state;
-    finish_at(w, &c, "PUT", "the body", 0);
-    world_assert_answer(&c, 200, "well");
+    expect(w, "PUT", "the body", "well");
     assert_true(apps.body_count >= 2);
     for (unsigned i = 0; i < apps.body_count; i++)
         assert_string_equal(apps.bodies[i], "the body");
-    web_call_done(&c);
     close_world(w);
 }
 
 static void what_may_be_made_once_only_is_not_hedged(void **state)
 {
     world *w = open_world(SLOW, WELL, 2);
-    web_call c;
     (void)state;
-    uint64_t took = finish_at(w, &c, "POST", "x", 0);
-    world_assert_answer(&c, 200, "slow");
+    uint64_t took = expect(w, "POST", "x", "slow");
     assert_in_range(took, 200 * OUTR_MS, 205 * OUTR_MS);
-    web_call_done(&c);
     close_world(w);
 }
 
@@ -356,10 +336,8 @@ static void by_percentile_late_is_what_it_used_to_be(void **state)
     }
     assert_int_equal(apps.heads, 100);
     apps.of[0] = SLOW;
-    uint64_t took = finish_at(w, &c, "GET", NULL, 0);
-    world_assert_answer(&c, 200, "well");
+    uint64_t took = expect(w, "GET", NULL, "well");
     assert_in_range(took, OUTR_MS / 2, 5 * OUTR_MS);
-    web_call_done(&c);
     close_world(w);
 }
 
@@ -414,13 +392,10 @@ static void a_late_daprd_has_a_rival_too(void **state)
     (void)state;
     for (int i = 0; i < 4; i++) {
         world *w = open_world(SLOW, i < 2 ? WELL : BUSY, 2);
-        web_call c;
         be_daprds(w);
-        finish_at(w, &c, verbs[i % 2], i % 2 ? "the body" : NULL, 0);
-        world_assert_answer(&c, 200, i < 2 ? "well" : "slow");
+        expect(w, verbs[i % 2], i % 2 ? "the body" : NULL, i < 2 ? "well" : "slow");
         for (unsigned k = 0; k < apps.body_count; k++)
             assert_string_equal(apps.bodies[k], "the body");
-        web_call_done(&c);
         close_world(w);
     }
 }
