@@ -34,7 +34,9 @@ outr_code outr__method_target(outr_str *out, outr_arena *arena, outr_str method,
 outr_code outr__method_clean(outr_str *out, outr_arena *arena, outr_str method, outr_err *err);
 /* As Go spells verbs: known ones in upper case, others POST; CONNECT is refused. */
 outr_code outr__verb(outr_str *out, outr_str method, outr_err *err);
-bool outr__is_idempotent(outr_str verb);
+/* May be made twice: RFC 9110 section 9.2.2, or its caller says so. One without a verb may not; for
+ * gRPC methods it does not tell. */
+bool outr__is_idempotent(outr_str verb, const outr_headers *headers);
 /* Of an invocation without a verb, which only an app that speaks gRPC takes. */
 #define OUTR__NO_VERB                                                                              \
     "error invoking app channel: rpc error: code = InvalidArgument desc = missing HTTP extension " \

@@ -440,7 +440,8 @@ static bool may_repeat(const outr__call *c, const outr_http_call *http)
         !outr__call_can_resend(c))
         return false;
     return http->progress == OUTR_CALL_NOT_SENT ||
-           (outr__is_idempotent(c->verb) && http->was_reused);
+           (http->was_reused && !c->invoke->is_proxied &&
+            outr__is_idempotent(c->verb, &c->in->headers));
 }
 
 /* Where to after a try that may be repeated. */

@@ -215,7 +215,7 @@ static void on_done(outr_op *op)
     const outr_http_call *http = &s->call.http;
     bool is_stale = op->err.code == OUTR_UNAVAILABLE && http->was_reused &&
                     http->progress == OUTR_CALL_SENT && !http->body_taken &&
-                    outr__is_idempotent(s->req.method);
+                    !s->is_proxied && outr__is_idempotent(s->req.method, &s->req.headers);
     if (op->err.code && is_stale && s->tries++ == 0 && x->on_gone) {
         start(s); /* the app closed a kept-alive connection just as the request went out */
         return;

@@ -111,7 +111,12 @@ outr_code outr__verb(outr_str *out, outr_str method, outr_err *err)
     return OUTR_OK;
 }
 
-bool outr__is_idempotent(outr_str verb)
+bool outr__is_idempotent(outr_str verb, const outr_headers *headers)
 {
-    return !outr_str_is(verb, "POST") && !outr_str_is(verb, "PATCH"); /* RFC 9110 section 9.2.2 */
+    static const char *const idempotent[] = {"GET", "PUT", "DELETE", "HEAD", "OPTIONS", "TRACE"};
+    for (size_t i = 0; i < OUTR_LEN(idempotent); i++) {
+        if (outr_str_is(verb, idempotent[i]))
+            return true;
+    }
+    return outr_headers_has(headers, "idempotency-key");
 }

@@ -115,7 +115,7 @@ static bool is_idempotent(const outr__call *c)
 {
     if (c->invoke->is_proxied) /* of gRPC methods only the route says so */
         return c->retry && !c->is_streaming;
-    return outr__is_idempotent(c->verb) || outr_headers_has(&c->in->headers, "idempotency-key");
+    return outr__is_idempotent(c->verb, &c->in->headers);
 }
 
 void outr__call_find_policy(outr__call *c)

@@ -542,22 +542,27 @@ static void die_with_peer(world *w, world_node *node, outr_exchange *x)
 
 static void a_connection_lost_with_a_post_on_it_is_an_error_with_a_get_another_try(void **state)
 {
-    static const char *const verbs[] = {"POST", "GET"};
+    static const struct {
+        const char *verb;
+        bool has_key, is_repeated;
+    } rows[] = {{"POST", false, false}, {"GET", false, true}, {"POST", true, true}};
     (void)state;
-    for (size_t i = 0; i < OUTR_LEN(verbs); i++) {
+    for (size_t i = 0; i < OUTR_LEN(rows); i++) {
         world *w = world_open(1, 0);
         web_call first, c;
         world_call(w, &first, "GET", "callee", "/");
         finish(w, &first); /* so that the connection is a used one */
         web_call_done(&first);
         w->on_app = die_with_peer;
-        world_call(w, &c, verbs[i], "callee", "/");
+        world_call(w, &c, rows[i].verb, "callee", "/");
+        if (rows[i].has_key)
+            outr_headers_add(&c.req.headers, OUTR_STR("Idempotency-Key"), OUTR_STR("k"));
         finish(w, &c);
-        if (i == 0)
-            assert_int_equal(c.call.head.status, 500);
-        else
+        if (rows[i].is_repeated)
             world_assert_answer(&c, 200, "again");
-        assert_int_equal(requests(w), 2 + i);
+        else
+            assert_int_equal(c.call.head.status, 500);
+        assert_int_equal(requests(w), 2 + rows[i].is_repeated);
         web_call_done(&c);
         close_world(w);
     }

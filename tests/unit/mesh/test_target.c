@@ -163,14 +163,21 @@ static void verbs_are_spelled_as_the_reference_spells_them(void **state)
         {"PATCH", "PATCH", false},   {"OPTIONS", "OPTIONS", true}, {"TRACE", "TRACE", true},
         {"PROPFIND", "POST", false}, {"", "POST", false},
     };
+    outr_arena *arena = outr_arena_new(OUTR_KIB);
+    outr_headers headers;
+    outr_headers_init(&headers, arena);
     (void)state;
     for (size_t i = 0; i < OUTR_LEN(rows); i++) {
         outr_str verb;
         outr_err err;
         assert_int_equal(outr__verb(&verb, outr_str_from(rows[i].given), &err), 0);
         assert_true(outr_str_is(verb, rows[i].sent));
-        assert_int_equal(outr__is_idempotent(verb), rows[i].is_idempotent);
+        assert_int_equal(outr__is_idempotent(verb, &headers), rows[i].is_idempotent);
     }
+    assert_false(outr__is_idempotent(OUTR_STR("NONE"), &headers));
+    outr_headers_add(&headers, OUTR_STR("Idempotency-Key"), OUTR_STR("k"));
+    assert_true(outr__is_idempotent(OUTR_STR("POST"), &headers));
+    outr_arena_free(arena);
     outr_str verb;
     outr_err err;
     assert_int_not_equal(outr__verb(&verb, OUTR_STR("CONNECT"), &err), 0);
